@@ -1,0 +1,298 @@
+"""The configuration of an experiment: frozen dataclasses, validated; standard library only.
+
+Every field is a flag of the same name (flags/ builds the command line from this table), so a field says everything a
+flag has to say: default, meaning, unit, range, choices, and whether a run may be resumed with another value.
+"""
+import dataclasses
+import re
+import typing
+
+from pipeline.errors import UsageError, unknown_name
+
+REFUSE, FREE = "refuse", "free"  # May a run go on with another value? REFUSE: it changes the mathematics.
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
+AUGMENTATIONS = ("flip", "crop", "rotate", "color", "cutout", "mixup", "cutmix", "randaugment")
+
+
+def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, resume=REFUSE,
+           many=False):
+    """A dataclass field that knows how it is offered on the command line.
+
+    Args:
+      default: its value where nobody gives one; None means "decided later", as the help says.
+      help: one sentence for --help.
+      unit: the unit of a number ("examples", "steps").
+      low, high: the closed range of a number.
+      above, below: the open range of a number.
+      choices: the values allowed.
+      resume: REFUSE or FREE, see above.
+      many: whether the value is a comma-separated list, held as a tuple.
+    """
+    return dataclasses.field(default=default, metadata=dict(
+        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where examples come from and what is done to them."""
+
+    dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH "
+                                    "or synthetic:HxWxC")
+    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets", resume=FREE)
+    image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
+                             unit="pixels", low=1)
+    validation_split: float = option(0.0, "part of the training split held out and watched instead of the test split",
+                                     low=0.0, below=1.0)
+    subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
+    augment: tuple = option((), "augmentations in order of application, each name or name:strength: "
+                            + ", ".join(AUGMENTATIONS), many=True)
+    normalize: str = option("none", "images in [0, 1] (none), or shifted and scaled by the training split's mean and "
+                                    "deviation (per_channel)", choices=("none", "per_channel"))
+    class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
+                               choices=("none", "balanced"))
+    memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
+                                unit="MiB", low=0)
+    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many")
+    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which network is trained."""
+
+    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis")
+    model_options: tuple = option((), "arguments of the model, each name=value", many=True)
+    batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
+    sync_batch_norm: bool = option(True, "batch statistics over all replicas (slower, the same numbers on any number)")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights move."""
+
+    optimizer: str = option("adam", "optimizer", choices=("sgd", "adam", "adamw", "lamb", "lion"))
+    learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
+    schedule: str = option("constant", "learning rate over the run",
+                           choices=("constant", "cosine", "step", "one-cycle"))
+    warmup: str = option("0", "linear warm-up from 0: steps (100) or epochs (1epoch)", unit="steps or epochs")
+    step_decay_at: tuple = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate drops",
+                                  many=True)
+    step_decay_factor: float = option(0.1, "schedule=step: what the rate is multiplied by", above=0.0, high=1.0)
+    momentum: float = option(0.9, "momentum of sgd", low=0.0, below=1.0)
+    nesterov: bool = option(False, "Nesterov momentum for sgd")
+    weight_decay: float = option(0.0, "decoupled weight decay; not on biases and normalization", low=0.0)
+    decay_all: bool = option(False, "decay biases and normalization too")
+    l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
+    label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
+    clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none", low=0.0,
+                              below=1.0)
+    accumulate_steps: int = option(1, "micro-batches a step: the batch is computed in this many parts", low=1,
+                                   unit="micro-batches")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how often, and what is kept."""
+
+    epochs: float = option(None, "length of the run; default 10 where --steps is not given", unit="epochs", above=0.0)
+    steps: int = option(None, "length of the run, instead of --epochs", unit="steps", low=1)
+    batch_size: int = option(64, "examples of one optimizer step, over all replicas and micro-batches",
+                             unit="examples", low=1)
+    early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
+                                             "holds out 10% of training if no --validation_split", low=0,
+                                          unit="evaluations")
+    best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
+    evaluate_every: str = option("1epoch", "interval of evaluations: 100 (steps), 1epoch", unit="steps or epochs")
+    checkpoint_every: str = option("1epoch", "interval of checkpoints: 100 (steps), 1epoch, 30s",
+                                   unit="steps, epochs or seconds", resume=FREE)
+    keep_checkpoints: int = option(3, "how many of the newest checkpoints are kept", low=1, unit="checkpoints",
+                                   resume=FREE)
+    steps_per_loop: int = option(0, "steps a host call; 0: adapts to about a second", low=0, unit="steps", resume=FREE)
+    seed: int = option(0, "seed of weights, order, augmentation and dropout", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+    """On which hardware, how, and where the run is written."""
+
+    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE)
+    precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
+    replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
+    devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
+    deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
+    xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
+    force: bool = option(False, "go on where a warning would stop the run", resume=FREE)
+    allow: tuple = option((), "settings that may differ from those of the run in the workdir", many=True, resume=FREE)
+    verbosity: str = option("normal", "how much is said", choices=("quiet", "normal", "debug"), resume=FREE)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything a run is told. Construction validates: a UsageError names the flag, the value and what would work."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def __post_init__(self):
+        for group in self.groups():
+            for field in dataclasses.fields(group):
+                check_option(field, getattr(group, field.name))
+        _check_together(self)
+
+    def groups(self):
+        """Returns the groups in the order in which --help shows them."""
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
+
+    def flat(self):
+        """Returns {option name: value} over all groups: JSON types and tuples."""
+        return {field.name: getattr(group, field.name) for group in self.groups()
+                for field in dataclasses.fields(group)}
+
+    @classmethod
+    def from_flat(cls, values):
+        """Builds a configuration from {option name: value}; names left out keep their defaults.
+
+        Raises:
+          UsageError: a name that is no option, or a value out of its range.
+        """
+        known = {f.name for group in GROUPS.values() for f in dataclasses.fields(group)}
+        for name in values:
+            if name not in known:
+                raise unknown_name("option", name, known)
+        parts = {}
+        for group_name, group in GROUPS.items():
+            given = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
+            for f in dataclasses.fields(group):
+                if f.metadata["many"] and f.name in given:
+                    given[f.name] = tuple(given[f.name])
+            parts[group_name] = group(**given)
+        return cls(**parts)
+
+    def replace(self, **values):
+        """Returns a copy with options replaced by name."""
+        return ExperimentConfig.from_flat({**self.flat(), **values})
+
+
+GROUPS = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "training": TrainingConfig,
+          "runtime": RuntimeConfig}
+
+
+def options():
+    """Returns {option name: dataclasses.Field} over all groups, in order."""
+    return {f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)}
+
+
+def value_type(field):
+    """Returns the Python type of one value of an option: str, int, float, bool, or tuple for a list."""
+    return typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
+
+
+def describe_range(metadata):
+    """Returns the range of an option in words, "" where every value goes."""
+    if metadata["choices"]:
+        return " | ".join(metadata["choices"])
+    parts = [f"{sign} {metadata[key]:g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
+                                                          ("below", "<")) if metadata[key] is not None]
+    return " and ".join(parts)
+
+
+def check_option(field, value):
+    """Raises UsageError where a value is outside the range of its option."""
+    meta = field.metadata
+    if value is None:
+        return
+    if meta["choices"] and value not in meta["choices"]:
+        raise unknown_name(f"--{field.name}", value, meta["choices"])
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        inside = ((meta["low"] is None or value >= meta["low"]) and (meta["high"] is None or value <= meta["high"])
+                  and (meta["above"] is None or value > meta["above"])
+                  and (meta["below"] is None or value < meta["below"]))
+        if not inside or value != value:
+            unit = f" {meta['unit']}" if meta["unit"] else ""
+            raise UsageError(f"--{field.name} must be {describe_range(meta)}{unit}; found {value:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A length or a distance in a run: a number of steps, epochs or seconds."""
+
+    amount: float
+    unit: str  # "steps", "epochs" or "seconds"
+
+    @classmethod
+    def parse(cls, name, text, units=("steps", "epochs")):
+        """Reads `100`, `1epoch`, `2.5epochs`, `30s`.
+
+        Raises:
+          UsageError: not of that form, or of a unit that this option does not take.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|seconds?|)", str(text).strip())
+        unit = {"": "steps", "s": "seconds"}.get(match[2], match[2].rstrip("s") + "s") if match else None
+        whole = match and (unit != "steps" or "." not in match[1])
+        if not whole or unit not in units:
+            forms = {"steps": "100 (steps)", "epochs": "1epoch", "seconds": "30s"}
+            raise UsageError(f"--{name}: cannot read '{text}'; give {' or '.join(forms[u] for u in units)}")
+        return cls(float(match[1]), unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """One augmentation by name with its strength (None: its own default)."""
+
+    name: str
+    strength: float
+
+    @classmethod
+    def parse(cls, text):
+        """Reads `flip` or `crop:3`; raises UsageError naming the nearest known one."""
+        name, _, strength = text.partition(":")
+        if name not in AUGMENTATIONS:
+            raise unknown_name("augmentation", name, AUGMENTATIONS)
+        try:
+            value = float(strength) if strength else None
+        except ValueError:
+            value = -1.0
+        if value is not None and not 0 < value < 1e6:
+            raise UsageError(f"--augment={text}: the strength must be a positive number, e.g. crop:3")
+        return cls(name, value)
+
+
+def augmentations(config):
+    """Returns the augmentations of a DataConfig as a tuple of Augmentation."""
+    return tuple(Augmentation.parse(text) for text in config.augment)
+
+
+def _check_together(config):
+    """Checks what concerns more than one option."""
+    training, data, optimizer = config.training, config.data, config.optimizer
+    if training.epochs is not None and training.steps is not None:
+        raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
+    names = [a.name for a in augmentations(data)]
+    if "mixup" in names and "cutmix" in names:
+        raise UsageError("--augment: mixup and cutmix both mix pairs of images: give one of them")
+    Interval.parse("warmup", optimizer.warmup)
+    every = Interval.parse("evaluate_every", training.evaluate_every)
+    saved = Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds"))
+    for name, interval in (("evaluate_every", every), ("checkpoint_every", saved)):
+        if interval.amount <= 0:
+            raise UsageError(f"--{name} must be more than 0; found {interval.amount:g}")
+    for text in optimizer.step_decay_at:
+        try:
+            inside = 0 < float(text) < 1
+        except ValueError:
+            inside = False
+        if not inside:
+            raise UsageError(f"--step_decay_at must be parts of the run between 0 and 1; found '{text}'")
+    for text in config.model.model_options:
+        if not re.fullmatch(r"[a-z_0-9]+=.+", text):
+            raise UsageError(f"--model_options must be name=value; found '{text}'")
+    for text in config.runtime.devices:
+        if not text.isdigit():
+            raise UsageError(f"--devices must be indices of GPUs such as 0,2; found '{text}'")
+    if training.batch_size % optimizer.accumulate_steps:
+        raise UsageError(f"--batch_size={training.batch_size} does not divide by --accumulate_steps="
+                         f"{optimizer.accumulate_steps}")

@@ -1,0 +1,1 @@
+"""The evaluation room: what is said about a trained model."""

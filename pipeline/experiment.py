@@ -1,0 +1,160 @@
+"""The one place where the parts of an experiment are put together."""
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from pipeline.config import ExperimentConfig, augmentations
+from pipeline.data.source import Source
+from pipeline.data.statistics import channel_statistics, class_counts
+from pipeline.data.stream import BatchLayout, eval_batches, train_stream
+from pipeline.errors import UsageError
+from pipeline.evaluation.metrics import figures_from_sums
+from pipeline.models import registry
+from pipeline.training import cadence
+from pipeline.training.optimizer import check_reduced_once, create_optimizer
+from pipeline.training.schedule import learning_rate_schedule
+from pipeline.training.state import TrainState
+from pipeline.training.step import StepFunctions, StepSettings, run_once
+
+
+def balanced_class_weights(split, num_classes):
+    """Returns [classes] factors N / (classes * count): every class weighs the same (scikit-learn's "balanced")."""
+    counts = class_counts(split, num_classes)
+    return tuple(float(split.num_examples / (num_classes * c)) if c else 0.0 for c in counts)
+
+
+@dataclasses.dataclass
+class Experiment:
+    """Configuration, data, model, state and step of one run.
+
+    Attributes:
+      config: ExperimentConfig.
+      source: Source of the data.
+      strategy: tf.distribute.MirroredStrategy.
+      plan: cadence.Plan.
+      settings: StepSettings.
+      state: TrainState.
+      steps: StepFunctions.
+    """
+
+    config: ExperimentConfig
+    source: Source
+    strategy: tf.distribute.Strategy
+    plan: cadence.Plan
+    settings: StepSettings
+    state: TrainState
+    steps: StepFunctions
+
+    @property
+    def watched(self):
+        """The split that evaluations along the way look at: what was held out, or else the test split."""
+        return self.source.validation or self.source.test
+
+    @property
+    def layout(self):
+        """BatchLayout of training."""
+        return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
+                           self.config.optimizer.accumulate_steps)
+
+    def train_iterator(self, step):
+        """Opens the stream of examples at a step and returns the distributed iterator of global batches."""
+        dataset = train_stream(self.source.train, self.layout, self.config.training.seed, step,
+                               augmentations(self.config.data))
+        return iter(self.strategy.experimental_distribute_dataset(dataset))
+
+    def evaluation_layout(self):
+        """BatchLayout of evaluation: about the training batch, divisible by the replicas, never larger than needed."""
+        replicas = self.strategy.num_replicas_in_sync
+        batch = math.ceil(self.config.training.batch_size / replicas) * replicas
+        return BatchLayout(batch, replicas, 1)
+
+    def evaluate(self, split):
+        """Evaluates the model on every example of a split exactly once.
+
+        Args:
+          split: a Split with at least one example.
+
+        Returns:
+          {"loss", "accuracy", "examples"}.
+        """
+        layout = self.evaluation_layout()
+        batches = math.ceil(split.num_examples / layout.batch_size)
+        iterator = iter(self.strategy.experimental_distribute_dataset(eval_batches(split, layout)))
+        return figures_from_sums(self.steps.evaluate_steps(iterator, tf.constant(batches)).numpy())
+
+
+def normalization(config, source, stored=None):
+    """Returns (mean [C], deviation [C]) for --normalize=per_channel, or (None, None).
+
+    Args:
+      config: ExperimentConfig.
+      source: Source.
+      stored: what config.json of the run holds, used instead of computing again.
+    """
+    if config.data.normalize == "none":
+        return None, None
+    if stored and stored.get("normalization"):
+        return tuple(stored["normalization"]["mean"]), tuple(stored["normalization"]["deviation"])
+    mean, deviation = channel_statistics(source.train)
+    return tuple(mean), tuple(max(d, 1e-6) for d in deviation)
+
+
+def step_settings(config, source, image_channels, replicas, stored=None):
+    """Collects what the step is told; raises UsageError where options contradict each other."""
+    synchronize = config.model.sync_batch_norm and replicas > 1
+    if config.runtime.xla == "on" and synchronize:
+        raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
+                         "are a collective, which cannot stand inside compiled code")
+    mean, deviation = normalization(config, source, stored)
+    weights = balanced_class_weights(source.train, source.num_classes) if (
+        config.data.class_weight == "balanced") else None
+    optimizer = config.optimizer
+    return StepSettings(
+        batch_size=config.training.batch_size, micro_batches=optimizer.accumulate_steps, seed=config.training.seed,
+        compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
+        image_channels=image_channels, image_mean=mean, image_deviation=deviation,
+        label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
+        class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16", synchronize=synchronize,
+        xla=config.runtime.xla == "on")
+
+
+def build(config, source, strategy, stored=None):
+    """Puts an experiment together: nothing is read from or written to a run's directory.
+
+    Args:
+      config: ExperimentConfig.
+      source: Source, loaded with this configuration.
+      strategy: tf.distribute.MirroredStrategy, made before any other TensorFlow operation.
+      stored: what config.json of an existing run holds, or None.
+
+    Returns:
+      An Experiment with a freshly initialized state.
+
+    Raises:
+      UsageError: model and data, or options, do not fit each other.
+    """
+    height, width, channels = source.image_shape
+    wanted = registry.wanted_channels(config.model.model, channels)
+    plan = cadence.plan(config, source.train.num_examples)
+    settings = step_settings(config, source, wanted, strategy.num_replicas_in_sync, stored)
+    with strategy.scope():
+        model = registry.create(config.model.model, source.num_classes, (height, width, wanted),
+                                config.model.model_options, config.model.batch_norm_momentum)
+        add_l2(model, config.optimizer.l2)
+        state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,
+                           scale_loss=settings.scale_loss)
+    if strategy.num_replicas_in_sync > 1:
+        check_reduced_once(run_once, strategy)
+    schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
+    return Experiment(config, source, strategy, plan, settings, state,
+                      StepFunctions(strategy, state, schedule, settings))
+
+
+def add_l2(model, strength):
+    """Puts an L2 penalty, strength * sum(w^2), on every kernel (variable of two or more axes) without one."""
+    if strength:
+        for variable in model.trainable_variables:
+            if len(variable.shape) > 1 and variable.regularizer is None:
+                variable.regularizer = keras.regularizers.L2(strength)

@@ -1,0 +1,1 @@
+"""Layers, models, the table of their names, and how they are shown."""

@@ -1,0 +1,72 @@
+"""What a training step tells the layers while it is traced."""
+import contextlib
+import dataclasses
+import threading
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+    """The place of one micro-batch in the run, for layers whose result depends on it.
+
+    Attributes:
+      seed: seed of the run, a Python int in [0, 2**31).
+      draw_index: int64 scalar, global_step * micro_batches + micro_batch.
+      first_row: int64 scalar, the row of the global micro-batch at which this replica's rows begin.
+      statistics_updates: int64 scalar, how often the moving statistics were updated before.
+      synchronize: whether batch statistics are taken over all replicas. The step then runs in a replica context and
+        is traced inline: a collective cannot stand in a nested tf.function.
+      num_replicas: number of replicas in sync.
+    """
+
+    seed: int
+    draw_index: tf.Tensor
+    first_row: tf.Tensor
+    statistics_updates: tf.Tensor
+    synchronize: bool = False
+    num_replicas: int = 1
+
+
+@dataclasses.dataclass
+class _Entry:
+    context: StepContext
+    next_index: int = 0
+
+
+# MirroredStrategy traces every replica in a thread of its own, each with its own tensors.
+_local = threading.local()
+
+
+def _stack():
+    if not hasattr(_local, "stack"):
+        _local.stack = []
+    return _local.stack
+
+
+@contextlib.contextmanager
+def step_context(context):
+    """Makes `context` the current one of this thread; its count of layers starts at 0."""
+    _stack().append(_Entry(context))
+    try:
+        yield context
+    finally:
+        _stack().pop()
+
+
+def current():
+    """Returns this thread's StepContext, or None outside of a training step."""
+    return _stack()[-1].context if _stack() else None
+
+
+def next_layer_index():
+    """Returns 0, 1, 2, ... in the order of the calls since the current context was entered.
+
+    Raises:
+      RuntimeError: outside of a step context.
+    """
+    if not _stack():
+        raise RuntimeError("next_layer_index() needs a step context")
+    entry = _stack()[-1]
+    entry.next_index += 1
+    return entry.next_index - 1

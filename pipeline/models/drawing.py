@@ -1,0 +1,91 @@
+"""A model's graph as a picture, drawn with matplotlib alone."""
+import pathlib
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
+
+from pipeline.errors import UsageError
+from pipeline.models.layout import HEADER, NODE_HEIGHT, NODE_WIDTH, PADDING, place
+from pipeline.models.recording import record_calls
+
+FORMATS = (".png", ".pdf", ".svg")
+FRAMES = ("#f4f6f8", "#e6ebf0", "#d8e0e8")  # Blocks, outer to inner.
+COLORS = (("conv", "#bcd7f0"), ("dense", "#f3c6c0"), ("norm", "#cfe8cf"), ("relu", "#fbe3b5"), ("pool", "#dccdf0"),
+          ("add", "#c9ced3"), ("concatenate", "#c9ced3"), ("input", "#ffffff"))
+INK, LINE = "#1c2833", "#52606d"
+
+
+def describe(call):
+    """Returns what a node says of its layer: class, and what tells it from others of that class."""
+    layer, details = call.layer, []
+    for name, mark in (("kernel_size", ""), ("pool_size", ""), ("strides", "/")):
+        value = getattr(layer, name, None)
+        if value is not None and not (name == "strides" and tuple(value) == (1, 1)):
+            height, width = value
+            details.append(mark + (f"{height}x{width}" if not mark or height != width else str(height)))
+    names = {"BatchNormalization": "BatchNorm", "GlobalAveragePooling2D": "GlobalAveragePool",
+             "MaxPooling2D": "MaxPool"}
+    return " ".join([names.get(call.class_name, call.class_name), *details])
+
+
+def draw(graph, path):
+    """Writes the picture of a recording.Graph: a box a layer with its output shape, a frame a block, an arrow an edge.
+
+    Args:
+      graph: from record_calls.
+      path: file to write, .png, .pdf or .svg.
+
+    Raises:
+      UsageError: another kind of file, or a folder that is not there.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"cannot draw '{path}': give a file that ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot draw '{path}': there is no folder '{path.parent}'")
+    layout = place(graph)
+    figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
+    axes.set_axis_off()
+    for block, frame in layout.boxes.items():
+        _draw_frame(axes, graph, block, frame)
+    for line in layout.lines:
+        axes.add_patch(FancyArrowPatch(path=Path(line), arrowstyle="-|>,head_length=2.2,head_width=1.4", color=LINE,
+                                       linewidth=0.8, joinstyle="round", zorder=2))
+    for call, place_of_node in zip(graph.nodes, layout.nodes, strict=True):
+        _draw_node(axes, call, place_of_node)
+    try:
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _draw_frame(axes, graph, block, frame):
+    left, top, right, bottom = frame
+    depth = len(block) - 1
+    color = FRAMES[min(depth, len(FRAMES) - 1)]
+    axes.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, boxstyle="round,pad=0,rounding_size=0.05",
+                                  facecolor=color, edgecolor="#9aa5b1", linewidth=0.6, zorder=1))
+    kinds = {call.path[-len(block):]: call.class_name for call in graph.calls if not call.is_leaf}
+    title = block[-1] if depth else f"{block[-1]} · {kinds.get(block, '')}"
+    axes.text(left + PADDING, top + HEADER / 2, title, fontsize=6, color=INK, va="center", ha="left", zorder=3,
+              weight="bold" if depth == 0 else "normal", bbox=dict(facecolor=color, edgecolor="none", pad=0.4))
+
+
+def _draw_node(axes, call, place_of_node):
+    x, y = place_of_node
+    kind = call.class_name.lower()
+    color = next((c for word, c in COLORS if word in kind), "#eceff1")
+    axes.add_patch(FancyBboxPatch((x - NODE_WIDTH / 2, y), NODE_WIDTH, NODE_HEIGHT, zorder=4, facecolor=color,
+                                  boxstyle="round,pad=0,rounding_size=0.04", edgecolor=INK, linewidth=0.6))
+    shape = "x".join("?" if n is None else str(n) for n in call.output_shape[1:])
+    if call.parameters:
+        shape += f"   {call.parameters:,} par."
+    axes.text(x, y + NODE_HEIGHT * 0.30, describe(call), fontsize=6.5, weight="bold", color=INK, ha="center",
+              va="center", zorder=5)
+    axes.text(x, y + NODE_HEIGHT * 0.72, shape, fontsize=6, color=INK, ha="center", va="center", zorder=5)
+
+
+__all__ = ["describe", "draw", "record_calls"]

@@ -1,0 +1,70 @@
+"""Dropout whose mask belongs to the example's place in the global batch, not to the replica."""
+import keras
+import tensorflow as tf
+
+from pipeline.models import context as step
+from pipeline.models.serialization import KeepsArguments, registered
+
+PHILOX = 1  # tf.random.Algorithm.PHILOX
+WORDS_PER_COUNT = 4  # 32-bit numbers that Philox makes of one value of its counter
+MAX_LAYERS = 2**20
+
+
+def uniform_rows(seed, draw_index, layer_index, first_row, rows, width):
+    """Returns rows of one large random matrix: [rows, width] float32 uniform in [0, 1).
+
+    Row r of the matrix depends on (seed, draw_index, layer_index, first_row + r) alone, so the rows that several
+    replicas draw are those that one would draw. Philox (Salmon et al., 2011) counts: a row begins at its own count.
+
+    Args:
+      seed: Python int in [0, 2**31).
+      draw_index: int64 scalar.
+      layer_index: Python int below 2**20.
+      first_row: int64 scalar.
+      rows: int32 scalar or Python int.
+      width: Python int.
+    """
+    counts_per_row = -(-width // WORDS_PER_COUNT)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
+        seed=tf.stack([tf.constant(seed * MAX_LAYERS + layer_index, tf.int64), tf.cast(draw_index, tf.int64)]))
+    offset = tf.cast(tf.cast(first_row, tf.int64) * counts_per_row, tf.uint64)
+    uniform = tf.raw_ops.StatelessRandomUniformV2(
+        shape=tf.stack([rows, counts_per_row * WORDS_PER_COUNT]), key=key,
+        counter=tf.stack([offset, counter[1]]), alg=PHILOX, dtype=tf.float32)
+    return uniform[:, :width]
+
+
+@registered
+class Dropout(KeepsArguments, keras.layers.Layer):
+    """Dropout (Srivastava et al., 2014): zero with probability `rate`, else scaled by 1 / (1 - rate).
+
+    Within a StepContext the mask is a slice of the global micro-batch's mask, the same on any number of replicas and
+    in every precision; outside of one it is drawn with a seed generator, as in keras.layers.Dropout.
+
+    Args:
+      rate: probability in [0, 1).
+    """
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout's rate must be at least 0 and below 1; found {rate}")
+        self.rate = rate
+        # Without a name of its own its variable would be named by a counter of the process.
+        self.seed_generator = keras.random.SeedGenerator(name="seed_generator")
+        self.built = True
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, x, training=False):
+        """Drops elements of x [batch, ...] in training; returns x otherwise."""
+        if not training or self.rate == 0:
+            return x
+        ctx = step.current()
+        if ctx is None:
+            return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+        uniform = uniform_rows(ctx.seed, ctx.draw_index, step.next_layer_index(), ctx.first_row, tf.shape(x)[0],
+                               x.shape[1:].num_elements())
+        keep = tf.reshape(uniform >= self.rate, tf.shape(x))
+        return tf.where(keep, x * tf.constant(1 / (1 - self.rate), x.dtype), tf.zeros_like(x))

@@ -1,0 +1,84 @@
+"""A model's layer table: names, classes, output shapes and parameters, to a chosen depth."""
+import dataclasses
+
+import rich.box
+import rich.console
+import rich.table
+
+from pipeline.models.recording import record_calls
+
+COLUMNS = ("layer", "class", "output shape", "parameters")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer: its name, class, output shape without the batch, parameters, and depth from 1."""
+
+    name: str
+    class_name: str
+    output_shape: tuple
+    parameters: int
+    depth: int
+
+    def cells(self):
+        """Returns what is shown, as text."""
+        shape = "x".join("?" if n is None else str(n) for n in self.output_shape)
+        return "  " * (self.depth - 1) + self.name, self.class_name, shape, f"{self.parameters:,}"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTable:
+    """Rows in order of the calls, and the model's numbers of parameters."""
+
+    title: str
+    rows: tuple
+    total: int
+    trainable: int
+
+    @property
+    def non_trainable(self):
+        return self.total - self.trainable
+
+
+def layer_table(model, input_shape, depth=2):
+    """Returns the LayerTable of a built model.
+
+    Args:
+      model: a built keras.Model over images.
+      input_shape: (height, width, channels).
+      depth: 1 shows the layers that the model calls, 2 those that they call too, and so on.
+    """
+    rows = tuple(Row(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path))
+                 for call in record_calls(model, input_shape).calls if len(call.path) <= depth)
+    trainable = sum(weight.shape.num_elements() for weight in model.trainable_weights)
+    return LayerTable(model.name, rows, model.count_params(), trainable)
+
+
+def totals(table):
+    """Returns the line under the table."""
+    return (f"parameters: {table.total:,} total, {table.trainable:,} trainable, "
+            f"{table.non_trainable:,} non-trainable")
+
+
+def plain_text(table):
+    """Returns the table as lines of text, for files and pipes."""
+    cells = [COLUMNS, *(row.cells() for row in table.rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    lines = ["  ".join([*(text.ljust(width) for text, width in zip(line[:-1], widths[:-1], strict=True)),
+                        line[-1].rjust(widths[-1])]) for line in cells]
+    return "\n".join([table.title, *lines, totals(table)])
+
+
+def show(table, file):
+    """Writes the table to an open text file: ruled on a terminal, plain otherwise."""
+    console = rich.console.Console(file=file)
+    if not console.is_terminal:
+        print(plain_text(table), file=file)
+        return
+    ruled = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    for number, column in enumerate(COLUMNS):
+        ruled.add_column(column, justify="right" if number == len(COLUMNS) - 1 else "left")
+    for row in table.rows:
+        ruled.add_row(*row.cells(), style="bold" if row.depth == 1 else "dim")
+    console.print(ruled)
+    console.print(totals(table), highlight=False)

@@ -1,0 +1,1 @@
+"""The monitoring room: what is written while a model trains."""

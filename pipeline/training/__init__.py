@@ -1,0 +1,1 @@
+"""The training room: state, step, loop, optimizer, checkpoint, preemption."""

@@ -1,0 +1,88 @@
+"""When things happen: lengths and distances of a run as steps, from one function."""
+import dataclasses
+import fractions
+import math
+
+from pipeline.config import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run in steps.
+
+    Attributes:
+      num_examples: examples of the training split.
+      batch_size: examples of one step.
+      total_steps: length of the run.
+      warmup_steps: steps of learning-rate warm-up.
+      evaluate_every, checkpoint_every: Interval.
+    """
+
+    num_examples: int
+    batch_size: int
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: Interval
+    checkpoint_every: Interval
+
+    @property
+    def steps_per_epoch(self):
+        """Steps until every example was seen once; the last one may run on into the next epoch."""
+        return math.ceil(self.num_examples / self.batch_size)
+
+    @property
+    def epochs(self):
+        """Length of the run in epochs, a float."""
+        return self.total_steps * self.batch_size / self.num_examples
+
+    def epoch(self, step):
+        """Returns how many epochs, a float, are done after `step` steps."""
+        return step * self.batch_size / self.num_examples
+
+    def boundary(self, interval, number):
+        """Returns the step at which the `number`-th (from 1) interval ends: the first step boundary at or after it."""
+        if interval.unit == "steps":
+            return int(interval.amount) * number
+        examples = fractions.Fraction(interval.amount).limit_denominator(10**6) * self.num_examples * number
+        return max(number, math.ceil(examples / self.batch_size))
+
+    def next_boundary(self, interval, step):
+        """Returns the first boundary of an interval of steps or epochs that lies after `step`."""
+        if interval.unit == "steps":
+            return self.boundary(interval, step // int(interval.amount) + 1)
+        number = max(1, int(self.epoch(step) / interval.amount) - 1)
+        while self.boundary(interval, number) <= step:
+            number += 1
+        return self.boundary(interval, number)
+
+    def is_boundary(self, interval, step):
+        """Tells whether an interval of steps or epochs ends at `step`."""
+        return step > 0 and interval.unit != "seconds" and self.next_boundary(interval, step - 1) == step
+
+
+def plan(config, num_examples):
+    """Turns the durations of an ExperimentConfig into steps; the only place where that is done.
+
+    Args:
+      config: ExperimentConfig.
+      num_examples: examples of the training split, > 0.
+
+    Returns:
+      A Plan.
+    """
+    training, batch_size = config.training, config.training.batch_size
+
+    def steps(interval):
+        if interval.unit == "steps":
+            return int(interval.amount)
+        examples = fractions.Fraction(interval.amount).limit_denominator(10**6) * num_examples
+        return math.ceil(examples / batch_size)
+
+    length = Interval(float(training.steps), "steps") if training.steps else Interval(
+        float(training.epochs or 10.0), "epochs")
+    return Plan(
+        num_examples=num_examples, batch_size=batch_size, total_steps=max(1, steps(length)),
+        warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
+        evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
+        checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every,
+                                        ("steps", "epochs", "seconds")))

@@ -1,0 +1,231 @@
+"""Checkpoints that are good or not there: tf.train.CheckpointManager's files, each vouched for by a manifest.
+
+A save writes the files, then syncs them, then writes the manifest with their checksums; only then does the manager name
+the checkpoint. What has no manifest was never finished; what does not agree with its manifest is damaged.
+"""
+import dataclasses
+import glob
+import os
+import re
+import shutil
+
+import tensorflow as tf
+
+from pipeline.errors import RunFailure, UsageError
+from pipeline.training.files import read_json, sha256, sync_directory, sync_file, write_json
+
+PREFIX = "ckpt"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint on disk: its path (without suffix), its step, and what is wrong with it (None: good)."""
+
+    path: str
+    step: int
+    problem: str = None
+
+    @property
+    def manifest(self):
+        """The parsed manifest, or None."""
+        return read_json(f"{self.path}.manifest.json")
+
+
+def write_manifest(path, step, variables):
+    """Syncs the files of a checkpoint and vouches for them.
+
+    Args:
+      path: path of the checkpoint without suffix.
+      step: global step it was taken at.
+      variables: [[path, shape], ...] of the model's variables.
+    """
+    names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
+    for name in names:
+        sync_file(name)
+    files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
+    write_json(f"{path}.manifest.json", {"step": step, "variables": variables, "files": files})
+
+
+def find_problem(path):
+    """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
+    manifest = read_json(f"{path}.manifest.json")
+    if not manifest or "files" not in manifest:
+        return "its manifest cannot be read"
+    for name, expected in manifest["files"].items():
+        file = os.path.join(os.path.dirname(path), name)
+        if not os.path.exists(file):
+            return f"{name} is missing"
+        size = os.path.getsize(file)
+        if size != expected["bytes"]:
+            return f"{name} has {size} bytes instead of {expected['bytes']}"
+        if sha256(file) != expected["sha256"]:
+            return f"the checksum of {name} is wrong"
+    return None
+
+
+def _step_of(path):
+    match = re.search(rf"{PREFIX}-(\d+)$", path)
+    return int(match[1]) if match else None
+
+
+def stored_checkpoints(directory):
+    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first, damaged ones with a problem.
+
+    A checkpoint that the manager has named is one that was finished, so one without a manifest is damaged as well.
+    """
+    named = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    paths = {p[:-len(".manifest.json")] for p in glob.glob(os.path.join(glob.escape(directory), "*.manifest.json"))}
+    if named:
+        paths |= {os.path.join(directory, os.path.basename(p)) for p in named.all_model_checkpoint_paths}
+    found = [StoredCheckpoint(p, _step_of(p), find_problem(p)) for p in paths if _step_of(p) is not None]
+    return sorted(found, key=lambda c: -c.step)
+
+
+def check_variables(stored, expected):
+    """Raises UsageError where a checkpoint was made by another architecture, naming the first difference."""
+    found = stored.manifest["variables"]
+    for old, new in zip(found, expected, strict=False):
+        if list(old[1]) != list(new[1]):
+            raise UsageError(f"{stored.path} is of another model: {old[0]} has shape {tuple(old[1])} there, "
+                             f"this model's {new[0]} has {tuple(new[1])}; give the --model it was made with")
+    if len(found) != len(expected):
+        raise UsageError(f"{stored.path} is of another model: it has {len(found)} variables, this model has "
+                         f"{len(expected)}; give the --model it was made with")
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory, state, keep, echo=print):
+        """
+        Args:
+          directory: `checkpoints/` of the run; made on the first save.
+          state: TrainState.
+          keep: how many of the newest are kept.
+          echo: where lines for the user go.
+        """
+        self.directory, self.state, self.keep, self.echo = directory, state, keep, echo
+        self.best_directory = os.path.join(directory, "best")
+        self._checkpoint = state.checkpoint()
+        self._manager = None
+        self.last_step = None
+
+    def restore(self):
+        """Restores the newest good checkpoint and takes away what is not one.
+
+        Returns:
+          The step restored to, or 0 with nothing to restore.
+
+        Raises:
+          RunFailure: checkpoints are there and every one of them is damaged.
+          UsageError: the checkpoint is of another architecture.
+        """
+        found = stored_checkpoints(self.directory)
+        good = [c for c in found if not c.problem]
+        for damaged in (c for c in found if c.problem):
+            self.echo(f"damaged checkpoint {damaged.path}: {damaged.problem}"
+                      + (f"; going back to step {good[0].step}" if good else ""))
+        if found and not good:
+            raise RunFailure(f"every checkpoint in {self.directory} is damaged; to start anew give another --workdir")
+        if good:
+            self.read(good[0])
+        self._forget(found, good)
+        self.last_step = good[0].step if good else None
+        return self.last_step or 0
+
+    def read(self, stored):
+        """Reads one StoredCheckpoint into the state; raises UsageError where it does not fit."""
+        check_variables(stored, self.state.variable_specs())
+        self._checkpoint.read(stored.path).assert_consumed()
+
+    def _forget(self, found, good):
+        """Makes the manager's list the good checkpoints, oldest first, and removes the files of unfinished ones."""
+        if not os.path.isdir(self.directory):
+            return
+        keep = {os.path.basename(c.path) for c in good}
+        for name in os.listdir(self.directory):
+            stem = re.match(rf"({PREFIX}-\d+)[._]", name)
+            if stem and stem[1] not in keep:
+                path = os.path.join(self.directory, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        if good:
+            tf.compat.v1.train.update_checkpoint_state(
+                self.directory, good[0].path, all_model_checkpoint_paths=[c.path for c in reversed(good)])
+        elif os.path.exists(os.path.join(self.directory, "checkpoint")):
+            os.remove(os.path.join(self.directory, "checkpoint"))
+
+    def save(self, step):
+        """Starts writing a checkpoint of `step`; training may go on. An error of the last save is raised here."""
+        if step == self.last_step:
+            return
+        if self._manager is None:
+            os.makedirs(self.directory, exist_ok=True)
+            self._manager = tf.train.CheckpointManager(self._checkpoint, self.directory, self.keep,
+                                                       checkpoint_name=PREFIX)
+        variables = self.state.variable_specs()
+        # New options each time: the manager appends its own callback to the list it is given.
+        options = tf.train.CheckpointOptions(
+            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, variables)])
+        self._manager.save(checkpoint_number=step, options=options)
+        self.last_step = step
+
+    def _finish(self, path, step, variables):
+        """Runs in the writer's thread after the files are written and before the manager names them."""
+        write_manifest(path, step, variables)
+        for manifest in glob.glob(os.path.join(glob.escape(self.directory), "*.manifest.json")):
+            if not os.path.exists(manifest[:-len(".manifest.json")] + ".index"):
+                os.remove(manifest)
+
+    def sync(self):
+        """Waits until the last save is on disk; raises what went wrong while writing it."""
+        self._checkpoint.sync()
+
+    def keep_best(self, step):
+        """Makes the checkpoint of `step`, saved before, the best one; the one before stays until this one is whole."""
+        self.sync()
+        os.makedirs(self.best_directory, exist_ok=True)
+        stem = f"{PREFIX}-{step}"
+        names = [n for n in os.listdir(self.directory) if n.startswith(f"{stem}.")]
+        for name in sorted(names, key=lambda n: n.endswith(".manifest.json")):  # The manifest last.
+            target = os.path.join(self.best_directory, name)
+            shutil.copyfile(os.path.join(self.directory, name), f"{target}.tmp")
+            sync_file(f"{target}.tmp")
+            os.replace(f"{target}.tmp", target)
+        sync_directory(self.best_directory)
+        for name in os.listdir(self.best_directory):
+            if not name.startswith(f"{stem}."):
+                os.remove(os.path.join(self.best_directory, name))
+
+    def has_best(self, step):
+        """Tells whether the best checkpoint is the one of `step`, whole."""
+        return any(c.step == step and not c.problem for c in stored_checkpoints(self.best_directory))
+
+
+def find_checkpoint(directory, name):
+    """Finds a checkpoint by what a user calls it.
+
+    Args:
+      directory: `checkpoints/` of a run.
+      name: "newest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
+
+    Returns:
+      A good StoredCheckpoint.
+
+    Raises:
+      UsageError: there is none of that name, or it is damaged.
+    """
+    found = stored_checkpoints(os.path.join(directory, "best") if name == "best" else directory)
+    if name not in ("newest", "best"):
+        stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
+        if os.path.dirname(name):
+            found = stored_checkpoints(os.path.dirname(name))
+        matches = [c for c in found if os.path.basename(c.path) == stem]
+        if not matches:
+            known = ", ".join(str(c.step) for c in found) or "none"
+            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
+        found = matches
+    good = [c for c in found if not c.problem]
+    if not good:
+        reason = f"{found[0].path} is damaged: {found[0].problem}" if found else f"no checkpoint in {directory} yet"
+        raise UsageError(f"--checkpoint={name}: {reason}")
+    return good[0]

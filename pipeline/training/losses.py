@@ -1,0 +1,74 @@
+"""Losses and hits per example: nothing here divides by a batch size, the step does that once."""
+import tensorflow as tf
+
+
+def cross_entropy(logits, label, label_smoothing=0.0):
+    """Cross-entropy of softmax(logits) with integer labels.
+
+    Label smoothing mixes the label with the uniform distribution over classes (Szegedy et al., arXiv:1512.00567).
+
+    Args:
+      logits: [B, classes] float32 or float64.
+      label: [B] int32 in [0, classes).
+      label_smoothing: share of the label spread over all classes, in [0, 1).
+
+    Returns:
+      [B] losses in nats, of the dtype of the logits.
+    """
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+    if not label_smoothing:
+        return loss
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1.0 - label_smoothing) * loss + label_smoothing * uniform
+
+
+def neighbour(values):
+    """Exchanges rows 2i and 2i+1.
+
+    Args:
+      values: [B, ...], B even.
+
+    Returns:
+      A tensor of the same shape and dtype.
+    """
+    pairs = tf.reshape(values, tf.concat([[-1, 2], tf.shape(values)[1:]], 0))
+    return tf.reshape(tf.reverse(pairs, axis=[1]), tf.shape(values))
+
+
+def hits(logits, label):
+    """Returns [B] float: 1 where the largest logit is the label's, of the dtype of the logits."""
+    return tf.cast(tf.argmax(logits, axis=-1, output_type=label.dtype) == label, logits.dtype)
+
+
+def training_losses(logits, batch, label_smoothing, class_weights):
+    """Losses and hits of a training batch; mixed examples mix the loss, not the label.
+
+    Args:
+      logits: [B, classes] float.
+      batch: {"label": int32 [B], "weight": float32 [B], optionally "mix": float32 [B], the share of the example's own
+        image; the rest is the neighbour's (2i and 2i+1)}.
+      label_smoothing: in [0, 1).
+      class_weights: a [classes] tuple of factors for the loss, or None.
+
+    Returns:
+      (loss [B], hit [B]) of the dtype of the logits, 0 where the weight is 0.
+    """
+
+    def both(label):
+        loss = cross_entropy(logits, label, label_smoothing)
+        if class_weights is not None:
+            loss *= tf.gather(tf.constant(class_weights, logits.dtype), label)
+        return loss, hits(logits, label)
+
+    loss, hit = both(batch["label"])
+    if "mix" in batch:
+        mix = tf.cast(batch["mix"], logits.dtype)
+        other_loss, other_hit = both(neighbour(batch["label"]))
+        loss, hit = mix * loss + (1 - mix) * other_loss, mix * hit + (1 - mix) * other_hit
+    return masked(loss, batch["weight"]), masked(hit, batch["weight"])
+
+
+def masked(values, weight):
+    """Returns values * weight, and exactly 0 where the weight is 0, whatever stands there (0 * NaN is NaN)."""
+    weight = tf.cast(weight, values.dtype)
+    return tf.where(weight > 0, values * weight, tf.zeros_like(values))

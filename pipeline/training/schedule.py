@@ -1,0 +1,57 @@
+"""Learning rate as a function of the global step: a pure function, so that a resumed run needs no state for it."""
+import math
+
+import tensorflow as tf
+
+ONE_CYCLE_RISE = 0.3  # Share of the run in which one-cycle rises: fast.ai's and PyTorch's default.
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # Of the peak: where one-cycle starts, and of its start: where it ends.
+
+
+def _cosine(start, end, share):
+    """Moves from `start` to `end` along half a cosine as `share` goes from 0 to 1."""
+    return end + (start - end) * 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
+
+
+def learning_rate_schedule(config, total_steps, warmup_steps):
+    """Returns the function global_step -> learning rate.
+
+    Warm-up rises linearly so that the step `warmup_steps` (counted from 1) has the full rate (Goyal et al. 2017,
+    arXiv:1706.02677); what follows is scaled to the steps that remain. one-cycle (Smith, arXiv:1708.07120) has a
+    warm-up of its own: --warmup sets the length of its rise.
+
+    Args:
+      config: OptimizerConfig.
+      total_steps: length of the run in steps.
+      warmup_steps: steps of warm-up, 0 for none.
+
+    Returns:
+      A function of an int64 scalar tensor (steps done before this one) to a float32 scalar tensor, > 0.
+    """
+    peak = config.learning_rate
+    if config.schedule == "one-cycle":
+        rise = warmup_steps or max(1, round(ONE_CYCLE_RISE * total_steps))
+        return lambda step: _one_cycle(peak, rise, total_steps, tf.cast(step, tf.float32))
+    drops = [float(part) for part in config.step_decay_at]
+
+    def rate(step):
+        step = tf.cast(step, tf.float32)
+        share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        if config.schedule == "cosine":
+            value = _cosine(peak, 0.0, share)
+        elif config.schedule == "step":
+            passed = tf.add_n([tf.cast(step >= drop * total_steps, tf.float32) for drop in drops])
+            value = peak * tf.pow(config.step_decay_factor, passed)
+        else:
+            value = tf.constant(peak, tf.float32)
+        if warmup_steps:
+            value = tf.where(step < warmup_steps, peak * (step + 1.0) / warmup_steps, value)
+        return value
+
+    return rate
+
+
+def _one_cycle(peak, rise, total_steps, step):
+    start = peak * ONE_CYCLE_START
+    up = _cosine(start, peak, step / rise)
+    down = _cosine(peak, start * ONE_CYCLE_END, (step - rise) / max(1, total_steps - rise - 1))
+    return tf.where(step < rise, up, down)

@@ -1,0 +1,82 @@
+"""What changes while a model trains: exactly what a checkpoint holds."""
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+INITIAL_LOSS_SCALE = 2.0**15
+LOSS_SCALE_GROWTH_STEPS = 2000  # Finite steps after which the loss scale doubles (Keras's LossScaleOptimizer does so).
+
+
+class TrainState:
+    """Variables of a model, its optimizer and the run itself, mirrored over the replicas.
+
+    Attributes:
+      model: a built keras.Model.
+      optimizer: a built keras optimizer.
+      ema: list of tf.Variable, moving averages of the model's float variables in their order, [] without.
+      global_step: int64 scalar, steps done, skipped ones included.
+      skipped_steps: int64 scalar, steps whose gradient was not finite.
+      position: int64 scalar, position in the stream of examples at which the next step begins.
+      loss_scale: float32 scalar, 1 where no scaling is needed.
+      finite_steps: int64 scalar, finite steps since the loss scale changed.
+      learning_rate_factor: float32 scalar, what a rollback has multiplied the rate by.
+      rollbacks: int64 scalar.
+      best_value, best_step, evaluations_since_best: the best evaluation so far (float64, int64, int64).
+    """
+
+    def __init__(self, model, optimizer, with_ema=False, scale_loss=False):
+        """Makes the variables; call it inside the strategy's scope."""
+        self.model, self.optimizer = model, optimizer
+
+        def counter(name, value=0, dtype=tf.int64):
+            return tf.Variable(value, trainable=False, name=name, dtype=dtype,
+                               aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+        self.global_step = counter("global_step")
+        self.skipped_steps = counter("skipped_steps")
+        self.position = counter("position")
+        self.loss_scale = counter("loss_scale", INITIAL_LOSS_SCALE if scale_loss else 1.0, tf.float32)
+        self.finite_steps = counter("finite_steps")
+        self.learning_rate_factor = counter("learning_rate_factor", 1.0, tf.float32)
+        self.rollbacks = counter("rollbacks")
+        self.best_value = counter("best_value", np.nan, tf.float64)
+        self.best_step = counter("best_step", -1)
+        self.evaluations_since_best = counter("evaluations_since_best")
+        self.ema = [tf.Variable(v.value, trainable=False, name=f"ema_{i}") for i, v in enumerate(self.averaged())
+                    ] if with_ema else []
+
+    def averaged(self):
+        """Returns the model's variables that an exponential moving average follows: the float ones, in order."""
+        return [v for v in self.model.variables if tf.as_dtype(v.dtype).is_floating]
+
+    def counters(self):
+        """Returns {name: tf.Variable} of everything but model, optimizer and averages."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
+
+    def checkpoint(self):
+        """Returns a tf.train.Checkpoint over flat lists of variables, in the model's order.
+
+        Flat lists hold every variable by construction; Keras's object graph can lose those in nested containers.
+        """
+        return tf.train.Checkpoint(
+            model=[v.value for v in self.model.variables],
+            optimizer=[v.value for v in self.optimizer.variables], ema=self.ema, **self.counters())
+
+    def variable_specs(self):
+        """Returns [(path, shape)] of the model's variables, to name what does not fit."""
+        return [[v.path, list(v.shape)] for v in self.model.variables]
+
+    def use_ema(self):
+        """Overwrites the model's float variables by their moving averages (for evaluation and export alone)."""
+        for variable, average in zip(self.averaged(), self.ema, strict=True):
+            variable.assign(tf.convert_to_tensor(average))
+
+
+def weights_sha256(model):
+    """Returns the SHA-256 over every model variable's bytes, in order: the identity of a trained model."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,266 @@
+"""The train step and the test step: a pure core inside a mirrored shell.
+
+    pure(params, state, batch)      -> grads, new state, sums          tensors only; XLA may compile it
+    reduce(grads, new state, sums)  -> the same on every replica       one packed reduction
+    decide                             finite? loss scale, clipping: on reduced values
+    apply                              the optimizer, once, or not at all
+
+The only file of the engine with tf.GradientTape, tf.function and strategy.run.
+"""
+import dataclasses
+
+import tensorflow as tf
+
+from pipeline.models.context import StepContext, step_context
+from pipeline.training.losses import cross_entropy, hits, masked, training_losses
+from pipeline.training.reduction import reduce_once
+from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
+
+TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied")
+EVALUATION_SUMS = ("loss", "correct", "examples")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """Everything the step is told when it is traced.
+
+    Attributes:
+      batch_size: examples of a step over all replicas and micro-batches.
+      micro_batches: parts in which a replica computes its share.
+      seed: seed of dropout.
+      compute_dtype: "float32" or "float64": of images, logits, losses and the reduction.
+      image_channels: channels the model wants; images of one channel are repeated.
+      image_mean, image_deviation: [C] tuples that normalize images in [0, 1], or None.
+      label_smoothing, clip_norm, ema_decay: 0 for off.
+      class_weights: [classes] tuple or None.
+      scale_loss: whether the loss scale is dynamic (mixed_float16).
+      synchronize: batch statistics over all replicas.
+      xla: compile the pure core.
+    """
+
+    batch_size: int
+    micro_batches: int
+    seed: int
+    compute_dtype: str
+    image_channels: int
+    image_mean: tuple = None
+    image_deviation: tuple = None
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    class_weights: tuple = None
+    scale_loss: bool = False
+    synchronize: bool = False
+    xla: bool = False
+
+
+def preprocess(images, settings):
+    """Turns a batch off the bus into what a model sees.
+
+    Args:
+      images: [B, H, W, C] uint8.
+      settings: StepSettings.
+
+    Returns:
+      [B, H, W, settings.image_channels] of the compute dtype, in [0, 1], or normalized.
+    """
+    images = tf.cast(images, settings.compute_dtype) / 255.0
+    if settings.image_mean is not None:
+        mean = tf.constant(settings.image_mean, images.dtype)
+        images = (images - mean) / tf.constant(settings.image_deviation, images.dtype)
+    if images.shape[-1] == 1 and settings.image_channels > 1:
+        images = tf.repeat(images, settings.image_channels, axis=-1)
+    return images
+
+
+class StepFunctions:
+    """The compiled functions of one experiment: `train_steps`, `evaluate_steps`, `predict_step`."""
+
+    def __init__(self, strategy, state, schedule, settings):
+        """
+        Args:
+          strategy: tf.distribute.MirroredStrategy.
+          state: TrainState, made in its scope.
+          schedule: function of the int64 global step to the float32 learning rate.
+          settings: StepSettings.
+        """
+        self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
+        self.num_replicas = strategy.num_replicas_in_sync
+        self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
+        self._compute = tf.function(self._pure, jit_compile=True) if settings.xla else self._pure
+        self.train_steps = tf.function(self._train_steps)
+        self.evaluate_steps = tf.function(self._evaluate_steps)
+        self.predict_step = tf.function(self._predict_step)
+
+    def _pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
+        """Gradients, new state and sums of one micro-batch on one replica; tensors in, tensors out.
+
+        Args:
+          params, state: lists of tensors in the order of the model's trainable and non-trainable variables.
+          batch: {"image": uint8 [b, H, W, C], "label": int32 [b], "weight": float32 [b], optionally "mix"}.
+          draw_index, first_row, statistics_updates: int64 scalars, see StepContext.
+          loss_scale: float scalar.
+
+        Returns:
+          (grads of loss_scale times this replica's part of the objective, new state, [objective, hits, weight]).
+        """
+        settings, model = self.settings, self.state.model
+        context = StepContext(settings.seed, draw_index, first_row, statistics_updates,
+                              settings.synchronize, self.num_replicas)
+        with tf.GradientTape() as tape, step_context(context):
+            tape.watch(params)
+            logits, state, extra = model.stateless_call(
+                params, state, preprocess(batch["image"], settings), training=True, return_losses=True)
+            loss, hit = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
+                                        settings.class_weights)
+            weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
+            objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
+            scaled = objective * tf.cast(loss_scale, objective.dtype)
+        grads = tape.gradient(scaled, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return grads, state, tf.stack([objective, tf.reduce_sum(hit), weight])
+
+    def _layer_losses(self, losses, weight):
+        """Adds what layers add: activity losses as example-weighted means, regularizers once over all parts.
+
+        Keras lists the regularizers of trainable variables last.
+        """
+        dtype = self.settings.compute_dtype
+        regularizers = sum(v.regularizer is not None for v in self.state.model.trainable_variables)
+        activity, penalties = losses[:len(losses) - regularizers], losses[len(losses) - regularizers:]
+        parts = self.num_replicas * self.settings.micro_batches
+        total = tf.zeros([], dtype)
+        for loss in activity:
+            total += tf.cast(loss, dtype) * weight / self.settings.batch_size
+        for penalty in penalties:
+            total += tf.cast(penalty, dtype) / parts
+        return total
+
+    def _accumulate(self, params, state, batch, step, skipped, loss_scale):
+        """Runs the micro-batches one after another: gradients and sums add up, state passes through in order."""
+        k, size = self.settings.micro_batches, self.micro_batch_size
+        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+        total, sums = None, None
+        for m in range(k):
+            part = {key: value[m * size:(m + 1) * size] for key, value in batch.items()}
+            # Without the dependency all micro-batches may be in memory at once.
+            with tf.control_dependencies(total or []):
+                part = {key: tf.identity(value) for key, value in part.items()}
+            grads, state, part_sums = self._compute(
+                params, state, part, step * k + m, replica * size, (step - skipped) * k + m, loss_scale)
+            total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
+            sums = part_sums if sums is None else sums + part_sums
+        return total, state, sums
+
+    def _replica_step(self, batch, step, skipped, loss_scale):
+        """One replica's part of a step up to the decision: reduced, unscaled, clipped gradients."""
+        rows = self.settings.batch_size // self.num_replicas
+        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in batch.items()}
+        model, dtype = self.state.model, self.settings.compute_dtype
+        params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
+        state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
+        grads, state, sums = self._accumulate(params, state, batch, step, skipped, loss_scale)
+        grads, state, sums = reduce_once(grads, state, sums, self.num_replicas)
+        if self.settings.scale_loss:
+            grads = [g / tf.cast(loss_scale, g.dtype) for g in grads]
+        norm = tf.linalg.global_norm(grads)
+        if self.settings.clip_norm:
+            limit = tf.constant(self.settings.clip_norm, norm.dtype)
+            grads = [g * tf.cast(limit / tf.maximum(norm, limit), g.dtype) for g in grads]
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(sums[0])
+        return grads, state, sums, tf.cast(norm, dtype), finite
+
+    def _set_learning_rate(self, rate):
+        self.state.optimizer.learning_rate = rate
+
+    def _apply_gradients(self, grads):
+        self.state.optimizer.apply(grads, self.state.model.trainable_variables)
+
+    def _apply(self, grads, state, step):
+        """Moves weights, statistics and averages; in cross-replica context, for the steps that are not skipped."""
+        self.strategy.run(self._apply_gradients, args=(grads,))
+        extended = self.strategy.extended
+        for variable, value in zip(self.state.model.non_trainable_variables, state, strict=True):
+            extended.update(variable.value, lambda v, new: v.assign(new), args=(value,), group=False)
+        if self.settings.ema_decay:
+            # As TensorFlow's ExponentialMovingAverage with num_updates: the start must not weigh for ever.
+            t = tf.cast(step, tf.float32)
+            decay = tf.minimum(self.settings.ema_decay, (1.0 + t) / (10.0 + t))
+            for average, variable in zip(self.state.ema, self.state.averaged(), strict=True):
+                extended.update(average, lambda a, v, d: a.assign_sub((a - v) * (1 - tf.cast(d, a.dtype))),
+                                args=(variable.value, decay), group=False)
+
+    def _finish(self, finite):
+        """Counts the step and moves the loss scale, the same on every replica."""
+        state = self.state
+        if self.settings.scale_loss:
+            grown = finite & (state.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
+            scale = tf.where(grown, state.loss_scale * 2.0, state.loss_scale)
+            state.loss_scale.assign(tf.where(finite, scale, tf.maximum(state.loss_scale * 0.5, 1.0)))
+            kept = tf.where(grown, tf.zeros([], tf.int64), state.finite_steps + 1)
+            state.finite_steps.assign(tf.where(finite, kept, tf.zeros([], tf.int64)))
+        state.skipped_steps.assign_add(tf.cast(~finite, tf.int64))
+        state.global_step.assign_add(1)
+        state.position.assign_add(self.settings.batch_size)
+
+    def _train_steps(self, iterator, num_steps):
+        """Runs `num_steps` steps in one host call.
+
+        Args:
+          iterator: of the distributed stream of global batches.
+          num_steps: int32 scalar tensor (a tensor, so that another number is not another trace).
+
+        Returns:
+          [num_steps, len(TRAIN_COLUMNS)] float64, a row a step.
+        """
+        state, settings, first = self.state, self.settings, self.strategy.experimental_local_results
+        rows = tf.TensorArray(tf.float64, size=num_steps, element_shape=[len(TRAIN_COLUMNS)])
+        for i in tf.range(num_steps):
+            step, skipped, scale = (tf.convert_to_tensor(v) for v in
+                                    (state.global_step, state.skipped_steps, state.loss_scale))
+            rate = self.schedule(step) * state.learning_rate_factor
+            self._set_learning_rate(rate)
+            grads, new_state, sums, norm, finite = self.strategy.run(
+                self._replica_step, args=(next(iterator), step, skipped, scale))
+            finite, sums, norm = first(finite)[0], first(sums)[0], first(norm)[0]
+            if finite:  # The same on every replica: it looks at reduced values.
+                self._apply(grads, new_state, step - skipped)
+            row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite]
+            rows = rows.write(i, tf.stack([tf.cast(value, tf.float64) for value in row]))
+            self._finish(finite)
+        return rows.stack()
+
+    def _logits(self, batch):
+        images = preprocess(batch["image"], self.settings)
+        return tf.cast(self.state.model(images, training=False), self.settings.compute_dtype)
+
+    def _replica_evaluation(self, batch):
+        """Sums over one replica's rows: [loss, correct, examples], float64; padding counts nothing."""
+        logits = self._logits(batch)
+        loss = masked(cross_entropy(logits, batch["label"]), batch["weight"])
+        hit = masked(hits(logits, batch["label"]), batch["weight"])
+        return tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
+
+    def _evaluate_steps(self, iterator, num_batches):
+        """Adds up `num_batches` batches.
+
+        Args:
+          iterator: of the distributed evaluation batches.
+          num_batches: int32 scalar tensor.
+
+        Returns:
+          [len(EVALUATION_SUMS)] float64 sums over examples of all replicas.
+        """
+        total = tf.zeros([len(EVALUATION_SUMS)], tf.float64)
+        for _ in tf.range(num_batches):
+            sums = self.strategy.run(self._replica_evaluation, args=(next(iterator),))
+            total += self.strategy.reduce("SUM", sums, axis=None)
+        return total
+
+    def _predict_step(self, batch):
+        """Returns a tuple with the logits of each replica's rows, float [b, classes], in the order of the rows."""
+        return self.strategy.experimental_local_results(self.strategy.run(self._logits, args=(batch,)))
+
+
+def run_once(strategy, function):
+    """Runs function(ones) on every replica inside a graph, as the step does; `ones` is a float32 [1] of ones."""
+    tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)))()
