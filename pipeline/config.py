@@ -4,6 +4,7 @@ Every field is a flag of the same name (flags/ builds the command line from this
 flag has to say: default, meaning, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
+import math
 import re
 import typing
 
@@ -195,7 +196,7 @@ def describe_range(metadata):
     """Returns the range of an option in words, "" where every value goes."""
     if metadata["choices"]:
         return " | ".join(metadata["choices"])
-    parts = [f"{sign} {metadata[key]:g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
+    parts = [f"{sign} {metadata[key]:.10g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
                                                           ("below", "<")) if metadata[key] is not None]
     return " and ".join(parts)
 
@@ -211,9 +212,9 @@ def check_option(field, value):
         inside = ((meta["low"] is None or value >= meta["low"]) and (meta["high"] is None or value <= meta["high"])
                   and (meta["above"] is None or value > meta["above"])
                   and (meta["below"] is None or value < meta["below"]))
-        if not inside or value != value:
+        if not inside or not math.isfinite(value):
             unit = f" {meta['unit']}" if meta["unit"] else ""
-            raise UsageError(f"--{field.name} must be {describe_range(meta)}{unit}; found {value:g}")
+            raise UsageError(f"--{field.name} must be {describe_range(meta)}{unit}; found {value:.15g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,5 +295,5 @@ def _check_together(config):
         if not text.isdigit():
             raise UsageError(f"--devices must be indices of GPUs such as 0,2; found '{text}'")
     if training.batch_size % optimizer.accumulate_steps:
-        raise UsageError(f"--batch_size={training.batch_size} does not divide by --accumulate_steps="
-                         f"{optimizer.accumulate_steps}")
+        raise UsageError(f"--batch_size={training.batch_size} does not divide by "
+                         f"{optimizer.accumulate_steps} micro-batches (--accumulate_steps)")

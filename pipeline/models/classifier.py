@@ -14,6 +14,15 @@ class Classifier(KeepsArguments, keras.Model):
 
     minimum_size = 1  # The smallest height and width, in pixels, that leave something to classify.
 
+    def build(self, input_shape):
+        """Makes the variables of all layers inside, which keras.Model.build leaves out for a subclass.
+
+        Under the model's name, so that a variable has one path whether its model was called, built or loaded.
+        """
+        with self._open_name_scope():
+            self.compute_output_spec(keras.KerasTensor(tuple(input_shape)))
+        self.built = True
+
     def build_graph(self, input_shape):
         """Returns the model as a functional keras.Model over (height, width, channels), sharing its weights.
 

@@ -29,6 +29,20 @@ def describe(call):
     return " ".join([names.get(call.class_name, call.class_name), *details])
 
 
+def check_path(path):
+    """Returns `path` as a pathlib.Path.
+
+    Raises:
+      UsageError: a kind of file that cannot be drawn, or a folder that is not there.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"cannot draw '{path}': give a file that ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot draw '{path}': there is no folder '{path.parent}'")
+    return path
+
+
 def draw(graph, path):
     """Writes the picture of a recording.Graph: a box a layer with its output shape, a frame a block, an arrow an edge.
 
@@ -37,20 +51,17 @@ def draw(graph, path):
       path: file to write, .png, .pdf or .svg.
 
     Raises:
-      UsageError: another kind of file, or a folder that is not there.
+      UsageError: another kind of file, or a file that cannot be written.
     """
-    path = pathlib.Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"cannot draw '{path}': give a file that ends in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot draw '{path}': there is no folder '{path.parent}'")
+    path = check_path(path)
     layout = place(graph)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
     axes.set_axis_off()
+    kinds = {call.path[layout.prefix:]: call.class_name for call in graph.calls}
     for block, frame in layout.boxes.items():
-        _draw_frame(axes, graph, block, frame)
+        _draw_frame(axes, block, kinds[block], frame)
     for line in layout.lines:
         axes.add_patch(FancyArrowPatch(path=Path(line), arrowstyle="-|>,head_length=2.2,head_width=1.4", color=LINE,
                                        linewidth=0.8, joinstyle="round", zorder=2))
@@ -62,16 +73,18 @@ def draw(graph, path):
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error
 
 
-def _draw_frame(axes, graph, block, frame):
+def _draw_frame(axes, block, class_name, frame):
     left, top, right, bottom = frame
     depth = len(block) - 1
     color = FRAMES[min(depth, len(FRAMES) - 1)]
     axes.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, boxstyle="round,pad=0,rounding_size=0.05",
                                   facecolor=color, edgecolor="#9aa5b1", linewidth=0.6, zorder=1))
-    kinds = {call.path[-len(block):]: call.class_name for call in graph.calls if not call.is_leaf}
-    title = block[-1] if depth else f"{block[-1]} · {kinds.get(block, '')}"
-    axes.text(left + PADDING, top + HEADER / 2, title, fontsize=6, color=INK, va="center", ha="left", zorder=3,
-              weight="bold" if depth == 0 else "normal", bbox=dict(facecolor=color, edgecolor="none", pad=0.4))
+    titles = [(left + PADDING, "left", block[-1])]
+    if depth == 0:
+        titles.append((right - PADDING, "right", class_name))
+    for x, side, title in titles:  # Left and right, for in the middle runs the edge into the block.
+        axes.text(x, top + HEADER / 2, title, fontsize=6, color=INK, va="center", ha=side, zorder=3,
+                  weight="bold" if side == "left" and depth == 0 else "normal")
 
 
 def _draw_node(axes, call, place_of_node):

@@ -11,7 +11,7 @@ MAX_LAYERS = 2**20
 
 
 def uniform_rows(seed, draw_index, layer_index, first_row, rows, width):
-    """Returns rows of one large random matrix: [rows, width] float32 uniform in [0, 1).
+    """Returns rows of one large random matrix: [rows, width] float32 uniform in [0, 1].
 
     Row r of the matrix depends on (seed, draw_index, layer_index, first_row + r) alone, so the rows that several
     replicas draw are those that one would draw. Philox (Salmon et al., 2011) counts: a row begins at its own count.
@@ -28,10 +28,11 @@ def uniform_rows(seed, draw_index, layer_index, first_row, rows, width):
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
         seed=tf.stack([tf.constant(seed * MAX_LAYERS + layer_index, tf.int64), tf.cast(draw_index, tf.int64)]))
     offset = tf.cast(tf.cast(first_row, tf.int64) * counts_per_row, tf.uint64)
-    uniform = tf.raw_ops.StatelessRandomUniformV2(
+    # Integers, because XLA turns Philox's words into floats in another way than TensorFlow's kernels do.
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([rows, counts_per_row * WORDS_PER_COUNT]), key=key,
-        counter=tf.stack([offset, counter[1]]), alg=PHILOX, dtype=tf.float32)
-    return uniform[:, :width]
+        counter=tf.stack([offset, counter[1]]), alg=PHILOX, dtype=tf.uint32)
+    return tf.cast(words[:, :width], tf.float32) * 2.0**-32
 
 
 @registered

@@ -4,6 +4,7 @@ import dataclasses
 NODE_WIDTH, NODE_HEIGHT = 1.34, 0.30  # All lengths in inches.
 LANE, GAP, ELBOW = 1.62, 0.16, 0.08
 HEADER, PADDING, COLUMN_GAP = 0.17, 0.06, 0.34
+PARTING = 0.13  # What a frame gets under its title where the ways part in it.
 PAGE_RATIO = 1.35  # Width over height that the picture is folded towards, about that of a landscape page.
 
 
@@ -16,6 +17,7 @@ class Layout:
       boxes: {path of a block: (left, top, right, bottom)}, outer before inner ones.
       lines: [[(x, y), ...]] one for each edge, from the lower edge of one node to the upper edge of the other.
       width, height: of the picture.
+      prefix: number of names left out at the front of every path in `boxes`, those of a block around everything.
     """
 
     nodes: list
@@ -23,6 +25,7 @@ class Layout:
     lines: list
     width: float
     height: float
+    prefix: int
 
 
 def place(graph):
@@ -31,29 +34,30 @@ def place(graph):
     x = _lanes(order)
     tops = _rows(order)
     columns = _columns(order, x, tops)
-    nodes, left, height = [None] * len(order.paths), PADDING, 0.0
+    nodes, left, height, lefts = [None] * len(order.paths), PADDING, 0.0, {}
     for column in columns:
+        lefts.update(dict.fromkeys(column, left))
         low, high = min(x[n] for n in column), max(x[n] for n in column)
-        first = min(tops[n] - HEADER * len(order.groups(n)) for n in column)
+        first = min(tops[n] - HEADER * len(order.groups(n)) - PARTING for n in column)
         for n in column:
             nodes[n] = (left + x[n] - low + LANE / 2, tops[n] - first + GAP)
         left += high - low + LANE + COLUMN_GAP
         height = max(height, max(nodes[n][1] for n in column) + NODE_HEIGHT)
     boxes = _boxes(order, nodes)
     width = left - COLUMN_GAP + PADDING
-    column_of = {n: i for i, column in enumerate(columns) for n in column}
-    lines = [_line(order, nodes, edge, column_of) for edge in graph.edges]
-    return Layout(nodes, boxes, lines, width, height + 3 * PADDING + GAP)
+    lines = [_line(order, nodes, edge, lefts) for edge in graph.edges]
+    return Layout(nodes, boxes, lines, width, height + 3 * PADDING + GAP, order.prefix)
 
 
 class _Order:
     """What the layout needs to know about the graph, worked out once."""
 
     def __init__(self, graph):
-        self.paths = [node.path for node in graph.nodes]
+        self.paths, self.prefix = [node.path for node in graph.nodes], 0
         # A block that holds everything but the input says nothing about the parts.
         while len({p[0] for p in self.paths[1:]}) == 1 and all(len(p) > 1 for p in self.paths[1:]):
             self.paths = [self.paths[0], *(p[1:] for p in self.paths[1:])]
+            self.prefix += 1
         count = range(len(self.paths))
         self.parents = [[a for a, b in graph.edges if b == n] for n in count]
         self.children = [[b for a, b in graph.edges if a == n] for n in count]
@@ -86,6 +90,15 @@ class _Order:
         after = {g for c in self.children[node] for g in self.groups(c)}
         return len([g for g in self.groups(node) if g not in after])
 
+    def parts_in(self, node):
+        """Returns the block that begins where the ways to a node and to its siblings part, None where there is none."""
+        for parent in self.parents[node]:
+            siblings = self.children[parent]
+            shared = set.intersection(*(set(self.groups(n)) for n in siblings)) - set(self.groups(parent))
+            if len(siblings) > 1 and shared:
+                return max(shared, key=len)
+        return None
+
     def offset(self, parent, child):
         """Returns how far to the right of a node the branch to one of its children begins."""
         branches = self.children[parent]
@@ -114,9 +127,9 @@ def _rows(order):
     tops, y = [0.0] * len(order.paths), 0.0
     for rank, nodes in enumerate(ranks):
         if rank:
-            bends = any(len(order.parents[n]) > 1 for n in nodes) + any(
-                len(order.children[p]) > 1 for n in nodes for p in order.parents[n])
-            y += (NODE_HEIGHT + GAP + ELBOW * bends + PADDING * max(order.closed(n) for n in ranks[rank - 1])
+            bends = (ELBOW * any(len(order.parents[n]) > 1 for n in nodes)
+                     + PARTING * any(len(order.children[p]) > 1 for n in nodes for p in order.parents[n]))
+            y += (NODE_HEIGHT + GAP + bends + PADDING * max(order.closed(n) for n in ranks[rank - 1])
                   + HEADER * max(order.opened(n) for n in nodes))
         for n in nodes:
             tops[n] = y
@@ -165,26 +178,34 @@ def _boxes(order, nodes):
                   for (x, y), path in zip(nodes, order.paths, strict=True) if path[:-1] == group]
         frames += [box for inner, box in boxes.items() if inner[:-1] == group]
         left, top, right, bottom = zip(*frames, strict=True)
-        boxes[group] = min(left) - PADDING, min(top) - HEADER, max(right) + PADDING, max(bottom) + PADDING
+        header = HEADER + PARTING * any(order.parts_in(n) == group for n in range(len(nodes)))
+        boxes[group] = min(left) - PADDING, min(top) - header, max(right) + PADDING, max(bottom) + PADDING
     return dict(sorted(boxes.items(), key=lambda item: len(item[0])))
 
 
-def _line(order, nodes, edge, column_of):
-    """Returns the corners of one edge: it leaves and enters vertically and runs in the lane of its branch."""
+def _line(order, nodes, edge, lefts):
+    """Returns the corners of one edge: it leaves and enters vertically and runs in the lane of its branch.
+
+    Args:
+      order: the _Order of the graph.
+      nodes: places of the nodes.
+      edge: (parent, child).
+      lefts: {node: left edge of its column}.
+    """
     parent, child = edge
     (x1, y1), (x2, y2) = nodes[parent], nodes[child]
     y1 += NODE_HEIGHT
-    if column_of[parent] != column_of[child]:
-        between = x2 - LANE / 2 - COLUMN_GAP / 2 - (x2 - min(nodes[n][0] for n in column_of
-                                                            if column_of[n] == column_of[child]))
-        return [(x1, y1), (x1, y1 + GAP), (between, y1 + GAP), (between, GAP / 3), (x2, GAP / 3), (x2, y2)]
-    lane = x2
-    if len(order.parents[child]) > 1:
-        lane = x1 + (order.offset(parent, child) if len(order.children[parent]) > 1 else 0.0)
     siblings = order.children[parent]
+    offset = order.offset(parent, child)
+    corners = [(x1, y1)]
+    if lefts[parent] != lefts[child]:  # Down and up again between the columns, then on as from above.
+        x1 = x2 - offset if len(order.parents[child]) == 1 else x2
+        between, low, y1 = lefts[child] - COLUMN_GAP / 2, y1 + GAP, GAP / 3
+        corners += [(corners[0][0], low), (between, low), (between, y1), (x1, y1)]
+    lane = x2 if len(order.parents[child]) == 1 else x1 + offset
     part = y1
     if len(siblings) > 1:  # Ways part under the title of the block that they have in common.
         shared = set.intersection(*(set(order.groups(n)) for n in siblings))
         part = min(nodes[n][1] - HEADER * len(set(order.groups(n)) - shared) for n in siblings) - ELBOW
-    corners = [(x1, y1), (x1, part), (lane, part), (lane, y2 - ELBOW), (x2, y2 - ELBOW), (x2, y2)]
+    corners += [(x1, part), (lane, part), (lane, y2 - ELBOW), (x2, y2 - ELBOW), (x2, y2)]
     return [c for i, c in enumerate(corners) if i == 0 or c != corners[i - 1]]

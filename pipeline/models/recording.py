@@ -2,7 +2,6 @@
 import contextlib
 import dataclasses
 
-import keras
 import tensorflow as tf
 
 

@@ -73,7 +73,7 @@ def parse_options(name, options):
         try:
             values[key] = wanted(text)
         except ValueError:
-            raise UsageError(f"option {key} of model {name} must be of type {wanted.__name__}; found '{text}'") from None
+            raise UsageError(f"option {key} of model {name} is of type {wanted.__name__}; found '{text}'") from None
     return values
 
 

@@ -96,11 +96,11 @@ class ThreeAPIs(Classifier):
                          dtype=self.dtype_policy)
         if self.api == "subclass":
             self.network = SubclassedNetwork(name="network", **arguments)
-            self.network(keras.Input(tuple(input_shape)[1:]))
         else:
             builder = build_sequential if self.api == "sequential" else build_functional
-            self.network = builder(tuple(input_shape)[1:], **arguments)
-        self.built = True
+            with self._open_name_scope():
+                self.network = builder(tuple(input_shape)[1:], **arguments)
+        super().build(input_shape)
 
     def call(self, x, training=False):
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""

@@ -25,7 +25,7 @@ class PlainProgress:
         self._digits = len(str(plan.total_steps))
 
     def _where(self, step):
-        return (f"epoch {self.plan.epoch(step):5.2f}/{self.plan.epochs:.4g}  "
+        return (f"epoch {self.plan.epoch(step):5.2f}/{round(self.plan.epochs, 1):g}  "
                 f"step {step:{self._digits}d}/{self.plan.total_steps}")
 
     def _left(self, step, rate):
@@ -75,7 +75,7 @@ class LiveProgress(PlainProgress):
         numbers = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} examples/s"
         if wide:
             numbers += f"  {self._left(step, rate)} left"
-        epoch = f"epoch {self.plan.epoch(step):.1f}/{self.plan.epochs:.4g} " if wide else ""
+        epoch = f"epoch {self.plan.epoch(step):.1f}/{round(self.plan.epochs, 1):g} " if wide else ""
         self._bar.update(self._task, completed=step, description=f"{epoch}step {step}/{self.plan.total_steps}",
                          numbers=numbers if self.console.width >= 70 else f"loss {loss:.4f}")
 

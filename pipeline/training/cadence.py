@@ -44,7 +44,7 @@ class Plan:
         if interval.unit == "steps":
             return int(interval.amount) * number
         examples = fractions.Fraction(interval.amount).limit_denominator(10**6) * self.num_examples * number
-        return max(number, math.ceil(examples / self.batch_size))
+        return math.ceil(examples / self.batch_size)
 
     def next_boundary(self, interval, step):
         """Returns the first boundary of an interval of steps or epochs that lies after `step`."""

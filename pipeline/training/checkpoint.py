@@ -71,12 +71,13 @@ def _step_of(path):
 def stored_checkpoints(directory):
     """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first, damaged ones with a problem.
 
-    A checkpoint that the manager has named is one that was finished, so one without a manifest is damaged as well.
+    A checkpoint that the manager has named is one that was finished, so one without a manifest is damaged as well; one
+    that it no longer names, with files missing, is being swept away.
     """
-    named = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
-    paths = {p[:-len(".manifest.json")] for p in glob.glob(os.path.join(glob.escape(directory), "*.manifest.json"))}
-    if named:
-        paths |= {os.path.join(directory, os.path.basename(p)) for p in named.all_model_checkpoint_paths}
+    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
+    vouched = {p[:-len(".manifest.json")] for p in glob.glob(os.path.join(glob.escape(directory), "*.manifest.json"))}
+    paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
     found = [StoredCheckpoint(p, _step_of(p), find_problem(p)) for p in paths if _step_of(p) is not None]
     return sorted(found, key=lambda c: -c.step)
 
@@ -107,7 +108,8 @@ class CheckpointStore:
         self.directory, self.state, self.keep, self.echo = directory, state, keep, echo
         self.best_directory = os.path.join(directory, "best")
         self._checkpoint = state.checkpoint()
-        self._manager = None
+        _ = self._checkpoint.save_counter  # Made on first use, and the manager saves it: a restore must find it.
+        self._manager = self._error = None
         self.last_step = None
 
     def restore(self):
@@ -149,8 +151,10 @@ class CheckpointStore:
                 path = os.path.join(self.directory, name)
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
         if good:
+            # The manager ignores paths that are not younger than what it was told to preserve.
             tf.compat.v1.train.update_checkpoint_state(
-                self.directory, good[0].path, all_model_checkpoint_paths=[c.path for c in reversed(good)])
+                self.directory, good[0].path, all_model_checkpoint_paths=[c.path for c in reversed(good)],
+                all_model_checkpoint_timestamps=[1.0] * len(good), last_preserved_timestamp=0.0)
         elif os.path.exists(os.path.join(self.directory, "checkpoint")):
             os.remove(os.path.join(self.directory, "checkpoint"))
 
@@ -171,14 +175,24 @@ class CheckpointStore:
 
     def _finish(self, path, step, variables):
         """Runs in the writer's thread after the files are written and before the manager names them."""
-        write_manifest(path, step, variables)
+        try:
+            write_manifest(path, step, variables)
+        except OSError as error:
+            self._error = error
+            raise
         for manifest in glob.glob(os.path.join(glob.escape(self.directory), "*.manifest.json")):
             if not os.path.exists(manifest[:-len(".manifest.json")] + ".index"):
                 os.remove(manifest)
 
     def sync(self):
-        """Waits until the last save is on disk; raises what went wrong while writing it."""
+        """Waits until the last save is on disk; raises OSError where it could not be written."""
         self._checkpoint.sync()
+        if self._manager is None:
+            return
+        path = os.path.join(self.directory, f"{PREFIX}-{self.last_step}")
+        # TensorFlow tells of the writer's error at the next save only, which may never come.
+        if not os.path.exists(f"{path}.manifest.json"):
+            raise self._error or OSError(f"checkpoint {path} could not be written")
 
     def keep_best(self, step):
         """Makes the checkpoint of `step`, saved before, the best one; the one before stays until this one is whole."""

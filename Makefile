@@ -1,0 +1,48 @@
+# make train, make test: set-up included. A second run finds the set-up done and starts at once.
+PYTHON ?= python3
+# Flags for train: make train ARGS="--model=mlp --epochs=3"
+ARGS ?=
+# Extras of setup.cfg to install; on a machine with an NVIDIA GPU: make train EXTRAS=test,gpu
+EXTRAS ?= test
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(EXTRAS)
+RANGE := 3.11, 3.12 or 3.13
+
+.PHONY: help train test lint acceptance clean
+
+help:
+	@echo "make train       train on the data set that comes with it (ARGS=\"--flag=value ...\")"
+	@echo "make test        every test, at most 12 minutes on 2 cores"
+	@echo "make lint        style"
+	@echo "make acceptance  the full matrices, resumable, written to docs/acceptance.json"
+	@echo "make clean       remove what was set up and built; runs/ stays"
+
+train: $(STAMP)
+	$(BIN)/mirrorline train $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+acceptance: $(STAMP)
+	$(BIN)/python -m tests.acceptance
+
+$(STAMP): setup.cfg pyproject.toml
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "no $(PYTHON) here: install Python $(RANGE), or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python $(RANGE) is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1); name another one: make PYTHON=python3.11" >&2; \
+	    exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	    exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

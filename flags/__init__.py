@@ -1,0 +1,7 @@
+"""The command line: every flag, and its one way into typed configuration. Nothing here imports TensorFlow."""
+from flags.configuration import config_from_flags, given_options
+from flags.definitions import define_options
+from flags.helptext import command_help
+from flags.parsing import parse
+
+__all__ = ["command_help", "config_from_flags", "define_options", "given_options", "parse"]

@@ -1,0 +1,108 @@
+"""From the arguments of a command to flag values; whatever is wrong becomes one line."""
+import re
+
+from absl import flags
+
+import recipes
+from pipeline import config
+from pipeline.errors import UsageError, nearest, unknown_name
+
+# Names that other trainers give to the same thing; nothing in their spelling leads to ours.
+OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
+               "b": "batch_size", "opt": "optimizer", "sched": "schedule", "gpus": "devices", "num_gpus": "replicas",
+               "amp": "precision", "dtype": "precision", "fp16": "precision", "model_dir": "workdir",
+               "output": "workdir", "output_dir": "workdir", "log_dir": "workdir", "logdir": "workdir",
+               "train_steps": "steps", "train_epochs": "epochs", "max_steps": "steps", "clip_grad": "clip_norm",
+               "grad_accum_steps": "accumulate_steps", "smoothing": "label_smoothing", "mixup": "augment",
+               "cutmix": "augment", "sync_bn": "sync_batch_norm", "config": "flagfile", "resume": "workdir"}
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def parse(arguments, flag_values, command="COMMAND"):
+    """Parses the arguments of one command into `flag_values`.
+
+    `--flagfile=FILE` is absl's: a flag on each line, # for comments, in effect where it stands, the last one wins. A
+    file that is not there is looked up among the installed recipes.
+
+    Args:
+      arguments: list of str, without the name of program and command.
+      flag_values: absl FlagValues with the command's flags defined; never the global one.
+      command: its name, for the message.
+
+    Raises:
+      UsageError: an unknown flag, a value of the wrong type, a stray argument, a flag file that cannot be read.
+    """
+    flag_values.set_gnu_getopt(True)
+    try:
+        rest = flag_values([command, *_resolve_flag_files(arguments)])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(error.flagname, flag_values, command) from None
+    except flags.CantOpenFlagFileError as error:
+        raise _unreadable_flag_file(error.__context__) from None
+    except flags.IllegalFlagValueError as error:
+        raise _wrong_value(error, flag_values) from None
+    except UnicodeDecodeError:
+        raise UsageError("--flagfile: not a text file; it must have one flag a line") from None
+    except (flags.Error, ValueError) as error:
+        missing = re.fullmatch(r"Missing value for flag (\S+)", str(error))
+        raise UsageError(f"{missing[1]} needs a value" if missing else str(error)) from None
+    if rest:
+        raise _stray_argument(rest[0], flag_values, command)
+
+
+def _resolve_flag_files(arguments):
+    """Returns the arguments with each --flagfile as one argument, naming a file that is there or would be."""
+    resolved, waiting = [], iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            resolved.append(argument)
+            continue
+        if not equals:
+            value = next(waiting, "")
+        if not value:
+            raise UsageError(f"--flagfile needs the name of a file; recipes: {', '.join(recipes.names())}")
+        resolved.append(f"--flagfile={recipes.find(value) or value}")
+    return resolved
+
+
+def _unknown_flag(name, flag_values, command):
+    wanted = name.replace("-", "_")
+    negations = [f"no{known}" for known in flag_values if flag_values[known].boolean]
+    known = [*flag_values, *negations, "flagfile"]
+    guess = wanted if wanted in known else OTHER_NAMES.get(wanted.lower())
+    guess = guess if guess in known else nearest(wanted, known)
+    suggestion = f"did you mean --{guess}? " if guess else ""
+    return UsageError(f"unknown flag '--{name}': {suggestion}'mirrorline {command} --help' lists every flag")
+
+
+def _stray_argument(argument, flag_values, command):
+    name = argument.partition("=")[0].replace("-", "_")
+    if name in flag_values:
+        hint = f"did you mean --{name}{argument[len(name):]}?" if "=" in argument else f"did you mean --{name}=VALUE?"
+    else:
+        hint = f"'{command}' takes flags alone, each --name=value"
+    return UsageError(f"unexpected argument '{argument}': {hint}")
+
+
+def _wrong_value(error, flag_values):
+    """Returns the UsageError for absl's `flag --NAME=VALUE: REASON`."""
+    match = re.match(r"flag --(\w+)=", str(error))
+    if not match or match[1] not in flag_values:
+        return UsageError(str(error))
+    name, parser = match[1], flag_values[match[1]].parser
+    reason = str(error.__context__) if error.__context__ else ""
+    value = str(error)[match.end():].removesuffix(f": {reason}")
+    if isinstance(parser, flags.EnumParser):
+        return unknown_name(f"--{name}", value, parser.enum_values)
+    option = config.options().get(name)
+    span = config.describe_range(option.metadata) if option else ""
+    unit = f" ({option.metadata['unit']})" if option and option.metadata["unit"] else ""
+    kind = KINDS.get(parser.flag_type(), parser.syntactic_help or "another value")
+    return UsageError(f"--{name} must be {kind}{' ' + span if span else ''}{unit}; found '{value}'")
+
+
+def _unreadable_flag_file(error):
+    path = getattr(error, "filename", None) or "?"
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"--flagfile={path}: {reason}; recipes: {', '.join(recipes.names())}")

@@ -1,0 +1,101 @@
+"""`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
+
+A command is a module of this package with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
+define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code. It imports
+TensorFlow inside run, after the flags are known to be right, so that help and a mistyped flag answer at once.
+"""
+import importlib
+import os
+import sys
+
+from absl import flags as absl_flags
+
+import flags
+from launch import __version__, silence
+from pipeline.errors import RunFailure, UsageError, unknown_name
+
+COMMANDS = ("train", "evaluate", "inspect", "doctor")
+HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
+FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
+
+
+def main(arguments=None):
+    """Runs one command and returns its exit code.
+
+    Args:
+      arguments: list of str, without the program's name; None: those of the process.
+
+    Returns:
+      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 141 nobody reads the output any
+      more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        return _fail(name, error, USAGE)
+    except RunFailure as error:
+        return _fail(name, error, FAILURE)
+    except ImportError as error:
+        if "tensorflow" not in str(error).lower() and "keras" not in str(error).lower():
+            raise
+        return _fail(name, f"TensorFlow cannot be loaded ({error}); 'mirrorline doctor' says what is missing", FAILURE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more as it exits: let that find somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+
+
+def _fail(name, error, code):
+    print(f"{name}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(arguments):
+    first, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    if first in HELP or (first == "help" and not rest):
+        print(_overview())
+        return 0
+    if first in ("--version", "version"):
+        print(f"mirrorline {__version__}")
+        return 0
+    if first == "help":
+        first, rest = rest[0], ["--help"]
+    if first.startswith("-"):
+        raise UsageError(f"the command comes first, then its flags; found '{first}'; commands: {', '.join(COMMANDS)}")
+    if first not in COMMANDS:
+        raise unknown_name("command", first, (*COMMANDS, "help", "version"))
+    return _run(first, rest)
+
+
+def _run(name, arguments):
+    command = importlib.import_module(f"launch.{name}")
+    flag_values = absl_flags.FlagValues()
+    flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
+    command.define(flag_values)
+    if any(argument in HELP for argument in arguments):
+        print(flags.command_help(name, command.SUMMARY, flag_values))
+        return 0
+    flags.parse(arguments, flag_values, name)
+    config = flags.config_from_flags(flag_values)
+    silence.quiet(config.runtime.verbosity)
+    return command.run(config, flag_values)
+
+
+def _overview():
+    """Returns the list of commands, a line each."""
+    width = max(map(len, COMMANDS)) + 4
+    lines = [f"  {name.ljust(width)}{importlib.import_module(f'launch.{name}').SUMMARY}" for name in COMMANDS]
+    return "\n".join(["Usage: mirrorline COMMAND [--flag=value ...]", "",
+                      "Trains image classifiers on one machine, on any number of its GPUs.", "", *lines, "",
+                      "'mirrorline COMMAND --help' lists the flags of a command; 'mirrorline train' alone is a first "
+                      "run."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The devices a run computes on: which, how many replicas, in which precision."""
+import os
+
+from pipeline.errors import UsageError
+
+MOST_LOGICAL_CPUS = 8
+# Measured as a training step's time over that of float32 on the same CPU.
+FLOAT16_COST = "on a CPU mixed_float16 is 3 to 60 times slower than float32"
+BFLOAT16_COST = "mixed_bfloat16 is about 2 times slower than float32 on this CPU, which has no AMX"
+
+
+def start(runtime, training, optimizer, echo=print):
+    """Sets the process up and returns its one strategy; to be called before any other TensorFlow operation.
+
+    Wrong settings are refused before a device is touched.
+
+    Args:
+      runtime: pipeline.config.RuntimeConfig.
+      training: pipeline.config.TrainingConfig; its batch size and seed count here.
+      optimizer: pipeline.config.OptimizerConfig; its number of micro-batches counts here.
+      echo: called with each line that the user should know of.
+
+    Returns:
+      tf.distribute.MirroredStrategy over the chosen devices, also where that is one.
+
+    Raises:
+      UsageError: devices that are not there, more replicas than devices, a batch that cannot be shared out, or a
+        precision that this hardware is far too slow for.
+    """
+    import keras
+    import tensorflow as tf
+
+    kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
+    check_batch_size(training.batch_size, len(indices), optimizer.accumulate_steps)
+    warning = check_precision(runtime.precision, kind, runtime.force, cpu_features())
+    if warning:
+        echo(warning)
+    if kind == "CPU" and len(indices) > 1:
+        echo(f"{len(indices)} replicas share one CPU: for trial, not for speed")
+    if runtime.precision == "float64":
+        keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy(runtime.precision)
+    keras.utils.set_random_seed(training.seed)
+    if runtime.deterministic and kind == "GPU":
+        tf.config.experimental.enable_op_determinism()
+    return open_strategy(kind, indices)
+
+
+def open_strategy(kind, indices):
+    """Returns a MirroredStrategy with one replica on each of the devices.
+
+    Args:
+      kind: "GPU", whose memory then grows on demand, or "CPU", where several replicas are logical devices.
+      indices: which GPUs, as TensorFlow counts them; for CPUs, 0 to replicas - 1.
+    """
+    import tensorflow as tf
+
+    if kind == "GPU":
+        every = tf.config.list_physical_devices("GPU")
+        chosen = [every[i] for i in indices]
+        tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    elif len(indices) > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in indices])
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(len(indices))])
+
+
+def choose_devices(gpus, wanted=(), replicas=0):
+    """Returns the kind and the indices of the devices, one for each replica.
+
+    Args:
+      gpus: how many GPUs TensorFlow can use.
+      wanted: indices asked for with --devices, as str; empty for all.
+      replicas: how many are asked for; 0 for every device.
+
+    Returns:
+      ("GPU", indices in the order asked for) or ("CPU", 0 to replicas - 1).
+
+    Raises:
+      UsageError: an index that is not there or twice there, or more replicas than devices.
+    """
+    listed = ",".join(wanted)
+    missing = [text for text in wanted if int(text) >= gpus]
+    if missing:
+        there = f"GPUs here: {', '.join(map(str, range(gpus)))}" if gpus else \
+            "TensorFlow finds no GPU here; leave --devices out to train on the CPU ('mirrorline doctor' says more)"
+        raise UsageError(f"--devices={listed}: there is no GPU {', '.join(missing)}; {there}")
+    indices = tuple(int(text) for text in wanted) or tuple(range(gpus))
+    if len(set(indices)) < len(indices):
+        raise UsageError(f"--devices={listed}: a GPU is named twice; name each once")
+    if indices:
+        if replicas > len(indices):
+            raise UsageError(f"--replicas={replicas} on {len(indices)} GPU{'s' * (len(indices) > 1)}: give at most "
+                             f"{len(indices)}, or set CUDA_VISIBLE_DEVICES=-1 to try it on the CPU")
+        return "GPU", indices[:replicas or None]
+    if replicas > MOST_LOGICAL_CPUS:
+        raise UsageError(f"--replicas={replicas} without a GPU: the CPU can play at most {MOST_LOGICAL_CPUS} replicas")
+    return "CPU", tuple(range(replicas or 1))
+
+
+def check_batch_size(batch_size, replicas, accumulate_steps):
+    """Raises UsageError, naming the nearest sizes that work, where the batch cannot be shared out evenly."""
+    parts = replicas * accumulate_steps
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        sizes = f"{below} or {below + parts}" if below else f"{parts} or {2 * parts}"
+        raise UsageError(f"--batch_size={batch_size} does not divide by {replicas} replicas times {accumulate_steps} "
+                         f"micro-batch{'es' * (accumulate_steps > 1)}: the nearest that do are {sizes}")
+
+
+def check_precision(precision, kind, force, features):
+    """Returns what the user should know about a precision on this hardware, or None.
+
+    Args:
+      precision: one of pipeline.config.PRECISIONS.
+      kind: "GPU" or "CPU".
+      force: whether to go on where it makes no sense.
+      features: CPU features, as of `cpu_features`.
+
+    Raises:
+      UsageError: float16 on a CPU without `force`.
+    """
+    if kind == "GPU":
+        return None
+    if precision == "mixed_float16":
+        if not force:
+            raise UsageError(f"--precision=mixed_float16: {FLOAT16_COST}; take --precision=float32, or --force to go "
+                             "on all the same")
+        return f"{FLOAT16_COST}; going on because of --force"
+    if precision == "mixed_bfloat16" and not any(name.startswith("amx") for name in features):
+        return BFLOAT16_COST
+    return None
+
+
+def cpu_features(path="/proc/cpuinfo"):
+    """Returns the set of features the CPU reports ("avx2", "avx512f", "amx_bf16"); empty where it cannot be read."""
+    if not os.path.exists(path):
+        return set()
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return set(value.split())
+    return set()

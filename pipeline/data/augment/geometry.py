@@ -1,0 +1,90 @@
+"""Augmentations that move pixels or take them away."""
+import math
+
+import tensorflow as tf
+
+from pipeline.data.draws import uniform
+
+
+def flip(images, seeds, strength=0.5):
+    """Mirrors left and right with the probability `strength`."""
+    return tf.where(_per_image(uniform(seeds, 0) < strength), tf.reverse(images, [2]), images)
+
+
+def crop(images, seeds, strength):
+    """Shifts by whole pixels, up to `strength` each way, and fills with black: a random crop after zero padding."""
+    reach = int(strength)
+    across, down = (tf.floor(uniform(seeds, draw) * (2 * reach + 1)) - reach for draw in (0, 1))
+    one, zero = tf.ones_like(across), tf.zeros_like(across)
+    transform = tf.stack([one, zero, across, zero, one, down, zero, zero], axis=1)
+    return project(images, transform, "NEAREST")
+
+
+def rotate(images, seeds, strength=15.0):
+    """Turns about the centre by an angle up to `strength` degrees each way, bilinear, filled with black."""
+    angle = (uniform(seeds, 0) * 2 - 1) * (strength * math.pi / 180)
+    linear = tf.stack([tf.cos(angle), -tf.sin(angle), tf.sin(angle), tf.cos(angle)], axis=1)
+    return project(images, about_centre(linear, images.shape), "BILINEAR")
+
+
+def cutout(images, seeds, strength):
+    """Blackens a square of `strength` pixels a side (DeVries and Taylor, https://arxiv.org/abs/1708.04552).
+
+    Its centre is uniform over the image, so a part of it may lie outside.
+    """
+    height, width = images.shape[1:3]
+    return tf.where(box(seeds, height, width, tf.fill([images.shape[0]], float(strength)),
+                        tf.fill([images.shape[0]], float(strength))), tf.zeros_like(images), images)
+
+
+def box(seeds, height, width, tall, wide):
+    """Returns where a box lies whose centre is drawn uniformly: bool [B, H, W, 1].
+
+    Args:
+      seeds: int32 [B, 2]; draws 0 and 1 are used.
+      height, width: integers, of the image.
+      tall, wide: float32 [B], of the box in pixels; it is cut at the border of the image.
+    """
+    def inside(draw, size, extent):
+        first = tf.round(tf.floor(uniform(seeds, draw) * size) - extent / 2)
+        places = tf.range(size, dtype=tf.float32)
+        return (places >= first[:, None]) & (places < (first + tf.round(extent))[:, None])
+    return (inside(0, height, tall)[:, :, None] & inside(1, width, wide)[:, None, :])[..., None]
+
+
+def about_centre(linear, shape):
+    """Returns projective transforms that apply linear maps about the centre of the image.
+
+    Args:
+      linear: float32 [B, 4], row by row, from (x, y) of the output to (x, y) of the input.
+      shape: the images' shape [B, H, W, C].
+
+    Returns:
+      float32 [B, 8], as tf.raw_ops.ImageProjectiveTransformV3 takes them.
+    """
+    x, y = (shape[2] - 1) / 2, (shape[1] - 1) / 2
+    a, b, c, d = tf.unstack(linear, axis=1)
+    zero = tf.zeros_like(a)
+    return tf.stack([a, b, x - (a * x + b * y), c, d, y - (c * x + d * y), zero, zero], axis=1)
+
+
+def project(images, transforms, interpolation):
+    """Returns uint8 images with pixels taken from where `transforms` [B, 8] send them, black from outside."""
+    smooth = interpolation == "BILINEAR"
+    # The kernel cuts fractions off when it writes integers, which would darken; so the rounding is done here.
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32) if smooth else images, transforms=transforms,
+        output_shape=tf.constant(list(images.shape[1:3]), tf.int32), interpolation=interpolation, fill_mode="CONSTANT",
+        fill_value=0.0)
+    moved = to_uint8(moved) if smooth else moved
+    return tf.ensure_shape(moved, images.shape)
+
+
+def to_uint8(values):
+    """Returns float values rounded to the nearest of 0 to 255."""
+    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
+
+
+def _per_image(values):
+    """Returns values [B] as [B, 1, 1, 1]."""
+    return tf.reshape(values, [-1, 1, 1, 1])

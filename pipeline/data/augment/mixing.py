@@ -1,0 +1,71 @@
+"""Augmentations that mix two images: rows 2i and 2i + 1 of a batch, the mixing drawn from the seed of row 2i."""
+import functools
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from pipeline.data.augment.geometry import box, to_uint8
+from pipeline.data.draws import uniform
+
+_QUANTILES = 4097
+
+
+def mixup(images, seeds, strength=0.2):
+    """Adds two images in shares drawn from Beta(strength, strength) (Zhang et al., https://arxiv.org/abs/1710.09412).
+
+    Returns:
+      (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the own image.
+    """
+    seeds = _of_pairs(seeds)
+    share = beta(seeds, 0, strength)
+    weight = tf.reshape(share, [-1, 1, 1, 1])
+    own, partner = tf.cast(images, tf.float32), tf.cast(_partners(images), tf.float32)
+    return to_uint8(own * weight + partner * (1 - weight)), share
+
+
+def cutmix(images, seeds, strength=1.0):
+    """Swaps a box between two images (Yun et al., https://arxiv.org/abs/1905.04899).
+
+    Its share of the area is drawn from Beta(strength, strength), its centre uniformly; what lies outside is cut.
+
+    Returns:
+      (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the area that is the own image's.
+    """
+    height, width = images.shape[1:3]
+    seeds = _of_pairs(seeds)
+    side = tf.sqrt(1 - beta(seeds, 2, strength))
+    swapped = box(seeds, height, width, side * height, side * width)
+    taken = tf.reduce_sum(tf.cast(swapped, tf.int32), axis=[1, 2, 3])
+    return tf.where(swapped, _partners(images), images), 1 - tf.cast(taken, tf.float32) / (height * width)
+
+
+def beta(seeds, draw, concentration):
+    """Draws from Beta(concentration, concentration): float32 [B] in [0, 1].
+
+    By inverting the distribution at a uniform number, which a sampler by rejection cannot do for each example alone:
+    a table of its quantiles, interpolated linearly.
+    """
+    table = tf.constant(_beta_quantiles(float(concentration)))
+    place = uniform(seeds, draw) * (_QUANTILES - 1)
+    below = tf.cast(tf.floor(place), tf.int32)
+    part = place - tf.floor(place)
+    return tf.gather(table, below) * (1 - part) + tf.gather(table, below + 1) * part
+
+
+@functools.lru_cache
+def _beta_quantiles(concentration):
+    quantiles = scipy.special.betaincinv(concentration, concentration, np.linspace(0, 1, _QUANTILES))
+    return quantiles.astype(np.float32)
+
+
+def _of_pairs(seeds):
+    """Returns the seeds with each odd row's replaced by the even row's before it."""
+    return tf.repeat(seeds[::2], 2, axis=0)
+
+
+def _partners(images):
+    """Returns the images with the rows 2i and 2i + 1 exchanged."""
+    shape = images.shape
+    pairs = tf.reshape(images, [shape[0] // 2, 2, *shape[1:]])
+    return tf.reshape(tf.reverse(pairs, [1]), shape)

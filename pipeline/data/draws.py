@@ -1,0 +1,84 @@
+"""Random numbers as a function of integers: no state, the same on every device and in batches of any size.
+
+The hash is "lowbias32" of Chris Wellons (https://nullprogram.com/blog/2018/07/31/), computed in int64 with 32 bits in
+use. Constants above 2^31 are written as their negative equals modulo 2^32, so that no product leaves int64.
+"""
+import tensorflow as tf
+
+_LOW_32 = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9
+_MULTIPLIERS = (0x7FEB352D, 0x846CA68B - 2**32)
+
+
+def _mix(word):
+    """Returns a bijective scrambling of int64 words in [0, 2^32)."""
+    word = tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, tf.constant(16, tf.int64)))
+    word = tf.bitwise.bitwise_and(word * _MULTIPLIERS[0], _LOW_32)
+    word = tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, tf.constant(15, tf.int64)))
+    word = tf.bitwise.bitwise_and(word * _MULTIPLIERS[1], _LOW_32)
+    return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, tf.constant(16, tf.int64)))
+
+
+def combine(*words):
+    """Hashes integers, in order, to one word.
+
+    Args:
+      *words: integer tensors or numbers whose shapes broadcast; the low 32 bits of each count.
+
+    Returns:
+      int64, the broadcast shape, in [0, 2^32).
+    """
+    state = tf.constant(0, tf.int64)
+    for word in words:
+        word = tf.bitwise.bitwise_and(tf.cast(word, tf.int64), _LOW_32)
+        state = tf.bitwise.bitwise_and(tf.bitwise.bitwise_xor(state, word) + _GOLDEN, _LOW_32)
+        state = _mix(state)
+    return state
+
+
+def hashes(count, *words):
+    """Hashes integers to several independent words.
+
+    Args:
+      count: how many.
+      *words: integers or integer tensors [n].
+
+    Returns:
+      int32 [n, count] in [0, 2^31), or [1, count] where every word is a scalar.
+    """
+    columns = [tf.reshape(tf.cast(word, tf.int64), [-1, 1]) for word in words]
+    found = combine(*columns, tf.range(count, dtype=tf.int64)[None])
+    return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
+
+
+def example_seeds(seed, positions):
+    """Returns the seeds of examples by their positions in the stream.
+
+    Args:
+      seed: integer, the run's seed.
+      positions: int64 [n], positions in the stream.
+
+    Returns:
+      int32 [n, 2]; row i is a function of (seed, positions[i]) alone.
+    """
+    positions = tf.cast(positions, tf.int64)
+    return hashes(2, seed, positions, tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)))
+
+
+def fold(seeds, tag):
+    """Returns other seeds, int32 [n, 2], that belong to the same examples: one set for each integer `tag`."""
+    return hashes(2, seeds[:, 0], seeds[:, 1], tag)
+
+
+def uniform(seeds, draw):
+    """Draws one number an example.
+
+    Args:
+      seeds: int32 [n, 2].
+      draw: integer, which of the example's numbers.
+
+    Returns:
+      float32 [n] in [0, 1), multiples of 2^-24; row i is a function of (seeds[i], draw) alone.
+    """
+    word = combine(seeds[:, 0], seeds[:, 1], draw)
+    return tf.cast(tf.bitwise.right_shift(word, tf.constant(8, tf.int64)), tf.float32) * (1.0 / (1 << 24))

@@ -1,0 +1,74 @@
+"""Parts of a data set that are chosen once and for all: not by the seed of a run."""
+import dataclasses
+
+import numpy as np
+
+from pipeline.data.source import digest
+from pipeline.errors import UsageError
+
+_KEY = 20_240_229  # Fixed: what is held out must be the same examples in every run of every seed.
+
+
+def stratified(labels, count):
+    """Chooses examples so that every class keeps its share to within one example.
+
+    Args:
+      labels: int [N].
+      count: how many to choose, at most N.
+
+    Returns:
+      int64 [count], ascending: the indices chosen, a function of the arguments alone.
+    """
+    labels = np.asarray(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * (count / len(labels))
+    quota = np.floor(exact).astype(np.int64)
+    largest = np.argsort(-(exact - quota), kind="stable")[:count - quota.sum()]
+    quota[largest] += 1
+    generator = np.random.RandomState(_KEY)  # The one generator whose streams NumPy promises never to change.
+    chosen = [generator.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def divide(split, share, name):
+    """Holds a stratified share of a split out.
+
+    Returns:
+      (rest, held_out): two Splits, the second called `name`.
+
+    Raises:
+      UsageError: one of the two would be empty.
+    """
+    labels = split.reader.read_labels() if split.labels is None else split.labels
+    count = round(split.num_examples * share)
+    if not 0 < count < split.num_examples:
+        raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
+                         f"{split.name}: neither part may be empty")
+    held_out = stratified(labels, count)
+    rest = np.setdiff1d(np.arange(split.num_examples), held_out)
+    split = dataclasses.replace(split, labels=labels)
+    return split.select(rest), split.select(held_out, name)
+
+
+def hold_out_validation(source, share):
+    """Returns the source with a share of its training split held out as `validation`."""
+    rest, held_out = divide(source.train, share, "validation")
+    return dataclasses.replace(source, train=rest, validation=held_out,
+                               fingerprint=digest(source.fingerprint, "validation", share))
+
+
+def keep_only(source, count):
+    """Returns the source with at most `count` examples in each split.
+
+    Where labels are known the classes keep their shares; otherwise the first examples are kept, which data sets too
+    large for memory have in a random order already.
+    """
+    def cut(split):
+        if split is None or split.num_examples <= count:
+            return split
+        chosen = np.arange(count) if split.labels is None else stratified(split.labels, count)
+        return split.select(chosen)
+
+    return dataclasses.replace(source, train=cut(source.train), test=cut(source.test),
+                               validation=cut(source.validation), fingerprint=digest(source.fingerprint, "subset",
+                                                                                     count))

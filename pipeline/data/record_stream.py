@@ -1,0 +1,125 @@
+"""Examples streamed from TFRecord files, shuffled by blocks."""
+import numpy as np
+import tensorflow as tf
+
+from pipeline.data.order import permute
+from pipeline.data.records import cached
+
+BLOCK = 64  # Consecutive records that are read together.
+GROUP = 16  # Blocks whose records are shuffled among each other.
+_READ_BUFFER = 262_144
+
+
+class Records:
+    """Reads a RecordTable.
+
+    An epoch permutes the blocks of BLOCK consecutive records by (seed, epoch), cuts the row of blocks into groups of
+    GROUP, and permutes the records of each group. Every record comes once an epoch; one block is short where BLOCK does
+    not divide the number of records.
+    """
+
+    def __init__(self, table, example_format, cache_dir=None):
+        self.table, self.format, self.cache_dir = table, example_format, cache_dir
+        self.count = len(table.offset)
+        self.blocks = -(-self.count // BLOCK)
+        self.groups = -(-self.blocks // GROUP)
+
+    def shuffled(self, seed, start_step, batch_size, finish):
+        epoch, place = divmod(start_step * batch_size, self.count)
+        group, skip = self._locate(seed, epoch, place)
+        read = self._group_reader()
+
+        @tf.autograph.experimental.do_not_convert
+        def records(number):
+            epoch, group = number // self.groups, number % self.groups
+            found = read(permute(self._members(group), self.blocks, seed, epoch))
+            size = tf.size(found, tf.int64)
+            return tf.gather(found, permute(tf.range(size), size, seed, epoch, group + 1))
+
+        first = epoch * self.groups + group
+        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        return self._decoded(numbers.map(records, num_parallel_calls=2, deterministic=True), skip, start_step,
+                             batch_size, finish)
+
+    def in_order(self, start_batch, batch_size, finish):
+        group, skip = divmod(start_batch * batch_size, BLOCK * GROUP)
+        read = self._group_reader()
+        numbers = tf.data.Dataset.range(group, self.groups)
+        groups = numbers.map(lambda number: read(self._members(number)), num_parallel_calls=2, deterministic=True)
+        return self._decoded(groups, skip, start_batch, batch_size, finish)
+
+    def select(self, index):
+        return Records(self.table.select(index), self.format, self.cache_dir)
+
+    def read_labels(self):
+        def make():
+            read = self._group_reader()
+            numbers = tf.data.Dataset.range(self.groups)
+            labels = numbers.map(lambda number: self.format.parse(read(self._members(number)))[1],
+                                 num_parallel_calls=2, deterministic=True)
+            return {"label": np.concatenate(list(labels.as_numpy_iterator()))}
+
+        key = ("labels", self.format.label_key, self.count, int(self.table.checksum.astype(np.uint64).sum()),
+               self.table.files)
+        return cached(key, make, self.cache_dir)["label"]
+
+    def _members(self, group):
+        """Returns the places of a group's blocks: int64 [at most GROUP]."""
+        return tf.range(group * GROUP, tf.minimum((group + 1) * GROUP, self.blocks))
+
+    def _locate(self, seed, epoch, place):
+        """Returns (group, skip): in which group of an epoch a place lies, and how many records come before it there."""
+        blocks = permute(tf.range(self.blocks, dtype=tf.int64), self.blocks, seed, epoch).numpy()
+        sizes = np.minimum(BLOCK, self.count - blocks * BLOCK)
+        ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, self.blocks, GROUP)))
+        group = int(np.searchsorted(ends, place, side="right"))
+        return group, int(place - (ends[group - 1] if group else 0))
+
+    def _group_reader(self):
+        """Returns a function from block numbers int64 [k] to their records, string [n], in that order."""
+        table = self.table
+        with tf.device("CPU:0"), tf.init_scope():
+            files, file = tf.constant(table.files), tf.constant(table.file)
+            offset, place = tf.constant(table.offset), tf.constant(table.place)
+        gaps = bool(self.count) and int(table.place[-1] - table.place[0]) != self.count - 1
+
+        def block(number):
+            start, stop = number * BLOCK, tf.minimum((number + 1) * BLOCK, self.count)
+            first, last = file[start], file[stop - 1]
+            # Later shards of a block that crosses their border are read from their first record.
+            offsets = tf.pad(offset[start:start + 1], [[0, last - first]])
+            variant = tf.raw_ops.TFRecordDatasetV2(
+                filenames=files[first:last + 1], compression_type="", buffer_size=_READ_BUFFER, byte_offsets=offsets)
+            dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+            places = place[start:stop] - place[start]
+            dataset = dataset.take(places[-1] + 1)
+            if gaps:
+                wanted = tf.scatter_nd(places[:, None], tf.ones_like(places), places[-1:] + 1) > 0
+                dataset = dataset.enumerate().filter(lambda i, record: wanted[i]).map(lambda i, record: record)
+            return dataset
+
+        def read(numbers):
+            records = tf.data.Dataset.from_tensor_slices(numbers).flat_map(block)
+            return records.batch(BLOCK * GROUP).get_single_element()
+
+        return read
+
+    def _decoded(self, groups, skip, first, batch_size, finish):
+        """Turns groups of records into finished batches, the first `skip` records left out undecoded."""
+        records = groups.prefetch(1).unbatch().skip(skip)
+        parse, decode = self.format.parse, self.format.decode
+
+        @tf.autograph.experimental.do_not_convert
+        def example(record):
+            images, labels = parse(record[None])
+            return decode(images[0]), labels[0]
+
+        examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        batches = tf.data.Dataset.zip(numbers, examples.batch(batch_size))
+
+        @tf.autograph.experimental.do_not_convert
+        def finished(number, batch):
+            return finish(*batch, number)
+
+        return batches.map(finished, num_parallel_calls=1, deterministic=True)

@@ -1,0 +1,116 @@
+"""Where each record of TFRecord files begins, from their framing alone.
+
+A record is framed as length (uint64), checksum of the length (uint32), data, checksum of the data (uint32), all
+little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). The checksums of the data come with the walk
+from header to header, so that a fingerprint of every byte costs no reading of the data.
+"""
+import dataclasses
+import os
+import struct
+import tempfile
+import zipfile
+
+import numpy as np
+
+from pipeline.data.source import digest
+from pipeline.errors import UsageError
+
+_HEADER, _FOOTER = 12, 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordTable:
+    """Records of one split, in order.
+
+    Attributes:
+      files: the shards.
+      file: int32 [N], the index of each record's shard.
+      offset: int64 [N], where in its shard it begins.
+      place: int64 [N], its number among all records of all shards: consecutive where none is left out.
+      checksum: uint32 [N], the masked CRC-32C of its data.
+    """
+
+    files: tuple[str, ...]
+    file: np.ndarray
+    offset: np.ndarray
+    place: np.ndarray
+    checksum: np.ndarray
+
+    def select(self, index):
+        """Returns the table of the records `index`, int64 [n] ascending, alone."""
+        return RecordTable(self.files, self.file[index], self.offset[index], self.place[index], self.checksum[index])
+
+
+def default_cache_dir():
+    return os.path.join(os.path.expanduser("~"), ".cache", "mirrorline")
+
+
+def read_table(files, cache_dir=None):
+    """Makes the table of the records in TFRecord files; without reading the records.
+
+    Args:
+      files: paths of shards, in order.
+      cache_dir: folder that keeps the tables; None: ~/.cache/mirrorline. One that cannot be written is done without.
+
+    Raises:
+      UsageError: a file that cannot be read, is cut short or is not made of TFRecords.
+    """
+    indexes = [cached(("records", *_identity(path)), lambda path=path: _walk(path), cache_dir) for path in files]
+    file = np.repeat(np.arange(len(files), dtype=np.int32), [len(index["offset"]) for index in indexes])
+    offset = np.concatenate([index["offset"] for index in indexes])
+    checksum = np.concatenate([index["checksum"] for index in indexes])
+    return RecordTable(tuple(files), file, offset, np.arange(len(offset)), checksum)
+
+
+def cached(key, make, cache_dir=None):
+    """Returns make(), a dictionary of arrays, or what it returned for the same key before.
+
+    Args:
+      key: tuple of strings and numbers that changes whenever the result would.
+      make: called without arguments where nothing is kept yet.
+      cache_dir: as in `read_table`.
+    """
+    cache_dir = os.path.expanduser(cache_dir or default_cache_dir())
+    kept = os.path.join(cache_dir, digest(key)[:32] + ".npz")
+    try:
+        with np.load(kept) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        pass
+    result = make()
+    try:
+        os.makedirs(cache_dir, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".part", delete=False) as file:
+            np.savez(file, **result)
+        os.replace(file.name, kept)
+    except OSError:
+        pass  # The cache saves time; a run does not need it.
+    return result
+
+
+def _identity(path):
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+
+
+def _walk(path):
+    """Returns {"offset": int64 [n], "checksum": uint32 [n]} of one file."""
+    offsets, checksums, position = [], [], 0
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        descriptor = file.fileno()
+        header = os.pread(descriptor, _HEADER, 0)
+        while position < size:
+            length = struct.unpack_from("<Q", header)[0] if len(header) == _HEADER else size
+            footer = position + _HEADER + length
+            if footer + _FOOTER > size:
+                raise UsageError(f"{path} is cut short or damaged at byte {position} of {size}: prepare the data set "
+                                 f"again")
+            tail = os.pread(descriptor, _FOOTER + _HEADER, footer)
+            offsets.append(position)
+            checksums.append(struct.unpack_from("<I", tail)[0])
+            position, header = footer + _FOOTER, tail[_FOOTER:]
+    return {"offset": np.array(offsets, np.int64), "checksum": np.array(checksums, np.uint32)}

@@ -1,0 +1,97 @@
+"""What every kind of data set looks like to the rest of the pipeline."""
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Finish = Callable[..., dict[str, tf.Tensor]]
+
+
+class Reader(Protocol):
+    """Gets the examples of a split as batches.
+
+    Both methods hand each batch to `finish(images, labels, number)` inside the graph: images uint8 [n, H, W, C], labels
+    int32 [n], number int64 scalar, the batch's number; they return a data set of what it returns.
+    """
+
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
+        """Endless batches in the order of (seed, position), from position start_step * batch_size."""
+
+    def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
+        """The batches of one pass in the data set's own order from number start_batch; the last may be short."""
+
+    def select(self, index: np.ndarray) -> "Reader":
+        """A reader of the examples `index`, int64 [n] ascending, alone."""
+
+    def read_labels(self) -> np.ndarray:
+        """Every label, int32 [N]; may have to read the whole split once."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+      name: "train", "test" or "validation".
+      num_examples: how many.
+      reader: gets them.
+      labels: int32 [num_examples], or None where finding out means reading everything (`reader.read_labels()`).
+    """
+
+    name: str
+    num_examples: int
+    reader: Reader
+    labels: np.ndarray | None = None
+
+    def select(self, index, name=None):
+        """Returns the split of the examples `index`, int64 [n] ascending, alone."""
+        index = np.asarray(index, np.int64)
+        labels = None if self.labels is None else self.labels[index]
+        return Split(name or self.name, len(index), self.reader.select(index), labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A data set for image classification.
+
+    Attributes:
+      name: what the user called it.
+      class_names: one a class, in the order of the labels.
+      image_shape: (H, W, C) of the uint8 images.
+      train, test: its splits.
+      validation: a part held out of training, or None.
+      fingerprint: hex digest that changes when examples, their order, labels or classes change.
+      notes: lines to tell the user.
+      test_from_train: whether the test split was held out of training, for want of one.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Split
+    test: Split
+    validation: Split | None
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    test_from_train: bool = False
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+
+def digest(*parts):
+    """Returns the SHA-256 of strings, numbers and arrays, told apart by type and length, as hex."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            part = np.ascontiguousarray(part)
+            head, body = f"array {part.dtype.str} {part.shape}", memoryview(part).cast("B") if part.size else b""
+        else:
+            head, body = type(part).__name__, repr(part).encode()
+        total.update(f"{head} {len(body)}\n".encode())
+        total.update(body)
+    return total.hexdigest()

@@ -1,0 +1,130 @@
+"""Batches: what the training step and the evaluation eat."""
+import dataclasses
+import os
+
+import tensorflow as tf
+
+from pipeline.data import augment
+from pipeline.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLayout:
+    """How a global batch is divided.
+
+    Attributes:
+      batch_size: examples of one optimizer step, over all replicas and micro-batches.
+      replicas: parts that are computed at the same time.
+      micro_batches: parts that a replica computes one after the other.
+    """
+
+    batch_size: int
+    replicas: int = 1
+    micro_batches: int = 1
+
+    @property
+    def part(self):
+        """Examples of one micro-batch on one replica."""
+        return self.batch_size // (self.replicas * self.micro_batches)
+
+
+def train_stream(split, layout, seed, start_step, augmentations=()):
+    """Returns the endless stream of global training batches from a step on.
+
+    The batch of step s holds the positions [s B, (s + 1) B) of the stream, each example and its augmentation a function
+    of (seed, position), so that it depends neither on where the stream was opened nor on the layout. Rows are arranged
+    for a strategy that cuts the batch into `replicas` contiguous parts, each cut into `micro_batches` contiguous
+    parts: micro-batch m of all replicas together is the positions [s B + m B/k, s B + (m + 1) B/k), in replica order.
+
+    Args:
+      split: Split with at least one example.
+      layout: BatchLayout.
+      seed: integer, the run's seed.
+      start_step: the first batch's step.
+      augmentations: tuple of pipeline.config.Augmentation, in order of application.
+
+    Returns:
+      tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":
+      float32 [B] (share of the own image; the rest is the neighbour's, row 2i's is 2i + 1 and the reverse) where mixup
+      or cutmix is among the augmentations.
+
+    Raises:
+      UsageError: an empty split, a batch that does not divide, or an odd part of a batch with mixing.
+    """
+    _check(split, layout, any(a.name in augment.MIXING for a in augmentations))
+    size = layout.batch_size
+
+    def finish(images, labels, step):
+        images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
+        batch = {"image": images, "label": labels, "weight": tf.ones([size])}
+        if augmentations:
+            positions = step * size + tf.range(size, dtype=tf.int64)
+            batch["image"], mix = augment.apply(images, positions, seed, augmentations)
+            if mix is not None:
+                batch["mix"] = mix
+        return {name: _arrange(value, layout) for name, value in batch.items()}
+
+    return _tuned(split.reader.shuffled(seed, start_step, size, finish))
+
+
+def eval_batches(split, layout, start_batch=0):
+    """Returns the batches of one pass over a split, in its own order.
+
+    Args:
+      split: Split with at least one example.
+      layout: BatchLayout; its batch size counts, and its replicas must divide it.
+      start_batch: number of the first batch.
+
+    Returns:
+      finite tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B]}; the last batch
+      is filled up with black images of weight 0, every example has weight 1.
+
+    Raises:
+      UsageError: an empty split, or a batch that does not divide.
+    """
+    _check(split, dataclasses.replace(layout, micro_batches=1), False)
+    size = layout.batch_size
+
+    def finish(images, labels, number):
+        count = tf.shape(labels)[0]
+        short = size - count
+        shape = images.shape[1:]
+        images = tf.pad(images, [[0, short], [0, 0], [0, 0], [0, 0]])
+        weight = tf.cast(tf.range(size) < count, tf.float32)
+        return {"image": tf.ensure_shape(images, [size, *shape]),
+                "label": tf.ensure_shape(tf.pad(labels, [[0, short]]), [size]), "weight": weight}
+
+    return _tuned(split.reader.in_order(start_batch, size, finish))
+
+
+def _check(split, layout, mixing):
+    if split.num_examples < 1:
+        raise UsageError(f"the {split.name} split has 0 examples: at least 1 is needed")
+    parts = layout.replicas * layout.micro_batches
+    if layout.batch_size % parts:
+        raise UsageError(f"--batch_size={layout.batch_size} does not divide by {layout.replicas} replicas times "
+                         f"{layout.micro_batches} micro-batches: give a multiple of {parts}")
+    if mixing and layout.part % 2:
+        raise UsageError(f"--batch_size={layout.batch_size} gives each of {layout.replicas} replicas {layout.part} "
+                         f"examples a micro-batch; mixup and cutmix pair neighbours, so give a multiple of {2 * parts}")
+
+
+def _arrange(value, layout):
+    """Turns rows in the order [micro-batch, replica, example] into [replica, micro-batch, example]."""
+    if layout.replicas == 1 or layout.micro_batches == 1:
+        return value
+    shape = value.shape
+    value = tf.reshape(value, [layout.micro_batches, layout.replicas, layout.part, *shape[1:]])
+    value = tf.transpose(value, [1, 0, 2, *range(3, len(shape) + 2)])
+    return tf.reshape(value, shape)
+
+
+def _tuned(dataset):
+    """Returns the data set prefetched, on threads of its own, in a fixed order."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = max(2, len(os.sched_getaffinity(0)))
+    # The default rewrites serialize the graph with everything in it: a copy of a data set that is held in memory.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

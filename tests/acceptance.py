@@ -1,0 +1,133 @@
+"""make acceptance: the full matrices, one cell after another, resumable, written to docs/acceptance.json.
+
+A cell that was green on the same sources is not run again. Options: --only=TEXT runs the cells whose name has it.
+"""
+import json
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.commands import REPOSITORY, assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+
+REPORT = REPOSITORY / "docs" / "acceptance.json"
+MODELS = ("mlp", "cnn", "resnet_like", "inception", "mini_inception", "three_apis")
+STEPS = 24
+COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=12", "--evaluate_every=12",
+          "--checkpoint_every=5", "--augment=crop,flip", "--schedule=constant", "--learning_rate=2e-3")
+
+
+def git(*arguments):
+    """Returns what git says."""
+    return subprocess.run(["git", *arguments], cwd=REPOSITORY, text=True, capture_output=True, check=True).stdout.strip()
+
+
+def sources():
+    """Identifies the code under test: the trees of the rooms, and whether anything in them is uncommitted."""
+    rooms = ("pipeline", "launch", "flags", "recipes")
+    dirty = git("status", "--porcelain", *rooms)
+    return "-".join(git("rev-parse", f"HEAD:{room}")[:8] for room in rooms) + ("-dirty" if dirty else "")
+
+
+def train_command(model, replicas, precision, *more):
+    """The command of a cell."""
+    return ("train", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}",
+            *(("--force",) if precision == "mixed_float16" else ()), *more)
+
+
+def succeed(*command, cwd):
+    """Runs a command that has to end well; returns it completed."""
+    done = mirrorline(*command, cwd=cwd, timeout=1500)
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-500:]}"
+    return done
+
+
+def killed_and_resumed(model, replicas):
+    """Trains uninterrupted; trains again, killed at a random step and resumed; evaluates."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = train_command(model, replicas, "float32")
+        succeed(*command, "--workdir=whole", cwd=folder)
+        step = random.Random(f"{model} {replicas}").randrange(6, STEPS - 1)
+        code, _ = kill_at_step(start(*command, "--workdir=killed", "--steps_per_loop=1", cwd=folder),
+                               f"{folder}/killed", step)
+        resumed = succeed(*command, "--workdir=killed", cwd=folder)
+        whole, killed = result(f"{folder}/whole"), result(f"{folder}/killed")
+        assert code == -9, f"the process ended by itself with {code}"
+        assert "resume" in resumed.stdout
+        assert whole["weights_sha256"] == killed["weights_sha256"], "other weights after the resume"
+        assert_every_step_once(f"{folder}/killed", STEPS)
+        losses = [r["loss"] for r in metrics(f"{folder}/whole", "train")]
+        assert sum(losses[-4:]) < sum(losses[:4]), f"the loss did not fall: {losses}"
+        said = succeed("evaluate", "--workdir=killed", cwd=folder).stdout
+        assert f"{whole['test_accuracy']:.4%}" in said
+        return {"killed_at_step": step, "weights_sha256": whole["weights_sha256"],
+                "loss": [losses[0], losses[-1]], "test_accuracy": whole["test_accuracy"]}
+
+
+def loss_falls(model, replicas, precision):
+    """Trains in a precision: the loss falls, and the stored weights stay float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        succeed(*train_command(model, replicas, precision, "--workdir=run"), cwd=folder)
+        losses = [r["loss"] for r in metrics(f"{folder}/run", "train")]
+        applied = [loss for loss, r in zip(losses, metrics(f"{folder}/run", "train"), strict=True)
+                   if not r.get("skipped")]
+        assert sum(applied[-4:]) < sum(applied[:4]), f"the loss did not fall: {losses}"
+        return {"loss": [applied[0], applied[-1]], "skipped_steps": result(f"{folder}/run")["skipped_steps"]}
+
+
+def digits(seed):
+    """The default run: mirrorline train with another seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        succeed("train", f"--seed={seed}", "--workdir=run", cwd=folder)
+        found = result(f"{folder}/run")
+        assert found["test_accuracy"] >= 0.983, found
+        return {"test_accuracy": found["test_accuracy"], "process_seconds": round(time.monotonic() - began, 1)}
+
+
+def cells():
+    """Yields (name, function, arguments) of every cell."""
+    for model in MODELS:
+        for replicas in (1, 2):
+            yield f"killed and resumed: {model}, {replicas} replica(s), float32", killed_and_resumed, (model, replicas)
+    for i, model in enumerate(MODELS):
+        for j, precision in enumerate(("mixed_bfloat16", "mixed_float16")):
+            replicas = 1 + (i + j) % 2
+            yield (f"loss falls: {model}, {replicas} replica(s), {precision}", loss_falls,
+                   (model, replicas, precision))
+    for seed in range(5):
+        yield f"mirrorline train, seed {seed}", digits, (seed,)
+
+
+def main(arguments):
+    """Runs what is not green yet; returns the exit code."""
+    only = next((a[len("--only="):] for a in arguments if a.startswith("--only=")), "")
+    code = sources()
+    report = json.loads(REPORT.read_text()) if REPORT.exists() else {"cells": {}}
+    wanted = {name: (function, values) for name, function, values in cells()}
+    report["cells"] = {name: cell for name, cell in report["cells"].items() if name in wanted}
+    for name, (function, values) in wanted.items():
+        known = report["cells"].get(name, {})
+        if only not in name or (known.get("sources") == code and known.get("passed")):
+            continue
+        began = time.monotonic()
+        try:
+            found, passed = function(*values), True
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            found, passed = {"error": str(error)}, False
+        seconds = round(time.monotonic() - began, 1)
+        report["cells"][name] = {"passed": passed, "sources": code, "seconds": seconds, **found}
+        report.update(commit=git("rev-parse", "HEAD"), command="make acceptance", python=platform.python_version(),
+                      machine=f"{platform.machine()}, {platform.system()}")
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{'passed' if passed else 'FAILED'}  {name}  {seconds} s  {found if not passed else ''}", flush=True)
+    missing = [name for name in wanted if not report["cells"].get(name, {}).get("passed")]
+    print(f"{len(wanted) - len(missing)} passed, {len(missing)} failed")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""Running the real command in real processes, as a user does."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def environment():
+    """The environment of a child: this checkout's code, no settings of a surrounding run."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "COLUMNS", "NO_COLOR")}
+    return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def mirrorline(*arguments, cwd, timeout=300):
+    """Runs `mirrorline ARGUMENTS`; returns the completed process with text output."""
+    return subprocess.run([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=environment(), text=True,
+                          capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+
+def start(*arguments, cwd):
+    """Starts `mirrorline ARGUMENTS`; returns the running process."""
+    return subprocess.Popen([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=environment(), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+def metrics(workdir, kind=None):
+    """Returns the records of a run's metrics.jsonl, whole lines only."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    records = [json.loads(line) for line in lines]
+    return [r for r in records if kind is None or r["kind"] == kind]
+
+
+def result(workdir):
+    """Returns a run's result.json."""
+    return json.loads((pathlib.Path(workdir) / "result.json").read_text())
+
+
+def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=240):
+    """Sends a signal once metrics.jsonl has a step; returns (exit code, standard error) of the process."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(r["step"] >= step for r in metrics(workdir)):
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def assert_every_step_once(workdir, steps):
+    """Checks metrics.jsonl and TensorBoard's files: every step from 1 on stands there exactly once, in order."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    expected = list(range(1, steps + 1))
+    assert [r["step"] for r in metrics(workdir, "train")] == expected
+    accumulator = EventAccumulator(str(pathlib.Path(workdir) / "tensorboard" / "train"), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    assert [e.step for e in accumulator.Scalars("loss")] == expected
+    written = {r["step"]: r["loss"] for r in metrics(workdir, "train")}
+    for event in accumulator.Scalars("loss"):
+        assert abs(event.value - written[event.step]) <= 1e-5 * max(1.0, abs(event.value))
+    evaluations = [r["step"] for r in metrics(workdir, "evaluation")]
+    assert evaluations == sorted(set(evaluations))

@@ -1,0 +1,181 @@
+"""Batches in memory and streamed: what is in them, where, and how often."""
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.config import Augmentation
+from pipeline.data.source import Split
+from pipeline.data.stream import BatchLayout, eval_batches, train_stream
+from pipeline.errors import UsageError
+from tests.data.numbered import TEST, TRAIN, numbered_split, numbers_of
+
+MIXUP = (Augmentation("mixup", None),)
+
+
+@pytest.fixture(params=["memory", "records", "records with gaps", "files"])
+def train_split(request, load_numbered, tmp_path):
+    """A training split of each kind of reader, and the numbers of its examples."""
+    if request.param == "files":
+        return _image_files(tmp_path), np.arange(30)
+    options = {"memory": {"memory_budget": 100}, "records": {"memory_budget": 0},
+               "records with gaps": {"memory_budget": 0, "validation_split": 0.3}}[request.param]
+    split = load_numbered(**options).train
+    numbers = np.concatenate([numbers_of(b["image"])[b["weight"].numpy() > 0]
+                              for b in eval_batches(split, BatchLayout(128))])
+    assert len(np.unique(numbers)) == split.num_examples
+    return split, numbers
+
+
+def _image_files(folder):
+    from PIL import Image
+
+    from pipeline.config import DataConfig
+    from pipeline.data.load import load
+    images = numbered_split(30).reader.images
+    for number, image in enumerate(images):
+        for part in ("train", "test"):
+            path = folder / "own" / part / "abc"[number % 3] / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return load(DataConfig(dataset=f"folder:{folder / 'own'}", memory_budget=0), 8).train
+
+
+def test_every_epoch_meets_every_example_once_with_its_label(train_split):
+    split, numbers = train_split
+    size = 50
+    steps = -(-3 * len(numbers) // size)
+    batches = list(train_stream(split, BatchLayout(size), seed=1, start_step=0).take(steps))
+    seen = np.concatenate([numbers_of(b["image"]) for b in batches])[:3 * len(numbers)].reshape(3, -1)
+    labels = np.concatenate([b["label"] for b in batches])[:3 * len(numbers)].reshape(3, -1)
+    np.testing.assert_array_equal(np.sort(seen, axis=1), np.tile(np.sort(numbers), (3, 1)))
+    np.testing.assert_array_equal(labels, seen % 3)
+    assert (seen[0] != seen[1]).mean() > 0.5
+    assert np.mean(np.abs(np.diff(seen[0])) < 2) < 0.1
+
+
+def test_opening_at_a_step_continues_the_stream(train_split):
+    split, numbers = train_split
+    layout = BatchLayout(50)
+    whole = [numbers_of(b["image"]) for b in train_stream(split, layout, 4, 0).take(120)]
+    for step in (1, 7, 53, 54, 119):
+        batch = next(iter(train_stream(split, layout, 4, step)))
+        np.testing.assert_array_equal(numbers_of(batch["image"]), whole[step])
+
+
+def test_the_batch_size_does_not_change_the_order(train_split):
+    split, _ = train_split
+    small = np.concatenate([numbers_of(b["image"]) for b in train_stream(split, BatchLayout(10), 4, 30).take(9)])
+    large = np.concatenate([numbers_of(b["image"]) for b in train_stream(split, BatchLayout(30), 4, 10).take(3)])
+    np.testing.assert_array_equal(small, large)
+
+
+def test_evaluation_counts_every_example_once_in_order(train_split):
+    split, numbers = train_split
+    for size in (1, len(numbers) - 1, len(numbers), len(numbers) + 1, 7):
+        if split.num_examples // size > 600:
+            continue
+        batches = list(eval_batches(split, BatchLayout(size)))
+        assert {b["image"].shape for b in batches} == {(size, 4, 4, 3)}
+        weight = np.concatenate([b["weight"] for b in batches])
+        seen = np.concatenate([numbers_of(b["image"]) for b in batches])
+        np.testing.assert_array_equal(seen[weight > 0], numbers)
+        assert weight.sum() == len(numbers) and set(weight) <= {0.0, 1.0}
+        assert (weight[:len(numbers)] == 1).all()
+
+
+def test_evaluation_from_a_later_batch(train_split):
+    split, numbers = train_split
+    batch = next(iter(eval_batches(split, BatchLayout(9), start_batch=2)))
+    np.testing.assert_array_equal(numbers_of(batch["image"]), numbers[18:27])
+
+
+def test_batches_have_static_shapes_and_types(train_split):
+    split, _ = train_split
+    spec = train_stream(split, BatchLayout(8), 0, 0, MIXUP).element_spec
+    assert {k: (tuple(s.shape), s.dtype.name) for k, s in spec.items()} == {
+        "image": ((8, 4, 4, 3), "uint8"), "label": ((8,), "int32"), "weight": ((8,), "float32"),
+        "mix": ((8,), "float32")}
+    assert next(iter(train_stream(split, BatchLayout(8), 0, 0)))["weight"].numpy().tolist() == [1.0] * 8
+
+
+@pytest.mark.parametrize("replicas, micro_batches", [(1, 1), (1, 3), (2, 1), (2, 3), (4, 3)])
+@pytest.mark.parametrize("augmentations", [(), MIXUP])
+def test_rows_are_arranged_for_replicas_and_micro_batches(replicas, micro_batches, augmentations):
+    split = numbered_split(48)
+    layout = BatchLayout(24, replicas, micro_batches)
+    plain = next(iter(train_stream(split, BatchLayout(24), 0, 3, augmentations)))
+    arranged = next(iter(train_stream(split, layout, 0, 3, augmentations)))
+    part = 24 // replicas // micro_batches
+    for name, natural in plain.items():
+        rows = arranged[name].numpy()
+        for micro in range(micro_batches):
+            together = [rows[r * 24 // replicas:][micro * part:][:part] for r in range(replicas)]
+            expected = natural.numpy()[micro * 24 // micro_batches:][:24 // micro_batches]
+            np.testing.assert_array_equal(np.concatenate(together), expected)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UsageError, match="does not divide by 2 replicas times 3 micro-batches: give a multiple of 6"):
+        train_stream(numbered_split(48), BatchLayout(16, 2, 3), 0, 0)
+    with pytest.raises(UsageError, match="give a multiple of 8"):
+        train_stream(numbered_split(48), BatchLayout(12, 2, 2), 0, 0, MIXUP)
+
+
+def test_a_split_without_examples_is_refused():
+    empty = dataclasses.replace(numbered_split(3), num_examples=0)
+    for open_stream in (lambda: train_stream(empty, BatchLayout(2), 0, 0), lambda: eval_batches(empty, BatchLayout(2))):
+        with pytest.raises(UsageError, match="0 examples"):
+            open_stream()
+
+
+def test_opening_far_into_the_stream_is_fast():
+    split = numbered_split(60_000)
+    next(iter(train_stream(split, BatchLayout(1), 0, 0)))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        next(iter(train_stream(split, BatchLayout(1), 0, 10_000_000)))
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.1
+
+
+def test_streams_share_the_memory_of_the_examples():
+    import psutil
+    split = numbered_split(40_000, (64, 64, 1))  # 164 MB.
+    next(iter(train_stream(numbered_split(10), BatchLayout(2), 0, 0)))
+    before = psutil.Process().memory_info().rss
+    streams = [iter(train_stream(split, BatchLayout(8), seed, 0)) for seed in range(3)]
+    assert all(next(s)["image"].shape == (8, 64, 64, 1) for s in streams)
+    assert psutil.Process().memory_info().rss - before < 60e6
+
+
+def test_what_is_skipped_is_not_decoded(load_numbered):
+    split = load_numbered(memory_budget=0).train
+    decoded = []
+
+    @dataclasses.dataclass
+    class Counting:
+        inner: object
+        label_key = "label"
+
+        def parse(self, records):
+            return self.inner.parse(records)
+
+        def decode(self, encoded):
+            import tensorflow as tf
+            tf.numpy_function(lambda: decoded.append(1) or np.int64(0), [], tf.int64)
+            return self.inner.decode(encoded)
+
+    split = Split("train", TRAIN, type(split.reader)(split.reader.table, Counting(split.reader.format)))
+    stream = iter(train_stream(split, BatchLayout(10), 0, 95))
+    first = numbers_of(next(stream)["image"])
+    del stream
+    assert len(first) == 10 and 0 < len(decoded) < 600
+
+
+def test_the_numbered_set_has_what_the_tests_count_on(load_numbered):
+    source = load_numbered(memory_budget=0)
+    assert (source.train.num_examples, source.test.num_examples) == (TRAIN, TEST)
+    assert len(source.train.reader.table.files) == 7 and TRAIN % 64 and TRAIN > 2 * 64 * 16

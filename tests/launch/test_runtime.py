@@ -1,0 +1,111 @@
+"""Which devices a run gets, and what is refused before it starts."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launch import runtime
+from pipeline.errors import UsageError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
+
+
+@pytest.mark.parametrize("gpus, wanted, replicas, chosen", [
+    (0, (), 0, ("CPU", (0,))),
+    (0, (), 8, ("CPU", tuple(range(8)))),
+    (4, (), 0, ("GPU", (0, 1, 2, 3))),
+    (4, (), 2, ("GPU", (0, 1))),
+    (4, ("3", "1"), 0, ("GPU", (3, 1))),
+    (4, ("3", "1"), 1, ("GPU", (3,))),
+    (1, (), 1, ("GPU", (0,))),
+])
+def test_devices(gpus, wanted, replicas, chosen):
+    assert runtime.choose_devices(gpus, wanted, replicas) == chosen
+
+
+@pytest.mark.parametrize("gpus, wanted, replicas, line", [
+    (0, (), 9, "--replicas=9 without a GPU: the CPU can play at most 8 replicas"),
+    (0, ("0",), 0, "--devices=0: there is no GPU 0; TensorFlow finds no GPU here"),
+    (2, ("0", "2"), 0, "--devices=0,2: there is no GPU 2; GPUs here: 0, 1"),
+    (2, ("1", "1"), 0, "--devices=1,1: a GPU is named twice"),
+    (2, (), 3, "--replicas=3 on 2 GPUs: give at most 2, or set CUDA_VISIBLE_DEVICES=-1"),
+    (4, ("1",), 2, "--replicas=2 on 1 GPU: give at most 1"),
+])
+def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
+    with pytest.raises(UsageError) as caught:
+        runtime.choose_devices(gpus, wanted, replicas)
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("batch, replicas, micro, sizes", [
+    (64, 3, 1, "63 or 66"), (30, 4, 1, "28 or 32"), (32, 2, 3, "30 or 36"), (5, 2, 3, "6 or 12"),
+])
+def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replicas, micro, sizes):
+    with pytest.raises(UsageError, match=f"--batch_size={batch} does not divide by {replicas} replicas times {micro} "
+                                         f"micro-batch.*: the nearest that do are {sizes}$"):
+        runtime.check_batch_size(batch, replicas, micro)
+    for size in map(int, sizes.split(" or ")):
+        runtime.check_batch_size(size, replicas, micro)
+
+
+@pytest.mark.parametrize("precision, kind, force, features, says", [
+    ("mixed_float16", "GPU", False, set(), None),
+    ("mixed_float16", "CPU", True, {"amx_tile"}, "on a CPU mixed_float16 is 3 to 60 times slower than float32; going "
+                                                 "on because of --force"),
+    ("mixed_bfloat16", "CPU", False, {"avx512f"}, "mixed_bfloat16 is about 2 times slower"),
+    ("mixed_bfloat16", "CPU", False, {"amx_bf16"}, None),
+    ("float32", "CPU", False, set(), None),
+    ("float64", "CPU", False, set(), None),
+])
+def test_slow_precisions_are_warned_of(precision, kind, force, features, says):
+    warning = runtime.check_precision(precision, kind, force, features)
+    assert warning == says or (says and warning.startswith(says))
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(UsageError, match="3 to 60 times slower than float32; take --precision=float32, or --force"):
+        runtime.check_precision("mixed_float16", "CPU", False, set())
+
+
+def test_cpu_features(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx avx2\n\nflags : other\n")
+    assert runtime.cpu_features(tmp_path / "cpuinfo") == {"fpu", "avx", "avx2"}
+    assert runtime.cpu_features(tmp_path / "none") == set()
+
+
+START = """
+import os
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+import keras, tensorflow as tf
+from launch import runtime
+from pipeline.config import ExperimentConfig
+from pipeline.errors import UsageError
+said = []
+def start(**values):
+    config = ExperimentConfig.from_flat(values)
+    return runtime.start(config.runtime, config.training, config.optimizer, said.append)
+for wrong in (dict(batch_size=7, replicas=2), dict(precision="mixed_float16"), dict(replicas=9), dict(devices=("0",))):
+    try:
+        start(**wrong)
+        print("not refused", wrong)
+    except UsageError:
+        pass
+print(keras.config.floatx(), keras.config.dtype_policy().name, said)
+strategy = start(replicas=2, precision="float64", seed=7)
+print(type(strategy).__name__, strategy.num_replicas_in_sync, len(tf.config.list_logical_devices("CPU")))
+print(keras.config.floatx(), keras.config.dtype_policy().name, said)
+first = keras.random.normal((3,)).numpy().tolist()
+keras.utils.set_random_seed(7)
+print(first == keras.random.normal((3,)).numpy().tolist())
+"""
+
+
+def test_start_refuses_before_it_touches_anything_and_then_sets_everything():
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=ROOT, timeout=120,
+                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert done.stdout.splitlines() == [
+        "float32 float32 []",
+        "MirroredStrategy 2 2",
+        "float64 float64 ['2 replicas share one CPU: for trial, not for speed']",
+        "True"], done.stderr

@@ -1,0 +1,153 @@
+"""The main job as a user runs it: real processes, real files, real kills."""
+import json
+import os
+import re
+import signal
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.commands import (assert_every_step_once, kill_at_step, metrics, mirrorline, result, start)
+
+# 44 steps: an evaluation at 15, 29 and 44, so that a resume passes over one.
+QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_every=7", "--schedule=cosine",
+         "--augment=crop,mixup", "--learning_rate=1e-3")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_writes_what_its_directory_promises(finished):
+    folder, done = finished
+    workdir = folder / "runs" / "whole"
+    assert {"config.json", "metrics.jsonl", "launches.jsonl", "result.json", "checkpoints", "tensorboard"} <= set(
+        os.listdir(workdir))
+    found = result(workdir)
+    assert (found["status"], found["step"], found["examples_seen"]) == ("finished", 44, 4400)
+    assert len(found["weights_sha256"]) == 64 and found["examples_per_second"] > 0
+    assert found["selected_on"] == "test" and found["test_examples"] == 360
+    train = metrics(workdir, "train")
+    last_epoch = [r["loss"] for r in train[-15:]]
+    assert found["train_loss"] == pytest.approx(sum(last_epoch) / 15)
+    evaluations = metrics(workdir, "evaluation")
+    assert [r["step"] for r in evaluations] == [15, 29, 44]
+    assert found["test_accuracy"] == evaluations[-1]["accuracy"]
+    assert [r["examples"] for r in evaluations] == [360] * 3
+    assert_every_step_once(workdir, 44)
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["config"]["model"] == "three_apis" and len(stored["data"]["fingerprint"]) == 64
+    # Nothing of TensorFlow's own chatter, and where to look.
+    assert done.stderr == ""
+    assert "tensorboard --logdir" in done.stdout and "runs/whole/result.json" in done.stdout
+
+
+def test_tensorboard_shows_both_runs_on_one_axis(finished):
+    folder, _ = finished
+    def scalars(part):
+        accumulator = EventAccumulator(str(folder / "runs" / "whole" / "tensorboard" / part))
+        accumulator.Reload()
+        return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+    train, validation = scalars("train"), scalars("validation")
+    assert {"loss", "accuracy", "learning_rate", "examples_per_second"} <= set(train)
+    assert set(validation) == {"loss", "accuracy"} and [s for s, _ in validation["loss"]] == [15, 29, 44]
+    assert train["learning_rate"][0][1] == pytest.approx(1e-3) and train["learning_rate"][-1][1] < 2e-5
+
+
+def test_a_finished_run_says_so(finished):
+    folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "whole").rglob("*") if p.is_file()}
+    again = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
+    assert again.returncode == 0 and "is finished: step 44" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs" / "whole").rglob("*") if p.is_file()}
+
+
+def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
+    folder, _ = finished
+    found = result(folder / "runs" / "whole")
+    for more in (("--batch_size=37",), ("--batch_size=361", "--replicas=1"), ("--replicas=4", "--batch_size=64")):
+        done = mirrorline("evaluate", "--workdir=runs/whole", "--verbosity=quiet", *more, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert figures["examples"] == 360 and figures["step"] == 44
+        assert figures["accuracy"] == found["test_accuracy"]
+        assert figures["loss"] == pytest.approx(found["test_loss"], rel=1e-5)
+
+
+def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
+    folder, _ = finished
+    evaluations = {r["step"]: r for r in metrics(folder / "runs" / "whole", "evaluation")}
+    best = max(evaluations.values(), key=lambda r: (r["accuracy"], -r["step"]))
+    for name, expected in (("best", best), ("29", evaluations[29])):
+        done = mirrorline("evaluate", "--workdir=runs/whole", f"--checkpoint={name}", "--verbosity=quiet", cwd=folder)
+        figures = json.loads(done.stdout)
+        assert (figures["step"], figures["accuracy"]) == (expected["step"], expected["accuracy"])
+
+
+@pytest.mark.parametrize("step,extra", [(9, ()), (31, ("--steps_per_loop=3",))])
+def test_a_killed_run_ends_with_the_same_weights(finished, step, extra):
+    folder, _ = finished
+    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", f"--workdir=runs/killed{step}", *extra)
+    code, _ = kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / f"killed{step}", step)
+    assert code == -signal.SIGKILL
+    assert max(r["step"] for r in metrics(folder / "runs" / f"killed{step}", "train")) < 44
+    resumed = mirrorline(*command, cwd=folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) >= 7 * (step // 7) - 7
+    whole, killed = result(folder / "runs" / "whole"), result(folder / "runs" / f"killed{step}")
+    assert killed["weights_sha256"] == whole["weights_sha256"]
+    assert killed["test_loss"] == whole["test_loss"] and killed["train_loss"] == whole["train_loss"]
+    assert killed["best"] == whole["best"]
+    assert_every_step_once(folder / "runs" / f"killed{step}", 44)
+
+
+def test_a_terminated_run_saves_and_is_resumed(finished):
+    folder, _ = finished
+    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped")
+    code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder),
+                                folder / "runs" / "stopped", 10, signal.SIGTERM)
+    assert code == 75, errors
+    stopped = result(folder / "runs" / "stopped")
+    assert stopped["status"] == "preempted" and f"stopped at step {stopped['step']} of 44" in errors
+    assert mirrorline(*command, cwd=folder).returncode == 0
+    assert result(folder / "runs" / "stopped")["weights_sha256"] == result(folder / "runs" / "whole")["weights_sha256"]
+
+
+def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
+    command = ("train", *QUICK, "--model=mlp", "--steps_per_loop=1", "--workdir=shared")
+    command = tuple(a for a in command if not a.startswith("--epochs")) + ("--steps=100000",)
+    first = start(*command, cwd=tmp_path)
+    try:
+        while not metrics(tmp_path / "shared"):
+            assert first.poll() is None
+        second = mirrorline(*command, cwd=tmp_path)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 2 and f"process {first.pid}" in second.stderr and second.stderr.count("\n") == 1
+
+
+def test_early_stopping_holds_a_part_out_and_stops(tmp_path):
+    done = mirrorline("train", "--model=mlp", "--schedule=constant", "--learning_rate=1e-9", "--augment=",
+                      "--early_stopping_patience=2", "--epochs=50", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = result(tmp_path / "runs" / "digits-mlp")
+    assert found["status"] == "early_stopped" and found["selected_on"] == "validation"
+    assert len(metrics(tmp_path / "runs" / "digits-mlp", "evaluation")) == 3
+    again = mirrorline("train", "--model=mlp", "--schedule=constant", "--learning_rate=1e-9", "--augment=",
+                       "--early_stopping_patience=2", "--epochs=50", cwd=tmp_path)
+    assert again.returncode == 0 and "is finished" in again.stdout
+
+
+def test_the_moving_average_is_evaluated_on_request(tmp_path):
+    command = ("train", "--model=mlp", "--steps=60", "--ema_decay=0.99", "--workdir=ema", "--augment=")
+    assert mirrorline(*command, cwd=tmp_path).returncode == 0
+    plain, averaged = (json.loads(mirrorline("evaluate", "--workdir=ema", "--verbosity=quiet", *more,
+                                             cwd=tmp_path).stdout) for more in ((), ("--ema",)))
+    assert plain["loss"] == pytest.approx(result(tmp_path / "ema")["test_loss"])
+    assert averaged["loss"] != plain["loss"] and averaged["accuracy"] > 0.5

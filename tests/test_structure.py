@@ -1,0 +1,190 @@
+"""The rules by which the house is built, read from the source."""
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGES = ("flags", "launch", "pipeline", "recipes")
+STEP = "pipeline/training/step.py"
+WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
+                      "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py")
+HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich")
+# What each room may import of this house. Nothing imports launch but launch.
+MAY_IMPORT = {
+    "launch": ("launch", "flags", "pipeline", "recipes"),
+    "flags": ("flags", "pipeline.config", "pipeline.errors", "recipes"),
+    "recipes": ("recipes",),
+    "pipeline": ("pipeline",),
+}
+MOST_LINES = 350
+VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
+
+
+def sources(*folders):
+    """Returns {path from the root: text} of every Python file in the folders."""
+    found = {}
+    for folder in folders:
+        for parent, _, files in os.walk(os.path.join(ROOT, folder)):
+            for file in files:
+                if file.endswith(".py"):
+                    path = os.path.join(parent, file)
+                    with open(path, encoding="utf-8") as text:
+                        found[os.path.relpath(path, ROOT)] = text.read()
+    return found
+
+
+SOURCES = sources(*PACKAGES)
+
+
+def imports(text, everywhere=True):
+    """Returns the dotted names that a source imports; `from a import b` counts as a.b.
+
+    With everywhere=False only what is imported when the module is.
+    """
+    tree, names = ast.parse(text), []
+    inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.Lambda))
+              for node in ast.walk(function)} if not everywhere else set()
+    for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+            assert node.level == 0, "imports say the whole name"
+    return names
+
+
+def under(name, *parents):
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
+
+
+def wrong_direction(path, text):
+    """Returns the imports of a file that go against the one direction."""
+    room = path.split("/")[0]
+    wrong = [name for name in imports(text) if under(name, *PACKAGES) and not under(name, *MAY_IMPORT[room])]
+    if path in ("pipeline/config.py", "pipeline/errors.py"):
+        wrong += [name for name in imports(text)
+                  if not (under(name, "pipeline.errors") or name.split(".")[0] in sys.stdlib_module_names)]
+    if room == "pipeline" and path != "pipeline/experiment.py":
+        wrong += [name for name in imports(text) if under(name, "pipeline.experiment")]
+    return wrong
+
+
+def step_only(text):
+    """Returns what a file uses of that which belongs to the step's file alone."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            whole = ast.unparse(node)
+            if node.attr == "GradientTape" or whole == "tf.function" or re.search(r"strategy\.run$", whole):
+                found.append(whole)
+    return found
+
+
+def undocumented(text):
+    """Returns the public functions and classes of a module that have no docstring."""
+    return [node.name for node in ast.parse(text).body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            and not ast.get_docstring(node)]
+
+
+@pytest.mark.parametrize("path, text", [
+    ("pipeline/data/load.py", "from launch import runtime"), ("pipeline/data/load.py", "import flags.parsing"),
+    ("flags/parsing.py", "from pipeline.training import loop"), ("pipeline/config.py", "import numpy"),
+    ("pipeline/models/cnn.py", "def f():\n    from pipeline.experiment import build"),
+    ("recipes/__init__.py", "import pipeline"),
+])
+def test_the_check_of_directions_sees_a_wrong_one(path, text):
+    assert wrong_direction(path, text)
+
+
+def test_imports_go_one_way():
+    assert {path: wrong for path, text in SOURCES.items() if (wrong := wrong_direction(path, text))} == {}
+
+
+def test_the_rooms_of_the_engine_do_not_import_each_other_in_a_circle():
+    rooms = {}
+    for path, text in sources("pipeline").items():
+        room = path.split("/")[1].removesuffix(".py")
+        rooms.setdefault(room, set()).update(name.split(".")[1] for name in imports(text) if under(name, "pipeline"))
+    for room, needs in rooms.items():
+        needs.discard(room)
+    while free := [room for room, needs in rooms.items() if not needs & set(rooms)]:
+        for room in free:
+            del rooms[room]
+    assert rooms == {}
+
+
+def test_absl_flags_stay_on_the_command_line():
+    users = {path for path, text in SOURCES.items()
+             if any(under(name, "absl.flags", "absl.app") for name in imports(text))}
+    assert users and all(path.startswith(("flags/", "launch/")) for path in users)
+    assert not [path for path, text in SOURCES.items() if "absl.flags.FLAGS" in imports(text)
+                or re.search(r"\bflags\.FLAGS\b|\bapp\.run\(", text)]
+
+
+@pytest.mark.parametrize("text", ["with tf.GradientTape() as tape: pass", "@tf.function\ndef f(): pass",
+                                  "self.strategy.run(f)", "strategy.run(f)"])
+def test_the_check_of_the_step_sees_what_belongs_there(text):
+    assert step_only(text)
+
+
+def test_tape_graph_and_replicas_are_in_the_step_alone():
+    assert {path: found for path, text in SOURCES.items() if path != STEP and (found := step_only(text))} == {}
+    assert step_only(SOURCES[STEP])
+
+
+def test_modules_without_tensorflow_import_nothing_heavy():
+    for path, text in SOURCES.items():
+        if path.startswith(WITHOUT_TENSORFLOW):
+            assert not [name for name in imports(text) if under(name, *HEAVY)], path
+
+
+def test_commands_import_nothing_heavy_until_they_run():
+    for path, text in SOURCES.items():
+        if path.startswith("launch/"):
+            assert not [name for name in imports(text, everywhere=False) if under(name, *HEAVY)], path
+
+
+WATCHED = f"""
+import sys
+from launch.__main__ import COMMANDS, main
+for command in COMMANDS:
+    assert main([command, "--help"]) == 0
+    assert main([command, "--no_such_flag"]) == 2
+assert main([]) == 0
+print(sorted(set(sys.modules) & set({HEAVY})), file=sys.stderr)
+"""
+
+
+def test_help_and_wrong_flags_load_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_modules_have_names_that_say_something():
+    names = {part.removesuffix(".py") for path in sources(*PACKAGES, "tests", "benchmarks") for part in path.split("/")}
+    assert not names & VAGUE
+
+
+def test_files_fit_a_sitting():
+    assert {path: lines for path, text in SOURCES.items() if (lines := text.count("\n")) > MOST_LINES} == {}
+
+
+def test_every_public_function_and_class_is_documented():
+    assert undocumented("def f(): pass\nclass A: pass\ndef _g(): pass\ndef h():\n    'says.'") == ["f", "A"]
+    assert {path: names for path, text in SOURCES.items()
+            if path.startswith("pipeline/") and (names := undocumented(text))} == {}
+    assert [path for path, text in SOURCES.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
+
+
+def test_every_folder_of_modules_is_a_package():
+    """Else it would be there in a checkout and missing from an installation."""
+    folders = {os.path.dirname(path) for path in SOURCES}
+    assert [folder for folder in folders if f"{folder}/__init__.py" not in SOURCES] == []

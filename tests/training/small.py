@@ -1,0 +1,45 @@
+"""Small experiments on real digits for the tests of the training room, put together as the product does."""
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline import experiment as experiments
+from pipeline.config import ExperimentConfig
+from pipeline.data.load import load
+
+DIGITS = {}
+
+
+def build(strategy, **options):
+    """Returns an Experiment on digits with the options over quick defaults; sets the dtype policy."""
+    options = {"model": "mlp", "batch_size": 16, "steps": 20, "precision": "float64", "seed": 3, **options}
+    config = ExperimentConfig.from_flat(options)
+    precision = config.runtime.precision
+    keras.config.set_floatx("float64" if precision == "float64" else "float32")
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(config.training.seed)
+    key = (config.data, config.training.batch_size)
+    if key not in DIGITS:
+        DIGITS[key] = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
+    return experiments.build(config, DIGITS[key], strategy)
+
+
+def run(experiment, steps, start=0):
+    """Runs steps from the stream's start; returns the rows [steps, k] float64."""
+    return experiment.steps.train_steps(experiment.train_iterator(start), tf.constant(steps)).numpy()
+
+
+def weights(experiment):
+    """Returns the model's variables as numpy arrays, in order."""
+    return [keras.ops.convert_to_numpy(v) for v in experiment.state.model.variables]
+
+
+def copies(experiment):
+    """Returns for each model variable the list of its copies on the replicas."""
+    local = experiment.strategy.experimental_local_results
+    return [[np.asarray(c) for c in local(v.value)] for v in experiment.state.model.variables]
+
+
+def distance(first, second):
+    """Returns the largest relative difference of two lists of arrays: norm of difference over max(norm, 1e-3)."""
+    return max(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-3) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,164 @@
+"""A checkpoint is good or not there: damage is recognized and named, and the one before is used."""
+import os
+import shutil
+
+import numpy as np
+import pytest
+from tests.training.small import build, run, weights
+
+from pipeline.errors import RunFailure, UsageError
+from pipeline.training.checkpoint import CheckpointStore, find_checkpoint, stored_checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(strategy, tmp_path_factory):
+    """An experiment with checkpoints of steps 1, 2 and 3, their folder, and the variables it had at each."""
+    experiment = build(strategy(2), model="three_apis", precision="float32", ema_decay=0.9)
+    folder = tmp_path_factory.mktemp("trained") / "checkpoints"
+    store = CheckpointStore(str(folder), experiment.state, keep=3)
+    values = {}
+    for step in (1, 2, 3):
+        run(experiment, 1, start=step - 1)
+        store.save(step)
+        values[step] = _everything(experiment)
+    store.sync()
+    return experiment, folder, values
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    """The same with the folder copied, so that a test may spoil it."""
+    experiment, folder, values = trained
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    return experiment, str(tmp_path / "checkpoints"), values
+
+
+def _everything(experiment):
+    state = experiment.state
+    return [*weights(experiment), *(v.numpy() for v in state.optimizer.variables), *(a.numpy() for a in state.ema),
+            *(c.numpy() for c in state.counters().values())]
+
+
+def _fresh(saved, echo=print):
+    """A store on the directory with a model that has other weights, as another process would have it."""
+    experiment, directory, _ = saved
+    for variable in [*experiment.state.model.variables, *experiment.state.optimizer.variables, *experiment.state.ema,
+                     *experiment.state.counters().values()]:
+        variable.assign(np.zeros(variable.shape, variable.numpy().dtype))
+    return CheckpointStore(directory, experiment.state, keep=3, echo=echo)
+
+
+def _equal(first, second):
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+
+
+def test_a_restore_brings_back_every_variable(saved):
+    experiment, _, values = saved
+    store = _fresh(saved)
+    assert not _equal(_everything(experiment), values[3])
+    assert store.restore() == 3
+    assert _equal(_everything(experiment), values[3])
+    assert (int(experiment.state.global_step.numpy()), int(experiment.state.position.numpy())) == (3, 48)
+
+
+def _cut_short(path):
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+def _flip_a_bit(path):
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".manifest.json"])
+@pytest.mark.parametrize("damage", [_cut_short, _flip_a_bit, os.remove])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, damage, suffix):
+    experiment, directory, values = saved
+    damage(os.path.join(directory, f"ckpt-3{suffix}"))
+    said = []
+    assert _fresh(saved, said.append).restore() == 2
+    assert _equal(_everything(experiment), values[2])
+    assert len(said) == 1 and "ckpt-3" in said[0] and "step 2" in said[0]
+
+
+def test_with_every_checkpoint_damaged_it_does_not_start_anew(saved):
+    _, directory, _ = saved
+    for step in (1, 2, 3):
+        _cut_short(os.path.join(directory, f"ckpt-{step}.data-00000-of-00001"))
+    with pytest.raises(RunFailure, match="every checkpoint .* damaged"):
+        _fresh(saved, lambda text: None).restore()
+
+
+def test_a_save_that_was_not_finished_is_no_checkpoint(saved):
+    _, directory, _ = saved
+    for name in ("ckpt-4.index", "ckpt-4.data-00000-of-00001"):
+        with open(os.path.join(directory, name), "wb") as file:
+            file.write(b"half")
+    os.mkdir(os.path.join(directory, "ckpt-4_temp"))
+    said = []
+    assert _fresh(saved, said.append).restore() == 3
+    assert said == [] and not any("ckpt-4" in name for name in os.listdir(directory))
+
+
+def test_the_last_ones_are_kept_over_restarts(saved):
+    experiment, directory, _ = saved
+    again = _fresh(saved)
+    step = again.restore()
+    run(experiment, 1, start=step)
+    again.save(4)
+    again.sync()
+    assert [c.step for c in stored_checkpoints(directory)] == [4, 3, 2]
+    assert not any("ckpt-1." in name for name in os.listdir(directory))
+
+
+def test_the_best_survives_the_sweep(saved):
+    experiment, directory, values = saved
+    store = _fresh(saved)
+    store.restore()
+    store.keep_best(3)
+    for step in range(4, 8):
+        run(experiment, 1, start=step - 1)
+        store.save(step)
+    store.sync()
+    best = find_checkpoint(directory, "best")
+    assert best.step == 3 and best.problem is None
+    store.read(best)
+    assert _equal(_everything(experiment), values[3])
+    store.keep_best(7)
+    assert [c.step for c in stored_checkpoints(store.best_directory)] == [7]
+
+
+def test_names_of_checkpoints(saved):
+    _, directory, _ = saved
+    assert find_checkpoint(directory, "newest").step == 3
+    assert find_checkpoint(directory, "2").step == 2
+    assert find_checkpoint(directory, os.path.join(directory, "ckpt-1")).step == 1
+    with pytest.raises(UsageError, match="no checkpoint '9'.*steps there: 3, 2, 1"):
+        find_checkpoint(directory, "9")
+    with pytest.raises(UsageError, match="no checkpoint in"):
+        find_checkpoint(directory, "best")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(saved, strategy):
+    _, directory, _ = saved
+    other = build(strategy(2), model="mlp", precision="float32")
+    before = weights(other)
+    with pytest.raises(UsageError, match="another model: .* has shape"):
+        CheckpointStore(directory, other.state, keep=3).restore()
+    assert _equal(before, weights(other))
+    assert [c.step for c in stored_checkpoints(directory)] == [3, 2, 1]
+
+
+def test_an_error_of_the_writer_is_raised(saved):
+    experiment, directory, _ = saved
+    store = _fresh(saved)
+    run(experiment, 1, start=store.restore())
+    os.mkdir(os.path.join(directory, "ckpt-4.manifest.json.tmp"))  # The manifest cannot be written.
+    store.save(4)
+    with pytest.raises(OSError, match="ckpt-4"):
+        store.sync()
+    assert find_checkpoint(directory, "newest").step == 3

@@ -1,0 +1,190 @@
+"""The step computes the same on any number of replicas, and what it claims to compute."""
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tests.training.small import build, copies, distance, run, weights
+
+from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
+
+LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED = range(len(TRAIN_COLUMNS))
+# On black pixels a convolution gives exactly its bias, which starts at 0, on the kink of the ReLU: there the sign of a
+# rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
+PARITY = dict(normalize="per_channel")
+EVERYTHING = dict(**PARITY, optimizer="adamw", weight_decay=0.05, l2=1e-4, clip_norm=1.0, label_smoothing=0.1,
+                  augment=("flip", "crop", "mixup"), learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("model", ["mlp", "three_apis"])  # Without and with normalization and dropout.
+def test_replicas_agree_with_everything_on(strategy, model):
+    runs = {}
+    for replicas in (1, 2, 4):
+        experiment = build(strategy(replicas), model=model, **EVERYTHING)
+        runs[replicas] = run(experiment, 12), weights(experiment)
+        assert all((c == every[0]).all() for every in copies(experiment) for c in every)
+    for replicas in (2, 4):
+        np.testing.assert_allclose(runs[replicas][0][:, LOSS], runs[1][0][:, LOSS], rtol=1e-8)
+        assert distance(runs[1][1], runs[replicas][1]) < 1e-8
+
+
+def test_statistics_are_equal_on_every_replica_without_synchronization(strategy):
+    experiment = build(strategy(2), model="three_apis", sync_batch_norm=False)
+    run(experiment, 3)
+    assert all((every[0] == every[1]).all() for every in copies(experiment))
+    synchronized = build(strategy(2), model="three_apis")
+    run(synchronized, 3)
+    assert distance(weights(experiment), weights(synchronized)) > 1e-6  # The option does something.
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_one_step_is_that_of_keras_fit(strategy, optimizer):
+    experiment = build(strategy(1), model="cnn", optimizer=optimizer, learning_rate=0.01, l2=1e-3)
+    model = experiment.state.model
+    reference = model.__class__.from_config(model.get_config())
+    reference(np.zeros((1, 28, 28, 1)))
+    reference.set_weights(model.get_weights())
+    for variable in reference.trainable_variables:
+        variable.regularizer = keras.regularizers.L2(1e-3) if len(variable.shape) > 1 else None
+    batch = next(iter(experiment.train_iterator(0)))
+    images, labels = batch["image"].numpy() / 255.0, batch["label"].numpy()
+    reference.compile(keras.optimizers.SGD(0.01, momentum=0.9) if optimizer == "sgd" else keras.optimizers.Adam(0.01),
+                      keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = reference.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
+    rows = run(experiment, 1)
+    assert rows[0, LOSS] == pytest.approx(history.history["loss"][0], rel=1e-6)
+    ours = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables if not v.path.endswith("bias")]
+    theirs = [keras.ops.convert_to_numpy(v) for v in reference.trainable_variables if not v.path.endswith("bias")]
+    assert distance(theirs, ours) < 1e-6
+
+
+def _poisoned(monkeypatch, poison, replica, at_step):
+    """Puts a value into the first gradient of one replica at one step."""
+    pure = StepFunctions._pure
+
+    def poisoning(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
+        grads, state, sums = pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale)
+        here = (first_row == replica * self.micro_batch_size) & (draw_index == at_step)
+        return [grads[0] + tf.where(here, tf.constant(poison, grads[0].dtype), 0), *grads[1:]], state, sums
+
+    monkeypatch.setattr(StepFunctions, "_pure", poisoning)
+
+
+@pytest.mark.parametrize("poison", [np.inf, np.nan])
+@pytest.mark.parametrize("replica", [0, 1])
+def test_an_infinite_gradient_of_any_replica_skips_the_step_on_all(strategy, monkeypatch, poison, replica):
+    _poisoned(monkeypatch, poison, replica, at_step=2)
+    experiment = build(strategy(2), model="three_apis", precision="mixed_float16", force=True, ema_decay=0.9)
+    experiment.state.loss_scale.assign(8.0)
+    run(experiment, 2)
+    before = weights(experiment), int(experiment.state.optimizer.iterations.numpy())
+    averages = [a.numpy() for a in experiment.state.ema]
+    rows = run(experiment, 1, start=2)
+    assert rows[0, APPLIED] == 0 and rows[0, SCALE] == 8
+    assert all((a == b).all() for a, b in zip(before[0], weights(experiment), strict=True))
+    assert all((a == b.numpy()).all() for a, b in zip(averages, experiment.state.ema, strict=True))
+    state = experiment.state
+    assert (int(state.global_step.numpy()), int(state.skipped_steps.numpy()), int(state.position.numpy())) == (3, 1, 48)
+    assert float(state.loss_scale.numpy()) == 4.0 and int(state.optimizer.iterations.numpy()) == before[1]
+    assert run(experiment, 1, start=3)[0, APPLIED] == 1
+    assert all(np.isfinite(w).all() for w in weights(experiment))
+
+
+def test_the_loss_scale_doubles_after_enough_finite_steps(strategy):
+    experiment = build(strategy(1), precision="mixed_float16", force=True)
+    experiment.state.loss_scale.assign(16.0)
+    experiment.state.finite_steps.assign(1998)
+    scales = run(experiment, 3)[:, SCALE]
+    assert scales.tolist() == [16, 16, 32] and int(experiment.state.finite_steps.numpy()) == 1
+
+
+def test_clipping_acts_on_the_reduced_gradient(strategy):
+    experiment = build(strategy(2), optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=0.25)
+    before = weights(experiment)
+    rows = run(experiment, 1)
+    assert rows[0, NORM] > 0.25  # The norm reported is that before clipping.
+    moved = math.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(before, weights(experiment), strict=True)))
+    assert moved == pytest.approx(0.25, rel=1e-6)
+
+
+def test_accumulation_equals_one_large_batch(strategy):
+    large = build(strategy(1), batch_size=32, optimizer="adam")
+    parts = build(strategy(1), batch_size=32, optimizer="adam", accumulate_steps=4)
+    np.testing.assert_allclose(run(parts, 5)[:, :2], run(large, 5)[:, :2], rtol=1e-10)
+    assert distance(weights(large), weights(parts)) < 1e-10
+
+
+def test_accumulation_with_batch_norm_agrees_on_any_number_of_replicas(strategy):
+    one = build(strategy(1), model="three_apis", accumulate_steps=2, augment=("mixup",), **PARITY)
+    two = build(strategy(2), model="three_apis", accumulate_steps=2, augment=("mixup",), **PARITY)
+    np.testing.assert_allclose(run(two, 6)[:, LOSS], run(one, 6)[:, LOSS], rtol=1e-8)
+    assert distance(weights(one), weights(two)) < 1e-8
+    whole = build(strategy(1), model="three_apis", augment=("mixup",), **PARITY)
+    run(whole, 1)
+    again = build(strategy(1), model="three_apis", accumulate_steps=2, augment=("mixup",), **PARITY)
+    run(again, 1)
+    assert distance(weights(whole), weights(again)) > 1e-6  # The statistics are those of a micro-batch.
+
+
+def test_nothing_is_traced_twice(strategy):
+    experiment = build(strategy(1))
+    for count in (1, 3, 2):
+        run(experiment, count, start=int(experiment.state.global_step.numpy()))
+    experiment.evaluate(experiment.source.test)
+    experiment.evaluate(experiment.source.test)
+    assert experiment.steps.train_steps.experimental_get_tracing_count() == 1
+    assert experiment.steps.evaluate_steps.experimental_get_tracing_count() == 1
+
+
+def test_the_moving_average_follows_its_formula(strategy):
+    experiment = build(strategy(1), ema_decay=0.3)
+    expected = weights(experiment)
+    for step in range(5):
+        run(experiment, 1, start=step)
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * w for e, w in zip(expected, weights(experiment), strict=True)]
+    # The decay is a float32 number in the step.
+    assert distance(expected, [a.numpy() for a in experiment.state.ema]) < 1e-6
+    experiment.state.use_ema()
+    assert distance(weights(experiment), expected) < 1e-6
+
+
+@pytest.mark.parametrize("replicas,size", [(2, 1), (2, 15), (2, 16), (2, 17), (4, 3)])
+def test_every_example_counts_once_in_an_evaluation(strategy, replicas, size):
+    experiment = build(strategy(replicas))
+    split = experiment.source.test.select(np.arange(size))
+    images, labels = split.reader.images, split.reader.labels
+    logits = experiment.state.model(images / 255.0, training=False).numpy()
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True).numpy()
+    figures = experiment.evaluate(split)
+    assert figures["examples"] == size
+    assert figures["loss"] == pytest.approx(losses.mean(), rel=1e-12)
+    assert figures["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean(), rel=1e-12)
+
+
+def test_compiled_and_plain_step_agree(strategy):
+    plain = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False), 2)
+    compiled = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False, xla="on"), 2)
+    np.testing.assert_allclose(compiled[:, LOSS], plain[:, LOSS], rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_the_loss_falls_in_mixed_precision(strategy, precision):
+    experiment = build(strategy(2), precision=precision, force=True, learning_rate=3e-3)
+    losses = run(experiment, 60)[:, LOSS]
+    assert losses[-10:].mean() < 0.5 * losses[:5].mean()
+    assert {v.dtype for v in experiment.state.model.variables} == {"float32"}
+
+
+def test_balanced_class_weights_reach_the_loss(strategy):
+    plain, balanced = (run(build(strategy(1), class_weight=name), 1)[0, LOSS] for name in ("none", "balanced"))
+    assert 0 < abs(plain - balanced) < 0.2  # digits is nearly balanced.
+
+
+def test_normalization_per_channel_reaches_the_model(strategy):
+    from pipeline.training.step import preprocess
+    experiment = build(strategy(1), normalize="per_channel")
+    images = next(experiment.train_iterator(0))["image"].numpy()
+    seen = preprocess(images, experiment.settings).numpy()
+    assert abs(seen.mean()) < 0.1 and seen.std() == pytest.approx(1.0, abs=0.1)
