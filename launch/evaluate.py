@@ -50,7 +50,7 @@ def run(config, flag_values):
     from pipeline.training.checkpoint import find_checkpoint
     checkpoint = find_checkpoint(directory.file("checkpoints"), flag_values.checkpoint)
     echo = print if config.runtime.verbosity != "quiet" else (lambda text: None)
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo)
+    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     from pipeline import experiment as experiments
     from pipeline.data.load import load
     from pipeline.training.checkpoint import CheckpointStore

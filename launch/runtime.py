@@ -9,7 +9,7 @@ FLOAT16_COST = "on a CPU mixed_float16 is 3 to 60 times slower than float32"
 BFLOAT16_COST = "mixed_bfloat16 is about 2 times slower than float32 on this CPU, which has no AMX"
 
 
-def start(runtime, training, optimizer, echo=print):
+def start(runtime, training, optimizer, echo=print, share_batch=True):
     """Sets the process up and returns its one strategy; to be called before any other TensorFlow operation.
 
     Wrong settings are refused before a device is touched.
@@ -19,6 +19,7 @@ def start(runtime, training, optimizer, echo=print):
       training: pipeline.config.TrainingConfig; its batch size and seed count here.
       optimizer: pipeline.config.OptimizerConfig; its number of micro-batches counts here.
       echo: called with each line that the user should know of.
+      share_batch: whether the batch has to divide by the replicas; an evaluation fills it up instead.
 
     Returns:
       tf.distribute.MirroredStrategy over the chosen devices, also where that is one.
@@ -31,7 +32,8 @@ def start(runtime, training, optimizer, echo=print):
     import tensorflow as tf
 
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
-    check_batch_size(training.batch_size, len(indices), optimizer.accumulate_steps)
+    if share_batch:
+        check_batch_size(training.batch_size, len(indices), optimizer.accumulate_steps)
     warning = check_precision(runtime.precision, kind, runtime.force, cpu_features())
     if warning:
         echo(warning)

@@ -180,6 +180,10 @@ class CheckpointStore:
         except OSError as error:
             self._error = error
             raise
+        self._sweep_manifests()
+
+    def _sweep_manifests(self):
+        """Removes the manifests of checkpoints that the manager has swept away."""
         for manifest in glob.glob(os.path.join(glob.escape(self.directory), "*.manifest.json")):
             if not os.path.exists(manifest[:-len(".manifest.json")] + ".index"):
                 os.remove(manifest)
@@ -193,6 +197,7 @@ class CheckpointStore:
         # TensorFlow tells of the writer's error at the next save only, which may never come.
         if not os.path.exists(f"{path}.manifest.json"):
             raise self._error or OSError(f"checkpoint {path} could not be written")
+        self._sweep_manifests()
 
     def keep_best(self, step):
         """Makes the checkpoint of `step`, saved before, the best one; the one before stays until this one is whole."""

@@ -49,6 +49,7 @@ def test_a_run_writes_what_its_directory_promises(finished):
 
 def test_tensorboard_shows_both_runs_on_one_axis(finished):
     folder, _ = finished
+
     def scalars(part):
         accumulator = EventAccumulator(str(folder / "runs" / "whole" / "tensorboard" / part))
         accumulator.Reload()
@@ -81,12 +82,15 @@ def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
 
 def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
     folder, _ = finished
-    evaluations = {r["step"]: r for r in metrics(folder / "runs" / "whole", "evaluation")}
-    best = max(evaluations.values(), key=lambda r: (r["accuracy"], -r["step"]))
-    for name, expected in (("best", best), ("29", evaluations[29])):
+    evaluations = metrics(folder / "runs" / "whole", "evaluation")
+    best = max(evaluations, key=lambda r: (r["accuracy"], -r["step"]))
+    for name, step in (("best", best["step"]), ("35", 35), ("runs/whole/checkpoints/ckpt-42", 42)):
         done = mirrorline("evaluate", "--workdir=runs/whole", f"--checkpoint={name}", "--verbosity=quiet", cwd=folder)
+        assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout)
-        assert (figures["step"], figures["accuracy"]) == (expected["step"], expected["accuracy"])
+        assert figures["step"] == step and figures["examples"] == 360
+        if name == "best":
+            assert figures["accuracy"] == best["accuracy"]
 
 
 @pytest.mark.parametrize("step,extra", [(9, ()), (31, ("--steps_per_loop=3",))])
@@ -98,7 +102,8 @@ def test_a_killed_run_ends_with_the_same_weights(finished, step, extra):
     assert max(r["step"] for r in metrics(folder / "runs" / f"killed{step}", "train")) < 44
     resumed = mirrorline(*command, cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
-    assert int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) >= 7 * (step // 7) - 7
+    if step > 14:  # The first checkpoint may still have been on its way to the disk.
+        assert 0 < int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) <= step
     whole, killed = result(folder / "runs" / "whole"), result(folder / "runs" / f"killed{step}")
     assert killed["weights_sha256"] == whole["weights_sha256"]
     assert killed["test_loss"] == whole["test_loss"] and killed["train_loss"] == whole["train_loss"]
