@@ -89,7 +89,8 @@ def load_folder(path, config, echo=print):
     class_names = _class_names(folders)
     files = {name: _class_files(folder, class_names) for name, folder in folders.items()}
     every = [file for paths, _ in files.values() for file in paths]
-    echo(f"reading {len(every):,} images in {path}") if len(every) > 5000 else None
+    if len(every) > 5000:
+        echo(f"reading {len(every):,} images in {path}")
     headers = dict(zip(every, in_parallel(read_header, every), strict=True))
     bad = _without_unreadable(headers, config.skip_unreadable)
     channels = 1 if all(header.grey for header in headers.values()) else 3

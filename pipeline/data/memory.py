@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from pipeline.data.order import example_index
 
-
 _ALIGNMENT = 64  # Bytes; what TensorFlow's kernels take for granted of memory that they did not allocate.
 
 

@@ -72,7 +72,7 @@ def _find(found, name, config, version):
 
 
 def _check_name(name, found, tfds):
-    known = set(tfds.list_builders()) | {key.split("/")[0] for key in found} | {"digits"}
+    known = set(tfds.list_builders(with_community_datasets=False)) | {key.split("/")[0] for key in found} | {"digits"}
     if name in known:
         return
     guess = nearest(name, known)

@@ -75,7 +75,7 @@ def test_synthetic_images_have_their_shape_and_can_be_learned():
     assert source.image_shape == (12, 10, 3) and source.num_classes == 5
     images, labels = arrays(source.train)
     assert images.shape == (4096, 12, 10, 3) and images.dtype == np.uint8
-    model = LogisticRegression(max_iter=20).fit(images[:500].reshape(500, -1) / 255, labels[:500])
+    model = LogisticRegression(max_iter=200).fit(images[:500].reshape(500, -1) / 255, labels[:500])
     assert model.score(source.test.reader.images.reshape(1024, -1) / 255, source.test.labels) > 0.9
     again = load(DataConfig(dataset="synthetic:12x10x3x5"), 64)
     np.testing.assert_array_equal(again.train.reader.images, images)

@@ -37,4 +37,4 @@ def mean_luma(images):
     weights = [299, 587, 114] if shape[-1] == 3 else [1] * shape[-1]
     sums = tf.reduce_sum(tf.cast(images, tf.int64), axis=[1, 2])
     total = tf.reduce_sum(sums * tf.constant(weights, tf.int64), axis=1)
-    return tf.reshape(tf.cast(total, tf.float32) / float(sum(weights) * shape[1] * shape[2]), [-1, 1, 1, 1])
+    return tf.reshape(tf.cast(total, tf.float32) * (1 / (sum(weights) * shape[1] * shape[2])), [-1, 1, 1, 1])

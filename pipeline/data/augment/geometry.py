@@ -62,10 +62,12 @@ def about_centre(linear, shape):
     Returns:
       float32 [B, 8], as tf.raw_ops.ImageProjectiveTransformV3 takes them.
     """
-    x, y = (shape[2] - 1) / 2, (shape[1] - 1) / 2
-    a, b, c, d = tf.unstack(linear, axis=1)
-    zero = tf.zeros_like(a)
-    return tf.stack([a, b, x - (a * x + b * y), c, d, y - (c * x + d * y), zero, zero], axis=1)
+    centre = tf.constant([(shape[2] - 1) / 2, (shape[1] - 1) / 2])
+    linear = tf.reshape(linear, [-1, 2, 2])
+    # Not written out as a x + b y: a graph is rewritten to (a + b) x where x is y, which rounds otherwise.
+    shift = centre - tf.reduce_sum(linear * centre, axis=2)
+    rows = tf.reshape(tf.concat([linear, shift[:, :, None]], axis=2), [-1, 6])
+    return tf.pad(rows, [[0, 0], [0, 2]])
 
 
 def project(images, transforms, interpolation):

@@ -37,7 +37,7 @@ def cutmix(images, seeds, strength=1.0):
     side = tf.sqrt(1 - beta(seeds, 2, strength))
     swapped = box(seeds, height, width, side * height, side * width)
     taken = tf.reduce_sum(tf.cast(swapped, tf.int32), axis=[1, 2, 3])
-    return tf.where(swapped, _partners(images), images), 1 - tf.cast(taken, tf.float32) / (height * width)
+    return tf.where(swapped, _partners(images), images), 1 - tf.cast(taken, tf.float32) * (1 / (height * width))
 
 
 def beta(seeds, draw, concentration):

@@ -124,7 +124,8 @@ def _sharpen(images, factor):
     whole = tf.cast(images, tf.int32)
     neighbours = sum(whole[:, y:height - 2 + y, x:width - 2 + x] for y in range(3) for x in range(3))
     inner = whole[:, 1:-1, 1:-1]
-    smooth = tf.cast(neighbours + 4 * inner, tf.float32) / 13
+    # Times the reciprocal: a graph is rewritten to that anyway, and would differ from eager execution in the last bit.
+    smooth = tf.cast(neighbours + 4 * inner, tf.float32) * (1 / 13)
     changed = to_uint8((tf.cast(inner, tf.float32) - smooth) * factor + smooth)
     ring = [[0, 0], [1, 1], [1, 1], [0, 0]]
     border = tf.pad(tf.zeros_like(inner, tf.bool), ring, constant_values=True)
