@@ -16,10 +16,11 @@ ONLY = ("workdir", "dataset", "model", "data_dir", "batch_size", "replicas", "de
 def define(flag_values):
     """Defines the flags that only evaluation has."""
     absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
-                        flag_values=flag_values)
-    absl_flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "part of the data", flag_values=flag_values)
+                             flag_values=flag_values)
+    absl_flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "part of the data",
+                           flag_values=flag_values)
     absl_flags.DEFINE_bool("ema", False, "evaluate the moving average of the weights (--ema_decay in training)",
-                      flag_values=flag_values)
+                           flag_values=flag_values)
 
 
 def merged(stored, given):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pipeline.config import ExperimentConfig, augmentations
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
-from pipeline.data.stream import BatchLayout, eval_batches, train_stream
+from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
 from pipeline.errors import UsageError
 from pipeline.evaluation.metrics import figures_from_sums
 from pipeline.models import registry
@@ -148,8 +148,10 @@ def build(config, source, strategy, stored=None):
     if strategy.num_replicas_in_sync > 1:
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
-    return Experiment(config, source, strategy, plan, settings, state,
-                      StepFunctions(strategy, state, schedule, settings))
+    experiment = Experiment(config, source, strategy, plan, settings, state,
+                            StepFunctions(strategy, state, schedule, settings))
+    check_layout(source.train, experiment.layout, augmentations(config.data))
+    return experiment
 
 
 def add_l2(model, strength):

@@ -21,7 +21,8 @@ COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=1
 
 def git(*arguments):
     """Returns what git says."""
-    return subprocess.run(["git", *arguments], cwd=REPOSITORY, text=True, capture_output=True, check=True).stdout.strip()
+    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, text=True, capture_output=True, check=True)
+    return done.stdout.strip()
 
 
 def sources():

@@ -51,7 +51,7 @@ def train_stream(split, layout, seed, start_step, augmentations=()):
     Raises:
       UsageError: an empty split, a batch that does not divide, or an odd part of a batch with mixing.
     """
-    _check(split, layout, any(a.name in augment.MIXING for a in augmentations))
+    check_layout(split, layout, augmentations)
     size = layout.batch_size
 
     def finish(images, labels, step):
@@ -82,7 +82,7 @@ def eval_batches(split, layout, start_batch=0):
     Raises:
       UsageError: an empty split, or a batch that does not divide.
     """
-    _check(split, dataclasses.replace(layout, micro_batches=1), False)
+    check_layout(split, dataclasses.replace(layout, micro_batches=1))
     size = layout.batch_size
 
     def finish(images, labels, number):
@@ -97,7 +97,9 @@ def eval_batches(split, layout, start_batch=0):
     return _tuned(split.reader.in_order(start_batch, size, finish))
 
 
-def _check(split, layout, mixing):
+def check_layout(split, layout, augmentations=()):
+    """Raises UsageError for an empty split, a batch that does not divide, or an odd part of a batch with mixing."""
+    mixing = any(a.name in augment.MIXING for a in augmentations)
     if split.num_examples < 1:
         raise UsageError(f"the {split.name} split has 0 examples: at least 1 is needed")
     parts = layout.replicas * layout.micro_batches

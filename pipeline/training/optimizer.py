@@ -60,5 +60,5 @@ def check_reduced_once(run, strategy):
     run(strategy, lambda ones: optimizer.apply([ones], [variable]))
     moved = float(variable.numpy()[0])
     if moved != -1.0:
-        raise RunFailure(f"an update by a reduced gradient of 1 moved a weight by {moved:g} instead of -1: this version "
-                         f"of Keras ({keras.__version__}) reduces gradients twice; install the range in setup.cfg")
+        raise RunFailure(f"an update by a reduced gradient of 1 moved a weight by {moved:g} instead of -1: this "
+                         f"version of Keras ({keras.__version__}) reduces gradients twice; install the range in setup.cfg")

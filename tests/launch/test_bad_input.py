@@ -53,7 +53,7 @@ def refuse(folder, *arguments, says, command="train"):
     (("--precision=mixed_float16",), ["mixed_float16", "--force", "slower"]),
     (("--workdir=/proc/mirrorline",), ["/proc/mirrorline", "cannot be written"]),
     (("--dataset=digts",), ["'digts'", "'digits'"]),
-    (("--dataset=synthetic:9x",), ["synthetic:HxWxC"]),
+    (("--dataset=synthetic:9x",), ["synthetic:9x", "synthetic:32x32x3"]),
     (("--model=three_apis", "--dataset=synthetic:12x12x3"), ["three_apis", "12x12", "19"]),
     (("--model=resnet_like", "--model_options=identity_kernal=3"), ["identity_kernal", "identity_kernel"]),
     (("--augment=mixup", "--batch_size=10", "--replicas=2"), ["mixup", "multiple of 4"]),
@@ -82,7 +82,8 @@ def test_a_workdir_with_other_things_in_it(tmp_path):
 def test_a_workdir_of_another_run(tmp_path):
     done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    refuse(tmp_path, "--model=cnn", "--steps=2", "--workdir=run", says=["model mlp (now cnn)", "run-2", "--allow=model"])
+    refuse(tmp_path, "--model=cnn", "--steps=2", "--workdir=run",
+           says=["model mlp (now cnn)", "run-2", "--allow=model"])
     refuse(tmp_path, "--model=mlp", "--steps=4", "--workdir=run", says=["steps", "--allow=steps"])
     # What is in the checkpoint decides in the end, whatever the settings say.
     config = tmp_path / "run" / "config.json"

@@ -7,7 +7,7 @@ import signal
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.commands import (assert_every_step_once, kill_at_step, metrics, mirrorline, result, start)
+from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
 
 # 44 steps: an evaluation at 15, 29 and 44, so that a resume passes over one.
 QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_every=7", "--schedule=cosine",

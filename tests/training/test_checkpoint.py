@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.training.small import build, run, weights
 
 from pipeline.errors import RunFailure, UsageError
 from pipeline.training.checkpoint import CheckpointStore, find_checkpoint, stored_checkpoints
+from tests.training.small import build, run, weights
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.training.small import build, copies, distance, run, weights
 
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
+from tests.training.small import build, copies, distance, run, weights
 
 LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED = range(len(TRAIN_COLUMNS))
 # On black pixels a convolution gives exactly its bias, which starts at 0, on the kink of the ReLU: there the sign of a
