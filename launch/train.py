@@ -61,6 +61,7 @@ def run(config: ExperimentConfig, flag_values):
     accepted = directory.check(config, source.fingerprint)
     stored = directory.config
     experiment = experiments.build(config, source, strategy, stored)
+    experiment.check_batches()
     directory.claim()
     introduce(experiment, directory, echo)
     for name, old, new in accepted:

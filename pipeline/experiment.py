@@ -58,6 +58,10 @@ class Experiment:
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
                            self.config.optimizer.accumulate_steps)
 
+    def check_batches(self):
+        """Raises UsageError where training batches cannot be made: before anything is written for a run."""
+        check_layout(self.source.train, self.layout, augmentations(self.config.data))
+
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the distributed iterator of global batches."""
         dataset = train_stream(self.source.train, self.layout, self.config.training.seed, step,
@@ -148,10 +152,8 @@ def build(config, source, strategy, stored=None):
     if strategy.num_replicas_in_sync > 1:
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
-    experiment = Experiment(config, source, strategy, plan, settings, state,
-                            StepFunctions(strategy, state, schedule, settings))
-    check_layout(source.train, experiment.layout, augmentations(config.data))
-    return experiment
+    return Experiment(config, source, strategy, plan, settings, state,
+                      StepFunctions(strategy, state, schedule, settings))
 
 
 def add_l2(model, strength):

@@ -61,4 +61,5 @@ def check_reduced_once(run, strategy):
     moved = float(variable.numpy()[0])
     if moved != -1.0:
         raise RunFailure(f"an update by a reduced gradient of 1 moved a weight by {moved:g} instead of -1: this "
-                         f"version of Keras ({keras.__version__}) reduces gradients twice; install the range in setup.cfg")
+                         f"version of Keras ({keras.__version__}) reduces gradients twice; install the range of "
+                         "setup.cfg")
