@@ -1,0 +1,51 @@
+"""Every model with one and two replicas, every precision, several options at once: trains, resumes, evaluates."""
+import keras
+import numpy as np
+import pytest
+
+from pipeline.training.checkpoint import CheckpointStore
+from tests.training.small import build, run, weights
+
+# Pairs: every model with 1 and 2 replicas, every precision with 1 and 2, every augmentation, optimizer and schedule.
+# mixed_float16 is emulated on a CPU, many times slower, so the small models stand for it here.
+CELLS = [
+    ("mlp", 1, "mixed_float16", dict(optimizer="sgd", augment=("flip", "mixup"), schedule="cosine", warmup="2")),
+    ("mlp", 2, "mixed_bfloat16", dict(optimizer="lamb", augment=("color", "cutout"), ema_decay=0.9,
+                                      learning_rate=1e-2)),
+    ("cnn", 1, "mixed_bfloat16", dict(optimizer="adamw", weight_decay=0.05, label_smoothing=0.1)),
+    ("cnn", 2, "float32", dict(optimizer="adam", augment=("crop", "cutmix"), accumulate_steps=2)),
+    ("resnet_like", 1, "float32", dict(optimizer="adam", xla="on", clip_norm=1.0)),
+    ("resnet_like", 2, "mixed_bfloat16", dict(sync_batch_norm=False, schedule="step")),
+    ("inception", 1, "mixed_bfloat16", dict(class_weight="balanced", validation_split=0.2)),
+    ("inception", 2, "float32", dict(optimizer="lion", learning_rate=3e-4, weight_decay=0.1, decay_all=True)),
+    ("mini_inception", 1, "float32", dict(normalize="per_channel", schedule="one-cycle")),
+    ("mini_inception", 2, "mixed_bfloat16", dict(l2=1e-4, clip_norm=5.0)),
+    ("three_apis", 1, "float32", dict(augment=("rotate", "randaugment"), model_options=("api=functional",))),
+    ("three_apis", 2, "mixed_float16", dict(model_options=("api=sequential",), learning_rate=1e-2)),
+]
+
+
+@pytest.mark.parametrize("model,replicas,precision,options", CELLS)
+def test_it_trains_and_goes_on_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
+    steps = 24 if model in ("mlp", "three_apis") else 10
+    options = dict(model=model, precision=precision, force=True, batch_size=16, steps=steps, seed=1) | options
+    whole = build(strategy(replicas), **options)
+    rows = run(whole, steps // 2)
+    store = CheckpointStore(str(tmp_path / "checkpoints"), whole.state, keep=1)
+    store.save(steps // 2)
+    rows = np.concatenate([rows, run(whole, steps - steps // 2, start=steps // 2)])  # While the writer may still write.
+    store.sync()
+    losses = rows[rows[:, -1] == 1, 0]
+    assert np.isfinite(losses).all() and losses[-3:].mean() < losses[:3].mean(), losses
+    assert {v.dtype for v in whole.state.model.trainable_variables} == {"float32"}
+
+    resumed = build(strategy(replicas), **options | dict(seed=1))
+    keras.utils.set_random_seed(99)
+    again = CheckpointStore(str(tmp_path / "checkpoints"), resumed.state, keep=1)
+    step = again.restore()
+    assert step == steps // 2
+    np.testing.assert_array_equal(run(resumed, steps - step, start=step), rows[step:])
+    assert all((a == b).all() for a, b in zip(weights(whole), weights(resumed), strict=True))
+    figures = resumed.evaluate(resumed.source.validation or resumed.source.test)
+    assert figures["examples"] == (287 if "validation_split" in options else 360)
+    assert figures == whole.evaluate(whole.source.validation or whole.source.test)
