@@ -34,8 +34,8 @@ def merged(stored, given):
         if name in ("dataset", "model") and value != values[name]:
             raise UsageError(f"--{name}={value}: the run in this workdir was trained with {values[name]}")
         values[name] = value
-    # Evaluation computes the same whatever the training batch was made of.
-    return ExperimentConfig.from_flat({**values, "accumulate_steps": 1})
+    # Evaluation computes the same whatever the training step was made of.
+    return ExperimentConfig.from_flat({**values, "accumulate_steps": 1, "xla": "auto"})
 
 
 def run(config, flag_values):

@@ -10,7 +10,10 @@ import typing
 
 from pipeline.errors import UsageError, unknown_name
 
-REFUSE, FREE = "refuse", "free"  # May a run go on with another value? REFUSE: it changes the mathematics.
+# May a run go on with another value? REFUSE: it changes the mathematics, --allow accepts it. NEVER: what is stored
+# would not fit.
+NEVER, REFUSE, FREE = "never", "refuse", "free"
+DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 AUGMENTATIONS = ("flip", "crop", "rotate", "color", "cutout", "mixup", "cutmix", "randaugment")
 
@@ -26,7 +29,7 @@ def option(default, help, *, unit="", low=None, high=None, above=None, below=Non
       low, high: the closed range of a number.
       above, below: the open range of a number.
       choices: the values allowed.
-      resume: REFUSE or FREE, see above.
+      resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, held as a tuple.
     """
     return dataclasses.field(default=default, metadata=dict(
@@ -61,8 +64,8 @@ class DataConfig:
 class ModelConfig:
     """Which network is trained."""
 
-    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis")
-    model_options: tuple = option((), "arguments of the model, each name=value", many=True)
+    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis", resume=NEVER)
+    model_options: tuple = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas (slower, the same numbers on any number)")
 
@@ -71,7 +74,7 @@ class ModelConfig:
 class OptimizerConfig:
     """How the weights move."""
 
-    optimizer: str = option("adam", "optimizer", choices=("sgd", "adam", "adamw", "lamb", "lion"))
+    optimizer: str = option("adam", "optimizer", choices=("sgd", "adam", "adamw", "lamb", "lion"), resume=NEVER)
     learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
@@ -99,7 +102,7 @@ class TrainingConfig:
     epochs: float = option(None, "length of the run; default 10 where --steps is not given", unit="epochs", above=0.0)
     steps: int = option(None, "length of the run, instead of --epochs", unit="steps", low=1)
     batch_size: int = option(64, "examples of one optimizer step, over all replicas and micro-batches",
-                             unit="examples", low=1)
+                             unit="examples", low=1, resume=NEVER)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
                                              "holds out 10% of training if no --validation_split", low=0,
                                           unit="evaluations")

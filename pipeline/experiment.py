@@ -69,7 +69,7 @@ class Experiment:
         return iter(self.strategy.experimental_distribute_dataset(dataset))
 
     def evaluation_layout(self):
-        """BatchLayout of evaluation: about the training batch, divisible by the replicas, never larger than needed."""
+        """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
         replicas = self.strategy.num_replicas_in_sync
         batch = math.ceil(self.config.training.batch_size / replicas) * replicas
         return BatchLayout(batch, replicas, 1)

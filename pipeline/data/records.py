@@ -42,6 +42,7 @@ class RecordTable:
 
 
 def default_cache_dir():
+    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline."""
     return os.path.join(os.path.expanduser("~"), ".cache", "mirrorline")
 
 

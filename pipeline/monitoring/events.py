@@ -3,13 +3,17 @@ import glob
 import itertools
 import os
 import socket
+import struct
 import time
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from pipeline.files import sync_directory, sync_file
+
 _NUMBER = itertools.count()
+_HEADER, _CHECKSUM = 12, 4  # A record: its length (8 bytes) and the checksum of that (4), the bytes, their checksum.
 
 
 class EventWriter:
@@ -24,16 +28,16 @@ class EventWriter:
         self._path = None
 
     def cut_after(self, step):
-        """Rewrites the files that are there without later steps and without torn records."""
+        """Cuts the files that are there before the first event of a later step and before a torn record."""
         for path in event_files(self.directory):
-            events = list(read_events(path))
-            kept = [e for e in events if e.step <= step]
-            if len(kept) == len(events) and is_whole(path):
-                continue
-            with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
-                for event in kept:
-                    writer.write(event.SerializeToString())
-            os.replace(f"{path}.tmp", path)
+            end = 0
+            for event, event_end in read_events(path):
+                if event.step > step:
+                    break
+                end = event_end
+            if end < os.path.getsize(path):
+                os.truncate(path, end)
+                sync_file(path)
 
     def _open(self):
         os.makedirs(self.directory, exist_ok=True)
@@ -42,6 +46,8 @@ class EventWriter:
         self._path = os.path.join(self.directory, name)
         self._writer = tf.io.TFRecordWriter(self._path)
         self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        for folder in (self.directory, os.path.dirname(self.directory)):
+            sync_directory(folder)
 
     def scalars(self, step, wall_time, values):
         """Writes {tag: float} at a global step; wall_time in seconds since the epoch."""
@@ -56,9 +62,7 @@ class EventWriter:
             return
         self._writer.flush()
         if sync:
-            handle = os.open(self._path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+            sync_file(self._path)
 
     def close(self):
         """Closes the file."""
@@ -69,26 +73,19 @@ class EventWriter:
 
 def event_files(directory):
     """Returns the event files of a run in the order in which TensorBoard reads them."""
-    return sorted(p for p in glob.glob(os.path.join(glob.escape(directory), "events.out.tfevents.*"))
-                  if not p.endswith(".tmp"))
-
-
-def is_whole(path):
-    """Tells whether the last record of a file is whole."""
-    size = 0
-    for record in _records(path):
-        size += len(record) + 16  # Length (8), its checksum (4), the record, its checksum (4).
-    return size == os.path.getsize(path)
-
-
-def _records(path):
-    try:
-        yield from (r.numpy() for r in tf.data.TFRecordDataset(path))
-    except tf.errors.DataLossError:  # The end of a file whose writer was killed.
-        return
+    return sorted(glob.glob(os.path.join(glob.escape(directory), "events.out.tfevents.*")))
 
 
 def read_events(path):
-    """Yields the events of a file up to the first torn record."""
-    for record in _records(path):
-        yield Event.FromString(record)
+    """Yields (event, offset in bytes at which its record ends) for the whole records of a file."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        while header := file.read(_HEADER):
+            if len(header) < _HEADER:
+                return
+            length = struct.unpack("<Q", header[:8])[0]
+            end = file.tell() + length + _CHECKSUM
+            if end > size:
+                return
+            yield Event.FromString(file.read(length)), end
+            file.seek(end)

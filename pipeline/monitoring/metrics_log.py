@@ -1,7 +1,8 @@
 """metrics.jsonl and launches.jsonl: one JSON object a line, appended, synced when asked."""
 import json
-import math
 import os
+
+from pipeline.files import plain, sync_directory, write_text
 
 
 class JsonLines:
@@ -11,6 +12,7 @@ class JsonLines:
         self.path = path
         self._cut(lambda record: True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        sync_directory(os.path.dirname(os.path.abspath(path)))
 
     def _cut(self, keep):
         """Leaves the records for which keep(record) holds, up to the first torn line; atomically."""
@@ -27,11 +29,7 @@ class JsonLines:
                     continue
                 kept.append(line)
         if dropped:
-            with open(f"{self.path}.tmp", "w", encoding="utf-8") as file:
-                file.writelines(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(f"{self.path}.tmp", self.path)
+            write_text(self.path, "".join(kept))
 
     def cut_after(self, step):
         """Drops the records of later steps: after a restore to `step` they are computed anew."""
@@ -41,7 +39,7 @@ class JsonLines:
 
     def append(self, records):
         """Appends dicts; floats that JSON cannot hold become null."""
-        self._file.write("".join(json.dumps(_plain(record)) + "\n" for record in records))
+        self._file.write("".join(json.dumps(plain(record)) + "\n" for record in records))
         self._file.flush()
 
     def sync(self):
@@ -51,10 +49,6 @@ class JsonLines:
     def close(self):
         """Closes the file."""
         self._file.close()
-
-
-def _plain(record):
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def parse_line(line):

@@ -1,5 +1,7 @@
 """One place where a run's numbers go: metrics.jsonl, TensorBoard and the progress display."""
+import math
 import os
+import statistics
 
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.metrics_log import JsonLines, read_records
@@ -33,7 +35,7 @@ class Recorder:
         self._train.cut_after(step)
         self._validation.cut_after(step)
 
-    def window(self, step, columns, rows, started, seconds, scale_loss):
+    def window(self, step, columns, rows, started, seconds, scale_loss, steady):
         """Records a window of steps.
 
         Args:
@@ -43,6 +45,7 @@ class Recorder:
           started: wall time at its start, seconds since the epoch.
           seconds: its duration.
           scale_loss: whether the loss scale is worth recording.
+          steady: whether the window's speed is that of training (the first one of a process is tracing).
         """
         count = len(rows)
         records, rate = [], count * self.batch_size / max(seconds, 1e-9)
@@ -56,8 +59,8 @@ class Recorder:
             if not values["applied"]:
                 record["skipped"] = True
             scalars = {tag: record[tag] for tag in (*TRAIN_TAGS, *(("loss_scale",) if scale_loss else ()))}
-            if i == count - 1:
-                scalars["examples_per_second"] = rate
+            if i == count - 1 and steady:
+                scalars["examples_per_second"] = record["examples_per_second"] = rate
             self._train.scalars(at, when, scalars)
             records.append(record)
         self._log.append(records)
@@ -89,7 +92,14 @@ class Recorder:
         """Returns the figures of an evaluation that was recorded at `step` on `split`, or None."""
         found = [r for r in read_records(self.path)
                  if r["kind"] == "evaluation" and r["step"] == step and r["split"] == split]
-        return {k: found[-1][k] for k in ("loss", "accuracy", "examples")} if found else None
+        if not found:
+            return None
+        return {k: math.nan if found[-1][k] is None else found[-1][k] for k in ("loss", "accuracy", "examples")}
+
+    def examples_per_second(self):
+        """Returns the median speed of the windows of steps, over all restarts, or None."""
+        rates = [r["examples_per_second"] for r in read_records(self.path) if "examples_per_second" in r]
+        return statistics.median(rates) if rates else None
 
     def close(self):
         """Syncs and closes every file."""

@@ -3,7 +3,7 @@ import dataclasses
 import fractions
 import math
 
-from pipeline.config import Interval
+from pipeline.config import DEFAULT_EPOCHS, Interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,25 +43,30 @@ class Plan:
         """Returns the step at which the `number`-th (from 1) interval ends: the first step boundary at or after it."""
         if interval.unit == "steps":
             return int(interval.amount) * number
-        examples = fractions.Fraction(interval.amount).limit_denominator(10**6) * self.num_examples * number
-        return math.ceil(examples / self.batch_size)
+        return math.ceil(self._steps_each(interval) * number)
 
     def next_boundary(self, interval, step):
         """Returns the first boundary of an interval of steps or epochs that lies after `step`."""
         if interval.unit == "steps":
             return self.boundary(interval, step // int(interval.amount) + 1)
-        number = max(1, int(self.epoch(step) / interval.amount) - 1)
-        while self.boundary(interval, number) <= step:
-            number += 1
-        return self.boundary(interval, number)
+        return self.boundary(interval, math.floor(step / self._steps_each(interval)) + 1)
+
+    def _steps_each(self, interval):
+        """Returns the length of an interval of epochs in steps, exactly."""
+        return exact(interval.amount) * self.num_examples / self.batch_size
 
     def is_boundary(self, interval, step):
         """Tells whether an interval of steps or epochs ends at `step`."""
         return step > 0 and interval.unit != "seconds" and self.next_boundary(interval, step - 1) == step
 
 
+def exact(amount):
+    """Returns the decimal number that a float was read from as a Fraction: 0.1 is a tenth."""
+    return fractions.Fraction(repr(float(amount)))
+
+
 def plan(config, num_examples):
-    """Turns the durations of an ExperimentConfig into steps; the only place where that is done.
+    """Turns the durations of an ExperimentConfig into steps.
 
     Args:
       config: ExperimentConfig.
@@ -75,11 +80,10 @@ def plan(config, num_examples):
     def steps(interval):
         if interval.unit == "steps":
             return int(interval.amount)
-        examples = fractions.Fraction(interval.amount).limit_denominator(10**6) * num_examples
-        return math.ceil(examples / batch_size)
+        return math.ceil(exact(interval.amount) * num_examples / batch_size)
 
     length = Interval(float(training.steps), "steps") if training.steps else Interval(
-        float(training.epochs or 10.0), "epochs")
+        training.epochs or DEFAULT_EPOCHS, "epochs")
     return Plan(
         num_examples=num_examples, batch_size=batch_size, total_steps=max(1, steps(length)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),

@@ -4,6 +4,7 @@ A save writes the files, then syncs them, then writes the manifest with their ch
 the checkpoint. What has no manifest was never finished; what does not agree with its manifest is damaged.
 """
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -12,38 +13,42 @@ import shutil
 import tensorflow as tf
 
 from pipeline.errors import RunFailure, UsageError
-from pipeline.training.files import read_json, sha256, sync_directory, sync_file, write_json
+from pipeline.files import read_json, sha256, sync_directory, sync_file, write_json
 
 PREFIX = "ckpt"
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint on disk: its path (without suffix), its step, and what is wrong with it (None: good)."""
+    """A checkpoint on disk: its path without suffix, and its step."""
 
     path: str
     step: int
-    problem: str = None
+
+    @functools.cached_property
+    def problem(self):
+        """What is wrong with its files, in words; None for a good one. Reads them once, when it is asked."""
+        return find_problem(self.path)
 
     @property
-    def manifest(self):
-        """The parsed manifest, or None."""
-        return read_json(f"{self.path}.manifest.json")
+    def specs(self):
+        """What it holds, see TrainState.specs."""
+        return read_json(f"{self.path}.manifest.json")["variables"]
 
 
-def write_manifest(path, step, variables):
+def write_manifest(path, step, specs):
     """Syncs the files of a checkpoint and vouches for them.
 
     Args:
       path: path of the checkpoint without suffix.
       step: global step it was taken at.
-      variables: [[path, shape], ...] of the model's variables.
+      specs: TrainState.specs() of what is in it.
     """
     names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
     for name in names:
         sync_file(name)
     files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
-    write_json(f"{path}.manifest.json", {"step": step, "variables": variables, "files": files})
+    write_json(f"{path}.manifest.json", {"step": step, "variables": specs, "files": files})
 
 
 def find_problem(path):
@@ -69,29 +74,38 @@ def _step_of(path):
 
 
 def stored_checkpoints(directory):
-    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first, damaged ones with a problem.
+    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first.
 
-    A checkpoint that the manager has named is one that was finished, so one without a manifest is damaged as well; one
-    that it no longer names, with files missing, is being swept away.
+    A checkpoint that the manager names was finished, whatever is missing of it now. One with a manifest and files was
+    finished too, though the process may have been killed before the manager named it.
     """
     state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
     named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
     vouched = {p[:-len(".manifest.json")] for p in glob.glob(os.path.join(glob.escape(directory), "*.manifest.json"))}
     paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
-    found = [StoredCheckpoint(p, _step_of(p), find_problem(p)) for p in paths if _step_of(p) is not None]
+    found = [StoredCheckpoint(p, _step_of(p)) for p in paths if _step_of(p) is not None]
     return sorted(found, key=lambda c: -c.step)
 
 
-def check_variables(stored, expected):
-    """Raises UsageError where a checkpoint was made by another architecture, naming the first difference."""
-    found = stored.manifest["variables"]
-    for old, new in zip(found, expected, strict=False):
-        if list(old[1]) != list(new[1]):
-            raise UsageError(f"{stored.path} is of another model: {old[0]} has shape {tuple(old[1])} there, "
-                             f"this model's {new[0]} has {tuple(new[1])}; give the --model it was made with")
-    if len(found) != len(expected):
-        raise UsageError(f"{stored.path} is of another model: it has {len(found)} variables, this model has "
-                         f"{len(expected)}; give the --model it was made with")
+def check_specs(stored, expected):
+    """Raises UsageError where a checkpoint holds other variables than a state, naming the first difference.
+
+    Args:
+      stored: StoredCheckpoint, a good one.
+      expected: TrainState.specs().
+    """
+    blame = {"model": ("another model", "give the --model and --precision it was made with"),
+             "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
+             "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
+    for part, (what, remedy) in blame.items():
+        found, wanted = stored.specs[part], expected[part]
+        for old, new in zip(found, wanted, strict=False):
+            if old[1:] != list(new[1:]):
+                raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
+                                 f"here {new[0]} is {new[2]} of shape {tuple(new[1])}; {remedy}")
+        if len(found) != len(wanted):
+            raise UsageError(f"{stored.path} is of {what}: it has {len(found)} variables of that kind, here there are "
+                             f"{len(wanted)}; {remedy}")
 
 
 class CheckpointStore:
@@ -123,40 +137,41 @@ class CheckpointStore:
           UsageError: the checkpoint is of another architecture.
         """
         found = stored_checkpoints(self.directory)
-        good = [c for c in found if not c.problem]
-        for damaged in (c for c in found if c.problem):
+        good = next((i for i, checkpoint in enumerate(found) if not checkpoint.problem), None)
+        for damaged in found[:good]:
             self.echo(f"damaged checkpoint {damaged.path}: {damaged.problem}"
-                      + (f"; going back to step {good[0].step}" if good else ""))
-        if found and not good:
+                      + (f"; going back to step {found[good].step}" if good is not None else ""))
+        if found and good is None:
             raise RunFailure(f"every checkpoint in {self.directory} is damaged; to start anew give another --workdir")
-        if good:
-            self.read(good[0])
-        self._forget(found, good)
-        self.last_step = good[0].step if good else None
+        if found:
+            self.read(found[good])
+            self.last_step = found[good].step
+        self._keep_only(found[good:] if found else [])
         return self.last_step or 0
 
     def read(self, stored):
         """Reads one StoredCheckpoint into the state; raises UsageError where it does not fit."""
-        check_variables(stored, self.state.variable_specs())
+        check_specs(stored, self.state.specs())
         self._checkpoint.read(stored.path).assert_consumed()
 
-    def _forget(self, found, good):
-        """Makes the manager's list the good checkpoints, oldest first, and removes the files of unfinished ones."""
+    def _keep_only(self, checkpoints):
+        """Makes the manager's list these checkpoints, newest first, and removes the files of all others."""
         if not os.path.isdir(self.directory):
             return
-        keep = {os.path.basename(c.path) for c in good}
+        paths = [c.path for c in reversed(checkpoints) if os.path.exists(f"{c.path}.index")]
+        if paths:
+            # The manager ignores paths that are not younger than what it was told to preserve.
+            tf.compat.v1.train.update_checkpoint_state(
+                self.directory, paths[-1], all_model_checkpoint_paths=paths,
+                all_model_checkpoint_timestamps=[1.0] * len(paths), last_preserved_timestamp=0.0)
+        elif os.path.exists(os.path.join(self.directory, "checkpoint")):
+            os.remove(os.path.join(self.directory, "checkpoint"))
+        keep = {os.path.basename(path) for path in paths}
         for name in os.listdir(self.directory):
             stem = re.match(rf"({PREFIX}-\d+)[._]", name)
             if stem and stem[1] not in keep:
                 path = os.path.join(self.directory, name)
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-        if good:
-            # The manager ignores paths that are not younger than what it was told to preserve.
-            tf.compat.v1.train.update_checkpoint_state(
-                self.directory, good[0].path, all_model_checkpoint_paths=[c.path for c in reversed(good)],
-                all_model_checkpoint_timestamps=[1.0] * len(good), last_preserved_timestamp=0.0)
-        elif os.path.exists(os.path.join(self.directory, "checkpoint")):
-            os.remove(os.path.join(self.directory, "checkpoint"))
 
     def save(self, step):
         """Starts writing a checkpoint of `step`; training may go on. An error of the last save is raised here."""
@@ -166,17 +181,30 @@ class CheckpointStore:
             os.makedirs(self.directory, exist_ok=True)
             self._manager = tf.train.CheckpointManager(self._checkpoint, self.directory, self.keep,
                                                        checkpoint_name=PREFIX)
-        variables = self.state.variable_specs()
+        specs = self.state.specs()
         # New options each time: the manager appends its own callback to the list it is given.
         options = tf.train.CheckpointOptions(
-            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, variables)])
-        self._manager.save(checkpoint_number=step, options=options)
+            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, specs)])
+        try:
+            self._manager.save(checkpoint_number=step, options=options)
+        except (OSError, tf.errors.OpError) as error:
+            raise self._failure(error) from error
         self.last_step = step
 
-    def _finish(self, path, step, variables):
+    def _failure(self, error):
+        """Returns the RunFailure for an error of the writer, which is then told once and not again at exit."""
+        writer = getattr(self._checkpoint, "_async_checkpointer_impl", None)
+        cause = error or self._error or getattr(writer, "_async_error", None) or "the files are not there"
+        if writer is not None:
+            writer._async_error = None
+        reason = str(cause).splitlines()[0]
+        return RunFailure(f"a checkpoint could not be written to {self.directory}: {reason}; the one before it is "
+                          "whole, run the same command again once this is mended")
+
+    def _finish(self, path, step, specs):
         """Runs in the writer's thread after the files are written and before the manager names them."""
         try:
-            write_manifest(path, step, variables)
+            write_manifest(path, step, specs)
         except OSError as error:
             self._error = error
             raise
@@ -189,14 +217,13 @@ class CheckpointStore:
                 os.remove(manifest)
 
     def sync(self):
-        """Waits until the last save is on disk; raises OSError where it could not be written."""
+        """Waits until the last save is on disk; raises RunFailure where it could not be written."""
         self._checkpoint.sync()
         if self._manager is None:
             return
-        path = os.path.join(self.directory, f"{PREFIX}-{self.last_step}")
         # TensorFlow tells of the writer's error at the next save only, which may never come.
-        if not os.path.exists(f"{path}.manifest.json"):
-            raise self._error or OSError(f"checkpoint {path} could not be written")
+        if not os.path.exists(os.path.join(self.directory, f"{PREFIX}-{self.last_step}.manifest.json")):
+            raise self._failure(None)
         self._sweep_manifests()
 
     def keep_best(self, step):

@@ -1,11 +1,11 @@
 """The training loop: restore; while steps remain and nobody asks to stop, run a window, report, evaluate, save."""
 import dataclasses
-import statistics
 import time
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline.errors import RunFailure
 from pipeline.evaluation.metrics import is_better
 from pipeline.training.state import weights_sha256
 from pipeline.training.step import TRAIN_COLUMNS
@@ -21,13 +21,11 @@ class RunResult:
     Attributes:
       status: "finished", "early_stopped" or "preempted".
       step: global step reached.
-      examples_per_second: median of the windows after the first, training steps alone; None with one window.
       seconds_to_first_step: from the start of the loop to the end of the first step.
     """
 
     status: str
     step: int
-    examples_per_second: float
     seconds_to_first_step: float
 
 
@@ -36,8 +34,7 @@ class Windows:
 
     def __init__(self, experiment):
         self.plan, self.fixed = experiment.plan, experiment.config.training.steps_per_loop
-        self.batch_size = experiment.plan.batch_size
-        self.rates, self._run = [], 0
+        self._rate, self._run = None, 0
 
     def next(self, step):
         """Returns the number of steps of the next window that starts after `step`."""
@@ -46,22 +43,17 @@ class Windows:
         elif self._run < len(FIRST_WINDOWS):
             wanted = FIRST_WINDOWS[self._run]
         else:
-            wanted = max(1, int(self.rates[-1] / self.batch_size * WINDOW_SECONDS))
+            wanted = max(1, int(self._rate * WINDOW_SECONDS))
         ends = [self.plan.total_steps] + [self.plan.next_boundary(interval, step) for interval in
                                           (self.plan.evaluate_every, self.plan.checkpoint_every)
                                           if interval.unit != "seconds"]
         return max(1, min(wanted, min(ends) - step))
 
     def finished(self, count, seconds):
-        """Takes note of a window of `count` steps in `seconds`."""
+        """Takes note of a window of `count` steps in `seconds`; returns whether its speed is that of training."""
         self._run += 1
-        if self._run > 1:
-            self.rates.append(count * self.batch_size / max(seconds, 1e-9))
-
-    @property
-    def examples_per_second(self):
-        """The median over the windows after the first, or None."""
-        return statistics.median(self.rates) if self.rates else None
+        self._rate = count / max(seconds, 1e-9)
+        return self._run > 1
 
 
 def train(experiment, step, store, recorder, should_stop):
@@ -75,7 +67,7 @@ def train(experiment, step, store, recorder, should_stop):
       should_stop: predicate, looked at between windows.
 
     Returns:
-      A RunResult. The last checkpoint is on disk.
+      A RunResult. The checkpoint of its step, if any was done, is on disk.
     """
     plan, progress, began = experiment.plan, recorder.progress, time.monotonic()
     windows, saved_at, first_step = Windows(experiment), time.monotonic(), None
@@ -85,10 +77,11 @@ def train(experiment, step, store, recorder, should_stop):
         count, started, before = windows.next(step), time.time(), time.monotonic()
         rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
         seconds = time.monotonic() - before
-        windows.finished(count, seconds)
+        steady = windows.finished(count, seconds)
         first_step = first_step or time.monotonic() - began
         step += count
-        recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss)
+        recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
+                        steady)
 
         improved = False
         if step == plan.total_steps or plan.is_boundary(plan.evaluate_every, step):
@@ -99,19 +92,26 @@ def train(experiment, step, store, recorder, should_stop):
             saved_at = time.monotonic()
         if improved:
             store.keep_best(step)
-    progress.close()
     recorder.sync()
     if step:
         store.save(step)
         store.sync()
     status = "finished" if step >= plan.total_steps else (
         "early_stopped" if early_stop(experiment) else "preempted")
-    return RunResult(status, step, windows.examples_per_second, first_step)
+    return RunResult(status, step, first_step)
 
 
-def resume(state, store):
-    """Restores the newest good checkpoint; returns its step, 0 for a fresh start."""
+def resume(state, store, batch_size):
+    """Restores the newest good checkpoint; returns its step, 0 for a fresh start.
+
+    Raises:
+      RunFailure: the checkpoint's position in the stream is not that of its step.
+    """
     step = store.restore()
+    position = int(state.position.numpy())
+    if position != step * batch_size:
+        raise RunFailure(f"the checkpoint of step {step} stands at example {position} of the stream, not at "
+                         f"{step * batch_size}: it was made with another --batch_size")
     if step and int(state.best_step.numpy()) == step and not store.has_best(step):
         store.keep_best(step)  # Killed between saving this checkpoint and keeping it.
     return step
@@ -162,7 +162,7 @@ def describe_result(experiment, recorder, result):
         "status": result.status, "step": step, "examples_seen": step * plan.batch_size,
         "epochs": round(plan.epoch(step), 4), "skipped_steps": int(state.skipped_steps.numpy()),
         "train_loss": recorder.mean_loss(step - min(step, plan.steps_per_epoch) + 1),
-        "examples_per_second": result.examples_per_second, "weights_sha256": weights_sha256(state.model),
+        "examples_per_second": recorder.examples_per_second(), "weights_sha256": weights_sha256(state.model),
         "selected_on": experiment.watched.name,
     }
     if np.isfinite(state.best_value.numpy()):

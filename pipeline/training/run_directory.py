@@ -5,12 +5,12 @@ import json
 import os
 import socket
 
-from pipeline.config import FREE, GROUPS, options
+from pipeline.config import DEFAULT_EPOCHS, FREE, NEVER, options
 from pipeline.errors import UsageError
-from pipeline.training.files import read_json, write_json
+from pipeline.files import read_json, sync_directory, write_json
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
-DEFAULT_EPOCHS = 10.0
+PASSING = {".lock", "config.json.tmp"}  # What a run that was killed while it began may leave.
 
 
 def default_path(config):
@@ -74,12 +74,13 @@ class RunDirectory:
         """What result.json holds, or None."""
         return read_json(self.file("result.json"))
 
-    def check(self, config, fingerprint=None):
+    def check(self, config, fingerprint=None, num_replicas=None):
         """Checks that a run with this configuration may live here; touches nothing.
 
         Args:
           config: ExperimentConfig.
           fingerprint: of the data, or None before it is known.
+          num_replicas: replicas in sync, or None before they are known.
 
         Returns:
           [(name, old, new)] of differing settings that `--allow` accepted.
@@ -91,27 +92,38 @@ class RunDirectory:
             raise UsageError(f"--workdir={self.path} is a file, not a directory; e.g. --workdir={free_path(self.path)}")
         stored = self.config
         if stored is None:
-            if os.path.isdir(self.path) and set(os.listdir(self.path)) - {".lock"}:
+            if self._listing() - PASSING:
                 raise UsageError(f"--workdir={self.path} holds files that are not of a run; give an empty or new "
                                  f"directory, e.g. --workdir={free_path(self.path)}")
             return []
-        changed = differences(stored["config"], config.flat())
-        changed += self._length_difference(stored["config"], config.flat())
+        changed = differences(stored["config"], config.flat()) + _length_difference(stored["config"], config.flat())
         if fingerprint and fingerprint != stored["data"]["fingerprint"]:
             changed.append(("fingerprint", stored["data"]["fingerprint"][:12], fingerprint[:12]))
-        refused = [c for c in changed if c[0] not in config.runtime.allow]
+        before = stored.get("num_replicas")
+        if num_replicas and before != num_replicas and not config.model.sync_batch_norm:
+            changed.append(("replicas", before, num_replicas))  # Each replica's statistics are of its own part.
+        refused = [c for c in changed if c[0] not in config.runtime.allow or _never(c[0])]
         if refused:
             listed = ", ".join(f"{name} {_shown(old)} (now {_shown(new)})" for name, old, new in refused)
             names = ",".join(name for name, *_ in refused)
-            raise UsageError(f"{self.path} holds a run with other settings: {listed}; continue it all the same with "
-                             f"--allow={names}, or start another with --workdir={free_path(self.path)}")
+            remedy = "" if any(_never(name) for name, *_ in refused) else (
+                f"continue it all the same with --allow={names}, or ")
+            raise UsageError(f"{self.path} holds a run with other settings: {listed}; {remedy}start another with "
+                             f"--workdir={free_path(self.path)}")
         return changed
 
-    def _length_difference(self, old, new):
-        """More or fewer epochs are free under a constant schedule: every other one is a function of the length."""
-        if length(old) == length(new) or new["schedule"] == "constant":
-            return []
-        return [("steps" if new.get("steps") else "epochs", length(old), length(new))]
+    def _listing(self):
+        try:
+            return set(os.listdir(self.path)) if os.path.isdir(self.path) else set()
+        except OSError as error:
+            raise UsageError(f"--workdir={self.path} cannot be read: {error.strerror.lower()}; give a directory of "
+                             "your own") from error
+
+    def forget_result(self):
+        """Removes result.json: it is not that of a run which is going on."""
+        if os.path.exists(self.file("result.json")):
+            os.remove(self.file("result.json"))
+            sync_directory(self.path)
 
     def claim(self):
         """Makes the directory and locks it until the process ends, however it ends.
@@ -138,14 +150,24 @@ class RunDirectory:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
 
-    def release(self):
-        """Gives the lock back."""
-        if self._lock:
-            self._lock.close()
-
     def write_config(self, values):
-        """Writes config.json: {"config", "data", "plan", "normalization", "versions"}."""
+        """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions"}."""
         write_json(self.file("config.json"), values)
+
+
+def _never(name):
+    """Tells whether what is stored would not fit another value of an option."""
+    return name in options() and options()[name].metadata["resume"] == NEVER
+
+
+def _length_difference(old, new):
+    """More or fewer epochs are free under a constant schedule; every other one is a function of the length.
+
+    With early stopping they are not: the evaluation at the old end counts, and a run in one piece would not have it.
+    """
+    if length(old) == length(new) or (new["schedule"] == "constant" and not new["early_stopping_patience"]):
+        return []
+    return [("steps" if new.get("steps") else "epochs", length(old), length(new))]
 
 
 def _shown(value):
@@ -167,5 +189,4 @@ def stored_config(workdir):
         here = sorted(os.path.join("runs", n) for n in (os.listdir("runs") if os.path.isdir("runs") else []))
         raise UsageError(f"--workdir={workdir} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
-    known = {name for group in GROUPS.values() for name in (f.name for f in dataclasses.fields(group))}
-    return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in known}}
+    return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}

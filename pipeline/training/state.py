@@ -64,9 +64,12 @@ class TrainState:
             model=[v.value for v in self.model.variables],
             optimizer=[v.value for v in self.optimizer.variables], ema=self.ema, **self.counters())
 
-    def variable_specs(self):
-        """Returns [(path, shape)] of the model's variables, to name what does not fit."""
-        return [[v.path, list(v.shape)] for v in self.model.variables]
+    def specs(self):
+        """Returns {"model", "optimizer", "ema": [[path, shape, dtype], ...]}, to name what does not fit."""
+        def of(variables, name):
+            return [[name(v), list(v.shape), tf.as_dtype(v.dtype).name] for v in variables]
+        return {"model": of(self.model.variables, lambda v: v.path),
+                "optimizer": of(self.optimizer.variables, lambda v: v.path), "ema": of(self.ema, lambda v: v.name)}
 
     def use_ema(self):
         """Overwrites the model's float variables by their moving averages (for evaluation and export alone)."""

@@ -74,7 +74,7 @@ def preprocess(images, settings):
 
 
 class StepFunctions:
-    """The compiled functions of one experiment: `train_steps`, `evaluate_steps`, `predict_step`."""
+    """The compiled functions of one experiment: `train_steps` and `evaluate_steps`."""
 
     def __init__(self, strategy, state, schedule, settings):
         """
@@ -90,7 +90,6 @@ class StepFunctions:
         self._compute = tf.function(self._pure, jit_compile=True) if settings.xla else self._pure
         self.train_steps = tf.function(self._train_steps)
         self.evaluate_steps = tf.function(self._evaluate_steps)
-        self.predict_step = tf.function(self._predict_step)
 
     def _pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
         """Gradients, new state and sums of one micro-batch on one replica; tensors in, tensors out.
@@ -255,10 +254,6 @@ class StepFunctions:
             sums = self.strategy.run(self._replica_evaluation, args=(next(iterator),))
             total += self.strategy.reduce("SUM", sums, axis=None)
         return total
-
-    def _predict_step(self, batch):
-        """Returns a tuple with the logits of each replica's rows, float [b, classes], in the order of the rows."""
-        return self.strategy.experimental_local_results(self.strategy.run(self._logits, args=(batch,)))
 
 
 def run_once(strategy, function):

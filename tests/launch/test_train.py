@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -156,3 +157,54 @@ def test_the_moving_average_is_evaluated_on_request(tmp_path):
                                              cwd=tmp_path).stdout) for more in ((), ("--ema",)))
     assert plain["loss"] == pytest.approx(result(tmp_path / "ema")["test_loss"])
     assert averaged["loss"] != plain["loss"] and averaged["accuracy"] > 0.5
+
+
+def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
+    command = ("train", "--model=mlp", "--schedule=constant", "--augment=", "--workdir=run", "--precision=float32")
+    assert mirrorline(*command, "--steps=20", cwd=tmp_path).returncode == 0
+    code, _ = kill_at_step(start(*command, "--steps=40", "--steps_per_loop=1", cwd=tmp_path), tmp_path / "run", 25)
+    assert code == -signal.SIGKILL
+    assert not (tmp_path / "run" / "result.json").exists()  # It is no longer the result of what is stored.
+    assert mirrorline(*command, "--steps=40", cwd=tmp_path).returncode == 0
+    assert mirrorline(*command, "--steps=40", "--workdir=whole", cwd=tmp_path).returncode == 0
+    assert result(tmp_path / "run")["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
+    assert_every_step_once(tmp_path / "run", 40)
+
+
+def test_a_run_that_diverges_ends_with_a_result(tmp_path):
+    done = mirrorline("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
+                      "--optimizer=sgd", "--workdir=run", cwd=tmp_path)
+    assert "Traceback" not in done.stderr and done.returncode == 0, done.stderr
+    assert result(tmp_path / "run")["test_loss"] is None
+    assert len(metrics(tmp_path / "run", "train")) == 6
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = start("train", "--model=resnet_like", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
+                    "--evaluate_every=4000", "--checkpoint_every=4000", "--workdir=run", cwd=tmp_path)
+    while not (tmp_path / "run" / "launches.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(4)  # It is inside one long call of TensorFlow, where no Python handler runs.
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", "config.json.tmp"):
+        (tmp_path / "run" / name).write_text("{")
+    done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
+    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--workdir=run")
+    assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
+    refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
+    assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr
+    assert mirrorline(*command, "--steps=4", "--replicas=1", "--allow=replicas", cwd=tmp_path).returncode == 0

@@ -147,10 +147,31 @@ def test_a_checkpoint_of_another_architecture_is_refused(saved, strategy):
     _, directory, _ = saved
     other = build(strategy(2), model="mlp", precision="float32")
     before = weights(other)
-    with pytest.raises(UsageError, match="another model: .* has shape"):
+    with pytest.raises(UsageError, match="another model: .* of shape"):
         CheckpointStore(directory, other.state, keep=3).restore()
     assert _equal(before, weights(other))
     assert [c.step for c in stored_checkpoints(directory)] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("options,says", [(dict(optimizer="sgd"), "another optimizer"),
+                                          (dict(ema_decay=0.0), "another --ema_decay")])
+def test_a_checkpoint_of_another_state_is_refused(saved, strategy, options, says):
+    _, directory, _ = saved
+    other = build(strategy(2), model="three_apis", precision="float32", **{"ema_decay": 0.9, **options})
+    before = _everything(other)
+    with pytest.raises(UsageError, match=says):
+        CheckpointStore(directory, other.state, keep=3).restore()
+    assert _equal(before, _everything(other))
+
+
+def test_a_checkpoint_that_was_being_swept_is_not_called_damaged(saved):
+    _, directory, _ = saved
+    for suffix in (".index", ".data-00000-of-00001"):  # Killed while the manager deletes its oldest one.
+        os.remove(os.path.join(directory, f"ckpt-1{suffix}"))
+    said = []
+    store = _fresh(saved, said.append)
+    assert store.restore() == 3 and said == []
+    assert [c.step for c in stored_checkpoints(directory)] == [3, 2]
 
 
 def test_an_error_of_the_writer_is_raised(saved):
@@ -159,6 +180,6 @@ def test_an_error_of_the_writer_is_raised(saved):
     run(experiment, 1, start=store.restore())
     os.mkdir(os.path.join(directory, "ckpt-4.manifest.json.tmp"))  # The manifest cannot be written.
     store.save(4)
-    with pytest.raises(OSError, match="ckpt-4"):
+    with pytest.raises(RunFailure, match="could not be written .*ckpt-4.manifest.json.tmp"):
         store.sync()
     assert find_checkpoint(directory, "newest").step == 3

@@ -42,6 +42,13 @@ def test_an_interval_shorter_than_a_step_is_every_step():
     assert [p.next_boundary(p.evaluate_every, s) for s in range(4)] == [1, 2, 3, 4]
 
 
+def test_intervals_are_exact():
+    p = _plan(num_examples=1000, evaluate_every="0.1epochs", batch_size=10)  # 10 steps, though 0.1 is no float.
+    assert [s for s in range(1, 45) if p.is_boundary(p.evaluate_every, s)] == [10, 20, 30, 40]
+    tiny = _plan(evaluate_every="0.0000001epoch")
+    assert [tiny.next_boundary(tiny.evaluate_every, s) for s in (0, 1, 50)] == [1, 2, 51]
+
+
 def _rates(total, warmup=0, **options):
     schedule = learning_rate_schedule(OptimizerConfig(**options), total, warmup)
     return np.array([float(schedule(tf.constant(s, tf.int64))) for s in range(total)])

@@ -1,6 +1,7 @@
 """Writing that survives a power cut: what has a final name is whole and on disk."""
 import hashlib
 import json
+import math
 import os
 
 
@@ -24,14 +25,27 @@ def sync_file(path):
 
 def write_json(path, value):
     """Writes JSON under a temporary name, syncs, renames: a reader sees the old file or the new one, whole."""
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path, text):
+    """Writes a text file as `write_json` does: whole or not at all."""
     temporary = f"{path}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, default=list)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_directory(os.path.dirname(os.path.abspath(path)))
+
+
+def plain(value):
+    """Returns a value with what JSON cannot hold replaced: tuples become lists, NaN and infinities null."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path):
@@ -39,7 +53,7 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
