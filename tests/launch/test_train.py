@@ -208,3 +208,10 @@ def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
     assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr
     assert mirrorline(*command, "--steps=4", "--replicas=1", "--allow=replicas", cwd=tmp_path).returncode == 0
+
+
+def test_the_first_step_comes_within_15_seconds_of_the_start(tmp_path):
+    began = time.time()
+    done = mirrorline("train", "--model=cnn", "--steps=1", "--evaluate_every=1000", "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "run", "train")[0]["wall_time"] - began < 15
