@@ -63,10 +63,10 @@ class Experiment:
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
 
     def train_iterator(self, step):
-        """Opens the stream of examples at a step and returns the distributed iterator of global batches."""
+        """Opens the stream of examples at a step and returns the iterator of global batches."""
         dataset = train_stream(self.source.train, self.layout, self.config.training.seed, step,
                                augmentations(self.config.data))
-        return iter(self.strategy.experimental_distribute_dataset(dataset))
+        return self.steps.iterator(dataset)
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
@@ -85,7 +85,7 @@ class Experiment:
         """
         layout = self.evaluation_layout()
         batches = math.ceil(split.num_examples / layout.batch_size)
-        iterator = iter(self.strategy.experimental_distribute_dataset(eval_batches(split, layout)))
+        iterator = self.steps.iterator(eval_batches(split, layout))
         return figures_from_sums(self.steps.evaluate_steps(iterator, tf.constant(batches)).numpy())
 
 

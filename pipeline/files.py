@@ -5,17 +5,8 @@ import math
 import os
 
 
-def sync_directory(path):
-    """Makes the names in a directory durable (fsync of the directory)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_file(path):
-    """Makes the bytes of a file durable (fsync)."""
+def sync(path):
+    """Makes the bytes of a file, or the names in a directory, durable (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -36,7 +27,7 @@ def write_text(path, text):
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_directory(os.path.dirname(os.path.abspath(path)))
+    sync(os.path.dirname(os.path.abspath(path)))
 
 
 def plain(value):

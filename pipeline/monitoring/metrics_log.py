@@ -2,7 +2,7 @@
 import json
 import os
 
-from pipeline.files import plain, sync_directory, write_text
+from pipeline.files import plain, sync, write_text
 
 
 class JsonLines:
@@ -12,7 +12,7 @@ class JsonLines:
         self.path = path
         self._cut(lambda record: True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        sync_directory(os.path.dirname(os.path.abspath(path)))
+        sync(os.path.dirname(os.path.abspath(path)))
 
     def _cut(self, keep):
         """Leaves the records for which keep(record) holds, up to the first torn line; atomically."""

@@ -13,7 +13,7 @@ import shutil
 import tensorflow as tf
 
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import read_json, sha256, sync_directory, sync_file, write_json
+from pipeline.files import read_json, sha256, sync, write_json
 
 PREFIX = "ckpt"
 
@@ -46,7 +46,7 @@ def write_manifest(path, step, specs):
     """
     names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
     for name in names:
-        sync_file(name)
+        sync(name)
     files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
     write_json(f"{path}.manifest.json", {"step": step, "variables": specs, "files": files})
 
@@ -235,9 +235,9 @@ class CheckpointStore:
         for name in sorted(names, key=lambda n: n.endswith(".manifest.json")):  # The manifest last.
             target = os.path.join(self.best_directory, name)
             shutil.copyfile(os.path.join(self.directory, name), f"{target}.tmp")
-            sync_file(f"{target}.tmp")
+            sync(f"{target}.tmp")
             os.replace(f"{target}.tmp", target)
-        sync_directory(self.best_directory)
+        sync(self.best_directory)
         for name in os.listdir(self.best_directory):
             if not name.startswith(f"{stem}."):
                 os.remove(os.path.join(self.best_directory, name))

@@ -7,7 +7,7 @@ import socket
 
 from pipeline.config import DEFAULT_EPOCHS, FREE, NEVER, options
 from pipeline.errors import UsageError
-from pipeline.files import read_json, sync_directory, write_json
+from pipeline.files import read_json, sync, write_json
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 PASSING = {".lock", "config.json.tmp"}  # What a run that was killed while it began may leave.
@@ -123,7 +123,7 @@ class RunDirectory:
         """Removes result.json: it is not that of a run which is going on."""
         if os.path.exists(self.file("result.json")):
             os.remove(self.file("result.json"))
-            sync_directory(self.path)
+            sync(self.path)
 
     def claim(self):
         """Makes the directory and locks it until the process ends, however it ends.

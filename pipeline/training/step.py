@@ -86,6 +86,7 @@ class StepFunctions:
         """
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
         self.num_replicas = strategy.num_replicas_in_sync
+        self.distributes = uses_gpus(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self._compute = tf.function(self._pure, jit_compile=True) if settings.xla else self._pure
         self.train_steps = tf.function(self._train_steps)
@@ -150,10 +151,29 @@ class StepFunctions:
             sums = part_sums if sums is None else sums + part_sums
         return total, state, sums
 
+    def iterator(self, dataset):
+        """Opens a data set of global batches for the steps.
+
+        GPUs get their rows ahead of time, by the strategy's iterator. On CPUs there is nothing to copy ahead, and each
+        replica takes its rows from the whole batch: the strategy's iterator (MultiDeviceIterator of TensorFlow 2.21)
+        now and then crashes the process when it is dropped while its thread fetches.
+        """
+        return iter(self.strategy.experimental_distribute_dataset(dataset) if self.distributes else dataset)
+
+    def _own_rows(self, batch):
+        """Returns this replica's rows of what an iterator gave, of static shape."""
+        if self.distributes:
+            return batch
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        rows = batch["label"].shape[0] // self.num_replicas
+        first = tf.cast(replica, tf.int32) * rows
+        return {key: tf.ensure_shape(value[first:first + rows], [rows, *value.shape[1:]])
+                for key, value in batch.items()}
+
     def _replica_step(self, batch, step, skipped, loss_scale):
         """One replica's part of a step up to the decision: reduced, unscaled, clipped gradients."""
         rows = self.settings.batch_size // self.num_replicas
-        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in batch.items()}
+        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in self._own_rows(batch).items()}
         model, dtype = self.state.model, self.settings.compute_dtype
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
@@ -205,7 +225,7 @@ class StepFunctions:
         """Runs `num_steps` steps in one host call.
 
         Args:
-          iterator: of the distributed stream of global batches.
+          iterator: of the stream of global batches, see `iterator`.
           num_steps: int32 scalar tensor (a tensor, so that another number is not another trace).
 
         Returns:
@@ -234,6 +254,7 @@ class StepFunctions:
 
     def _replica_evaluation(self, batch):
         """Sums over one replica's rows: [loss, correct, examples], float64; padding counts nothing."""
+        batch = self._own_rows(batch)
         logits = self._logits(batch)
         loss = masked(cross_entropy(logits, batch["label"]), batch["weight"])
         hit = masked(hits(logits, batch["label"]), batch["weight"])
@@ -243,7 +264,7 @@ class StepFunctions:
         """Adds up `num_batches` batches.
 
         Args:
-          iterator: of the distributed evaluation batches.
+          iterator: of the evaluation batches, see `iterator`.
           num_batches: int32 scalar tensor.
 
         Returns:
@@ -254,6 +275,11 @@ class StepFunctions:
             sums = self.strategy.run(self._replica_evaluation, args=(next(iterator),))
             total += self.strategy.reduce("SUM", sums, axis=None)
         return total
+
+
+def uses_gpus(strategy):
+    """Tells whether a strategy's replicas are on GPUs."""
+    return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
 def run_once(strategy, function):
