@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from pipeline.files import sync
+from pipeline import files
 
 _NUMBER = itertools.count()
 _HEADER, _CHECKSUM = 12, 4  # A record: its length (8 bytes) and the checksum of that (4), the bytes, their checksum.
@@ -37,7 +37,7 @@ class EventWriter:
                 end = event_end
             if end < os.path.getsize(path):
                 os.truncate(path, end)
-                sync(path)
+                files.sync(path)
 
     def _open(self):
         os.makedirs(self.directory, exist_ok=True)
@@ -47,7 +47,7 @@ class EventWriter:
         self._writer = tf.io.TFRecordWriter(self._path)
         self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         for folder in (self.directory, os.path.dirname(self.directory)):
-            sync(folder)
+            files.sync(folder)
 
     def scalars(self, step, wall_time, values):
         """Writes {tag: float} at a global step; wall_time in seconds since the epoch."""
@@ -62,7 +62,7 @@ class EventWriter:
             return
         self._writer.flush()
         if sync:
-            sync(self._path)
+            files.sync(self._path)
 
     def close(self):
         """Closes the file."""
