@@ -114,6 +114,17 @@ class TrainingConfig:
                                    resume=FREE)
     steps_per_loop: int = option(0, "steps a host call; 0: adapts to about a second", low=0, unit="steps", resume=FREE)
     seed: int = option(0, "seed of weights, order, augmentation and dropout", low=0, high=2**31 - 1)
+    on_divergence: str = option("rollback", "when the loss has diverged: stop, go back to the last good checkpoint with "
+                                            "a lower learning rate, or ignore it",
+                                choices=("stop", "rollback", "ignore"), resume=FREE)
+    loss_limit: float = option(0.0, "a step with a loss above this has diverged; 0: only one that is not finite",
+                               low=0.0, resume=FREE)
+    divergence_steps: int = option(10, "diverged steps in a row after which --on_divergence acts", low=1, unit="steps",
+                                   resume=FREE)
+    rollback_factor: float = option(0.5, "what a rollback multiplies the learning rate by", above=0.0, high=1.0,
+                                    resume=FREE)
+    max_rollbacks: int = option(3, "rollbacks after which a divergence ends the run", low=0, unit="rollbacks",
+                                resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +135,10 @@ class RuntimeConfig:
     precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
     devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
+    cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
+                                         choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)
+    hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its threads "
+                                         "and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
     force: bool = option(False, "go on where a warning would stop the run", resume=FREE)

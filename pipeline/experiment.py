@@ -1,6 +1,7 @@
 """The one place where the parts of an experiment are put together."""
 import dataclasses
 import math
+import time
 
 import keras
 import tensorflow as tf
@@ -15,8 +16,9 @@ from pipeline.models import registry
 from pipeline.training import cadence
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
+from pipeline.training.settings import StepSettings
 from pipeline.training.state import TrainState
-from pipeline.training.step import StepFunctions, StepSettings, run_once
+from pipeline.training.step import EVALUATION_SUMS, StepFunctions, run_once
 
 
 def balanced_class_weights(split, num_classes):
@@ -74,19 +76,33 @@ class Experiment:
         batch = math.ceil(self.config.training.batch_size / replicas) * replicas
         return BatchLayout(batch, replicas, 1)
 
-    def evaluate(self, split):
-        """Evaluates the model on every example of a split exactly once.
+    def evaluate(self, split, should_stop=lambda: False):
+        """Evaluates the model on every example of a split exactly once, in parts of about a second.
 
         Args:
           split: a Split with at least one example.
+          should_stop: predicate, looked at between the parts.
 
         Returns:
-          {"loss", "accuracy", "examples"}.
+          {"loss", "accuracy", "examples"}, or None where it was stopped.
+
+        Raises:
+          UsageError: the split is empty.
         """
+        if not split.num_examples:
+            raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
         layout = self.evaluation_layout()
-        batches = math.ceil(split.num_examples / layout.batch_size)
-        iterator = self.steps.iterator(eval_batches(split, layout))
-        return figures_from_sums(self.steps.evaluate_steps(iterator, tf.constant(batches)).numpy())
+        batches, done, pace = math.ceil(split.num_examples / layout.batch_size), 0, cadence.Pace()
+        iterator, total = self.steps.iterator(eval_batches(split, layout)), tf.zeros([len(EVALUATION_SUMS)], tf.float64)
+        while done < batches:
+            if should_stop():
+                return None
+            count, before = pace.next(batches - done), time.monotonic()
+            total = self.steps.evaluate_steps(iterator, tf.constant(count), total)
+            sums = total.numpy()
+            pace.finished(count, time.monotonic() - before)
+            done += count
+        return figures_from_sums(sums)
 
 
 def normalization(config, source, stored=None):

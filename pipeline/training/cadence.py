@@ -55,9 +55,47 @@ class Plan:
         """Returns the length of an interval of epochs in steps, exactly."""
         return exact(interval.amount) * self.num_examples / self.batch_size
 
+    def steps_to_boundary(self, step):
+        """Returns how many steps from `step` on pass no evaluation, no checkpoint and not the end."""
+        ends = [self.next_boundary(interval, step) for interval in (self.evaluate_every, self.checkpoint_every)
+                if interval.unit != "seconds"]
+        return min([self.total_steps, *ends]) - step
+
     def is_boundary(self, interval, step):
         """Tells whether an interval of steps or epochs ends at `step`."""
         return step > 0 and interval.unit != "seconds" and self.next_boundary(interval, step - 1) == step
+
+
+class Pace:
+    """How many steps one host call runs: about a second's worth.
+
+    Short enough to stop soon when asked to, long enough that the host's part is small. The first call is of one step,
+    since it is traced and compiled; the second one measures the speed.
+    """
+
+    SECONDS, FIRST = 1.0, (1, 4)
+
+    def __init__(self, fixed=0):
+        """
+        Args:
+          fixed: steps of every call, 0 to adapt.
+        """
+        self.fixed, self.calls, self._rate = fixed, 0, None
+
+    def next(self, limit):
+        """Returns the steps of the next call, from 1 to `limit`."""
+        if self.fixed:
+            wanted = self.fixed
+        elif self.calls < len(self.FIRST):
+            wanted = self.FIRST[self.calls]
+        else:
+            wanted = int(self._rate * self.SECONDS)
+        return max(1, min(wanted, limit))
+
+    def finished(self, count, seconds):
+        """Takes note of a call of `count` steps that took `seconds`."""
+        self.calls += 1
+        self._rate = count / max(seconds, 1e-9)
 
 
 def exact(amount):

@@ -7,90 +7,42 @@
 
 The only file of the engine with tf.GradientTape, tf.function and strategy.run.
 """
-import dataclasses
-
 import tensorflow as tf
 
 from pipeline.models.context import StepContext, step_context
+from pipeline.training.decision import clip, is_finite, unscale
 from pipeline.training.losses import cross_entropy, hits, masked, training_losses
 from pipeline.training.reduction import reduce_once
+from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
 
-TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied")
+# The last one: seconds in which the step could have begun but had no batch yet.
+TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "input_wait")
 EVALUATION_SUMS = ("loss", "correct", "examples")
 
 
-@dataclasses.dataclass(frozen=True)
-class StepSettings:
-    """Everything the step is told when it is traced.
-
-    Attributes:
-      batch_size: examples of a step over all replicas and micro-batches.
-      micro_batches: parts in which a replica computes its share.
-      seed: seed of dropout.
-      compute_dtype: "float32" or "float64": of images, logits, losses and the reduction.
-      image_channels: channels the model wants; images of one channel are repeated.
-      image_mean, image_deviation: [C] tuples that normalize images in [0, 1], or None.
-      label_smoothing, clip_norm, ema_decay: 0 for off.
-      class_weights: [classes] tuple or None.
-      scale_loss: whether the loss scale is dynamic (mixed_float16).
-      synchronize: batch statistics over all replicas.
-      xla: compile the pure core.
-    """
-
-    batch_size: int
-    micro_batches: int
-    seed: int
-    compute_dtype: str
-    image_channels: int
-    image_mean: tuple = None
-    image_deviation: tuple = None
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    class_weights: tuple = None
-    scale_loss: bool = False
-    synchronize: bool = False
-    xla: bool = False
-
-
-def preprocess(images, settings):
-    """Turns a batch off the bus into what a model sees.
-
-    Args:
-      images: [B, H, W, C] uint8.
-      settings: StepSettings.
-
-    Returns:
-      [B, H, W, settings.image_channels] of the compute dtype, in [0, 1], or normalized.
-    """
-    images = tf.cast(images, settings.compute_dtype) / 255.0
-    if settings.image_mean is not None:
-        mean = tf.constant(settings.image_mean, images.dtype)
-        images = (images - mean) / tf.constant(settings.image_deviation, images.dtype)
-    if images.shape[-1] == 1 and settings.image_channels > 1:
-        images = tf.repeat(images, settings.image_channels, axis=-1)
-    return images
-
-
 class StepFunctions:
-    """The compiled functions of one experiment: `train_steps` and `evaluate_steps`."""
+    """The compiled functions of one experiment: `train_steps`, `evaluate_steps` and `reduced_gradients`."""
 
-    def __init__(self, strategy, state, schedule, settings):
+    def __init__(self, strategy, state, schedule, settings, fault=None):
         """
         Args:
           strategy: tf.distribute.MirroredStrategy.
           state: TrainState, made in its scope.
           schedule: function of the int64 global step to the float32 learning rate.
           settings: StepSettings.
+          fault: for proofs that bad gradients are caught: a function (grads, replica, step) -> grads, applied on each
+            replica before the reduction; replica and step are int64 scalars.
         """
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
+        self._fault = fault
         self.num_replicas = strategy.num_replicas_in_sync
         self.distributes = uses_gpus(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self._compute = tf.function(self._pure, jit_compile=True) if settings.xla else self._pure
         self.train_steps = tf.function(self._train_steps)
         self.evaluate_steps = tf.function(self._evaluate_steps)
+        self.reduced_gradients = tf.function(self._reduced_gradients)
 
     def _pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
         """Gradients, new state and sums of one micro-batch on one replica; tensors in, tensors out.
@@ -178,15 +130,16 @@ class StepFunctions:
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         grads, state, sums = self._accumulate(params, state, batch, step, skipped, loss_scale)
+        if self._fault:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            grads = self._fault(grads, tf.cast(replica, tf.int64), step)
         grads, state, sums = reduce_once(grads, state, sums, self.num_replicas)
         if self.settings.scale_loss:
-            grads = [g / tf.cast(loss_scale, g.dtype) for g in grads]
+            grads = unscale(grads, loss_scale)
         norm = tf.linalg.global_norm(grads)
         if self.settings.clip_norm:
-            limit = tf.constant(self.settings.clip_norm, norm.dtype)
-            grads = [g * tf.cast(limit / tf.maximum(norm, limit), g.dtype) for g in grads]
-        finite = tf.math.is_finite(norm) & tf.math.is_finite(sums[0])
-        return grads, state, sums, tf.cast(norm, dtype), finite
+            grads = clip(grads, norm, self.settings.clip_norm)
+        return grads, state, sums, tf.cast(norm, dtype), is_finite(norm, sums[0])
 
     def _set_learning_rate(self, rate):
         self.state.optimizer.learning_rate = rate
@@ -231,22 +184,53 @@ class StepFunctions:
         Returns:
           [num_steps, len(TRAIN_COLUMNS)] float64, a row a step.
         """
-        state, settings, first = self.state, self.settings, self.strategy.experimental_local_results
+        state, settings, first = self.state, self.settings, self._first
         rows = tf.TensorArray(tf.float64, size=num_steps, element_shape=[len(TRAIN_COLUMNS)])
         for i in tf.range(num_steps):
-            step, skipped, scale = (tf.convert_to_tensor(v) for v in
-                                    (state.global_step, state.skipped_steps, state.loss_scale))
+            step, skipped, scale = self._counters()
             rate = self.schedule(step) * state.learning_rate_factor
             self._set_learning_rate(rate)
+            batch = next(iterator)
+            wait = self._input_wait(skipped, batch)
             grads, new_state, sums, norm, finite = self.strategy.run(
-                self._replica_step, args=(next(iterator), step, skipped, scale))
-            finite, sums, norm = first(finite)[0], first(sums)[0], first(norm)[0]
+                self._replica_step, args=(batch, step, skipped, scale))
+            finite, sums, norm = first(finite), first(sums), first(norm)
             if finite:  # The same on every replica: it looks at reduced values.
                 self._apply(grads, new_state, step - skipped)
-            row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite]
+            row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, wait]
             rows = rows.write(i, tf.stack([tf.cast(value, tf.float64) for value in row]))
             self._finish(finite)
         return rows.stack()
+
+    def _first(self, value):
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _counters(self):
+        state = self.state
+        return [tf.convert_to_tensor(v) for v in (state.global_step, state.skipped_steps, state.loss_scale)]
+
+    def _input_wait(self, skipped, batch):
+        """Returns the seconds, float64, from the moment the step before had decided to that when the batch was there.
+
+        Neither moment waits for the other, so that a batch may be fetched while the step before still computes.
+        """
+        with tf.control_dependencies([skipped]):  # Counted with the decision of the step before.
+            free = tf.timestamp()
+        with tf.control_dependencies([self._first(batch["label"])]):
+            fetched = tf.timestamp()
+        return tf.maximum(fetched - free, 0.0)
+
+    def _reduced_gradients(self, iterator):
+        """Computes the gradients of the next batch as a step does, unscaled and clipped, and applies nothing.
+
+        Args:
+          iterator: of the stream of global batches, see `iterator`.
+
+        Returns:
+          (gradients of the trainable variables in their order, loss).
+        """
+        grads, _, sums, _, _ = self.strategy.run(self._replica_step, args=(next(iterator), *self._counters()))
+        return [self._first(g) for g in grads], self._first(sums)[0]
 
     def _logits(self, batch):
         images = preprocess(batch["image"], self.settings)
@@ -260,17 +244,18 @@ class StepFunctions:
         hit = masked(hits(logits, batch["label"]), batch["weight"])
         return tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
 
-    def _evaluate_steps(self, iterator, num_batches):
+    def _evaluate_steps(self, iterator, num_batches, total):
         """Adds up `num_batches` batches.
 
         Args:
           iterator: of the evaluation batches, see `iterator`.
           num_batches: int32 scalar tensor.
+          total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
+            may not change its rounding.
 
         Returns:
           [len(EVALUATION_SUMS)] float64 sums over examples of all replicas.
         """
-        total = tf.zeros([len(EVALUATION_SUMS)], tf.float64)
         for _ in tf.range(num_batches):
             sums = self.strategy.run(self._replica_evaluation, args=(next(iterator),))
             total += self.strategy.reduce("SUM", sums, axis=None)
@@ -283,5 +268,14 @@ def uses_gpus(strategy):
 
 
 def run_once(strategy, function):
-    """Runs function(ones) on every replica inside a graph, as the step does; `ones` is a float32 [1] of ones."""
-    tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)))()
+    """Runs a function on every replica inside a graph, as the step does.
+
+    Args:
+      strategy: tf.distribute.MirroredStrategy.
+      function: called in a replica context with a float32 [1] of ones; returns a tensor or None.
+
+    Returns:
+      What it returned, a tuple with an entry a replica.
+    """
+    return strategy.experimental_local_results(
+        tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)))())

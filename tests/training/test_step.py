@@ -9,7 +9,7 @@ import tensorflow as tf
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from tests.training.small import build, copies, distance, run, weights
 
-LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED = range(len(TRAIN_COLUMNS))
+LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WAIT = range(len(TRAIN_COLUMNS))
 # On black pixels a convolution gives exactly its bias, which starts at 0, on the kink of the ReLU: there the sign of a
 # rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
 PARITY = dict(normalize="per_channel")
@@ -183,7 +183,7 @@ def test_balanced_class_weights_reach_the_loss(strategy):
 
 
 def test_normalization_per_channel_reaches_the_model(strategy):
-    from pipeline.training.step import preprocess
+    from pipeline.training.settings import preprocess
     experiment = build(strategy(1), normalize="per_channel")
     images = next(experiment.train_iterator(0))["image"].numpy()
     seen = preprocess(images, experiment.settings).numpy()
