@@ -25,13 +25,16 @@ def start(runtime, training, optimizer, echo=print, share_batch=True):
       tf.distribute.MirroredStrategy over the chosen devices, also where that is one.
 
     Raises:
-      UsageError: devices that are not there, more replicas than devices, a batch that cannot be shared out, or a
-        precision that this hardware is far too slow for.
+      UsageError: devices that are not there, more replicas than devices, a batch that cannot be shared out, a
+        precision that this hardware is far too slow for, or a reduction that does not work on these devices.
     """
     import keras
     import tensorflow as tf
 
+    from pipeline.data.stream import check_batch_size
+
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
+    check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
         check_batch_size(training.batch_size, len(indices), optimizer.accumulate_steps)
     warning = check_precision(runtime.precision, kind, runtime.force, cpu_features())
@@ -45,15 +48,16 @@ def start(runtime, training, optimizer, echo=print, share_batch=True):
     keras.utils.set_random_seed(training.seed)
     if runtime.deterministic and kind == "GPU":
         tf.config.experimental.enable_op_determinism()
-    return open_strategy(kind, indices)
+    return open_strategy(kind, indices, runtime.cross_device_reduction)
 
 
-def open_strategy(kind, indices):
+def open_strategy(kind, indices, cross_device_reduction="auto"):
     """Returns a MirroredStrategy with one replica on each of the devices.
 
     Args:
       kind: "GPU", whose memory then grows on demand, or "CPU", where several replicas are logical devices.
       indices: which GPUs, as TensorFlow counts them; for CPUs, 0 to replicas - 1.
+      cross_device_reduction: as in RuntimeConfig, after `check_cross_device_reduction`.
     """
     import tensorflow as tf
 
@@ -66,7 +70,22 @@ def open_strategy(kind, indices):
     elif len(indices) > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in indices])
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(len(indices))])
+    reductions = {"nccl": tf.distribute.NcclAllReduce, "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
+                  "tree": tf.distribute.ReductionToOneDevice}
+    reduction = reductions[cross_device_reduction]() if cross_device_reduction != "auto" else None
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(len(indices))], cross_device_ops=reduction)
+
+
+def check_cross_device_reduction(name, kind, replicas):
+    """Raises UsageError for a reduction (--cross_device_reduction) that does not work on "GPU" or "CPU" replicas."""
+    if name == "nccl" and kind == "CPU":
+        raise UsageError("--cross_device_reduction=nccl is between GPUs, and TensorFlow finds none here; on CPUs auto, "
+                         "tree and, with an even number of replicas, hierarchical work")
+    # TensorFlow's HierarchicalCopyAllReduce adds up two halves of the devices, each of them half the number rounded
+    # down: the last of an odd number is left out without a word.
+    if name == "hierarchical" and replicas > 1 and replicas % 2:
+        raise UsageError(f"--cross_device_reduction=hierarchical would leave out one of {replicas} replicas: give an "
+                         f"even number of replicas, or auto{', nccl' * (kind == 'GPU')} or tree")
 
 
 def choose_devices(gpus, wanted=(), replicas=0):
@@ -100,16 +119,6 @@ def choose_devices(gpus, wanted=(), replicas=0):
     if replicas > MOST_LOGICAL_CPUS:
         raise UsageError(f"--replicas={replicas} without a GPU: the CPU can play at most {MOST_LOGICAL_CPUS} replicas")
     return "CPU", tuple(range(replicas or 1))
-
-
-def check_batch_size(batch_size, replicas, accumulate_steps):
-    """Raises UsageError, naming the nearest sizes that work, where the batch cannot be shared out evenly."""
-    parts = replicas * accumulate_steps
-    if batch_size % parts:
-        below = batch_size // parts * parts
-        sizes = f"{below} or {below + parts}" if below else f"{parts} or {2 * parts}"
-        raise UsageError(f"--batch_size={batch_size} does not divide by {replicas} replicas times {accumulate_steps} "
-                         f"micro-batch{'es' * (accumulate_steps > 1)}: the nearest that do are {sizes}")
 
 
 def check_precision(precision, kind, force, features):

@@ -8,7 +8,7 @@ from pipeline.data.holdout import divide
 from pipeline.data.image_file import SUFFIXES, UnreadableImage, in_parallel, read_header, read_image
 from pipeline.data.memory import InMemory
 from pipeline.data.order import example_index
-from pipeline.data.source import Source, Split, digest
+from pipeline.data.source import Source, Split, digest, numbered_batches
 from pipeline.errors import UsageError
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
@@ -50,14 +50,7 @@ class ImageFiles:
             return tf.ensure_shape(image, self.shape), labels[index]
 
         examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        batches = tf.data.Dataset.zip(numbers, examples.batch(batch_size))
-
-        @tf.autograph.experimental.do_not_convert
-        def finished(number, batch):
-            return finish(*batch, number)
-
-        return batches.map(finished, num_parallel_calls=1, deterministic=True)
+        return numbered_batches(examples, first, batch_size, finish)
 
     def _decode(self, path):
         path = path.decode()

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from pipeline.data.order import permute
 from pipeline.data.records import cached
+from pipeline.data.source import numbered_batches
 
 BLOCK = 64  # Consecutive records that are read together.
 GROUP = 16  # Blocks whose records are shuffled among each other.
@@ -115,11 +116,4 @@ class Records:
             return decode(images[0]), labels[0]
 
         examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        batches = tf.data.Dataset.zip(numbers, examples.batch(batch_size))
-
-        @tf.autograph.experimental.do_not_convert
-        def finished(number, batch):
-            return finish(*batch, number)
-
-        return batches.map(finished, num_parallel_calls=1, deterministic=True)
+        return numbered_batches(examples, first, batch_size, finish)

@@ -83,6 +83,25 @@ class Source:
         return len(self.class_names)
 
 
+def numbered_batches(examples, first, batch_size, finish):
+    """Batches a data set of (image, label) for a Reader and hands each batch to `finish` with its number.
+
+    Args:
+      examples: tf.data.Dataset of (uint8 [H, W, C], int32).
+      first: number of the first batch.
+      batch_size: examples of a batch.
+      finish: see Reader.
+    """
+    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    batches = tf.data.Dataset.zip(numbers, examples.batch(batch_size))
+
+    @tf.autograph.experimental.do_not_convert
+    def finished(number, batch):
+        return finish(*batch, number)
+
+    return batches.map(finished, num_parallel_calls=1, deterministic=True)
+
+
 def digest(*parts):
     """Returns the SHA-256 of strings, numbers and arrays, told apart by type and length, as hex."""
     total = hashlib.sha256()

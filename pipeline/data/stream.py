@@ -102,13 +102,21 @@ def check_layout(split, layout, augmentations=()):
     mixing = any(a.name in augment.MIXING for a in augmentations)
     if split.num_examples < 1:
         raise UsageError(f"the {split.name} split has 0 examples: at least 1 is needed")
-    parts = layout.replicas * layout.micro_batches
-    if layout.batch_size % parts:
-        raise UsageError(f"--batch_size={layout.batch_size} does not divide by {layout.replicas} replicas times "
-                         f"{layout.micro_batches} micro-batches: give a multiple of {parts}")
+    check_batch_size(layout.batch_size, layout.replicas, layout.micro_batches)
     if mixing and layout.part % 2:
         raise UsageError(f"--batch_size={layout.batch_size} gives each of {layout.replicas} replicas {layout.part} "
-                         f"examples a micro-batch; mixup and cutmix pair neighbours, so give a multiple of {2 * parts}")
+                         "examples a micro-batch; mixup and cutmix pair neighbours, so give a multiple of "
+                         f"{2 * layout.replicas * layout.micro_batches}")
+
+
+def check_batch_size(batch_size, replicas, micro_batches):
+    """Raises UsageError, naming the nearest sizes that work, where a batch cannot be shared out evenly."""
+    parts = replicas * micro_batches
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        sizes = f"{below} or {below + parts}" if below else f"{parts} or {2 * parts}"
+        raise UsageError(f"--batch_size={batch_size} does not divide by {replicas} replicas times {micro_batches} "
+                         f"micro-batch{'es' * (micro_batches > 1)}: the nearest that do are {sizes}")
 
 
 def _arrange(value, layout):
