@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import tempfile
-import threading
 import typing
 
 from launch import cuda, runtime
@@ -16,7 +15,6 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
 GPU_EXTRA = "pip install 'mirrorline[gpu]'"
 GIB = 2**30
-REDUCTION_TIMEOUT = 60  # seconds
 
 
 class Finding(typing.NamedTuple):
@@ -189,50 +187,25 @@ def check_replicas(settings):
     gpus = len(tf.config.list_physical_devices("GPU"))
     try:
         kind, indices = runtime.choose_devices(gpus, settings.devices, settings.replicas or (0 if gpus else 2))
+        runtime.check_cross_device_reduction(settings.cross_device_reduction, kind, len(indices))
     except UsageError as error:
-        return Finding("reduction", PROBLEM, str(error), "ask for devices that are there")
-    strategy = runtime.open_strategy(kind, indices)
-    return within(REDUCTION_TIMEOUT, lambda: check_reduction(strategy, f"{len(indices)} {kind} replicas"))
+        return Finding("reduction", PROBLEM, str(error), "ask for what is there")
+    return check_reduction(runtime.open_strategy(kind, indices, settings.cross_device_reduction))
 
 
-def check_reduction(strategy, where):
-    """Checks that a strategy adds known values up rightly, to every replica and to one.
+def check_reduction(strategy):
+    """Checks the reduction of a strategy by the self-test with which training starts."""
+    from pipeline.training import self_test
 
-    Each replica holds 2^18 small whole numbers, different at neighbouring places and on every replica, so that a part
-    that was copied wrongly, lost or added twice shows; float32 adds them exactly.
-    """
-    import numpy as np
-    import tensorflow as tf
-
-    places = np.arange(2**18, dtype=np.float32) % 251
-    values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(places * 2.0**context.replica_id_in_sync_group))
-    expected = places * (2.0**strategy.num_replicas_in_sync - 1)
-    everywhere = strategy.experimental_local_results(strategy.extended.reduce_to("SUM", values, values))
-    for result in [*everywhere, strategy.reduce("SUM", values, axis=None)]:
-        wrong = int(np.sum(result.numpy() != expected))
-        if wrong:
-            return Finding("reduction", PROBLEM, f"{where}: {wrong} of {expected.size} sums are wrong",
-                           "try NCCL_P2P_DISABLE=1: copies between these GPUs go wrong")
-    return Finding("reduction", OK, f"{where}: {expected.size} sums are right on each")
-
-
-def within(seconds, check):
-    """Returns the Finding of `check()`, or a problem where it has not answered in time or has raised."""
-    answer = []
-
-    def work():
-        try:
-            answer.append(check())
-        except Exception as error:  # whatever TensorFlow raises is what the user has to know
-            first = str(error).strip().splitlines() or [type(error).__name__]
-            answer.append(Finding("reduction", PROBLEM, first[0], "try --replicas=1"))
-
-    thread = threading.Thread(target=work, daemon=True)  # a hung collective cannot be ended from outside
-    thread.start()
-    thread.join(seconds)
-    return answer[0] if answer else Finding(
-        "reduction", PROBLEM, f"no answer within {seconds} s", "try NCCL_P2P_DISABLE=1, or --replicas=1")
+    name = self_test.reduction_name(strategy)
+    try:
+        fault = self_test.find_fault(strategy)
+    except Exception as error:  # whatever TensorFlow raises is what the user has to know
+        fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    if fault:
+        return Finding("reduction", PROBLEM, f"{name}: {fault}", self_test.remedy(strategy))
+    tried = "" if strategy.num_replicas_in_sync == 1 else f": {max(self_test.SIZES):,} sums are right on each"
+    return Finding("reduction", OK, name + tried)
 
 
 def check_data_dir(data_dir):

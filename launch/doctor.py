@@ -10,7 +10,7 @@ from launch.checks import OK, PROBLEM, WARNING
 
 SUMMARY = "say whether training would work on this machine, and what is missing if not"
 GROUPS = ()
-ONLY = ("data_dir", "workdir", "replicas", "devices", "verbosity")
+ONLY = ("data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 
 COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}
 

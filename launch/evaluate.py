@@ -35,7 +35,8 @@ def merged(stored, given):
             raise UsageError(f"--{name}={value}: the run in this workdir was trained with {values[name]}")
         values[name] = value
     # Evaluation computes the same whatever the training step was made of.
-    return ExperimentConfig.from_flat({**values, "accumulate_steps": 1, "xla": "auto"})
+    return ExperimentConfig.from_flat({**values, "accumulate_steps": 1, "xla": "auto",
+                                       "cross_device_reduction": "auto"})
 
 
 def run(config, flag_values):

@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+import tensorflow as tf
 
 from launch import checks, cuda, doctor
 from launch.checks import OK, PROBLEM, WARNING, Finding
 from pipeline.config import ExperimentConfig, RuntimeConfig
+from pipeline.training import reduction
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(doctor.__file__)))
 
@@ -176,31 +177,34 @@ def test_devices_that_are_not_there_are_a_problem():
     assert found.state == PROBLEM and "there is no GPU 63" in found.text
 
 
-@pytest.mark.parametrize("check, text", [
-    (lambda: time.sleep(5), "no answer within 0.2 s"),
-    (lambda: [].pop(), "pop from empty list"),
+@pytest.mark.parametrize("settings, text", [
+    (dict(cross_device_reduction="nccl"), "nccl is between GPUs"),
+    (dict(cross_device_reduction="hierarchical", replicas=3), "would leave out one of 3 replicas"),
 ])
-def test_a_reduction_that_hangs_or_raises_is_a_problem(check, text):
-    found = checks.within(0.2, check)
-    assert (found.state, found.text) == (PROBLEM, text) and found.remedy
+def test_a_reduction_that_does_not_work_here_is_a_problem(settings, text):
+    found = checks.check_replicas(RuntimeConfig(**settings))
+    assert found.state == PROBLEM and text in found.text and found.remedy
 
 
-REDUCTION = """
-import sys
-from launch import checks, runtime
-strategy = runtime.open_strategy("CPU", (0, 1))
-print(checks.check_reduction(strategy, "here"))
-reduce = strategy.reduce
-strategy.reduce = lambda *args, **kwargs: reduce(*args, **kwargs) + ([1.0] * 3 + [0.0] * (2**18 - 3))
-print(checks.check_reduction(strategy, "here"))
-"""
+def test_the_reduction_is_tried_and_named(strategy, monkeypatch):
+    name = "CollectiveAllReduce (RING) over 2 CPU replicas"
+    assert checks.check_reduction(strategy(2)) == Finding("reduction", OK, f"{name}: 262,144 sums are right on each")
+    assert checks.check_reduction(strategy(1)) == Finding("reduction", OK, "no reduction, 1 CPU replica")
+    # TensorFlow's own reductions: one that forgets the last of three replicas, and one that needs GPUs.
+    monkeypatch.setattr(strategy(3).extended, "_cross_device_ops", tf.distribute.HierarchicalCopyAllReduce())
+    found = checks.check_reduction(strategy(3))
+    assert (found.state, found.remedy) == (PROBLEM, "try --cross_device_reduction=tree, or --replicas=1")
+    assert "HierarchicalCopyAllReduce over 3 CPU replicas: replica 0 got 262144 of 262144 float32 sums" in found.text
+    monkeypatch.setattr(strategy(2).extended, "_cross_device_ops", tf.distribute.NcclAllReduce())
+    found = checks.check_reduction(strategy(2))
+    assert found.state == PROBLEM and "No OpKernel was registered" in found.text and "\n" not in found.text
 
 
-def test_the_reduction_is_tried_with_known_values():
-    done = subprocess.run([sys.executable, "-c", REDUCTION], capture_output=True, text=True, cwd=ROOT, timeout=120)
-    right, wrong = done.stdout.splitlines()
-    assert "state='ok'" in right and "262144 sums are right" in right
-    assert "state='problem'" in wrong and "3 of 262144 sums are wrong" in wrong
+def test_a_test_of_the_reduction_that_fails_otherwise_is_a_problem(strategy, monkeypatch):
+    monkeypatch.setattr(reduction, "reduce_once", lambda *arguments: [].pop())
+    found = checks.check_reduction(strategy(2))
+    assert found.state == PROBLEM and found.remedy
+    assert found.text.endswith("over 2 CPU replicas: IndexError: pop from empty list")
 
 
 @pytest.mark.parametrize("state, code, end", [
@@ -248,9 +252,11 @@ def test_colour_on_a_terminal_alone():
 def test_the_doctor_finds_this_machine_well(tmp_path):
     dataset(tmp_path, "mnist/3.0.1")
     done = subprocess.run([sys.executable, "-m", "launch", "doctor", f"--data_dir={tmp_path}",
-                           f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+                           f"--workdir={tmp_path / 'run'}", "--cross_device_reduction=tree", "--replicas=2"],
+                          capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     names = {line[8:22].strip() for line in done.stdout.splitlines() if line[:8].strip() in (OK, WARNING, PROBLEM)}
     assert names >= {"Python", "packages", "CPU", "memory", "TensorFlow", "reduction", "data sets", "workdir", "disk"}
+    assert "reduction     ReductionToOneDevice over 2 CPU replicas: 262,144 sums are right on each" in done.stdout
     assert "mnist 3.0.1" in done.stdout and "\x1b" not in done.stdout
     assert not (tmp_path / "run").exists()

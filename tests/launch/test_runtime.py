@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from launch import runtime
+from pipeline.data.stream import check_batch_size
 from pipeline.errors import UsageError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
@@ -38,15 +39,35 @@ def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
     assert str(caught.value).startswith(line)
 
 
+@pytest.mark.parametrize("name, kind, replicas, line", [
+    ("nccl", "CPU", 1, "--cross_device_reduction=nccl is between GPUs, and TensorFlow finds none here; on CPUs auto"),
+    ("hierarchical", "CPU", 3, "--cross_device_reduction=hierarchical would leave out one of 3 replicas: give an even "
+                               "number of replicas, or auto or tree"),
+    ("hierarchical", "GPU", 7, "--cross_device_reduction=hierarchical would leave out one of 7 replicas: give an even "
+                               "number of replicas, or auto, nccl or tree"),
+])
+def test_reductions_that_do_not_work_here(name, kind, replicas, line):
+    with pytest.raises(UsageError) as caught:
+        runtime.check_cross_device_reduction(name, kind, replicas)
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("name, kind, replicas", [
+    ("auto", "CPU", 3), ("tree", "CPU", 3), ("hierarchical", "CPU", 4), ("hierarchical", "CPU", 1), ("nccl", "GPU", 3),
+])
+def test_reductions_that_work_here(name, kind, replicas):
+    runtime.check_cross_device_reduction(name, kind, replicas)
+
+
 @pytest.mark.parametrize("batch, replicas, micro, sizes", [
     (64, 3, 1, "63 or 66"), (30, 4, 1, "28 or 32"), (32, 2, 3, "30 or 36"), (5, 2, 3, "6 or 12"),
 ])
 def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replicas, micro, sizes):
     with pytest.raises(UsageError, match=f"--batch_size={batch} does not divide by {replicas} replicas times {micro} "
                                          f"micro-batch.*: the nearest that do are {sizes}$"):
-        runtime.check_batch_size(batch, replicas, micro)
+        check_batch_size(batch, replicas, micro)
     for size in map(int, sizes.split(" or ")):
-        runtime.check_batch_size(size, replicas, micro)
+        check_batch_size(size, replicas, micro)
 
 
 @pytest.mark.parametrize("precision, kind, force, features, says", [
@@ -85,14 +106,17 @@ said = []
 def start(**values):
     config = ExperimentConfig.from_flat(values)
     return runtime.start(config.runtime, config.training, config.optimizer, said.append)
-for wrong in (dict(batch_size=7, replicas=2), dict(precision="mixed_float16"), dict(replicas=9), dict(devices=("0",))):
+for wrong in (dict(batch_size=7, replicas=2), dict(precision="mixed_float16"), dict(replicas=9), dict(devices=("0",)),
+              dict(cross_device_reduction="nccl")):
     try:
         start(**wrong)
         print("not refused", wrong)
     except UsageError:
         pass
 print(keras.config.floatx(), keras.config.dtype_policy().name, said)
-strategy = start(replicas=2, precision="float64", seed=7)
+strategy = start(replicas=2, precision="float64", seed=7, cross_device_reduction="tree")
+from pipeline.training.self_test import reduction_name
+print(reduction_name(strategy))
 print(type(strategy).__name__, strategy.num_replicas_in_sync, len(tf.config.list_logical_devices("CPU")))
 print(keras.config.floatx(), keras.config.dtype_policy().name, said)
 first = keras.random.normal((3,)).numpy().tolist()
@@ -106,6 +130,7 @@ def test_start_refuses_before_it_touches_anything_and_then_sets_everything():
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.stdout.splitlines() == [
         "float32 float32 []",
+        "ReductionToOneDevice over 2 CPU replicas",
         "MirroredStrategy 2 2",
         "float64 float64 ['2 replicas share one CPU: for trial, not for speed']",
         "True"], done.stderr

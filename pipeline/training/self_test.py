@@ -1,0 +1,115 @@
+"""The self-test of the reduction: known values, added up by the production code before anything depends on it.
+
+Copies between some pairs of GPUs arrive wrong and some reductions lose a replica, both without an error; others hang at
+their first use. A run that went on would train on a part of its batch.
+"""
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.errors import RunFailure
+from pipeline.training import reduction
+from pipeline.training.step import run_once, uses_gpus
+
+SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
+MOST = 251  # The largest value: 64 replicas add up such whole numbers exactly in float32.
+SECONDS = 120  # NCCL may take half a minute to begin.
+
+
+def reduction_name(strategy):
+    """Says which reduction a tf.distribute.MirroredStrategy uses: "ReductionToOneDevice over 2 CPU replicas"."""
+    replicas = strategy.num_replicas_in_sync
+    kind = "GPU" if uses_gpus(strategy) else "CPU"
+    if replicas == 1:
+        return f"no reduction, 1 {kind} replica"
+    extended = strategy.extended
+    name = type(extended._cross_device_ops).__name__
+    if extended._cross_device_ops is extended._collective_ops:
+        name += f" ({extended._communication_options.implementation.value})"
+    return f"{name} over {replicas} {kind} replicas"
+
+
+def remedy(strategy):
+    """Says what to try where the reduction of a strategy is faulty."""
+    other = "auto" if isinstance(strategy.extended._cross_device_ops, tf.distribute.ReductionToOneDevice) else "tree"
+    peer_to_peer = ", or NCCL_P2P_DISABLE=1 before the command" if uses_gpus(strategy) else ""
+    return f"try --cross_device_reduction={other}{peer_to_peer}, or --replicas=1"
+
+
+def check_reduction(strategy, compute_dtype="float32", seconds=SECONDS):
+    """Reduces known values on every replica and compares the copy that each of them gets.
+
+    Args:
+      strategy: tf.distribute.MirroredStrategy; with one replica there is nothing to test.
+      compute_dtype: "float32" or "float64", the step's; float32 is tested in any case.
+      seconds: without an answer for this long the reduction hangs.
+
+    Raises:
+      RunFailure: a sum is wrong, TensorFlow cannot compute it, or there is no answer; one line names the reduction and
+        what to try.
+    """
+    fault = find_fault(strategy, compute_dtype, seconds)
+    if fault:
+        raise RunFailure(f"self-test of the reduction, {reduction_name(strategy)}: {fault}; {remedy(strategy)}")
+
+
+def find_fault(strategy, compute_dtype="float32", seconds=SECONDS):
+    """Returns in words what is wrong with the reduction, or None; the arguments are those of `check_reduction`."""
+    if strategy.num_replicas_in_sync == 1:
+        return None
+    tests = [(dtype, size) for dtype in sorted({"float32", compute_dtype}) for size in SIZES]
+    answer = []
+
+    def work():
+        try:
+            answer.append(count_wrong(strategy, tests))
+        except Exception as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # A hung collective cannot be ended from outside.
+    thread.start()
+    thread.join(seconds)
+    if not answer:
+        return f"no answer within {seconds:g} s"
+    if isinstance(answer[0], tf.errors.OpError):
+        return str(answer[0].message).strip().splitlines()[0]
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    replica, test = np.unravel_index(np.argmax(answer[0]), answer[0].shape)
+    wrong, (dtype, size) = answer[0][replica, test], tests[test]
+    if wrong:
+        return f"replica {replica} got {wrong} of {size} {dtype} sum{'s' * (size > 1)} wrong"
+    return None
+
+
+def count_wrong(strategy, tests):
+    """Reduces whole numbers that differ from place to place and from replica to replica, and compares the sums.
+
+    What is lost, added twice or put at another place shows at most places.
+
+    Args:
+      strategy: tf.distribute.MirroredStrategy of several replicas.
+      tests: [(dtype, elements)], a packed reduction each.
+
+    Returns:
+      int64 array [replicas, tests], how many sums each replica got wrong.
+    """
+    replicas, places = strategy.num_replicas_in_sync, np.arange(1, max(SIZES) + 1) % MOST
+    sums = sum(1 + places * (replica + 1) % MOST for replica in range(replicas))
+    # Tensors from outside the graph: sums of constants would be computed when it is optimized, with nothing copied.
+    with tf.device("CPU:0"):
+        places, sums = tf.constant(places, tf.float64), tf.constant(sums, tf.float64)
+
+    def test(ones):
+        del ones
+        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float64)
+        values, wrong = 1 + places * (replica + 1) % MOST, []
+        for dtype, size in tests:
+            own = tf.cast(values[:size], dtype)
+            first, _, last = reduction.reduce_once([own[:-1]], [], own[-1:], replicas)
+            got = tf.cast(tf.concat([*first, last], axis=0), tf.float64)
+            wrong.append(tf.math.count_nonzero(got != sums[:size]))
+        return tf.stack(wrong)
+
+    return np.stack([counts.numpy() for counts in run_once(strategy, test)])
