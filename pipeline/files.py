@@ -1,8 +1,23 @@
-"""Writing that survives a power cut: what has a final name is whole and on disk."""
+"""Writing that survives a power cut and a full disk: what has a final name is whole and on disk."""
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_room(error):
+    """Returns the number (ENOSPC, EDQUOT, EFBIG) of an error that says that the disk is full, None of any other.
+
+    TensorFlow's errors have no number, and a class that others share (ResourceExhaustedError is also raised where the
+    memory of a device is full): they are known by the system's words, which they carry.
+    """
+    if isinstance(error, OSError):
+        return error.errno if error.errno in NO_ROOM else None
+    return next((number for number in NO_ROOM if os.strerror(number) in str(error)), None)
 
 
 def sync(path):
@@ -22,11 +37,16 @@ def write_json(path, value):
 def write_text(path, text):
     """Writes a text file as `write_json` does: whole or not at all."""
     temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)  # On a full disk it would take the room that is needed.
+        raise
     sync(os.path.dirname(os.path.abspath(path)))
 
 

@@ -3,17 +3,17 @@ import glob
 import itertools
 import os
 import socket
-import struct
 import time
 
-import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from pipeline import files
+from pipeline.monitoring.framing import CHECKSUM, HEADER, frame, length_of
+from pipeline.monitoring.record_file import RecordFile
 
 _NUMBER = itertools.count()
-_HEADER, _CHECKSUM = 12, 4  # A record: its length (8 bytes) and the checksum of that (4), the bytes, their checksum.
 
 
 class EventWriter:
@@ -24,8 +24,12 @@ class EventWriter:
 
     def __init__(self, directory):
         self.directory = directory
-        self._writer = None
-        self._path = None
+        self._file = None
+
+    @property
+    def problem(self):
+        """The OSError of a full disk while events wait in memory for room, else None."""
+        return self._file.problem if self._file else None
 
     def cut_after(self, step):
         """Cuts the files that are there before the first event of a later step and before a torn record."""
@@ -35,40 +39,43 @@ class EventWriter:
                 if event.step > step:
                     break
                 end = event_end
-            if end < os.path.getsize(path):
+            if self._file and path == self._file.path:
+                self._file.cut(end, step)
+            elif end < os.path.getsize(path):
                 os.truncate(path, end)
                 files.sync(path)
+        if self._file and not os.path.exists(self._file.path):
+            self._file.cut(0, step)
+        # A TensorBoard that looks on loses its place in a file that shrinks and grows; a new file it finds.
+        if self._file and self._file.flush(sync=True):
+            self.close()
+
+    def _append(self, event):
+        self._file.append(event.step, frame(event.SerializeToString()))
 
     def _open(self):
-        os.makedirs(self.directory, exist_ok=True)
         # TensorBoard reads files in the order of their names, which start with the time.
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBER)}"
-        self._path = os.path.join(self.directory, name)
-        self._writer = tf.io.TFRecordWriter(self._path)
-        self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        for folder in (self.directory, os.path.dirname(self.directory)):
-            files.sync(folder)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBER):04d}"
+        self._file = RecordFile(os.path.join(self.directory, name))
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step, wall_time, values):
-        """Writes {tag: float} at a global step; wall_time in seconds since the epoch."""
-        if self._writer is None:
+        """Takes {tag: float} at a global step; wall_time in seconds since the epoch. `flush` writes it."""
+        if self._file is None:
             self._open()
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._writer.write(Event(wall_time=wall_time, step=step, summary=summary).SerializeToString())
+        self._append(Event(wall_time=wall_time, step=step, summary=summary))
 
     def flush(self, sync=False):
-        """Hands everything to the file, and with `sync` to the disk."""
-        if self._writer is None:
-            return
-        self._writer.flush()
-        if sync:
-            files.sync(self._path)
+        """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
+        return self._file is None or self._file.flush(sync)
 
     def close(self):
         """Closes the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._file is not None:
+            self._file.flush()
+            self._file.close()
+            self._file = None
 
 
 def event_files(directory):
@@ -77,15 +84,16 @@ def event_files(directory):
 
 
 def read_events(path):
-    """Yields (event, offset in bytes at which its record ends) for the whole records of a file."""
+    """Yields (event, offset in bytes at which its record ends) for the records of a file, up to the first torn one."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        while header := file.read(_HEADER):
-            if len(header) < _HEADER:
-                return
-            length = struct.unpack("<Q", header[:8])[0]
-            end = file.tell() + length + _CHECKSUM
+        while (length := length_of(file.read(HEADER))) is not None:
+            end = file.tell() + length + CHECKSUM
             if end > size:
                 return
-            yield Event.FromString(file.read(length)), end
+            try:
+                event = Event.FromString(file.read(length))
+            except DecodeError:
+                return
+            yield event, end
             file.seek(end)

@@ -1,8 +1,10 @@
 """metrics.jsonl and launches.jsonl: one JSON object a line, appended, synced when asked."""
 import json
+import math
 import os
 
-from pipeline.files import plain, sync, write_text
+from pipeline.files import plain
+from pipeline.monitoring.record_file import RecordFile
 
 
 class JsonLines:
@@ -10,41 +12,48 @@ class JsonLines:
 
     def __init__(self, path):
         self.path = path
-        self._cut(lambda record: True)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        sync(os.path.dirname(os.path.abspath(path)))
+        self._file = RecordFile(path)
+        self.cut_after(math.inf)
 
-    def _cut(self, keep):
-        """Leaves the records for which keep(record) holds, up to the first torn line; atomically."""
-        if not os.path.exists(self.path):
-            return
-        kept, dropped = [], False
-        with open(self.path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                record = parse_line(line)
-                if record is None or not keep(record):
-                    dropped = True
-                    if record is None:
-                        break
-                    continue
-                kept.append(line)
-        if dropped:
-            write_text(self.path, "".join(kept))
+    @property
+    def problem(self):
+        """The OSError of a full disk while lines wait in memory for room, else None."""
+        return self._file.problem
 
-    def cut_after(self, step):
-        """Drops the records of later steps: after a restore to `step` they are computed anew."""
-        self._file.close()
-        self._cut(lambda record: record.get("step", 0) <= step)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+    def cut_after(self, step, evaluated=math.inf):
+        """Drops the records of later steps: after a restore to `step` they are computed anew. They are the last ones.
+
+        Args:
+          step: the last one whose records stay.
+          evaluated: the last one whose evaluation stays.
+        """
+        end = 0
+        if os.path.exists(self.path):
+            with open(self.path, "rb") as file:
+                text = file.read()
+            end = len(text)
+            while end:
+                begin = text.rfind(b"\n", 0, end - 1) + 1
+                record = parse_line(text[begin:end].decode("utf-8", "replace"))
+                if record is not None and record.get("step", 0) <= (
+                        min(step, evaluated) if record.get("kind") == "evaluation" else step):
+                    break
+                end = begin
+        self._file.cut(end, step)
 
     def append(self, records):
-        """Appends dicts; floats that JSON cannot hold become null."""
-        self._file.write("".join(json.dumps(plain(record)) + "\n" for record in records))
-        self._file.flush()
+        """Appends dicts; floats that JSON cannot hold become null. On a full disk they wait in memory, see flush."""
+        for record in records:
+            self._file.append(record.get("step", 0), (json.dumps(plain(record)) + "\n").encode())
+        self.flush()
+
+    def flush(self, sync=False):
+        """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
+        return self._file.flush(sync)
 
     def sync(self):
-        """Makes everything appended durable."""
-        os.fsync(self._file.fileno())
+        """Makes everything appended durable; returns False where the disk is full."""
+        return self.flush(sync=True)
 
     def close(self):
         """Closes the file."""

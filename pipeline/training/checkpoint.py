@@ -1,130 +1,59 @@
 """Checkpoints that are good or not there: tf.train.CheckpointManager's files, each vouched for by a manifest.
 
 A save writes the files, then syncs them, then writes the manifest with their checksums; only then does the manager name
-the checkpoint. What has no manifest was never finished; what does not agree with its manifest is damaged.
+the checkpoint. All of this, and the copy of the best one, is done by TensorFlow's writer thread while training goes on.
 """
-import dataclasses
-import functools
+import contextlib
+import errno
 import glob
 import os
-import re
-import shutil
 
 import tensorflow as tf
 
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import read_json, sha256, sync, write_json
-
-PREFIX = "ckpt"
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredCheckpoint:
-    """A checkpoint on disk: its path without suffix, and its step."""
-
-    path: str
-    step: int
-
-    @functools.cached_property
-    def problem(self):
-        """What is wrong with its files, in words; None for a good one. Reads them once, when it is asked."""
-        return find_problem(self.path)
-
-    @property
-    def specs(self):
-        """What it holds, see TrainState.specs."""
-        return read_json(f"{self.path}.manifest.json")["variables"]
-
-
-def write_manifest(path, step, specs):
-    """Syncs the files of a checkpoint and vouches for them.
-
-    Args:
-      path: path of the checkpoint without suffix.
-      step: global step it was taken at.
-      specs: TrainState.specs() of what is in it.
-    """
-    names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
-    for name in names:
-        sync(name)
-    files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
-    write_json(f"{path}.manifest.json", {"step": step, "variables": specs, "files": files})
-
-
-def find_problem(path):
-    """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
-    manifest = read_json(f"{path}.manifest.json")
-    if not manifest or "files" not in manifest:
-        return "its manifest cannot be read"
-    for name, expected in manifest["files"].items():
-        file = os.path.join(os.path.dirname(path), name)
-        if not os.path.exists(file):
-            return f"{name} is missing"
-        size = os.path.getsize(file)
-        if size != expected["bytes"]:
-            return f"{name} has {size} bytes instead of {expected['bytes']}"
-        if sha256(file) != expected["sha256"]:
-            return f"the checksum of {name} is wrong"
-    return None
-
-
-def _step_of(path):
-    match = re.search(rf"{PREFIX}-(\d+)$", path)
-    return int(match[1]) if match else None
-
-
-def stored_checkpoints(directory):
-    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first.
-
-    A checkpoint that the manager names was finished, whatever is missing of it now. One with a manifest and files was
-    finished too, though the process may have been killed before the manager named it.
-    """
-    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
-    named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
-    vouched = {p[:-len(".manifest.json")] for p in glob.glob(os.path.join(glob.escape(directory), "*.manifest.json"))}
-    paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
-    found = [StoredCheckpoint(p, _step_of(p)) for p in paths if _step_of(p) is not None]
-    return sorted(found, key=lambda c: -c.step)
-
-
-def check_specs(stored, expected):
-    """Raises UsageError where a checkpoint holds other variables than a state, naming the first difference.
-
-    Args:
-      stored: StoredCheckpoint, a good one.
-      expected: TrainState.specs().
-    """
-    blame = {"model": ("another model", "give the --model and --precision it was made with"),
-             "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
-             "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
-    for part, (what, remedy) in blame.items():
-        found, wanted = stored.specs[part], expected[part]
-        for old, new in zip(found, wanted, strict=False):
-            if old[1:] != list(new[1:]):
-                raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
-                                 f"here {new[0]} is {new[2]} of shape {tuple(new[1])}; {remedy}")
-        if len(found) != len(wanted):
-            raise UsageError(f"{stored.path} is of {what}: it has {len(found)} variables of that kind, here there are "
-                             f"{len(wanted)}; {remedy}")
+from pipeline.files import no_room, sync
+from pipeline.monitoring.full_disk import FullDisk
+from pipeline.training.best_checkpoint import BestCheckpoint
+from pipeline.training.stored_checkpoint import (
+    MANIFEST,
+    PREFIX,
+    check_specs,
+    remove,
+    stems,
+    step_of,
+    stored_checkpoints,
+    write_manifest,
+)
 
 
 class CheckpointStore:
-    """The checkpoints of one run."""
+    """The checkpoints of one run.
 
-    def __init__(self, directory, state, keep, echo=print):
+    A full disk ends nothing: a save that finds no room is taken back, the newest good checkpoint stays, older ones make
+    room, and the next save tries again.
+
+    Attributes:
+      last_step: step of the newest checkpoint, saved or being saved; None without any.
+    """
+
+    def __init__(self, directory, state, keep, echo=print, disk=None):
         """
         Args:
           directory: `checkpoints/` of the run; made on the first save.
           state: TrainState.
           keep: how many of the newest are kept.
           echo: where lines for the user go.
+          disk: FullDisk that the run's records share; default one of its own.
         """
         self.directory, self.state, self.keep, self.echo = directory, state, keep, echo
-        self.best_directory = os.path.join(directory, "best")
+        self.disk = disk or FullDisk(echo)
+        self.disk.make_room = self._make_room
+        self._best = BestCheckpoint(directory)
         self._checkpoint = state.checkpoint()
         _ = self._checkpoint.save_counter  # Made on first use, and the manager saves it: a restore must find it.
-        self._manager = self._error = None
-        self.last_step = None
+        self._manager = self._best_due = self._best_problem = None
+        self.last_step = self._saving = self._wanted = None
+        self._removed = False
 
     def restore(self):
         """Restores the newest good checkpoint and takes away what is not one.
@@ -136,6 +65,7 @@ class CheckpointStore:
           RunFailure: checkpoints are there and every one of them is damaged.
           UsageError: the checkpoint is of another architecture.
         """
+        self._settle()
         found = stored_checkpoints(self.directory)
         good = next((i for i, checkpoint in enumerate(found) if not checkpoint.problem), None)
         for damaged in found[:good]:
@@ -145,7 +75,7 @@ class CheckpointStore:
             raise RunFailure(f"every checkpoint in {self.directory} is damaged; to start anew give another --workdir")
         if found:
             self.read(found[good])
-            self.last_step = found[good].step
+        self.last_step, self._wanted = found[good].step if found else None, None
         self._keep_only(found[good:] if found else [])
         return self.last_step or 0
 
@@ -158,93 +88,213 @@ class CheckpointStore:
         """Makes the manager's list these checkpoints, newest first, and removes the files of all others."""
         if not os.path.isdir(self.directory):
             return
-        paths = [c.path for c in reversed(checkpoints) if os.path.exists(f"{c.path}.index")]
-        if paths:
-            # The manager ignores paths that are not younger than what it was told to preserve.
-            tf.compat.v1.train.update_checkpoint_state(
-                self.directory, paths[-1], all_model_checkpoint_paths=paths,
-                all_model_checkpoint_timestamps=[1.0] * len(paths), last_preserved_timestamp=0.0)
-        elif os.path.exists(os.path.join(self.directory, "checkpoint")):
-            os.remove(os.path.join(self.directory, "checkpoint"))
-        keep = {os.path.basename(path) for path in paths}
-        for name in os.listdir(self.directory):
-            stem = re.match(rf"({PREFIX}-\d+)[._]", name)
-            if stem and stem[1] not in keep:
-                path = os.path.join(self.directory, name)
-                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        kept = [c for c in checkpoints if os.path.exists(f"{c.path}.index")]
+        self._name(kept)
+        for stem in sorted(stems(self.directory) - {os.path.basename(c.path) for c in kept}, key=step_of, reverse=True):
+            remove(self.directory, stem)
 
-    def save(self, step):
-        """Starts writing a checkpoint of `step`; training may go on. An error of the last save is raised here."""
+    def _name(self, checkpoints):
+        """Writes these checkpoints, newest first, into the file that the manager reads when it is made."""
+        self._manager = None
+        paths = [c.path for c in reversed(checkpoints)]
+        try:
+            if paths:
+                # The manager ignores paths that are not younger than what it was told to preserve.
+                tf.compat.v1.train.update_checkpoint_state(
+                    self.directory, paths[-1], all_model_checkpoint_paths=paths,
+                    all_model_checkpoint_timestamps=[1.0] * len(paths), last_preserved_timestamp=0.0)
+                return
+        except (OSError, tf.errors.OpError) as error:
+            if not no_room(error):
+                raise
+            self._remove_torn_lists()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(self.directory, "checkpoint"))  # Manifests alone tell what is there as well.
+
+    def _remove_torn_lists(self):
+        for path in glob.glob(os.path.join(glob.escape(self.directory), "checkpoint.tmp*")):
+            os.remove(path)
+
+    def save(self, step, best=False):
+        """Starts writing a checkpoint of `step`; training may go on.
+
+        Args:
+          step: global step of the state.
+          best: whether it becomes the best one once it is written; the best one before stays until then.
+
+        Raises:
+          RunFailure: this or the last save could not be written, and not because the disk is full.
+        """
+        self._settle()
+        self._wanted = step
         if step == self.last_step:
+            if best:
+                self.keep_best(step)
             return
-        if self._manager is None:
-            os.makedirs(self.directory, exist_ok=True)
-            self._manager = tf.train.CheckpointManager(self._checkpoint, self.directory, self.keep,
-                                                       checkpoint_name=PREFIX)
         specs = self.state.specs()
         # New options each time: the manager appends its own callback to the list it is given.
         options = tf.train.CheckpointOptions(
-            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, specs)])
+            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, specs, best)])
         try:
+            self._make_manager()
             self._manager.save(checkpoint_number=step, options=options)
         except (OSError, tf.errors.OpError) as error:
-            raise self._failure(error) from error
-        self.last_step = step
+            if not no_room(error):
+                raise self._failure(error) from error
+            self._give_up(step, error)
+            return
+        self.last_step = self._saving = step
+
+    def _make_manager(self):
+        if self._manager is None:
+            os.makedirs(self.directory, exist_ok=True)
+            self._name(stored_checkpoints(self.directory))
+            self._manager = tf.train.CheckpointManager(self._checkpoint, self.directory, self.keep,
+                                                       checkpoint_name=PREFIX)
 
     def _failure(self, error):
-        """Returns the RunFailure for an error of the writer, which is then told once and not again at exit."""
-        writer = getattr(self._checkpoint, "_async_checkpointer_impl", None)
-        cause = error or self._error or getattr(writer, "_async_error", None) or "the files are not there"
-        if writer is not None:
-            writer._async_error = None
-        reason = str(cause).splitlines()[0]
+        reason = str(error).splitlines()[0]
         return RunFailure(f"a checkpoint could not be written to {self.directory}: {reason}; the one before it is "
                           "whole, run the same command again once this is mended")
 
-    def _finish(self, path, step, specs):
+    def _finish(self, path, step, specs, best):
         """Runs in the writer's thread after the files are written and before the manager names them."""
-        try:
-            write_manifest(path, step, specs)
-        except OSError as error:
-            self._error = error
-            raise
+        write_manifest(path, step, specs)
         self._sweep_manifests()
+        if best:
+            self._best_due = step
+        self._try_best()
 
     def _sweep_manifests(self):
         """Removes the manifests of checkpoints that the manager has swept away."""
-        for manifest in glob.glob(os.path.join(glob.escape(self.directory), "*.manifest.json")):
-            if not os.path.exists(manifest[:-len(".manifest.json")] + ".index"):
+        for manifest in glob.glob(os.path.join(glob.escape(self.directory), f"*{MANIFEST}")):
+            if not os.path.exists(manifest[:-len(MANIFEST)] + ".index"):
                 os.remove(manifest)
 
-    def sync(self):
-        """Waits until the last save is on disk; raises RunFailure where it could not be written."""
+    def _settle(self):
+        """Waits for the writer and takes note of how the last save went; RunFailure as in `save`."""
         self._checkpoint.sync()
-        if self._manager is None:
+        writer = getattr(self._checkpoint, "_async_checkpointer_impl", None)
+        error = getattr(writer, "_async_error", None)
+        if error is not None:
+            writer._async_error = None  # Else TensorFlow would tell it again at the next save, and at exit.
+        step, self._saving = self._saving, None
+        if step is None:
             return
-        # TensorFlow tells of the writer's error at the next save only, which may never come.
-        if not os.path.exists(os.path.join(self.directory, f"{PREFIX}-{self.last_step}.manifest.json")):
-            raise self._failure(None)
+        written = os.path.exists(os.path.join(self.directory, f"{PREFIX}-{step}{MANIFEST}"))
+        if not written:
+            self.last_step = self._newest()
+        if not (written and error is None) and not no_room(error):
+            raise self._failure(error or "the files are not there")
+        if written:
+            self._succeed(step, error)
+        else:
+            self._give_up(step, error)
+
+    def _newest(self):
+        return next((c.step for c in stored_checkpoints(self.directory)), None)
+
+    def _succeed(self, step, error):
+        """Takes note of a checkpoint that is good, though the disk may have been full for the manager's list."""
+        listed = {os.path.basename(path) for path in self._manager.checkpoints}
+        if error is not None or listed != {os.path.basename(c.path) for c in stored_checkpoints(self.directory)}:
+            self._manager = None
+            self._remove_torn_lists()
+        if not self._tell_of_best():
+            self.disk.over(f"there is room on the disk again: the checkpoint of step {step} is saved{self._gone()}")
+            self._removed = False
+
+    def _give_up(self, step, error):
+        """Takes back a save for which there was no room, and makes room for the next one."""
+        self._make_room(no_room(error))
+        newest = self._newest()
+        good = "there is none yet" if newest is None else f"the last good one is of step {newest}"
+        self.disk.failed(
+            f"the disk of {self.directory} is full ({os.strerror(no_room(error))}): the checkpoint of step {step} "
+            f"could not be written; training goes on and tries again at the next one; {good}{self._gone()}")
+
+    def _make_room(self, number):
+        """Removes what was not finished, and what is older than the newest good checkpoint.
+
+        Args:
+          number: errno; a limit on the size of one file (EFBIG) is not helped by removing others.
+        """
+        self._settle()
+        stored, good = stored_checkpoints(self.directory), None
+        if number != errno.EFBIG and len(stored) > 1:
+            good = next((c for c in stored if not c.problem), None)
+        kept = [c for c in stored if good is None or c.step >= good.step]
+        self._keep_only(kept)
+        self._removed = self._removed or len(kept) < len(stored)
+
+    def _gone(self):
+        return ", older ones were removed to make room" if self._removed else ""
+
+    @property
+    def full_message(self):
+        """What a run says that ends because the disk is still full: what is safe, and what to do. One line."""
+        newest = self._newest()
+        safe = "nothing is saved yet" if newest is None else f"the last checkpoint is of step {newest}"
+        return (f"the disk of {self.directory} is full and the last steps could not be saved: {safe}; make room and "
+                "run the same command again, it goes on from there")
+
+    def sync(self):
+        """Waits until the last save is on disk.
+
+        Returns:
+          False where it could not be written because the disk is full.
+
+        Raises:
+          RunFailure: it could not be written for another reason.
+        """
+        self._settle()
         self._sweep_manifests()
+        return self._wanted in (None, self.last_step)
 
     def keep_best(self, step):
         """Makes the checkpoint of `step`, saved before, the best one; the one before stays until this one is whole."""
-        self.sync()
-        os.makedirs(self.best_directory, exist_ok=True)
-        stem = f"{PREFIX}-{step}"
-        names = [n for n in os.listdir(self.directory) if n.startswith(f"{stem}.")]
-        for name in sorted(names, key=lambda n: n.endswith(".manifest.json")):  # The manifest last.
-            target = os.path.join(self.best_directory, name)
-            shutil.copyfile(os.path.join(self.directory, name), f"{target}.tmp")
-            sync(f"{target}.tmp")
-            os.replace(f"{target}.tmp", target)
-        sync(self.best_directory)
-        for name in os.listdir(self.best_directory):
-            if not name.startswith(f"{stem}."):
-                os.remove(os.path.join(self.best_directory, name))
+        self._settle()
+        self._best_due = step
+        self._try_best()
+        self._tell_of_best()
+
+    def _try_best(self):
+        """Keeps the checkpoint that is due as the best one; without room it stays due until the next save."""
+        if self._best_due is None:
+            return
+        try:
+            self._best.keep(self._best_due)
+            self._best_due = self._best_problem = None
+        except OSError as error:
+            if not no_room(error):
+                raise
+            self._best_problem = error
+
+    def _tell_of_best(self):
+        """Says that there was no room for the best checkpoint; returns whether it was so."""
+        if self._best_problem:
+            self.disk.failed(f"the disk of {self.directory} is full ({self._best_problem.strerror}): the best "
+                             "checkpoint is still the one before; training goes on and tries again")
+        return bool(self._best_problem)
 
     def has_best(self, step):
         """Tells whether the best checkpoint is the one of `step`, whole."""
-        return any(c.step == step and not c.problem for c in stored_checkpoints(self.best_directory))
+        return self._best.has(step)
+
+    def forget_after(self, step):
+        """Removes every checkpoint of a later step, newest first, the best one too if it is of a later step.
+
+        A kill in the middle leaves the older ones, each whole.
+        """
+        self._settle()
+        stay = [c for c in stored_checkpoints(self.directory) if c.step <= step]
+        self._best.forget_after(step)
+        self._keep_only(stay)
+        if os.path.isdir(self.directory):
+            sync(self.directory)
+        if self._best_due is not None and self._best_due > step:
+            self._best_due = self._best_problem = None
+        self.last_step, self._wanted = stay[0].step if stay else None, None
 
 
 def find_checkpoint(directory, name):

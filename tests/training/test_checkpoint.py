@@ -129,7 +129,7 @@ def test_the_best_survives_the_sweep(saved):
     store.read(best)
     assert _equal(_everything(experiment), values[3])
     store.keep_best(7)
-    assert [c.step for c in stored_checkpoints(store.best_directory)] == [7]
+    assert [c.step for c in stored_checkpoints(os.path.join(directory, "best"))] == [7]
 
 
 def test_names_of_checkpoints(saved):
@@ -183,3 +183,70 @@ def test_an_error_of_the_writer_is_raised(saved):
     with pytest.raises(RunFailure, match="could not be written .*ckpt-4.manifest.json.tmp"):
         store.sync()
     assert find_checkpoint(directory, "newest").step == 3
+
+
+def _train_to(saved, store, steps, best=()):
+    """Trains and saves on from the step restored to; adds to the values known."""
+    experiment, _, values = saved
+    for step in steps:
+        run(experiment, 1, start=step - 1)
+        store.save(step, best=step in best)
+        values[step] = _everything(experiment)
+
+
+def test_going_back_forgets_what_came_later(saved):
+    experiment, directory, values = saved
+    store = CheckpointStore(directory, experiment.state, keep=5)
+    values = dict(values)
+    saved = experiment, directory, values
+    store.restore()
+    _train_to(saved, store, (4, 5), best=(5,))
+    store.forget_after(3)  # In the middle of a run, with a save under way.
+    assert [c.step for c in stored_checkpoints(directory)] == [3, 2, 1] and store.last_step == 3
+    assert not store.has_best(5) and not any("-4" in n or "-5" in n for n in os.listdir(directory))
+    assert store.restore() == 3 and _equal(_everything(experiment), values[3])
+    old = {step: values[step] for step in (4, 5)}
+    _train_to(saved, store, (4, 5), best=(4,))
+    assert store.sync() and store.has_best(4)
+    assert all(_equal(values[step], old[step]) for step in old)
+    _train_to(saved, store, (6,))
+    assert store.sync() and [c.step for c in stored_checkpoints(directory)] == [6, 5, 4, 3, 2]
+    store.forget_after(4)
+    assert store.has_best(4) and [c.step for c in stored_checkpoints(directory)] == [4, 3, 2]
+    _train_to(saved, store, (7,))
+    assert store.sync() and [c.step for c in stored_checkpoints(directory)] == [7, 4, 3, 2]  # Only 5 are too many.
+    store.forget_after(1)
+    assert stored_checkpoints(directory) == [] and store.last_step is None and store.restore() == 0
+    assert not store.has_best(4)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("removals", range(6))
+def test_a_kill_while_it_goes_back_leaves_whole_checkpoints(saved, monkeypatch, removals):
+    experiment, directory, _ = saved
+    store, left = _fresh(saved), [removals]
+
+    def remove(path, really=os.remove):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        really(path)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "remove", remove)
+        store.forget_after(1)
+    said = []
+    reached = CheckpointStore(directory, experiment.state, keep=3, echo=said.append).restore()
+    assert said == [] and reached == (3, 2, 2, 2, 1, 1)[removals]
+
+
+def test_a_missing_checkpoint_does_not_replace_the_best(saved):
+    experiment, directory, _ = saved
+    store = _fresh(saved)
+    store.restore()
+    store.keep_best(2)
+    store.keep_best(9)
+    assert store.has_best(2)

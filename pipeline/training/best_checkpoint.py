@@ -1,0 +1,72 @@
+"""The best checkpoint: a copy in a folder of its own, where the sweep of the old ones does not reach it."""
+import contextlib
+import os
+import shutil
+
+from pipeline.files import no_room, sync
+from pipeline.training.stored_checkpoint import MANIFEST, PREFIX, remove, stems, step_of, stored_checkpoints
+
+
+class BestCheckpoint:
+    """`best/` of a run: one checkpoint, whole at any moment; the one before stays until the new one is."""
+
+    def __init__(self, directory):
+        """Args: directory: `checkpoints/` of the run."""
+        self._source, self.directory = directory, os.path.join(directory, "best")
+
+    def has(self, step):
+        """Tells whether the best checkpoint is the one of `step`, whole."""
+        return any(c.step == step and not c.problem for c in stored_checkpoints(self.directory))
+
+    def keep(self, step):
+        """Makes the checkpoint of `step` the best one.
+
+        Returns:
+          False where that checkpoint is not there any more.
+
+        Raises:
+          OSError: it cannot be written; the one before is still there.
+        """
+        stem = f"{PREFIX}-{step}"
+        if self.has(step):
+            return True
+        names = [n for n in os.listdir(self._source) if n.startswith(f"{stem}.") and not n.endswith(".tmp")]
+        if stem + MANIFEST not in names:
+            return False
+        os.makedirs(self.directory, exist_ok=True)
+        remove(self.directory, stem)
+        try:
+            for name in sorted(names, key=lambda n: n.endswith(MANIFEST)):  # The manifest last.
+                sync(self.directory)
+                _duplicate(os.path.join(self._source, name), os.path.join(self.directory, name))
+        except OSError:
+            remove(self.directory, stem)
+            raise
+        sync(self.directory)
+        for other in stems(self.directory) - {stem}:
+            remove(self.directory, other)
+        return True
+
+    def forget_after(self, step):
+        """Removes the best checkpoint if it is of a later step."""
+        for stem in stems(self.directory):
+            if step_of(stem) > step:
+                remove(self.directory, stem)
+
+
+def _duplicate(source, target):
+    """Copies a file, so that damage to one is not damage to both; where there is no room for that, makes a link."""
+    temporary = f"{target}.tmp"
+    try:
+        shutil.copyfile(source, temporary)
+        sync(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        if not no_room(error):
+            raise
+        try:
+            os.link(source, target)
+        except OSError:  # A file system without links.
+            raise error from None

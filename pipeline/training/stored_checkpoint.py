@@ -1,0 +1,124 @@
+"""What a checkpoint on disk is: TensorFlow's files and a manifest that vouches for them.
+
+The manifest, with the checksums of the files, is written when they are synced. What has no manifest was never finished;
+what does not agree with its manifest is damaged.
+"""
+import dataclasses
+import functools
+import glob
+import os
+import re
+import shutil
+
+import tensorflow as tf
+
+from pipeline.errors import UsageError
+from pipeline.files import read_json, sha256, sync, write_json
+
+PREFIX = "ckpt"
+MANIFEST = ".manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint on disk: its path without suffix, and its step."""
+
+    path: str
+    step: int
+
+    @functools.cached_property
+    def problem(self):
+        """What is wrong with its files, in words; None for a good one. Reads them once, when it is asked."""
+        return find_problem(self.path)
+
+    @property
+    def specs(self):
+        """What it holds, see TrainState.specs."""
+        return read_json(self.path + MANIFEST)["variables"]
+
+
+def write_manifest(path, step, specs):
+    """Syncs the files of a checkpoint and vouches for them.
+
+    Args:
+      path: path of the checkpoint without suffix.
+      step: global step it was taken at.
+      specs: TrainState.specs() of what is in it.
+    """
+    names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
+    for name in names:
+        sync(name)
+    files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
+    write_json(path + MANIFEST, {"step": step, "variables": specs, "files": files})
+
+
+def find_problem(path):
+    """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
+    manifest = read_json(path + MANIFEST)
+    if not manifest or "files" not in manifest:
+        return "its manifest cannot be read"
+    for name, expected in manifest["files"].items():
+        file = os.path.join(os.path.dirname(path), name)
+        if not os.path.exists(file):
+            return f"{name} is missing"
+        size = os.path.getsize(file)
+        if size != expected["bytes"]:
+            return f"{name} has {size} bytes instead of {expected['bytes']}"
+        if sha256(file) != expected["sha256"]:
+            return f"the checksum of {name} is wrong"
+    return None
+
+
+def step_of(path):
+    """Returns the step in the name of a checkpoint (path without suffix), or None where it is none of ours."""
+    match = re.search(rf"{PREFIX}-(\d+)$", path)
+    return int(match[1]) if match else None
+
+
+def stored_checkpoints(directory):
+    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first.
+
+    A checkpoint that the manager names was finished, whatever is missing of it now. One with a manifest and files was
+    finished too, though the process may have been killed before the manager named it.
+    """
+    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
+    vouched = {p[:-len(MANIFEST)] for p in glob.glob(os.path.join(glob.escape(directory), f"*{MANIFEST}"))}
+    paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
+    found = [StoredCheckpoint(p, step_of(p)) for p in paths if step_of(p) is not None]
+    return sorted(found, key=lambda c: -c.step)
+
+
+def check_specs(stored, expected):
+    """Raises UsageError where a checkpoint holds other variables than a state, naming the first difference.
+
+    Args:
+      stored: StoredCheckpoint, a good one.
+      expected: TrainState.specs().
+    """
+    blame = {"model": ("another model", "give the --model and --precision it was made with"),
+             "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
+             "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
+    for part, (what, remedy) in blame.items():
+        found, wanted = stored.specs[part], expected[part]
+        for old, new in zip(found, wanted, strict=False):
+            if old[1:] != list(new[1:]):
+                raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
+                                 f"here {new[0]} is {new[2]} of shape {tuple(new[1])}; {remedy}")
+        if len(found) != len(wanted):
+            raise UsageError(f"{stored.path} is of {what}: it has {len(found)} variables of that kind, here there are "
+                             f"{len(wanted)}; {remedy}")
+
+
+def stems(directory):
+    """Returns the names ("ckpt-12") of which a directory has any files, finished checkpoints or not."""
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return {match[1] for name in names if (match := re.match(rf"({PREFIX}-\d+)[._]", name))}
+
+
+def remove(directory, stem):
+    """Removes every file of a checkpoint, finished or not; the manifest first, so that what is left is none."""
+    names = [name for name in os.listdir(directory) if re.match(rf"{re.escape(stem)}[._]", name)]
+    for name in sorted(names, key=lambda n: not n.endswith(MANIFEST)):
+        path = os.path.join(directory, name)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
