@@ -13,8 +13,9 @@ from absl import flags as absl_flags
 import flags
 from launch import __version__, silence
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.files import no_room
 
-COMMANDS = ("train", "evaluate", "inspect", "doctor")
+COMMANDS = ("train", "evaluate", "verify", "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
 
@@ -49,6 +50,12 @@ def main(arguments=None):
         # The interpreter flushes standard output once more as it exits: let that find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
+    except OSError as error:
+        if not no_room(error):
+            raise
+        where = f" (writing {error.filename})" if error.filename else ""
+        return _fail(name, f"the disk is full{where}: {error.strerror.lower()}; what was saved before is safe, make room "
+                           "and run the same command again", FAILURE)
 
 
 def _fail(name, error, code):

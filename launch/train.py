@@ -74,8 +74,6 @@ def run(config: ExperimentConfig, flag_values):
     if done:
         return say_finished(directory, done, echo)
     introduce(experiment, directory, echo)
-    for name, old, new in accepted:
-        echo(f"--allow: {name} was {old}, is {new} from here on")
     return train(experiment, directory, accepted, echo)
 
 

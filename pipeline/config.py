@@ -114,8 +114,8 @@ class TrainingConfig:
                                    resume=FREE)
     steps_per_loop: int = option(0, "steps a host call; 0: adapts to about a second", low=0, unit="steps", resume=FREE)
     seed: int = option(0, "seed of weights, order, augmentation and dropout", low=0, high=2**31 - 1)
-    on_divergence: str = option("rollback", "when the loss has diverged: stop, go back to the last good checkpoint with "
-                                            "a lower learning rate, or ignore it",
+    on_divergence: str = option("rollback", "when the loss has diverged: stop, go back to the last good checkpoint "
+                                            "with a lower learning rate, or ignore it",
                                 choices=("stop", "rollback", "ignore"), resume=FREE)
     loss_limit: float = option(0.0, "a step with a loss above this has diverged; 0: only one that is not finite",
                                low=0.0, resume=FREE)
@@ -137,8 +137,8 @@ class RuntimeConfig:
     devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)
-    hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its threads "
-                                         "and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
+    hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its "
+                                         "threads and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
     force: bool = option(False, "go on where a warning would stop the run", resume=FREE)

@@ -16,6 +16,7 @@ from pipeline.models import registry
 from pipeline.training import cadence
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
+from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
 from pipeline.training.state import TrainState
 from pipeline.training.step import EVALUATION_SUMS, StepFunctions, run_once
@@ -64,11 +65,14 @@ class Experiment:
         """Raises UsageError where training batches cannot be made: before anything is written for a run."""
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
 
+    def train_dataset(self, step):
+        """Opens the stream of examples at a step: a tf.data.Dataset of global batches."""
+        return train_stream(self.source.train, self.layout, self.config.training.seed, step,
+                            augmentations(self.config.data))
+
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the iterator of global batches."""
-        dataset = train_stream(self.source.train, self.layout, self.config.training.seed, step,
-                               augmentations(self.config.data))
-        return self.steps.iterator(dataset)
+        return self.steps.iterator(self.train_dataset(step))
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
@@ -76,12 +80,13 @@ class Experiment:
         batch = math.ceil(self.config.training.batch_size / replicas) * replicas
         return BatchLayout(batch, replicas, 1)
 
-    def evaluate(self, split, should_stop=lambda: False):
+    def evaluate(self, split, should_stop=lambda: False, beat=lambda text: None):
         """Evaluates the model on every example of a split exactly once, in parts of about a second.
 
         Args:
           split: a Split with at least one example.
           should_stop: predicate, looked at between the parts.
+          beat: called with a text after each part.
 
         Returns:
           {"loss", "accuracy", "examples"}, or None where it was stopped.
@@ -102,6 +107,7 @@ class Experiment:
             sums = total.numpy()
             pace.finished(count, time.monotonic() - before)
             done += count
+            beat(f"batch {done} of the evaluation of {split.name}")
         return figures_from_sums(sums)
 
 
@@ -166,6 +172,7 @@ def build(config, source, strategy, stored=None):
         state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,
                            scale_loss=settings.scale_loss)
     if strategy.num_replicas_in_sync > 1:
+        check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,

@@ -2,7 +2,9 @@
 
 A cell that was green on the same sources is not run again. Options: --only=TEXT runs the cells whose name has it.
 """
+import itertools
 import json
+import pathlib
 import platform
 import random
 import subprocess
@@ -11,10 +13,12 @@ import tempfile
 import time
 
 from tests.commands import REPOSITORY, assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+from tests.kills import killed_again_and_again
 
 REPORT = REPOSITORY / "docs" / "acceptance.json"
 MODELS = ("mlp", "cnn", "resnet_like", "inception", "mini_inception", "three_apis")
 STEPS = 24
+KILLS = 100
 COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=12", "--evaluate_every=12",
           "--checkpoint_every=5", "--augment=crop,flip", "--schedule=constant", "--learning_rate=2e-3")
 
@@ -89,8 +93,24 @@ def digits(seed):
         return {"test_accuracy": found["test_accuracy"], "process_seconds": round(time.monotonic() - began, 1)}
 
 
+def random_kills(model, replicas, precision, wanted):
+    """Kills a setting at random moments, in starting, training, evaluating and saving."""
+    with tempfile.TemporaryDirectory() as folder:
+        return killed_again_and_again(pathlib.Path(folder), model, replicas, precision, wanted, seed=17)
+
+
+def kill_cells():
+    """Yields the cells of 100 kills over the settings."""
+    settings = list(itertools.product(("cnn", "three_apis"), (1, 2), ("float32", "mixed_bfloat16", "mixed_float16")))
+    for i, (model, replicas, precision) in enumerate(settings):
+        wanted = KILLS // len(settings) + (i < KILLS % len(settings))
+        yield (f"{wanted} random kills: {model}, {replicas} replica(s), {precision}", random_kills,
+               (model, replicas, precision, wanted))
+
+
 def cells():
     """Yields (name, function, arguments) of every cell."""
+    yield from kill_cells()
     for model in MODELS:
         for replicas in (1, 2):
             yield f"killed and resumed: {model}, {replicas} replica(s), float32", killed_and_resumed, (model, replicas)

@@ -1,6 +1,7 @@
 """The record of one forward pass: which layers were called, in which order, on what."""
 import contextlib
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -123,6 +124,37 @@ def _listening(model, recorder):
         yield
     finally:
         for layer in layers:
+            del layer.__dict__["call"]
+
+
+@contextlib.contextmanager
+def record_outputs(model):
+    """Records how large the outputs of a model's innermost layers are while it is called eagerly.
+
+    Yields:
+      A list that fills with (path of the layer, largest absolute output as a float; NaN where one is not finite).
+    """
+    outputs = []
+
+    def listen(layer):
+        original = layer.call
+
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            values = tf.concat([tf.reshape(tf.cast(t, tf.float64), [-1]) for t in tf.nest.flatten(result)], 0)
+            finite = bool(tf.reduce_all(tf.math.is_finite(values)))
+            outputs.append((layer.path, float(tf.reduce_max(tf.abs(values))) if finite else math.nan))
+            return result
+
+        return call
+
+    leaves = [layer for layer in model._flatten_layers() if not list(layer._flatten_layers(include_self=False))]
+    for layer in leaves:
+        layer.__dict__["call"] = listen(layer)
+    try:
+        yield outputs
+    finally:
+        for layer in leaves:
             del layer.__dict__["call"]
 
 

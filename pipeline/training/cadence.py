@@ -75,22 +75,23 @@ class Pace:
 
     SECONDS, FIRST = 1.0, (1, 4)
 
-    def __init__(self, fixed=0):
+    def __init__(self, fixed=0, longest=math.inf):
         """
         Args:
-          fixed: steps of every call, 0 to adapt.
+          fixed: steps of every call but the first, 0 to adapt.
+          longest: seconds that a call of a fixed number of steps may last as well.
         """
-        self.fixed, self.calls, self._rate = fixed, 0, None
+        self.fixed, self.longest, self.calls, self._rate = fixed, longest, 0, None
 
     def next(self, limit):
         """Returns the steps of the next call, from 1 to `limit`."""
-        if self.fixed:
-            wanted = self.fixed
+        if self.fixed and self.calls:
+            wanted = min(self.fixed, self._rate * self.longest)
         elif self.calls < len(self.FIRST):
             wanted = self.FIRST[self.calls]
         else:
-            wanted = int(self._rate * self.SECONDS)
-        return max(1, min(wanted, limit))
+            wanted = self._rate * self.SECONDS
+        return max(1, int(min(wanted, limit)))
 
     def finished(self, count, seconds):
         """Takes note of a call of `count` steps that took `seconds`."""

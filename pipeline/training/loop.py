@@ -1,17 +1,21 @@
-"""The training loop: restore; while steps remain and nobody asks to stop, run a window, report, evaluate, save."""
+"""The training loop: while steps remain and nobody asks to stop, evaluate if due, save if due, run a window, report."""
 import dataclasses
+import math
 import time
 
-import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunFailure
 from pipeline.evaluation.metrics import is_better
-from pipeline.training.state import weights_sha256
+from pipeline.monitoring.goodput import Ledger
+from pipeline.monitoring.recorder import Recorder
+from pipeline.training.cadence import Pace
+from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.step import TRAIN_COLUMNS
+from pipeline.training.watchdog import Watchdog
 
-WINDOW_SECONDS = 1.0  # Short enough to stop soon when asked to, long enough that the host's part is small.
-FIRST_WINDOWS = (1, 4)  # The first step is traced and compiled; the second window measures the speed.
+WAIT = TRAIN_COLUMNS.index("input_wait")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,83 +26,115 @@ class RunResult:
       status: "finished", "early_stopped" or "preempted".
       step: global step reached.
       seconds_to_first_step: from the start of the loop to the end of the first step.
+      saved: whether the checkpoint of that step is on disk; not where the disk is full.
     """
 
     status: str
     step: int
     seconds_to_first_step: float
+    saved: bool
 
 
-class Windows:
-    """How many steps the next host call runs: about a second's worth, never over a boundary."""
+@dataclasses.dataclass
+class Attendants:
+    """Who attends a run: what is written, watched and counted beside the steps.
 
-    def __init__(self, experiment):
-        self.plan, self.fixed = experiment.plan, experiment.config.training.steps_per_loop
-        self._rate, self._run = None, 0
+    Attributes:
+      store: CheckpointStore.
+      recorder: Recorder.
+      ledger: Ledger of where the time goes.
+      guard: DivergenceGuard.
+      watchdog: Watchdog.
+      should_stop: predicate, looked at between windows and between the parts of an evaluation.
+      roll_back: function of a Divergence, called when training has diverged: brings the state back and returns its
+        step, or raises RunFailure.
+    """
 
-    def next(self, step):
-        """Returns the number of steps of the next window that starts after `step`."""
-        if self.fixed:
-            wanted = self.fixed
-        elif self._run < len(FIRST_WINDOWS):
-            wanted = FIRST_WINDOWS[self._run]
-        else:
-            wanted = max(1, int(self._rate * WINDOW_SECONDS))
-        ends = [self.plan.total_steps] + [self.plan.next_boundary(interval, step) for interval in
-                                          (self.plan.evaluate_every, self.plan.checkpoint_every)
-                                          if interval.unit != "seconds"]
-        return max(1, min(wanted, min(ends) - step))
-
-    def finished(self, count, seconds):
-        """Takes note of a window of `count` steps in `seconds`; returns whether its speed is that of training."""
-        self._run += 1
-        self._rate = count / max(seconds, 1e-9)
-        return self._run > 1
+    store: CheckpointStore
+    recorder: Recorder
+    ledger: Ledger
+    guard: DivergenceGuard
+    watchdog: Watchdog
+    should_stop: object
+    roll_back: object
 
 
-def train(experiment, step, store, recorder, should_stop):
+def train(experiment, step, attendants):
     """Trains from a step to the end of the plan, or until asked to stop.
 
     Args:
       experiment: Experiment, its state restored to `step`.
       step: steps done before, see `resume`.
-      store: CheckpointStore of the run.
-      recorder: Recorder of the run.
-      should_stop: predicate, looked at between windows.
+      attendants: Attendants.
 
     Returns:
-      A RunResult. The checkpoint of its step, if any was done, is on disk.
+      A RunResult.
+
+    Raises:
+      RunFailure: training diverged, or a checkpoint could not be written.
     """
-    plan, progress, began = experiment.plan, recorder.progress, time.monotonic()
-    windows, saved_at, first_step = Windows(experiment), time.monotonic(), None
+    plan, at, config, began = experiment.plan, attendants, experiment.config, time.monotonic()
+    # A call as long as the watchdog's patience would look like a hang.
+    pace = Pace(config.training.steps_per_loop, config.runtime.hang_timeout / 4 or math.inf)
+    saved_at, first_step = time.monotonic(), None
     iterator = experiment.train_iterator(step) if step < plan.total_steps else None
-    progress.start(step)
-    while step < plan.total_steps and not should_stop() and not early_stop(experiment):
-        count, started, before = windows.next(step), time.time(), time.monotonic()
+    at.recorder.progress.start(step)
+    while not at.should_stop():
+        improved = evaluation_due(experiment, step) and evaluate(experiment, step, at)
+        if improved is None:
+            break  # Asked to stop in the middle; a resume evaluates first.
+        if save_due(plan, step, saved_at) or improved or step == plan.total_steps:
+            save(step, at, best=improved)
+            saved_at = time.monotonic()
+        if step >= plan.total_steps or early_stop(experiment):
+            break
+        count, started, before = pace.next(plan.steps_to_boundary(step)), time.time(), time.monotonic()
         rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
         seconds = time.monotonic() - before
-        steady = windows.finished(count, seconds)
+        pace.finished(count, seconds)
         first_step = first_step or time.monotonic() - began
         step += count
-        recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
-                        steady)
+        at.watchdog.beat(f"step {step}")
+        at.ledger.window(count, seconds, rows[:, WAIT].sum())
+        at.recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
+                           steady=pace.calls > 1)
+        if pace.calls == len(pace.FIRST):
+            at.ledger.commit(step)  # From here on a kill leaves on record what the start has cost.
+        diverged = at.guard.look(step, TRAIN_COLUMNS, rows)
+        if diverged:
+            step = at.roll_back(diverged)
+            iterator = experiment.train_iterator(step)
+    return finish(experiment, step, first_step, at)
 
-        improved = False
-        if step == plan.total_steps or plan.is_boundary(plan.evaluate_every, step):
-            improved = evaluate(experiment, recorder, step)
-        if improved or step == plan.total_steps or save_due(plan, step, saved_at):
-            recorder.sync()
-            store.save(step)
-            saved_at = time.monotonic()
-        if improved:
-            store.keep_best(step)
-    recorder.sync()
+
+def finish(experiment, step, first_step, at):
+    """Saves the last step and waits for the disk; returns the RunResult."""
+    complete = int(experiment.state.evaluated_step.numpy()) == step
+    status = "preempted"
+    if complete and step >= experiment.plan.total_steps:
+        status = "finished"
+    elif complete and early_stop(experiment):
+        status = "early_stopped"
     if step:
-        store.save(step)
-        store.sync()
-    status = "finished" if step >= plan.total_steps else (
-        "early_stopped" if early_stop(experiment) else "preempted")
-    return RunResult(status, step, first_step)
+        save(step, at, even_suspicious=True)
+    with at.ledger.account("saving"):
+        saved = at.store.sync() and (not step or at.store.last_step == step)
+    at.watchdog.beat("the last checkpoint")
+    return RunResult(status, step, first_step, saved)
+
+
+def save(step, at, best=False, even_suspicious=False):
+    """Saves a checkpoint of `step`, after everything recorded up to it.
+
+    A state in the middle of a divergence would push the last good ones out; it is only saved at the end of a process.
+    """
+    if at.guard.suspicious and not even_suspicious:
+        return
+    at.ledger.commit(step)
+    with at.ledger.account("saving"):
+        if at.recorder.sync():
+            at.store.save(step, best=bool(best))
+    at.watchdog.beat(f"the checkpoint of step {step}")
 
 
 def resume(state, store, batch_size):
@@ -112,15 +148,16 @@ def resume(state, store, batch_size):
     if position != step * batch_size:
         raise RunFailure(f"the checkpoint of step {step} stands at example {position} of the stream, not at "
                          f"{step * batch_size}: it was made with another --batch_size")
-    if step and int(state.best_step.numpy()) == step and not store.has_best(step):
-        store.keep_best(step)  # Killed between saving this checkpoint and keeping it.
+    best = int(state.best_step.numpy())
+    if best > 0 and not store.has_best(best):
+        store.keep_best(best)  # Killed between saving this checkpoint and keeping it.
     return step
 
 
 def save_due(plan, step, saved_at):
     """Tells whether a checkpoint is due at a step; saved_at in seconds of time.monotonic()."""
     if plan.checkpoint_every.unit == "seconds":
-        return time.monotonic() - saved_at >= plan.checkpoint_every.amount
+        return step > 0 and time.monotonic() - saved_at >= plan.checkpoint_every.amount
     return plan.is_boundary(plan.checkpoint_every, step)
 
 
@@ -130,13 +167,28 @@ def early_stop(experiment):
     return patience > 0 and int(experiment.state.evaluations_since_best.numpy()) >= patience
 
 
-def evaluate(experiment, recorder, step):
-    """Evaluates the watched split, records it, and keeps count of the best; returns whether it is the best so far."""
+def evaluation_due(experiment, step):
+    """Tells whether a step wants an evaluation that it has not had."""
+    plan = experiment.plan
+    due = step > 0 and (step == plan.total_steps or plan.is_boundary(plan.evaluate_every, step))
+    return due and int(experiment.state.evaluated_step.numpy()) != step
+
+
+def evaluate(experiment, step, at):
+    """Evaluates the watched split, records it, and keeps count of the best.
+
+    Returns:
+      Whether it is the best so far, or None where it was stopped.
+    """
     state, split = experiment.state, experiment.watched
-    figures = experiment.evaluate(split)
-    recorder.evaluation(step, split.name, figures, time.time())
+    with at.ledger.account("evaluating"):
+        figures = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
+    if figures is None:
+        return None
+    at.recorder.evaluation(step, split.name, figures, time.time())
     metric = experiment.config.training.best_metric
     improved = is_better(metric, figures[metric], float(state.best_value.numpy()))
+    state.evaluated_step.assign(step)
     if improved:
         state.best_value.assign(figures[metric])
         state.best_step.assign(step)
@@ -144,33 +196,3 @@ def evaluate(experiment, recorder, step):
     else:
         state.evaluations_since_best.assign_add(1)
     return improved
-
-
-def describe_result(experiment, recorder, result):
-    """Collects what result.json holds at the end of a run.
-
-    Args:
-      experiment: Experiment in its final state.
-      recorder: Recorder of the run.
-      result: RunResult.
-
-    Returns:
-      A dict, see the design of a run's directory; figures that a preempted run does not have are left out.
-    """
-    state, plan, step = experiment.state, experiment.plan, result.step
-    described = {
-        "status": result.status, "step": step, "examples_seen": step * plan.batch_size,
-        "epochs": round(plan.epoch(step), 4), "skipped_steps": int(state.skipped_steps.numpy()),
-        "train_loss": recorder.mean_loss(step - min(step, plan.steps_per_epoch) + 1),
-        "examples_per_second": recorder.examples_per_second(), "weights_sha256": weights_sha256(state.model),
-        "selected_on": experiment.watched.name,
-    }
-    if np.isfinite(state.best_value.numpy()):
-        described["best"] = {"step": int(state.best_step.numpy()), experiment.config.training.best_metric:
-                             float(state.best_value.numpy())}
-    if result.status != "preempted":
-        test = experiment.source.test
-        figures = recorder.last_evaluation(step, test.name) or experiment.evaluate(test)
-        described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
-                         test_examples=figures["examples"])
-    return described

@@ -1,5 +1,6 @@
 """Keras's optimizers, told that their gradients are sums over all replicas already."""
 import keras
+import tensorflow as tf
 
 from pipeline.errors import RunFailure
 
@@ -57,7 +58,8 @@ def check_reduced_once(run, strategy):
         variable = keras.Variable([0.0], name="probe")
         optimizer = _already_reduced(keras.optimizers.SGD)(learning_rate=1.0)
         optimizer.build([variable])
-    run(strategy, lambda ones: optimizer.apply([ones], [variable]))
+    # A tensor of the replica's own: the same one on all has no device, and Keras could not reduce it.
+    run(strategy, lambda ones: optimizer.apply([tf.identity(ones)], [variable]))
     moved = float(variable.numpy()[0])
     if moved != -1.0:
         raise RunFailure(f"an update by a reduced gradient of 1 moved a weight by {moved:g} instead of -1: this "

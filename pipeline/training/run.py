@@ -4,15 +4,24 @@ import sys
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from pipeline.errors import RunFailure
 from pipeline.files import write_json
+from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.metrics_log import JsonLines
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.preemption import StopRequest
+from pipeline.training.rollback import Rollback
+from pipeline.training.run_directory import LENGTH
+from pipeline.training.self_test import reduction_name
+from pipeline.training.state import weights_sha256
+from pipeline.training.watchdog import Watchdog
 
 
 def run(experiment, directory, accepted=(), echo=print):
@@ -28,36 +37,74 @@ def run(experiment, directory, accepted=(), echo=print):
       (RunResult, what result.json holds).
 
     Raises:
-      RunFailure: every checkpoint is damaged, or one could not be written.
+      RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written.
       UsageError: the checkpoint is of another architecture.
     """
     config = experiment.config
+    launches = JsonLines(directory.file("launches.jsonl"))
+
+    def note(event, step, **more):
+        launches.append([{"event": event, "step": step, "wall_time": time.time(), **more}])
+        launches.sync()
+
+    def record_hang(record):
+        progress.close()  # The terminal gets its cursor back.
+        launches.append([record])
+        launches.sync()
+
+    # Warnings go out even where --verbosity=quiet silences the rest.
     store = CheckpointStore(directory.file("checkpoints"), experiment.state, config.training.keep_checkpoints,
                             lambda text: print(text, file=sys.stderr))
-    with StopRequest() as stop:
-        step = loop.resume(experiment.state, store, experiment.plan.batch_size)
-        if step:
-            echo(f"resume  from the checkpoint of step {step}")
-        launches = JsonLines(directory.file("launches.jsonl"))
-        launches.append([{"event": "start", "step": step, "wall_time": time.time(), "process": os.getpid(),
-                          "replicas": experiment.strategy.num_replicas_in_sync, "allowed": accepted}])
-        launches.sync()  # What was accepted is on record before config.json forgets how it was.
-        directory.write_config(describe(experiment))
-        directory.forget_result()
-        recorder = Recorder(directory, experiment.plan.batch_size,
-                            create_progress(experiment.plan, config.runtime.verbosity))
-        recorder.cut_after(step)
+    progress = create_progress(experiment.plan, config.runtime.verbosity)
+    watchdog = Watchdog(config.runtime.hang_timeout, directory.file("hang.txt"),
+                        lambda: reduction_name(experiment.strategy), record_hang)
+    with StopRequest() as stop, watchdog:
+        step = begin(experiment, directory, store, note, accepted, echo)
+        recorder = Recorder(directory, experiment.plan.batch_size, progress, store.disk)
+        recorder.cut_after(step, int(experiment.state.evaluated_step.numpy()))
+        ledger, guard = Ledger(launches, process_age()), DivergenceGuard(config.training, experiment.state)
+        roll_back = Rollback(experiment, store, recorder, ledger, guard, launches,
+                             lambda text: print(text, file=sys.stderr))
+        if step == 0 and config.training.on_divergence == "rollback":
+            store.save(0)  # Something to go back to from the first steps.
         try:
-            result = loop.train(experiment, step, store, recorder, stop)
+            result = loop.train(experiment, step, loop.Attendants(store, recorder, ledger, guard, watchdog, stop,
+                                                                  roll_back))
+            described = describe_result(experiment, recorder, result, ledger, watchdog)
         finally:
-            recorder.progress.close()
-        described = loop.describe_result(experiment, recorder, result)
+            progress.close()
+        ledger.commit(result.step)
+        described["goodput"] = summarize(directory.file("launches.jsonl"))
+        if not result.saved:
+            raise RunFailure(store.full_message)
         write_json(directory.file("result.json"), described)
-        launches.append([{"event": "stop", "step": result.step, "wall_time": time.time(), "status": result.status,
-                          "seconds_to_first_step": result.seconds_to_first_step}])
-        launches.sync()
+        note("stop", result.step, status=result.status, seconds_to_first_step=result.seconds_to_first_step)
         recorder.close()
     return result, described
+
+
+def begin(experiment, directory, store, note, accepted, echo):
+    """Restores what is there, puts the start on record, and returns the step to go on from."""
+    step = loop.resume(experiment.state, store, experiment.plan.batch_size)
+    if step:
+        echo(f"resume  from the checkpoint of step {step}")
+    for name, old, new in accepted:
+        more = f"; the learning rate of step {step + 1} is {learning_rate(experiment, step):.4g}"
+        echo(f"--allow: {name} was {old}, is {new} from here on{more if name in LENGTH else ''}")
+    reached, seconds = lost_tail(directory.file("launches.jsonl"), directory.file("metrics.jsonl"))
+    if seconds:
+        note("lost", step, to_step=reached, seconds=round(seconds, 4))
+    # What was accepted is on record before config.json forgets how it was.
+    note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync, allowed=accepted)
+    directory.write_config(describe(experiment))
+    directory.forget_result()
+    return step
+
+
+def learning_rate(experiment, step):
+    """Returns the learning rate that the step after `step` steps will have."""
+    factor = float(experiment.state.learning_rate_factor.numpy())
+    return float(experiment.steps.schedule(tf.constant(step, tf.int64))) * factor
 
 
 def describe(experiment):
@@ -75,3 +122,40 @@ def describe(experiment):
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
+
+
+def describe_result(experiment, recorder, result, ledger, watchdog):
+    """Collects what result.json holds at the end of a run.
+
+    Args:
+      experiment: Experiment in its final state.
+      recorder: Recorder of the run.
+      result: RunResult.
+      ledger: Ledger.
+      watchdog: Watchdog.
+
+    Returns:
+      A dict, see the design of a run's directory; figures that a preempted run does not have are left out.
+    """
+    state, plan, step = experiment.state, experiment.plan, result.step
+    described = {
+        "status": result.status, "step": step, "examples_seen": step * plan.batch_size,
+        "epochs": round(plan.epoch(step), 4), "skipped_steps": int(state.skipped_steps.numpy()),
+        "rollbacks": int(state.rollbacks.numpy()),
+        "learning_rate_factor": float(state.learning_rate_factor.numpy()),
+        "train_loss": recorder.mean_loss(step - min(step, plan.steps_per_epoch) + 1),
+        "examples_per_second": recorder.examples_per_second(), "weights_sha256": weights_sha256(state.model),
+        "selected_on": experiment.watched.name,
+    }
+    if np.isfinite(state.best_value.numpy()):
+        described["best"] = {"step": int(state.best_step.numpy()), experiment.config.training.best_metric:
+                             float(state.best_value.numpy())}
+    if result.status != "preempted":
+        test = experiment.source.test
+        figures = recorder.last_evaluation(step, test.name)
+        if figures is None:
+            with ledger.account("evaluating"):
+                figures = experiment.evaluate(test, beat=watchdog.beat)
+        described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
+                         test_examples=figures["examples"])
+    return described

@@ -10,7 +10,8 @@ from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
-PASSING = {".lock", "config.json.tmp"}  # What a run that was killed while it began may leave.
+# What a run that was killed while it began may leave.
+PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt"}
 
 
 def default_path(config):

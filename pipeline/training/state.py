@@ -22,7 +22,9 @@ class TrainState:
       loss_scale: float32 scalar, 1 where no scaling is needed.
       finite_steps: int64 scalar, finite steps since the loss scale changed.
       learning_rate_factor: float32 scalar, what a rollback has multiplied the rate by.
-      rollbacks: int64 scalar.
+      rollbacks: int64 scalar, how often a divergence has made the run go back.
+      diverged_steps: int64 scalar, the newest steps in a row that had diverged.
+      evaluated_step: int64 scalar, the step of the newest evaluation.
       best_value, best_step, evaluations_since_best: the best evaluation so far (float64, int64, int64).
     """
 
@@ -41,6 +43,8 @@ class TrainState:
         self.finite_steps = counter("finite_steps")
         self.learning_rate_factor = counter("learning_rate_factor", 1.0, tf.float32)
         self.rollbacks = counter("rollbacks")
+        self.diverged_steps = counter("diverged_steps")
+        self.evaluated_step = counter("evaluated_step", -1)
         self.best_value = counter("best_value", np.nan, tf.float64)
         self.best_step = counter("best_step", -1)
         self.evaluations_since_best = counter("evaluations_since_best")

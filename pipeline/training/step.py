@@ -39,10 +39,10 @@ class StepFunctions:
         self.num_replicas = strategy.num_replicas_in_sync
         self.distributes = uses_gpus(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
-        self._compute = tf.function(self._pure, jit_compile=True) if settings.xla else self._pure
-        self.train_steps = tf.function(self._train_steps)
-        self.evaluate_steps = tf.function(self._evaluate_steps)
-        self.reduced_gradients = tf.function(self._reduced_gradients)
+        self._compute = tf.function(self._pure, jit_compile=True, autograph=False) if settings.xla else self._pure
+        # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
+        self.train_steps, self.evaluate_steps, self.reduced_gradients = (
+            tf.function(f, autograph=False) for f in (self._train_steps, self._evaluate_steps, self._reduced_gradients))
 
     def _pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
         """Gradients, new state and sums of one micro-batch on one replica; tensors in, tensors out.
@@ -184,23 +184,31 @@ class StepFunctions:
         Returns:
           [num_steps, len(TRAIN_COLUMNS)] float64, a row a step.
         """
-        state, settings, first = self.state, self.settings, self._first
+        def one_more(i, rows):
+            return i + 1, rows.write(i, self._step(iterator))
+
         rows = tf.TensorArray(tf.float64, size=num_steps, element_shape=[len(TRAIN_COLUMNS)])
-        for i in tf.range(num_steps):
-            step, skipped, scale = self._counters()
-            rate = self.schedule(step) * state.learning_rate_factor
-            self._set_learning_rate(rate)
-            batch = next(iterator)
-            wait = self._input_wait(skipped, batch)
-            grads, new_state, sums, norm, finite = self.strategy.run(
-                self._replica_step, args=(batch, step, skipped, scale))
-            finite, sums, norm = first(finite), first(sums), first(norm)
-            if finite:  # The same on every replica: it looks at reduced values.
-                self._apply(grads, new_state, step - skipped)
-            row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, wait]
-            rows = rows.write(i, tf.stack([tf.cast(value, tf.float64) for value in row]))
-            self._finish(finite)
-        return rows.stack()
+        return tf.while_loop(lambda i, rows: i < num_steps, one_more, (tf.constant(0), rows))[1].stack()
+
+    def _step(self, iterator):
+        """One step on the next batch; returns its row, [len(TRAIN_COLUMNS)] float64."""
+        state, settings, first = self.state, self.settings, self._first
+        step, skipped, scale = self._counters()
+        rate = self.schedule(step) * state.learning_rate_factor
+        self._set_learning_rate(rate)
+        batch = iterator.get_next()
+        wait = self._input_wait(skipped, batch)
+        grads, new_state, sums, norm, finite = self.strategy.run(self._replica_step, args=(batch, step, skipped, scale))
+        finite, sums, norm = first(finite), first(sums), first(norm)
+
+        def apply():
+            self._apply(grads, new_state, step - skipped)
+            return True
+
+        tf.cond(finite, apply, lambda: False)  # The same on every replica: it looks at reduced values.
+        self._finish(finite)
+        row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, wait]
+        return tf.stack([tf.cast(value, tf.float64) for value in row])
 
     def _first(self, value):
         return self.strategy.experimental_local_results(value)[0]
@@ -229,7 +237,7 @@ class StepFunctions:
         Returns:
           (gradients of the trainable variables in their order, loss).
         """
-        grads, _, sums, _, _ = self.strategy.run(self._replica_step, args=(next(iterator), *self._counters()))
+        grads, _, sums, _, _ = self.strategy.run(self._replica_step, args=(iterator.get_next(), *self._counters()))
         return [self._first(g) for g in grads], self._first(sums)[0]
 
     def _logits(self, batch):
@@ -256,10 +264,11 @@ class StepFunctions:
         Returns:
           [len(EVALUATION_SUMS)] float64 sums over examples of all replicas.
         """
-        for _ in tf.range(num_batches):
-            sums = self.strategy.run(self._replica_evaluation, args=(next(iterator),))
-            total += self.strategy.reduce("SUM", sums, axis=None)
-        return total
+        def one_more(i, total):
+            sums = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
+            return i + 1, total + self.strategy.reduce("SUM", sums, axis=None)
+
+        return tf.while_loop(lambda i, total: i < num_batches, one_more, (tf.constant(0), total))[1]
 
 
 def uses_gpus(strategy):
@@ -278,4 +287,4 @@ def run_once(strategy, function):
       What it returned, a tuple with an entry a replica.
     """
     return strategy.experimental_local_results(
-        tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)))())
+        tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)), autograph=False)())

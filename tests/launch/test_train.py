@@ -171,6 +171,62 @@ def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
     assert_every_step_once(tmp_path / "run", 40)
 
 
+def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(tmp_path):
+    command = ("train", "--model=mlp", "--schedule=cosine", "--learning_rate=0.01", "--augment=", "--workdir=run")
+    assert mirrorline(*command, "--steps=20", cwd=tmp_path).returncode == 0
+    refused = mirrorline(*command, "--steps=40", cwd=tmp_path)
+    assert refused.returncode == 2 and "20 steps (now 40 steps)" in refused.stderr
+    done = mirrorline(*command, "--steps=40", "--allow=steps", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "steps was 20 steps, is 40 steps from here on; the learning rate of step 21 is 0.005" in done.stdout
+    rates = [r["learning_rate"] for r in metrics(tmp_path / "run", "train")]
+    assert rates[20] == pytest.approx(0.005) and len(rates) == 40  # Half of the cosine over 40 steps.
+    starts = [json.loads(line) for line in (tmp_path / "run" / "launches.jsonl").read_text().splitlines()]
+    assert [e["allowed"] for e in starts if e["event"] == "start"] == [[], [["steps", "20 steps", "40 steps"]]]
+
+
+def test_a_stop_in_the_middle_of_an_evaluation_is_not_kept_waiting(tmp_path):
+    # An evaluation of 1,024 examples takes some seconds.
+    command = ("train", "--dataset=synthetic:40x40x1", "--model=resnet_like", "--batch_size=32", "--steps=4",
+               "--evaluate_every=2", "--schedule=constant")
+    process = start(*command, "--workdir=stopped", cwd=tmp_path)
+    while not metrics(tmp_path / "stopped") or metrics(tmp_path / "stopped")[-1]["step"] < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and "stopped at step 2 of 4" in errors, errors
+    assert time.monotonic() - began < 10
+    assert metrics(tmp_path / "stopped", "evaluation") == []
+    assert mirrorline(*command, "--workdir=stopped", cwd=tmp_path).returncode == 0
+    assert mirrorline(*command, "--workdir=whole", cwd=tmp_path).returncode == 0
+    stopped, whole = result(tmp_path / "stopped"), result(tmp_path / "whole")
+    assert (stopped["weights_sha256"], stopped["best"]) == (whole["weights_sha256"], whole["best"])
+    assert [(r["step"], r["loss"]) for r in metrics(tmp_path / "stopped", "evaluation")] == [
+        (r["step"], r["loss"]) for r in metrics(tmp_path / "whole", "evaluation")]
+
+
+def test_goodput_counts_what_a_kill_has_cost(finished):
+    folder, _ = finished
+    command = ("train", *QUICK, "--model=three_apis", "--workdir=runs/goodput", "--steps_per_loop=1")
+    code, _ = kill_at_step(start(*command, cwd=folder), folder / "runs" / "goodput", 18)
+    assert code == -signal.SIGKILL
+    reached = metrics(folder / "runs" / "goodput", "train")[-1]["step"]
+    again = mirrorline(*command, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    restored = int(re.search(r"resume .* step (\d+)", again.stdout)[1])
+    found = result(folder / "runs" / "goodput")["goodput"]
+    assert (found["launches"], found["steps_repeated"]) == (2, reached - restored)
+    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "starting", "other"}
+    assert (found["seconds"]["lost"] > 0) == (reached > restored)
+    assert found["seconds"]["starting"] > 2 and found["seconds"]["compiling"] > 0.5
+    assert 0 < found["share"] < 1
+    whole = result(folder / "runs" / "whole")["goodput"]
+    assert (whole["launches"], whole["steps_repeated"], whole["seconds"]["lost"]) == (1, 0, 0)
+
+
 def test_a_run_that_diverges_ends_with_a_result(tmp_path):
     done = mirrorline("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
                       "--optimizer=sgd", "--workdir=run", cwd=tmp_path)
@@ -182,10 +238,10 @@ def test_a_run_that_diverges_ends_with_a_result(tmp_path):
 def test_a_second_signal_ends_at_once(tmp_path):
     process = start("train", "--model=resnet_like", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
                     "--evaluate_every=4000", "--checkpoint_every=4000", "--workdir=run", cwd=tmp_path)
-    while not (tmp_path / "run" / "launches.jsonl").exists():
+    while not metrics(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(4)  # It is inside one long call of TensorFlow, where no Python handler runs.
+    time.sleep(1)  # It is inside one long call of TensorFlow, where no Python handler runs.
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None
@@ -196,7 +252,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "run").mkdir()
-    for name in (".lock", "config.json.tmp"):
+    for name in (".lock", "config.json.tmp", "launches.jsonl", "hang.txt"):
         (tmp_path / "run" / name).write_text("{")
     done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

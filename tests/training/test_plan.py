@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig, OptimizerConfig
-from pipeline.training.cadence import plan
+from pipeline.training.cadence import Pace, plan
 from pipeline.training.schedule import learning_rate_schedule
 
 
@@ -72,3 +72,18 @@ def test_one_cycle_rises_and_falls():
     rates = _rates(100, schedule="one-cycle", learning_rate=1.0)
     assert rates[0] == pytest.approx(1 / 25) and rates.argmax() == 30 and rates.max() == pytest.approx(1)
     assert rates[99] == pytest.approx(1 / 25 * 1e-4)
+
+
+def test_a_call_lasts_about_a_second_and_passes_no_boundary():
+    pace, calls = Pace(), []
+    for _ in range(4):
+        calls.append(pace.next(100))
+        pace.finished(calls[-1], calls[-1] * 0.05)  # Twenty steps a second.
+    assert calls == [1, 4, 20, 20] and pace.next(7) == 7
+    fixed, calls = Pace(fixed=50, longest=2.0), []
+    for _ in range(2):
+        calls.append(fixed.next(1000))
+        fixed.finished(calls[-1], calls[-1] * 0.1)
+    assert calls == [1, 20]  # Fifty would have taken longer than allowed.
+    assert _plan(steps=30, evaluate_every="12", checkpoint_every="9").steps_to_boundary(9) == 3
+    assert _plan(steps=30, evaluate_every="12", checkpoint_every="30s").steps_to_boundary(24) == 6

@@ -1,0 +1,115 @@
+"""When training has diverged, and in which layer that began."""
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.models.context import StepContext, step_context
+from pipeline.models.recording import record_outputs
+from pipeline.training.settings import preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """Diverged steps in a row: the first and the last of them, counted from 1, and the loss of the last."""
+
+    first_step: int
+    last_step: int
+    loss: float
+
+    def __str__(self):
+        return f"the loss diverged in steps {self.first_step} to {self.last_step} (loss {self.loss:g})"
+
+
+class DivergenceGuard:
+    """Looks at the loss of every step; the count of diverged steps in a row is part of the run's state.
+
+    A step has diverged when its loss is not finite or above the limit, or when its gradient is not finite although no
+    loss scale could be lowered (in mixed_float16 a few infinite gradients are how the scale is found).
+    """
+
+    def __init__(self, training, state):
+        """
+        Args:
+          training: TrainingConfig.
+          state: TrainState.
+        """
+        self.ignores = training.on_divergence == "ignore"
+        self.limit = training.loss_limit or np.inf
+        self.needed, self._state = training.divergence_steps, state
+        self._count = int(state.diverged_steps.numpy())
+
+    @property
+    def suspicious(self):
+        """Whether the newest step had diverged: a state that is not worth going back to."""
+        return self._count > 0 and not self.ignores
+
+    def look(self, step, columns, rows):
+        """Looks at a window of steps.
+
+        Args:
+          step: global step at its end.
+          columns: names of the columns of `rows`.
+          rows: [window, k] float64, a row a step.
+
+        Returns:
+          A Divergence once enough steps in a row have diverged, else None.
+        """
+        loss, scale, applied = (rows[:, columns.index(name)] for name in ("loss", "loss_scale", "applied"))
+        with np.errstate(invalid="ignore"):
+            diverged = ~np.isfinite(loss) | (loss > self.limit) | ((applied == 0) & (scale <= 1))
+        for i, bad in enumerate(diverged.tolist()):
+            self._set(self._count + 1 if bad else 0)
+            if self._count >= self.needed and not self.ignores:
+                last = step - len(rows) + 1 + i
+                return Divergence(last - self._count + 1, last, float(loss[i]))
+        return None
+
+    def forget(self):
+        """Starts counting anew, after a rollback."""
+        self._set(0)
+
+    def _set(self, count):
+        if count != self._count:
+            self._count = count
+            self._state.diverged_steps.assign(count)
+
+
+def where_it_began(experiment, first_step):
+    """Computes the first diverged step again, layer by layer, with the weights of now.
+
+    A step that is not finite is skipped, so these are the weights it had. Where the loss is finite but too large they
+    have moved since.
+
+    Args:
+      experiment: Experiment.
+      first_step: global step, counted from 1.
+
+    Returns:
+      A clause naming the layer or the weight.
+    """
+    outputs = _outputs(experiment, first_step)
+    broken = [name for name, value in outputs if not np.isfinite(value)]
+    if broken:
+        return f"it began in layer {broken[0]}, whose output is not finite"
+    grads, _ = experiment.steps.reduced_gradients(experiment.train_iterator(first_step - 1))
+    variables = experiment.state.model.trainable_variables
+    broken = [v.path for v, g in zip(variables, grads, strict=True) if not np.isfinite(g.numpy()).all()]
+    if broken:  # Gradients flow backwards: the last one is where it began.
+        return f"it began in the gradient of {broken[-1]}, which is not finite"
+    name, value = max(outputs, key=lambda output: output[1])
+    return f"the largest output is that of layer {name}, {value:.3g}"
+
+
+def _outputs(experiment, first_step):
+    """Returns [(layer path, largest absolute output)] in the order of execution, for one step's whole batch."""
+    settings, model = experiment.settings, experiment.state.model
+    images = next(iter(experiment.train_dataset(first_step - 1)))["image"]
+    step = tf.constant(first_step - 1, tf.int64)
+    updates = step - tf.convert_to_tensor(experiment.state.skipped_steps)
+    context = StepContext(settings.seed, step * settings.micro_batches, tf.constant(0, tf.int64), updates)
+    with record_outputs(model) as outputs, step_context(context):
+        model.stateless_call([tf.convert_to_tensor(v) for v in model.trainable_variables],
+                             [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
+                             preprocess(images, settings), training=True)
+    return outputs

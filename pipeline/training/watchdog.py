@@ -1,0 +1,132 @@
+"""The watchdog: ends a run in which nothing has happened for too long, and leaves behind where it stood.
+
+A collective that waits for a replica, a read from a dead network disk or a deadlock never returns and raises nothing.
+Standard library only.
+"""
+import datetime
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+
+FAILURE = 1
+PAUSES = 10  # Looks at the clock in the time allowed.
+STOPPED = 4  # Pauses after which it was not this run that stood still, but the whole process.
+LAST_WORDS = 10.0  # Seconds for each part of the report: the disk or the screen may be what hangs.
+
+
+class Watchdog:
+    """Ends the process where no `beat` came for some seconds. Use as a context manager around what is watched.
+
+    The time in which the process itself was stopped (SIGSTOP, a suspended machine) does not count: afterwards it waits
+    anew. It watches from a thread, which runs whatever the others are stuck in, unless they hold Python's lock; it ends
+    the process by `os._exit`, since nothing else ends a thread inside TensorFlow.
+    """
+
+    def __init__(self, seconds, path, describe, on_hang=lambda record: None):
+        """
+        Args:
+          seconds: without a beat for this long the process ends; 0: never.
+          path: the file for the report.
+          describe: function without arguments to a line about the run: the reduction in use.
+          on_hang: takes the record {"event": "hang", "wall_time", "seconds", "progress", "file"} just before the end.
+        """
+        self.seconds, self.path, self._describe, self._on_hang = seconds, path, describe, on_hang
+        self._ended, self._thread = threading.Event(), None
+        self._progress, self._since = "the start", time.monotonic()
+
+    def beat(self, text):
+        """Takes note that something was finished: "step 120", "evaluation at step 120"."""
+        self._progress, self._since = text, time.monotonic()
+
+    def __enter__(self):
+        self._since = time.monotonic()
+        if self.seconds:
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+
+    def _watch(self):
+        pause = min(1.0, self.seconds / PAUSES)
+        looked = time.monotonic()
+        while not self._ended.wait(pause):
+            now = time.monotonic()
+            if now - looked > STOPPED * pause:
+                self._since = now
+            looked = now
+            if now - self._since >= self.seconds:
+                self._end(now - self._since)
+
+    def _end(self, seconds):
+        """Writes the report, tells on_hang, says so in one line, and ends; each whatever became of the others."""
+        record = {"event": "hang", "wall_time": time.time(), "seconds": seconds, "progress": self._progress,
+                  "file": os.path.basename(self.path)}
+        fault = attempt(lambda: self._write(seconds), LAST_WORDS)
+        attempt(lambda: self._on_hang(record), LAST_WORDS)
+        attempt(lambda: self._say(seconds, fault), LAST_WORDS)
+        os._exit(FAILURE)
+
+    def _say(self, seconds, fault):
+        where = f"the stacks of its threads are in {self.path}"
+        if fault:
+            where = f"{self.path} cannot be written ({fault}), so the stacks of its threads are above"
+            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        # A progress bar may have replaced sys.stderr.
+        print(f"mirrorline: nothing finished for {seconds:.0f} s after {self._progress}, so the process ends; {where}; "
+              "run the same command again to continue, on several GPUs perhaps with another --cross_device_reduction, "
+              "or with NCCL_DEBUG=INFO before it to see what NCCL waits for", file=sys.__stderr__, flush=True)
+
+    def _write(self, seconds):
+        """Writes the report: time, progress, run, process and the Python stacks of all threads."""
+        try:
+            run = self._describe()
+        except Exception as error:  # The stacks matter more.
+            run = f"unknown ({error})"
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write(f"when       {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n"
+                       f"progress   {self._progress}, then nothing for {seconds:.1f} s\n"
+                       f"run        {run}\n"
+                       f"process    {os.getpid()} on {socket.gethostname()}\n")
+            for thread in threading.enumerate():
+                file.write(f"thread     0x{thread.ident:016x} {thread.name}\n")
+            file.write("\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+            os.fsync(file.fileno())
+
+
+def attempt(work, seconds):
+    """Calls work() in a thread of its own; returns None where that succeeded in time, else in words why not."""
+    outcome = [f"no answer within {seconds:g} s"]
+
+    def run():
+        try:
+            work()
+            outcome[0] = None
+        except Exception as error:
+            outcome[0] = str(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[0]
+
+
+class NoWatchdog:
+    """Watches nothing, with the interface of `Watchdog`."""
+
+    def beat(self, text):
+        """Takes no note."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        """Ends nothing."""

@@ -1,0 +1,112 @@
+"""Other processes of this program: started alike, ended with it. Standard library only."""
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from pipeline.errors import RunFailure, UsageError
+
+USAGE, FAILURE = 2, 1
+POLL_SECONDS = 0.002
+
+
+class Processes:
+    """Processes of the same Python, code and working directory; those still running are killed at the end.
+
+    A context manager. Processes may be started from several threads.
+
+    Attributes:
+      ended: whether it is being left: what processes say from here on is of their being killed.
+    """
+
+    def __init__(self, timeout):
+        """
+        Args:
+          timeout: seconds that one process may take.
+        """
+        self.timeout = timeout
+        self.ended, self._running, self._lock = False, [], threading.Lock()
+        self._environment = dict(os.environ)
+        if not {"", os.getcwd()} & set(sys.path):
+            self._environment["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with self._lock:
+            self.ended = True
+            for process in self._running:
+                process.kill()
+        for process in self._running:
+            process.wait()
+            process.errors.close()
+
+    def start(self, *arguments):
+        """Starts `python ARGUMENTS`, in a session of its own: Ctrl-C is for this process to deal with."""
+        errors = tempfile.TemporaryFile()
+        with self._lock:
+            if self.ended:
+                raise RunFailure("ended while starting another process")
+            process = subprocess.Popen([sys.executable, *arguments], env=self._environment, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+            process.errors = errors
+            self._running.append(process)
+        return process
+
+    def finish(self, process):
+        """Waits for a process to end well.
+
+        Raises:
+          UsageError: it says that it was asked for what cannot be (exit code 2); carries its line.
+          RunFailure: any other end but a good one, or none within the time limit; carries its last line.
+        """
+        try:
+            code = process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise RunFailure(f"a process did not end within {self.timeout:g} s") from None
+        if not code:
+            return
+        text = said(process)
+        if "Traceback" in text and not self.ended:
+            sys.stderr.write(text)  # A defect, which one line would not explain.
+        if code == USAGE:
+            raise UsageError(last_line(text))
+        raise RunFailure(last_line(text) or f"a process ended with {code} and without a word")
+
+    def kill_when(self, process, condition):
+        """Ends a process by SIGKILL as soon as a condition holds.
+
+        Args:
+          process: a running one.
+          condition: function without arguments, asked every few milliseconds.
+
+        Raises:
+          UsageError, RunFailure: it ended by itself before that, or the condition never held.
+        """
+        deadline = time.monotonic() + self.timeout
+        while not condition():
+            if process.poll() is not None:
+                self.finish(process)
+                raise RunFailure("the run was over before it could be killed; give it more --verify_steps")
+            if time.monotonic() > deadline:
+                raise RunFailure(f"a process did not come to where it is killed within {self.timeout:g} s")
+            time.sleep(POLL_SECONDS)
+        process.kill()
+        process.wait()
+
+
+def said(process):
+    """Returns what an ended process wrote to standard error."""
+    process.errors.seek(0)
+    return process.errors.read().decode(errors="replace")
+
+
+def last_line(text):
+    """Returns the last line of a text, without the name of the command in front."""
+    last = (text.strip().splitlines() or [""])[-1].strip()
+    name, colon, rest = last.partition(": ")
+    return rest if colon and name.startswith("mirrorline") else last
