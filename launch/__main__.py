@@ -54,7 +54,7 @@ def main(arguments=None):
         if not no_room(error):
             raise
         where = f" (writing {error.filename})" if error.filename else ""
-        return _fail(name, f"the disk is full{where}: {error.strerror.lower()}; what was saved before is safe, make room "
+        return _fail(name, f"the disk is full{where}: {error.strerror.lower()}; what was saved is safe, make room "
                            "and run the same command again", FAILURE)
 
 

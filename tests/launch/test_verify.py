@@ -1,0 +1,158 @@
+"""mirrorline verify as a user runs it: it holds, and it does not hold with a cure taken out."""
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from launch import cuda, verify
+from pipeline.config import ExperimentConfig
+from tests.commands import mirrorline, start
+from tests.cures import CURES, verify_without
+
+# A small model with batch normalization and dropout.
+SMALL = ("--model=three_apis", "--augment=crop,mixup")
+# One cure for each part of the proof; the others are in tests/verify_cells.py.
+SHOWN = ("the reduction loses a replica", "every replica draws the same dropout", "a resume begins the stream anew",
+         "every gradient counts as finite", "padding counts in an evaluation")
+PROOFS = {"whole": (), "unsynchronized": ("--nosync_batch_norm", "--only=replicas")}
+
+
+def rows(path):
+    """Returns the rows that --output wrote."""
+    return json.loads(path.read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def proofs(tmp_path_factory):
+    """{name: (folder, completed process)} of PROOFS and of each of SHOWN; two at a time."""
+    folders = {name: tmp_path_factory.mktemp("proof") for name in (*PROOFS, *SHOWN)}
+
+    def prove(name):
+        if name in PROOFS:
+            return mirrorline("verify", *SMALL, *PROOFS[name], "--output=proof.json", cwd=folders[name])
+        return verify_without(name, folders[name], *SMALL, "--output=proof.json")
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        return dict(zip(folders, zip(folders.values(), executor.map(prove, folders), strict=True), strict=True))
+
+
+def test_every_claim_holds(proofs):
+    folder, done = proofs["whole"]
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    found = json.loads((folder / "proof.json").read_text())
+    assert found["holds"] and (found["device"], found["replicas"]) == ("CPU", 2)
+    assert {row["verdict"] for row in found["rows"]} == {"ok"}
+    assert [row["part"] for row in found["rows"]] == (
+        ["reduction"] + ["replicas"] * 3 + ["resume"] * 2 + ["infinite"] * 2 + ["ragged"] * 2)
+    bounds = [row["bound"] for row in found["rows"]]
+    assert bounds == [0, 1e-8, 1e-8, 1e-4, 0, 0, 0, 0, 0, 1e-10]
+    parity = [row for row in found["rows"] if row["part"] == "replicas"]
+    assert all("1 against 2 replicas" in row["compared"] for row in parity)
+    assert all(0 < row["difference"] < row["bound"] for row in parity)  # Two computations, not one with itself.
+    assert found["config"]["augment"] == ["crop", "mixup"]
+
+
+def test_the_killed_run_lost_steps_and_went_on(proofs):
+    folder, _ = proofs["whole"]
+    compared = next(row["compared"] for row in rows(folder / "proof.json") if row["part"] == "resume")
+    killed_at, resumed_from = map(int, re.search(r"after step (\d+), resumed from (\d+)", compared).groups())
+    assert 0 < resumed_from <= killed_at < 10
+
+
+def test_it_says_what_it_does_and_prints_a_table(proofs):
+    folder, done = proofs["whole"]
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["verify  digits, three_apis, float32, 2 CPU replicas",
+                         "        10 steps of 32 examples on 5 batches of each split"]
+    assert sum(line.startswith("done ") for line in lines) == sum(line.startswith("start ") for line in lines) == 4
+    table = lines[lines.index(next(line for line in lines if line.startswith("part"))):]
+    assert max(map(len, table)) <= 80
+    assert sum(line.endswith(" ok") for line in table) == 10
+    assert re.fullmatch(r"10 of 10 claims hold, in \d+ s", table[-1])
+    assert os.listdir(folder) == ["proof.json"]  # No run, no temporary file.
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_without_a_cure_its_part_is_violated(proofs, name):
+    folder, done = proofs[name]
+    part = CURES[name][0]
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith(f"mirrorline verify: VIOLATED: {part}: ") and done.stderr.count("\n") == 1
+    assert {row["part"] for row in rows(folder / "proof.json")} == {part}
+    violated = [row for row in rows(folder / "proof.json") if row["verdict"] == "VIOLATED"]
+    assert violated and done.stdout.count("VIOLATED") == len(violated)
+    assert all(row["compared"] != "what its process found" for row in violated)  # Measured, not failed.
+    if part == "replicas":
+        assert all(row["difference"] > 1e-3 for row in violated) and len(violated) == 3
+
+
+@pytest.mark.parametrize("arguments, line", [
+    (["--only=replica"], "mirrorline verify: unknown part 'replica': did you mean 'replicas'? known: infinite, "),
+    (["--only="], "mirrorline verify: --only is empty: "),
+    (["--output=no/such/folder.json"], "mirrorline verify: --output=no/such/folder.json cannot be written: "),
+    (["--verify_steps=2"], "mirrorline verify: --verify_steps must be a whole number"),
+    (["--replicas=9"], "mirrorline verify: --replicas=9 without a GPU"),
+    (["--replicas=3"], "mirrorline verify: --batch_size=32 does not divide by 3 replicas"),
+])
+def test_wrong_use_is_one_line_and_leaves_nothing(arguments, line, tmp_path):
+    done = mirrorline("verify", "--verbosity=quiet", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_claim_that_is_not_made_is_no_violation(proofs):
+    folder, done = proofs["unsynchronized"]
+    assert done.returncode == 0, done.stderr
+    found = rows(folder / "proof.json")
+    assert [row["verdict"] for row in found] == ["not claimed"] * 3
+    assert all("--nosync_batch_norm" in row["unclaimed"] and row["difference"] > 1e-8 for row in found)
+
+
+@pytest.mark.parametrize("gpus, options, expected", [
+    (0, {}, ("CPU", 2)), (0, {"replicas": 1}, ("CPU", 1)), (0, {"batch_size": 63}, ("CPU", 3)),
+    (0, {"batch_size": 30, "augment": ("mixup",)}, ("CPU", 3)), (0, {"batch_size": 24, "accumulate_steps": 8},
+                                                                 ("CPU", 3)),
+    (4, {}, ("GPU", 4)), (4, {"devices": ("0", "2")}, ("GPU", 2)), (4, {"replicas": 3}, ("GPU", 3)),
+])
+def test_replicas_are_those_asked_for_or_every_gpu_or_few_cpus(gpus, options, expected, monkeypatch):
+    monkeypatch.setattr(verify, "count_gpus", lambda: gpus)
+    assert verify.choose_replicas(ExperimentConfig.from_flat({"batch_size": 64, **options})) == expected
+
+
+def test_gpus_are_counted_by_tensorflow(monkeypatch):
+    monkeypatch.setattr(cuda, "hardware", lambda: "1 device file")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert verify.count_gpus() == 0
+
+
+def test_a_signal_ends_its_processes_and_clears_its_files(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    process = start("verify", *SMALL, "--only=resume", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not any("launch" in command and str(scratch) in command for command in commands().values()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not [command for command in commands().values() if str(scratch) in command]
+    assert os.listdir(scratch) == []
+
+
+def commands():
+    """Returns {process id: command line} of every process that runs."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", encoding="utf-8", errors="replace") as file:
+                found[name] = file.read().replace("\0", " ")
+        except OSError:  # Gone meanwhile.
+            continue
+    return found

@@ -1,0 +1,55 @@
+"""Differences as the proof counts them."""
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.verification.comparison import compare_replicas, relative_difference
+
+FACTS = {"steps": 2, "precision": "float32", "normalized": True, "unclaimed": "", "rounding": ""}
+
+
+@pytest.mark.parametrize("first, second, difference", [
+    ([3.0, 4.0], [3.0, 4.0], 0.0),
+    ([3.0, 4.0], [3.0, 4.5], 0.1),
+    ([0.0, 0.0], [0.0, 1e-5], 1e-2),  # Over 1e-3, not over nothing.
+    ([1.0, math.inf], [1.0, 2.0], math.inf),
+    ([1.0, 2.0], [1.0, math.nan], math.inf),
+    ([1.0, math.nan], [1.0, math.nan], 0.0),
+    ([1.0, 2.0], [1.0], math.inf),
+])
+def test_a_difference_is_relative_to_the_norm(first, second, difference):
+    assert relative_difference(np.array(first), np.array(second)) == pytest.approx(difference)
+
+
+def computed(loss=1.0, variable=1.0, gradient=1.0, exact=1.0):
+    return {"loss": np.array([1.0, loss]), "names": np.array(["a", "b"]), "variable_0": np.ones(3),
+            "variable_1": np.full(2, variable), "gradient_names": np.array(["a"]),
+            "gradient_0": np.full(4, gradient, np.float32), "exact_0": np.full(4, exact)}
+
+
+@pytest.mark.parametrize("several, violated", [
+    (computed(), []), (computed(loss=1 + 2e-8), ["loss"]), (computed(variable=1 + 2e-8), ["every"]),
+    (computed(gradient=1.06), ["gradient"]), (computed(loss=math.nan, variable=math.inf), ["loss", "every"]),
+])
+def test_each_difference_violates_its_own_row(several, violated):
+    rows = compare_replicas(computed(), several, 2, FACTS)
+    assert [row.compared.split()[0] for row in rows if row.verdict == "VIOLATED"] == violated
+
+
+def test_the_row_names_where_the_difference_is():
+    loss, variables, _ = compare_replicas(computed(), computed(loss=2.0, variable=2.0), 2, FACTS)
+    assert (loss.note, variables.note) == ("step 2", "b")
+    assert loss.difference == 1.0 and "--normalize=per_channel" in variables.compared
+
+
+def test_a_gradient_is_claimed_as_exactly_as_float32_resolves_it():
+    smooth = compare_replicas(computed(), computed(gradient=1 + 5e-5), 2, FACTS)[2]
+    assert (smooth.bound, smooth.verdict) == (1e-4, "ok")
+    # One replica alone is 0.01 from float64 here: a kink was crossed.
+    kinked = compare_replicas(computed(gradient=1.01), computed(gradient=1.02), 2, FACTS)[2]
+    assert (kinked.bound, kinked.verdict) == (5e-2, "ok") and "(2.0e-02 from float64)" in kinked.compared
+    wide = compare_replicas(computed(gradient=1 + 1e-4), computed(), 2, {**FACTS, "precision": "float64"})[2]
+    assert (wide.bound, wide.verdict) == (1e-8, "VIOLATED")
+    half = compare_replicas(computed(), computed(gradient=2.0), 2, {**FACTS, "rounding": "bfloat16"})[2]
+    assert half.verdict == "not claimed"

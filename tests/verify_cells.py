@@ -1,0 +1,57 @@
+"""Cells of `make acceptance` about mirrorline verify: the default proof in time, more models, every cure."""
+import json
+import pathlib
+import tempfile
+import time
+
+from tests.commands import mirrorline
+from tests.cures import CURES, verify_without
+
+SECONDS = 120  # Of the default proof on 2 quiet cores.
+SMALL = ("--model=three_apis", "--augment=crop,mixup")
+
+
+def proved(*arguments, limit=None):
+    """Runs a proof that has to hold; returns its seconds and the largest difference of each part."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        done = mirrorline("verify", *arguments, "--output=proof.json", cwd=folder, timeout=1500)
+        seconds = time.monotonic() - began
+        assert done.returncode == 0, done.stderr[-800:]
+        rows = json.loads((pathlib.Path(folder) / "proof.json").read_text())["rows"]
+    assert limit is None or seconds < limit, f"{seconds:.0f} s"
+    largest = {}
+    for row in rows:
+        if not row["unclaimed"]:
+            assert row["verdict"] == "ok", row
+            largest[row["part"]] = max(largest.get(row["part"], 0.0), row["difference"])
+    return {"seconds": round(seconds, 1), "largest_difference": largest}
+
+
+def default_proof():
+    """mirrorline verify alone, which may take 2 minutes."""
+    return proved(limit=SECONDS)
+
+
+def violated_without(name):
+    """Takes one cure out: the proof ends with 1 and names the part that the cure is for."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = verify_without(name, pathlib.Path(folder), *SMALL, "--output=proof.json")
+        assert done.returncode == 1, f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
+        assert done.stderr.startswith(f"mirrorline verify: VIOLATED: {CURES[name][0]}: "), done.stderr
+        rows = json.loads((pathlib.Path(folder) / "proof.json").read_text())["rows"]
+        assert all(row["compared"] != "what its process found" for row in rows), f"it failed instead: {done.stderr}"
+        return {"violated": {row["compared"]: row["difference"] for row in rows if row["verdict"] == "VIOLATED"}}
+
+
+def cells():
+    """Yields (name, function, arguments) of every cell."""
+    yield "mirrorline verify, default", default_proof, ()
+    for model in ("mlp", "resnet_like", "inception", "mini_inception", "three_apis"):
+        yield f"mirrorline verify, {model}", proved, (f"--model={model}", "--batch_size=16")
+    yield "mirrorline verify, everything on", proved, (
+        "--model=three_apis", "--augment=flip,crop,mixup", "--optimizer=adamw", "--weight_decay=0.05", "--l2=1e-4",
+        "--clip_norm=1", "--label_smoothing=0.1", "--ema_decay=0.99", "--accumulate_steps=2", "--replicas=4",
+        "--precision=mixed_bfloat16", "--class_weight=balanced")
+    for name in CURES:
+        yield f"mirrorline verify sees it when {name}", violated_without, (name,)
