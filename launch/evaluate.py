@@ -8,6 +8,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 
+READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
 SUMMARY = "evaluate a trained model on the test split"
 GROUPS = ()
 ONLY = ("workdir", "dataset", "model", "data_dir", "batch_size", "replicas", "devices", "force", "verbosity")
@@ -39,6 +40,19 @@ def merged(stored, given):
                                        "cross_device_reduction": "auto"})
 
 
+def read_checkpoint(store, directory, name):
+    """Reads a checkpoint into the store's state; returns it. A training beside may remove one as it is read."""
+    from pipeline.training.stored_checkpoint import find_checkpoint
+    for attempt in range(READS):
+        checkpoint = find_checkpoint(directory, name)
+        try:
+            store.read(checkpoint)
+            return checkpoint
+        except Exception:
+            if attempt + 1 == READS or not checkpoint.gone:
+                raise
+
+
 def run(config, flag_values):
     """Runs the command; returns the exit code."""
     given = flags.given_options(flag_values)
@@ -49,8 +63,8 @@ def run(config, flag_values):
         raise UsageError("--ema: this run kept no moving average of the weights; train with --ema_decay=0.999")
 
     from launch import runtime
-    from pipeline.training.checkpoint import find_checkpoint
-    checkpoint = find_checkpoint(directory.file("checkpoints"), flag_values.checkpoint)
+    from pipeline.training.stored_checkpoint import find_checkpoint
+    find_checkpoint(directory.file("checkpoints"), flag_values.checkpoint)  # Before the long way to its use.
     echo = print if config.runtime.verbosity != "quiet" else (lambda text: None)
     strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     from pipeline import experiment as experiments
@@ -64,7 +78,8 @@ def run(config, flag_values):
     if split is None:
         raise UsageError("--split=validation: this run held nothing out (--validation_split); use --split=test")
     experiment = experiments.build(config, source, strategy, stored)
-    CheckpointStore(directory.file("checkpoints"), experiment.state, 1).read(checkpoint)
+    store = CheckpointStore(directory.file("checkpoints"), experiment.state, 1)
+    checkpoint = read_checkpoint(store, directory.file("checkpoints"), flag_values.checkpoint)
     if flag_values.ema:
         experiment.state.use_ema()
     figures = experiment.evaluate(split)

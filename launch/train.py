@@ -99,7 +99,9 @@ def train(experiment, directory, accepted, echo):
     from pipeline.training.run import run as run_experiment
     result, described = run_experiment(experiment, directory, accepted, echo)
     if result.status == "preempted":
-        print(f"stopped at step {result.step} of {experiment.plan.total_steps} and saved; run the same command again "
+        saved = "saved" if result.saved_step == result.step else (
+            f"not saved, since the loss is diverging: it goes on from step {result.saved_step or 0}")
+        print(f"stopped at step {result.step} of {experiment.plan.total_steps} and {saved}; run the same command again "
               "to continue", file=sys.stderr)
         return EXIT_PREEMPTED
     speed = f", {described['examples_per_second']:,.0f} examples/s" if described["examples_per_second"] else ""

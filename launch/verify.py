@@ -124,15 +124,16 @@ def prove(config, kind, replicas, steps, only, echo):
 
 @contextlib.contextmanager
 def ended_by_signals():
-    """Lets SIGTERM end the process as an exception does, so that processes and files are cleared away."""
+    """Lets signals end the process as an exception does, so that processes and files are cleared away."""
     def end(number, frame):
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Proof:

@@ -1,26 +1,20 @@
-"""make acceptance: the full matrices, one cell after another, resumable, written to docs/acceptance.json.
+"""make acceptance: the full matrices, cell after cell, resumable, written to docs/acceptance.json.
 
-A cell that was green on the same sources is not run again. Options: --only=TEXT runs the cells whose name has it.
+A cell that was green on the same sources is not run again. Options: --only=TEXT runs the cells whose name has it,
+--jobs=N as many at a time (the times that are reported are longer then).
 """
-import itertools
+import concurrent.futures
 import json
-import pathlib
+import os
 import platform
-import random
 import subprocess
 import sys
-import tempfile
 import time
 
-from tests.commands import REPOSITORY, assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
-from tests.kills import killed_again_and_again
+from tests.cells import cells
+from tests.commands import REPOSITORY
 
 REPORT = REPOSITORY / "docs" / "acceptance.json"
-MODELS = ("mlp", "cnn", "resnet_like", "inception", "mini_inception", "three_apis")
-STEPS = 24
-KILLS = 100
-COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=12", "--evaluate_every=12",
-          "--checkpoint_every=5", "--augment=crop,flip", "--schedule=constant", "--learning_rate=2e-3")
 
 
 def git(*arguments):
@@ -36,118 +30,44 @@ def sources():
     return "-".join(git("rev-parse", f"HEAD:{room}")[:8] for room in rooms) + ("-dirty" if dirty else "")
 
 
-def train_command(model, replicas, precision, *more):
-    """The command of a cell."""
-    return ("train", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}",
-            *(("--force",) if precision == "mixed_float16" else ()), *more)
+def run(function, values):
+    """Runs one cell; returns what is reported of it."""
+    began = time.monotonic()
+    try:
+        found, passed = function(*values), True
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        found, passed = {"error": str(error)}, False
+    return {"passed": passed, "seconds": round(time.monotonic() - began, 1), **found}
 
 
-def succeed(*command, cwd):
-    """Runs a command that has to end well; returns it completed."""
-    done = mirrorline(*command, cwd=cwd, timeout=1500)
-    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-500:]}"
-    return done
-
-
-def killed_and_resumed(model, replicas):
-    """Trains uninterrupted; trains again, killed at a random step and resumed; evaluates."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = train_command(model, replicas, "float32")
-        succeed(*command, "--workdir=whole", cwd=folder)
-        # From 11 on the checkpoint of step 5 is on disk: the save at step 10 waited for it.
-        step = random.Random(f"{model} {replicas}").randrange(11, STEPS - 1)
-        code, _ = kill_at_step(start(*command, "--workdir=killed", "--steps_per_loop=1", cwd=folder),
-                               f"{folder}/killed", step)
-        resumed = succeed(*command, "--workdir=killed", cwd=folder)
-        whole, killed = result(f"{folder}/whole"), result(f"{folder}/killed")
-        assert code == -9, f"the process ended by itself with {code}"
-        assert "resume" in resumed.stdout, f"it began anew: {resumed.stdout[-500:]}"
-        assert whole["weights_sha256"] == killed["weights_sha256"], "other weights after the resume"
-        assert_every_step_once(f"{folder}/killed", STEPS)
-        losses = [r["loss"] for r in metrics(f"{folder}/whole", "train")]
-        assert sum(losses[-4:]) < sum(losses[:4]), f"the loss did not fall: {losses}"
-        said = succeed("evaluate", "--workdir=killed", cwd=folder).stdout
-        assert f"{whole['test_accuracy']:.4%}" in said, f"evaluate says {said}"
-        return {"killed_at_step": step, "weights_sha256": whole["weights_sha256"],
-                "loss": [losses[0], losses[-1]], "test_accuracy": whole["test_accuracy"]}
-
-
-def loss_falls(model, replicas, precision):
-    """Trains in a precision: the loss falls, and the stored weights stay float32."""
-    with tempfile.TemporaryDirectory() as folder:
-        succeed(*train_command(model, replicas, precision, "--workdir=run"), cwd=folder)
-        losses = [r["loss"] for r in metrics(f"{folder}/run", "train")]
-        applied = [loss for loss, r in zip(losses, metrics(f"{folder}/run", "train"), strict=True)
-                   if not r.get("skipped")]
-        assert sum(applied[-4:]) < sum(applied[:4]), f"the loss did not fall: {losses}"
-        return {"loss": [applied[0], applied[-1]], "skipped_steps": result(f"{folder}/run")["skipped_steps"]}
-
-
-def digits(seed):
-    """The default run: mirrorline train with another seed."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        succeed("train", f"--seed={seed}", "--workdir=run", cwd=folder)
-        found = result(f"{folder}/run")
-        assert found["test_accuracy"] >= 0.983, found
-        return {"test_accuracy": found["test_accuracy"], "process_seconds": round(time.monotonic() - began, 1)}
-
-
-def random_kills(model, replicas, precision, wanted):
-    """Kills a setting at random moments, in starting, training, evaluating and saving."""
-    with tempfile.TemporaryDirectory() as folder:
-        return killed_again_and_again(pathlib.Path(folder), model, replicas, precision, wanted, seed=17)
-
-
-def kill_cells():
-    """Yields the cells of 100 kills over the settings."""
-    settings = list(itertools.product(("cnn", "three_apis"), (1, 2), ("float32", "mixed_bfloat16", "mixed_float16")))
-    for i, (model, replicas, precision) in enumerate(settings):
-        wanted = KILLS // len(settings) + (i < KILLS % len(settings))
-        yield (f"{wanted} random kills: {model}, {replicas} replica(s), {precision}", random_kills,
-               (model, replicas, precision, wanted))
-
-
-def cells():
-    """Yields (name, function, arguments) of every cell."""
-    yield from kill_cells()
-    for model in MODELS:
-        for replicas in (1, 2):
-            yield f"killed and resumed: {model}, {replicas} replica(s), float32", killed_and_resumed, (model, replicas)
-    for i, model in enumerate(MODELS):
-        for j, precision in enumerate(("mixed_bfloat16", "mixed_float16")):
-            replicas = 1 + (i + j) % 2
-            yield (f"loss falls: {model}, {replicas} replica(s), {precision}", loss_falls,
-                   (model, replicas, precision))
-    for seed in range(5):
-        yield f"mirrorline train, seed {seed}", digits, (seed,)
+def write(report, jobs):
+    """Writes the report of all cells so far."""
+    report.update(commit=git("rev-parse", "HEAD"), command="make acceptance", jobs=jobs,
+                  python=platform.python_version(), machine=f"{platform.machine()}, {os.cpu_count()} cores")
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def main(arguments):
     """Runs what is not green yet; returns the exit code."""
-    only = next((a[len("--only="):] for a in arguments if a.startswith("--only=")), "")
-    code = sources()
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+    only, jobs, code = given.get("only", ""), int(given.get("jobs", 1)), sources()
     report = json.loads(REPORT.read_text()) if REPORT.exists() else {"cells": {}}
     wanted = {name: (function, values) for name, function, values in cells()}
-    report["cells"] = {name: cell for name, cell in report["cells"].items() if name in wanted}
-    for name, (function, values) in wanted.items():
-        known = report["cells"].get(name, {})
-        if only not in name or (known.get("sources") == code and known.get("passed")):
-            continue
-        began = time.monotonic()
-        try:
-            found, passed = function(*values), True
-        except (AssertionError, OSError, subprocess.SubprocessError) as error:
-            found, passed = {"error": str(error)}, False
-        seconds = round(time.monotonic() - began, 1)
-        report["cells"][name] = {"passed": passed, "sources": code, "seconds": seconds, **found}
-        report.update(commit=git("rev-parse", "HEAD"), command="make acceptance", python=platform.python_version(),
-                      machine=f"{platform.machine()}, {platform.system()}")
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"{'passed' if passed else 'FAILED'}  {name}  {seconds} s  {found if not passed else ''}", flush=True)
+    green = {name: cell for name, cell in report["cells"].items()
+             if name in wanted and cell.get("sources") == code and cell["passed"]}
+    report["cells"] = green
+    due = {name: cell for name, cell in wanted.items() if only in name and name not in green}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as executor:
+        names = {executor.submit(run, *cell): name for name, cell in due.items()}
+        for done in concurrent.futures.as_completed(names):
+            name, found = names[done], done.result()
+            report["cells"][name] = {"sources": code, **found}
+            write(report, jobs)
+            print(f"{'passed' if found['passed'] else 'FAILED'}  {name}  {found['seconds']} s  "
+                  f"{found.get('error', '')}", flush=True)
     missing = [name for name in wanted if not report["cells"].get(name, {}).get("passed")]
-    print(f"{len(wanted) - len(missing)} passed, {len(missing)} failed")
+    print(f"{len(wanted) - len(missing)} passed, {len(missing)} failed or not run")
     return 1 if missing else 0
 
 

@@ -143,7 +143,7 @@ def record_outputs(model):
             result = original(*args, **kwargs)
             values = tf.concat([tf.reshape(tf.cast(t, tf.float64), [-1]) for t in tf.nest.flatten(result)], 0)
             finite = bool(tf.reduce_all(tf.math.is_finite(values)))
-            outputs.append((layer.path, float(tf.reduce_max(tf.abs(values))) if finite else math.nan))
+            outputs.append((layer.path or layer.name, float(tf.reduce_max(tf.abs(values))) if finite else math.nan))
             return result
 
         return call

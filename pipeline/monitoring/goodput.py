@@ -20,7 +20,7 @@ class Ledger:
     def __init__(self, launches, age):
         """
         Args:
-          launches: JsonLines of the run's launches.jsonl.
+          launches: Launches of the run.
           age: seconds this process has lived already, all of them spent on starting.
         """
         self._launches, self._seconds = launches, {"starting": age}
@@ -71,8 +71,7 @@ class Ledger:
             self._settle(0.0)
         now = time.monotonic()
         self.add("other", max(0.0, now - self._since - sum(self._seconds.values())))
-        self._launches.append([{"event": "spent", "step": step, "wall_time": time.time(),
-                                "seconds": {kind: round(s, 4) for kind, s in self._seconds.items()}}])
+        self._launches.note("spent", step, seconds={kind: round(s, 4) for kind, s in self._seconds.items()})
         self._seconds, self._since = {}, now
 
 
@@ -95,7 +94,7 @@ def lost_tail(launches_path, metrics_path):
     Returns:
       (last step it recorded, seconds from its last note to that), seconds 0 where nothing is missing.
     """
-    notes = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "stop")]
+    notes = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")]
     steps = [r for r in read_records(metrics_path) if r["kind"] == "train"]
     if not notes or not steps:
         return 0, 0.0
@@ -114,16 +113,22 @@ def summarize(launches_path):
     """
     segments, total = [], dict.fromkeys(KINDS, 0.0)
     launches = repeated = rollbacks = reached = 0
+    silent = 0.0  # Seconds that a process has lived which has not said yet how it spent them.
     for record in read_records(launches_path):
         event = record["event"]
         if event == "spent":
             segments.append(record)
-            reached = max(reached, record["step"])
+            reached, silent = max(reached, record["step"]), 0.0
         elif event == "lost":
             total["lost"] += record["seconds"]
             reached = max(reached, record["to_step"])
+        elif event == "hang":
+            total["other"] += record["seconds"]
         elif event in ("start", "rollback"):
-            launches += event == "start"
+            if event == "start":
+                launches += 1
+                total["starting"] += silent
+                silent = record.get("age", 0.0)
             rollbacks += event == "rollback"
             repeated += max(0, reached - record["step"])
             reached = record["step"]

@@ -45,6 +45,10 @@ class Plan:
             return int(interval.amount) * number
         return math.ceil(self._steps_each(interval) * number)
 
+    def is_regular(self, step):
+        """Tells whether an uninterrupted run has a checkpoint of `step`; with intervals of seconds any may be."""
+        return step == 0 or self.checkpoint_every.unit == "seconds" or self.is_boundary(self.checkpoint_every, step)
+
     def next_boundary(self, interval, step):
         """Returns the first boundary of an interval of steps or epochs that lies after `step`."""
         if interval.unit == "steps":
@@ -87,8 +91,10 @@ class Pace:
         """Returns the steps of the next call, from 1 to `limit`."""
         if self.fixed and self.calls:
             wanted = min(self.fixed, self._rate * self.longest)
+        elif not self.calls:
+            wanted = self.FIRST[0]
         elif self.calls < len(self.FIRST):
-            wanted = self.FIRST[self.calls]
+            wanted = min(self.FIRST[self.calls], self._rate * self.longest)
         else:
             wanted = self._rate * self.SECONDS
         return max(1, int(min(wanted, limit)))

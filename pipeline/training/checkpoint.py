@@ -10,7 +10,7 @@ import os
 
 import tensorflow as tf
 
-from pipeline.errors import RunFailure, UsageError
+from pipeline.errors import RunFailure
 from pipeline.files import no_room, sync
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.training.best_checkpoint import BestCheckpoint
@@ -36,7 +36,7 @@ class CheckpointStore:
       last_step: step of the newest checkpoint, saved or being saved; None without any.
     """
 
-    def __init__(self, directory, state, keep, echo=print, disk=None):
+    def __init__(self, directory, state, keep, echo=print, disk=None, saved=lambda step: None):
         """
         Args:
           directory: `checkpoints/` of the run; made on the first save.
@@ -44,25 +44,29 @@ class CheckpointStore:
           keep: how many of the newest are kept.
           echo: where lines for the user go.
           disk: FullDisk that the run's records share; default one of its own.
+          saved: called with the step of a checkpoint once it is known to be on the disk.
         """
         self.directory, self.state, self.keep, self.echo = directory, state, keep, echo
         self.disk = disk or FullDisk(echo)
         self.disk.make_room = self._make_room
-        self._best = BestCheckpoint(directory)
+        self._best, self._saved = BestCheckpoint(directory), saved
         self._checkpoint = state.checkpoint()
         _ = self._checkpoint.save_counter  # Made on first use, and the manager saves it: a restore must find it.
         self._manager = self._best_due = self._best_problem = None
         self.last_step = self._saving = self._wanted = None
         self._removed = False
 
-    def restore(self):
+    def restore(self, known=None):
         """Restores the newest good checkpoint and takes away what is not one.
+
+        Args:
+          known: a step of which there was a checkpoint once, or None.
 
         Returns:
           The step restored to, or 0 with nothing to restore.
 
         Raises:
-          RunFailure: checkpoints are there and every one of them is damaged.
+          RunFailure: every checkpoint is damaged, or they are gone.
           UsageError: the checkpoint is of another architecture.
         """
         self._settle()
@@ -73,11 +77,20 @@ class CheckpointStore:
                       + (f"; going back to step {found[good].step}" if good is not None else ""))
         if found and good is None:
             raise RunFailure(f"every checkpoint in {self.directory} is damaged; to start anew give another --workdir")
+        if not found and known is not None:
+            raise RunFailure(f"the checkpoints in {self.directory} are gone or have lost their manifests (there was "
+                             f"one of step {known}): bring them back, or start anew with another --workdir")
         if found:
             self.read(found[good])
         self.last_step, self._wanted = found[good].step if found else None, None
         self._keep_only(found[good:] if found else [])
+        self._best.forget_after(self.last_step or 0)  # Of a future that is computed anew, perhaps with other settings.
         return self.last_step or 0
+
+    def newest_good(self, wanted):
+        """Returns the newest step of a good checkpoint for which wanted(step) holds, or None."""
+        self._settle()
+        return next((c.step for c in stored_checkpoints(self.directory) if wanted(c.step) and not c.problem), None)
 
     def read(self, stored):
         """Reads one StoredCheckpoint into the state; raises UsageError where it does not fit."""
@@ -203,6 +216,7 @@ class CheckpointStore:
         if not self._tell_of_best():
             self.disk.over(f"there is room on the disk again: the checkpoint of step {step} is saved{self._gone()}")
             self._removed = False
+        self._saved(step)
 
     def _give_up(self, step, error):
         """Takes back a save for which there was no room, and makes room for the next one."""
@@ -295,33 +309,3 @@ class CheckpointStore:
         if self._best_due is not None and self._best_due > step:
             self._best_due = self._best_problem = None
         self.last_step, self._wanted = stay[0].step if stay else None, None
-
-
-def find_checkpoint(directory, name):
-    """Finds a checkpoint by what a user calls it.
-
-    Args:
-      directory: `checkpoints/` of a run.
-      name: "newest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
-
-    Returns:
-      A good StoredCheckpoint.
-
-    Raises:
-      UsageError: there is none of that name, or it is damaged.
-    """
-    found = stored_checkpoints(os.path.join(directory, "best") if name == "best" else directory)
-    if name not in ("newest", "best"):
-        stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
-        if os.path.dirname(name):
-            found = stored_checkpoints(os.path.dirname(name))
-        matches = [c for c in found if os.path.basename(c.path) == stem]
-        if not matches:
-            known = ", ".join(str(c.step) for c in found) or "none"
-            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
-        found = matches
-    good = [c for c in found if not c.problem]
-    if not good:
-        reason = f"{found[0].path} is damaged: {found[0].problem}" if found else f"no checkpoint in {directory} yet"
-        raise UsageError(f"--checkpoint={name}: {reason}")
-    return good[0]

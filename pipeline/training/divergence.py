@@ -38,11 +38,13 @@ class DivergenceGuard:
         self.limit = training.loss_limit or np.inf
         self.needed, self._state = training.divergence_steps, state
         self._count = int(state.diverged_steps.numpy())
+        if self.ignores:
+            self.forget()  # Nor does it count for a later process that looks at divergence.
 
     @property
     def suspicious(self):
         """Whether the newest step had diverged: a state that is not worth going back to."""
-        return self._count > 0 and not self.ignores
+        return self._count > 0
 
     def look(self, step, columns, rows):
         """Looks at a window of steps.
@@ -55,12 +57,14 @@ class DivergenceGuard:
         Returns:
           A Divergence once enough steps in a row have diverged, else None.
         """
+        if self.ignores:
+            return None
         loss, scale, applied = (rows[:, columns.index(name)] for name in ("loss", "loss_scale", "applied"))
         with np.errstate(invalid="ignore"):
             diverged = ~np.isfinite(loss) | (loss > self.limit) | ((applied == 0) & (scale <= 1))
         for i, bad in enumerate(diverged.tolist()):
             self._set(self._count + 1 if bad else 0)
-            if self._count >= self.needed and not self.ignores:
+            if self._count >= self.needed:
                 last = step - len(rows) + 1 + i
                 return Divergence(last - self._count + 1, last, float(loss[i]))
         return None
@@ -102,14 +106,21 @@ def where_it_began(experiment, first_step):
 
 
 def _outputs(experiment, first_step):
-    """Returns [(layer path, largest absolute output)] in the order of execution, for one step's whole batch."""
-    settings, model = experiment.settings, experiment.state.model
+    """Returns [(layer path, largest absolute output)] in the order of execution, over one step's batch.
+
+    In parts as large as those of the step: more would not fit into the memory of one device.
+    """
+    settings, model, part = experiment.settings, experiment.state.model, experiment.layout.part
     images = next(iter(experiment.train_dataset(first_step - 1)))["image"]
     step = tf.constant(first_step - 1, tf.int64)
-    updates = step - tf.convert_to_tensor(experiment.state.skipped_steps)
-    context = StepContext(settings.seed, step * settings.micro_batches, tf.constant(0, tf.int64), updates)
-    with record_outputs(model) as outputs, step_context(context):
-        model.stateless_call([tf.convert_to_tensor(v) for v in model.trainable_variables],
-                             [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
-                             preprocess(images, settings), training=True)
-    return outputs
+    updates, largest = step - tf.convert_to_tensor(experiment.state.skipped_steps), None
+    for first in range(0, settings.batch_size, part):
+        context = StepContext(settings.seed, step * settings.micro_batches, tf.constant(0, tf.int64), updates)
+        with record_outputs(model) as outputs, step_context(context):
+            model.stateless_call([tf.convert_to_tensor(v) for v in model.trainable_variables],
+                                 [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
+                                 preprocess(images[first:first + part], settings), training=True)
+        # Every part calls the layers in the same order; np.maximum keeps what is not a number.
+        largest = [(name, float(np.maximum(value, before))) for (name, value), (_, before) in
+                   zip(outputs, largest or outputs, strict=True)]
+    return largest

@@ -26,13 +26,15 @@ class RunResult:
       status: "finished", "early_stopped" or "preempted".
       step: global step reached.
       seconds_to_first_step: from the start of the loop to the end of the first step.
-      saved: whether the checkpoint of that step is on disk; not where the disk is full.
+      saved_step: step of the newest checkpoint, None without any; before `step` where training is diverging.
+      disk_full: whether the last checkpoint could not be written.
     """
 
     status: str
     step: int
     seconds_to_first_step: float
-    saved: bool
+    saved_step: int | None
+    disk_full: bool
 
 
 @dataclasses.dataclass
@@ -46,8 +48,8 @@ class Attendants:
       guard: DivergenceGuard.
       watchdog: Watchdog.
       should_stop: predicate, looked at between windows and between the parts of an evaluation.
-      roll_back: function of a Divergence, called when training has diverged: brings the state back and returns its
-        step, or raises RunFailure.
+      roll_back: function of a Divergence and the step reached, called when training has diverged: brings the state back
+        and returns its step, or raises RunFailure.
     """
 
     store: CheckpointStore
@@ -83,8 +85,8 @@ def train(experiment, step, attendants):
         improved = evaluation_due(experiment, step) and evaluate(experiment, step, at)
         if improved is None:
             break  # Asked to stop in the middle; a resume evaluates first.
-        if save_due(plan, step, saved_at) or improved or step == plan.total_steps:
-            save(step, at, best=improved)
+        if save_due(plan, step, saved_at) or improved or step >= plan.total_steps:
+            save(step, at, best=improved, last=step >= plan.total_steps)
             saved_at = time.monotonic()
         if step >= plan.total_steps or early_stop(experiment):
             break
@@ -102,7 +104,7 @@ def train(experiment, step, attendants):
             at.ledger.commit(step)  # From here on a kill leaves on record what the start has cost.
         diverged = at.guard.look(step, TRAIN_COLUMNS, rows)
         if diverged:
-            step = at.roll_back(diverged)
+            step = at.roll_back(diverged, step)
             iterator = experiment.train_iterator(step)
     return finish(experiment, step, first_step, at)
 
@@ -115,35 +117,43 @@ def finish(experiment, step, first_step, at):
         status = "finished"
     elif complete and early_stop(experiment):
         status = "early_stopped"
-    if step:
-        save(step, at, even_suspicious=True)
+    wanted = step > 0 and save(step, at, last=status != "preempted")
     with at.ledger.account("saving"):
-        saved = at.store.sync() and (not step or at.store.last_step == step)
+        disk_full = not at.store.sync() or (wanted and at.store.last_step != step)
     at.watchdog.beat("the last checkpoint")
-    return RunResult(status, step, first_step, saved)
+    return RunResult(status, step, first_step, at.store.last_step, disk_full)
 
 
-def save(step, at, best=False, even_suspicious=False):
-    """Saves a checkpoint of `step`, after everything recorded up to it.
+def save(step, at, best=False, last=False):
+    """Saves a checkpoint of `step`, after everything recorded up to it; returns whether it is wanted.
 
-    A state in the middle of a divergence would push the last good ones out; it is only saved at the end of a process.
+    A state in the middle of a divergence is not: it would push the good ones out, and a run that is stopped there goes
+    on from one of them to the same end. The best one and that of a run's end are wanted all the same.
     """
-    if at.guard.suspicious and not even_suspicious:
-        return
+    if at.guard.suspicious and not (best or last):
+        return False
     at.ledger.commit(step)
     with at.ledger.account("saving"):
         if at.recorder.sync():
             at.store.save(step, best=bool(best))
     at.watchdog.beat(f"the checkpoint of step {step}")
+    return True
 
 
-def resume(state, store, batch_size):
+def resume(experiment, store, known):
     """Restores the newest good checkpoint; returns its step, 0 for a fresh start.
 
+    Args:
+      experiment: Experiment, its state fresh.
+      store: CheckpointStore.
+      known: a step of which there was a checkpoint once, or None.
+
     Raises:
-      RunFailure: the checkpoint's position in the stream is not that of its step.
+      RunFailure: there is no good checkpoint any more, or its position in the stream is not that of its step.
     """
-    step = store.restore()
+    state, batch_size = experiment.state, experiment.plan.batch_size
+    step = store.restore(known)
+    state.fit_precision(experiment.settings.scale_loss)
     position = int(state.position.numpy())
     if position != step * batch_size:
         raise RunFailure(f"the checkpoint of step {step} stands at example {position} of the stream, not at "
@@ -170,7 +180,7 @@ def early_stop(experiment):
 def evaluation_due(experiment, step):
     """Tells whether a step wants an evaluation that it has not had."""
     plan = experiment.plan
-    due = step > 0 and (step == plan.total_steps or plan.is_boundary(plan.evaluate_every, step))
+    due = step > 0 and (step >= plan.total_steps or plan.is_boundary(plan.evaluate_every, step))
     return due and int(experiment.state.evaluated_step.numpy()) != step
 
 

@@ -1,7 +1,7 @@
 """One run in its directory, from its claim to its result: the order in which its files are written."""
+import dataclasses
 import os
 import sys
-import time
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
-from pipeline.monitoring.metrics_log import JsonLines
+from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training import loop
@@ -22,6 +22,8 @@ from pipeline.training.run_directory import LENGTH
 from pipeline.training.self_test import reduction_name
 from pipeline.training.state import weights_sha256
 from pipeline.training.watchdog import Watchdog
+
+INCOMPARABLE = {"best_metric", "validation_split"}  # Settings with which the best so far means nothing any more.
 
 
 def run(experiment, directory, accepted=(), echo=print):
@@ -40,65 +42,77 @@ def run(experiment, directory, accepted=(), echo=print):
       RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written.
       UsageError: the checkpoint is of another architecture.
     """
-    config = experiment.config
-    launches = JsonLines(directory.file("launches.jsonl"))
+    launches = Launches(directory.file("launches.jsonl"))
+    progress = create_progress(experiment.plan, experiment.config.runtime.verbosity)
+    with StopRequest() as stop, guarded(experiment, directory, launches, progress) as watchdog:
+        store = CheckpointStore(directory.file("checkpoints"), experiment.state,
+                                experiment.config.training.keep_checkpoints, warn,
+                                saved=lambda step: launches.note("saved", step))
+        step = begin(experiment, directory, store, launches, accepted, echo)
+        attendants = attend(experiment, directory, step, store, launches, progress, watchdog, stop)
+        try:
+            result = loop.train(experiment, step, attendants)
+            result, described = describe_result(experiment, result, attendants)
+        finally:
+            progress.close()
+        attendants.ledger.commit(result.step)
+        described["goodput"] = summarize(launches.path)
+        if result.disk_full:
+            raise RunFailure(store.full_message)
+        write_json(directory.file("result.json"), described)
+        launches.note("stop", result.step, status=result.status, seconds_to_first_step=result.seconds_to_first_step)
+        attendants.recorder.close()
+    return result, described
 
-    def note(event, step, **more):
-        launches.append([{"event": event, "step": step, "wall_time": time.time(), **more}])
-        launches.sync()
 
+def warn(text):
+    """Prints a line that is worth reading even where --verbosity=quiet silences the rest."""
+    print(text, file=sys.stderr)
+
+
+def guarded(experiment, directory, launches, progress):
+    """Returns the Watchdog of a run."""
     def record_hang(record):
         progress.close()  # The terminal gets its cursor back.
         launches.append([record])
         launches.sync()
 
-    # Warnings go out even where --verbosity=quiet silences the rest.
-    store = CheckpointStore(directory.file("checkpoints"), experiment.state, config.training.keep_checkpoints,
-                            lambda text: print(text, file=sys.stderr))
-    progress = create_progress(experiment.plan, config.runtime.verbosity)
-    watchdog = Watchdog(config.runtime.hang_timeout, directory.file("hang.txt"),
-                        lambda: reduction_name(experiment.strategy), record_hang)
-    with StopRequest() as stop, watchdog:
-        step = begin(experiment, directory, store, note, accepted, echo)
-        recorder = Recorder(directory, experiment.plan.batch_size, progress, store.disk)
-        recorder.cut_after(step, int(experiment.state.evaluated_step.numpy()))
-        ledger, guard = Ledger(launches, process_age()), DivergenceGuard(config.training, experiment.state)
-        roll_back = Rollback(experiment, store, recorder, ledger, guard, launches,
-                             lambda text: print(text, file=sys.stderr))
-        if step == 0 and config.training.on_divergence == "rollback":
-            store.save(0)  # Something to go back to from the first steps.
-        try:
-            result = loop.train(experiment, step, loop.Attendants(store, recorder, ledger, guard, watchdog, stop,
-                                                                  roll_back))
-            described = describe_result(experiment, recorder, result, ledger, watchdog)
-        finally:
-            progress.close()
-        ledger.commit(result.step)
-        described["goodput"] = summarize(directory.file("launches.jsonl"))
-        if not result.saved:
-            raise RunFailure(store.full_message)
-        write_json(directory.file("result.json"), described)
-        note("stop", result.step, status=result.status, seconds_to_first_step=result.seconds_to_first_step)
-        recorder.close()
-    return result, described
+    return Watchdog(experiment.config.runtime.hang_timeout, directory.file("hang.txt"),
+                    lambda: reduction_name(experiment.strategy), record_hang)
 
 
-def begin(experiment, directory, store, note, accepted, echo):
+def begin(experiment, directory, store, launches, accepted, echo):
     """Restores what is there, puts the start on record, and returns the step to go on from."""
-    step = loop.resume(experiment.state, store, experiment.plan.batch_size)
+    step = loop.resume(experiment, store, launches.newest_saved())
+    # A process that was killed before it saved leaves a checkpoint that does not know what it was allowed.
+    if INCOMPARABLE & ({name for name, *_ in accepted} | launches.allowed(step)):
+        experiment.state.forget_best()
     if step:
         echo(f"resume  from the checkpoint of step {step}")
     for name, old, new in accepted:
         more = f"; the learning rate of step {step + 1} is {learning_rate(experiment, step):.4g}"
         echo(f"--allow: {name} was {old}, is {new} from here on{more if name in LENGTH else ''}")
-    reached, seconds = lost_tail(directory.file("launches.jsonl"), directory.file("metrics.jsonl"))
+    reached, seconds = lost_tail(launches.path, directory.file("metrics.jsonl"))
     if seconds:
-        note("lost", step, to_step=reached, seconds=round(seconds, 4))
+        launches.note("lost", step, to_step=reached, seconds=round(seconds, 4))
     # What was accepted is on record before config.json forgets how it was.
-    note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync, allowed=accepted)
+    launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
+                  allowed=accepted, age=round(process_age(), 4))
     directory.write_config(describe(experiment))
     directory.forget_result()
     return step
+
+
+def attend(experiment, directory, step, store, launches, progress, watchdog, stop):
+    """Brings together who attends the run from a step on; returns Attendants."""
+    training, state = experiment.config.training, experiment.state
+    recorder = Recorder(directory, experiment.plan.batch_size, progress, store.disk)
+    recorder.cut_after(step, int(state.evaluated_step.numpy()))
+    ledger, guard = Ledger(launches, process_age()), DivergenceGuard(training, state)
+    if step == 0 and training.on_divergence == "rollback":
+        store.save(0)  # Something to go back to from the first steps.
+    return loop.Attendants(store, recorder, ledger, guard, watchdog, stop,
+                           Rollback(experiment, store, recorder, ledger, guard, launches, warn))
 
 
 def learning_rate(experiment, step):
@@ -124,20 +138,19 @@ def describe(experiment):
     }
 
 
-def describe_result(experiment, recorder, result, ledger, watchdog):
+def describe_result(experiment, result, attendants):
     """Collects what result.json holds at the end of a run.
 
     Args:
       experiment: Experiment in its final state.
-      recorder: Recorder of the run.
       result: RunResult.
-      ledger: Ledger.
-      watchdog: Watchdog.
+      attendants: Attendants.
 
     Returns:
-      A dict, see the design of a run's directory; figures that a preempted run does not have are left out.
+      (the RunResult, preempted where the test split was not evaluated to the end, and a dict, see the design of a run's
+      directory); figures that a preempted run does not have are left out.
     """
-    state, plan, step = experiment.state, experiment.plan, result.step
+    state, plan, step, recorder = experiment.state, experiment.plan, result.step, attendants.recorder
     described = {
         "status": result.status, "step": step, "examples_seen": step * plan.batch_size,
         "epochs": round(plan.epoch(step), 4), "skipped_steps": int(state.skipped_steps.numpy()),
@@ -150,12 +163,23 @@ def describe_result(experiment, recorder, result, ledger, watchdog):
     if np.isfinite(state.best_value.numpy()):
         described["best"] = {"step": int(state.best_step.numpy()), experiment.config.training.best_metric:
                              float(state.best_value.numpy())}
+    figures = None
     if result.status != "preempted":
-        test = experiment.source.test
-        figures = recorder.last_evaluation(step, test.name)
+        figures = final_figures(experiment, step, attendants)
         if figures is None:
-            with ledger.account("evaluating"):
-                figures = experiment.evaluate(test, beat=watchdog.beat)
+            result = dataclasses.replace(result, status="preempted")
+            described["status"] = result.status
+    if figures:
         described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
                          test_examples=figures["examples"])
-    return described
+    return result, described
+
+
+def final_figures(experiment, step, attendants):
+    """Returns the figures of the test split at the end of a run, or None where a stop came first."""
+    test = experiment.source.test
+    figures = attendants.recorder.last_evaluation(step, test.name)
+    if figures is None:
+        with attendants.ledger.account("evaluating"):
+            figures = experiment.evaluate(test, attendants.should_stop, attendants.watchdog.beat)
+    return figures

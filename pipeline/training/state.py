@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 INITIAL_LOSS_SCALE = 2.0**15
+UNSCALED = -1  # Instead of a count of finite steps, where the loss is not scaled.
 LOSS_SCALE_GROWTH_STEPS = 2000  # Finite steps after which the loss scale doubles (Keras's LossScaleOptimizer does so).
 
 
@@ -20,7 +21,7 @@ class TrainState:
       skipped_steps: int64 scalar, steps whose gradient was not finite.
       position: int64 scalar, position in the stream of examples at which the next step begins.
       loss_scale: float32 scalar, 1 where no scaling is needed.
-      finite_steps: int64 scalar, finite steps since the loss scale changed.
+      finite_steps: int64 scalar, finite steps since the loss scale changed, or UNSCALED.
       learning_rate_factor: float32 scalar, what a rollback has multiplied the rate by.
       rollbacks: int64 scalar, how often a divergence has made the run go back.
       diverged_steps: int64 scalar, the newest steps in a row that had diverged.
@@ -40,7 +41,7 @@ class TrainState:
         self.skipped_steps = counter("skipped_steps")
         self.position = counter("position")
         self.loss_scale = counter("loss_scale", INITIAL_LOSS_SCALE if scale_loss else 1.0, tf.float32)
-        self.finite_steps = counter("finite_steps")
+        self.finite_steps = counter("finite_steps", 0 if scale_loss else UNSCALED)
         self.learning_rate_factor = counter("learning_rate_factor", 1.0, tf.float32)
         self.rollbacks = counter("rollbacks")
         self.diverged_steps = counter("diverged_steps")
@@ -67,6 +68,21 @@ class TrainState:
         return tf.train.Checkpoint(
             model=[v.value for v in self.model.variables],
             optimizer=[v.value for v in self.optimizer.variables], ema=self.ema, **self.counters())
+
+    def fit_precision(self, scale_loss):
+        """Adapts the loss scale that was restored where a run goes on in another precision."""
+        if scale_loss and int(self.finite_steps.numpy()) == UNSCALED:
+            self.loss_scale.assign(INITIAL_LOSS_SCALE)
+            self.finite_steps.assign(0)
+        elif not scale_loss:
+            self.loss_scale.assign(1.0)
+            self.finite_steps.assign(UNSCALED)
+
+    def forget_best(self):
+        """Starts looking for the best evaluation anew: what makes one the best has changed."""
+        self.best_value.assign(np.nan)
+        self.best_step.assign(-1)
+        self.evaluations_since_best.assign(0)
 
     def specs(self):
         """Returns {"model", "optimizer", "ema": [[path, shape, dtype], ...]}, to name what does not fit."""

@@ -6,6 +6,8 @@ what does not agree with its manifest is damaged.
 import dataclasses
 import functools
 import glob
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -32,9 +34,17 @@ class StoredCheckpoint:
         return find_problem(self.path)
 
     @property
+    def gone(self):
+        """Whether it has been removed."""
+        return not os.path.exists(self.path + MANIFEST)
+
+    @property
     def specs(self):
-        """What it holds, see TrainState.specs."""
-        return read_json(self.path + MANIFEST)["variables"]
+        """What it holds, see TrainState.specs; raises FileNotFoundError where it was removed meanwhile."""
+        manifest = read_json(self.path + MANIFEST)
+        if manifest is None:
+            raise FileNotFoundError(self.path + MANIFEST)
+        return manifest["variables"]
 
 
 def write_manifest(path, step, specs):
@@ -49,14 +59,21 @@ def write_manifest(path, step, specs):
     for name in names:
         sync(name)
     files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
-    write_json(path + MANIFEST, {"step": step, "variables": specs, "files": files})
+    manifest = {"step": step, "variables": specs, "files": files}
+    write_json(path + MANIFEST, {**manifest, "sha256": digest(manifest)})
+
+
+def digest(manifest):
+    """Returns the SHA-256 of what a manifest says, its own checksum left out."""
+    said = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def find_problem(path):
     """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
     manifest = read_json(path + MANIFEST)
-    if not manifest or "files" not in manifest:
-        return "its manifest cannot be read"
+    if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
+        return "its manifest is damaged"
     for name, expected in manifest["files"].items():
         file = os.path.join(os.path.dirname(path), name)
         if not os.path.exists(file):
@@ -81,7 +98,10 @@ def stored_checkpoints(directory):
     A checkpoint that the manager names was finished, whatever is missing of it now. One with a manifest and files was
     finished too, though the process may have been killed before the manager named it.
     """
-    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    try:
+        state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    except ValueError:  # The manager's list is damaged (bytes that are no text): the manifests tell as well.
+        state = None
     named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
     vouched = {p[:-len(MANIFEST)] for p in glob.glob(os.path.join(glob.escape(directory), f"*{MANIFEST}"))}
     paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
@@ -122,3 +142,33 @@ def remove(directory, stem):
     for name in sorted(names, key=lambda n: not n.endswith(MANIFEST)):
         path = os.path.join(directory, name)
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def find_checkpoint(directory, name):
+    """Finds a checkpoint by what a user calls it.
+
+    Args:
+      directory: `checkpoints/` of a run.
+      name: "newest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
+
+    Returns:
+      A good StoredCheckpoint.
+
+    Raises:
+      UsageError: there is none of that name, or it is damaged.
+    """
+    found = stored_checkpoints(os.path.join(directory, "best") if name == "best" else directory)
+    if name not in ("newest", "best"):
+        stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
+        if os.path.dirname(name):
+            found = stored_checkpoints(os.path.dirname(name))
+        matches = [c for c in found if os.path.basename(c.path) == stem]
+        if not matches:
+            known = ", ".join(str(c.step) for c in found) or "none"
+            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
+        found = matches
+    good = [c for c in found if not c.problem]
+    if not good:
+        reason = f"{found[0].path} is damaged: {found[0].problem}" if found else f"no checkpoint in {directory} yet"
+        raise UsageError(f"--checkpoint={name}: {reason}")
+    return good[0]

@@ -71,3 +71,29 @@ def test_stop_ends_at_the_first_divergence_and_ignore_goes_on(tmp_path):
     ignored = mirrorline(*DIVERGING, "--on_divergence=ignore", "--workdir=stopped", cwd=tmp_path)
     assert ignored.returncode == 0 and ignored.stderr == ""
     assert result(tmp_path / "stopped")["rollbacks"] == 0 and result(tmp_path / "stopped")["step"] == 40
+
+
+def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_path):
+    # The rate rises: a checkpoint that the stop leaves at step 4 is one that an uninterrupted run does not have.
+    command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--warmup=200", "--schedule=constant",
+               "--augment=", "--batch_size=100", "--evaluate_every=100", "--checkpoint_every=20", "--steps=60",
+               "--divergence_steps=5", "--loss_limit=4", "--rollback_factor=0.01")
+    whole = mirrorline(*command, "--workdir=whole", cwd=tmp_path)
+    assert whole.returncode == 0 and "back to step 0" in whole.stderr, whole.stderr
+    code, errors = kill_at_step(start(*command, "--workdir=stopped", "--steps_per_loop=1", cwd=tmp_path),
+                                tmp_path / "stopped", 3, signal.SIGTERM)
+    assert code == 75, errors
+    again = mirrorline(*command, "--workdir=stopped", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert result(tmp_path / "stopped")["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
+    assert_every_step_once(tmp_path / "stopped", 60)
+
+
+def test_the_best_is_kept_though_its_step_had_diverged(tmp_path):
+    command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=0.05", "--schedule=constant", "--augment=",
+               "--batch_size=16", "--evaluate_every=10", "--checkpoint_every=1000", "--steps=60", "--loss_limit=0.01",
+               "--divergence_steps=100", "--workdir=run")
+    assert mirrorline(*command, cwd=tmp_path).returncode == 0
+    best = result(tmp_path / "run")["best"]
+    said = mirrorline("evaluate", "--workdir=run", "--checkpoint=best", "--verbosity=quiet", cwd=tmp_path)
+    assert {key: json.loads(said.stdout)[key] for key in best} == best

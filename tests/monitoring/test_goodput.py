@@ -4,7 +4,7 @@ import json
 import pytest
 
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
-from pipeline.monitoring.metrics_log import JsonLines
+from pipeline.monitoring.launches import Launches
 
 
 def _launches(path, *records):
@@ -40,7 +40,7 @@ def test_steps_behind_the_checkpoint_that_a_restart_took_were_lost(tmp_path):
 
 
 def test_the_ledger_books_every_second_once(tmp_path):
-    launches = JsonLines(str(tmp_path / "launches.jsonl"))
+    launches = Launches(str(tmp_path / "launches.jsonl"))
     ledger = Ledger(launches, age=5.0)
     ledger.window(1, 3.0, 0.0)
     ledger.window(4, 0.4, 0.1)
@@ -65,3 +65,12 @@ def test_what_was_computed_after_the_last_note_is_found(tmp_path):
 
 def test_the_age_of_this_process_is_that_of_a_running_test():
     assert 0 < process_age() < 7200
+
+
+def test_starts_that_were_killed_and_hangs_have_cost_their_time(tmp_path):
+    path = _launches(tmp_path / "launches.jsonl", {"event": "start", "step": 0, "age": 3.0},
+                     {"event": "start", "step": 0, "age": 4.0}, _spent(5, starting=4.0, steps=1.0),
+                     {"event": "hang", "seconds": 60.0, "wall_time": 0.0}, {"event": "start", "step": 5, "age": 5.0},
+                     _spent(9, starting=5.0, steps=1.0))
+    found = summarize(path)
+    assert found["seconds"]["starting"] == 3 + 4 + 5 and found["seconds"]["other"] == 60 and found["launches"] == 3

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RunFailure, UsageError
-from pipeline.training.checkpoint import CheckpointStore, find_checkpoint, stored_checkpoints
+from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.stored_checkpoint import find_checkpoint, stored_checkpoints
 from tests.training.small import build, run, weights
 
 
@@ -250,3 +251,13 @@ def test_a_missing_checkpoint_does_not_replace_the_best(saved):
     store.keep_best(2)
     store.keep_best(9)
     assert store.has_best(2)
+
+
+def test_the_best_of_a_future_that_is_gone_is_forgotten(saved):
+    experiment, directory, _ = saved
+    store = _fresh(saved)
+    store.keep_best(3)
+    with open(os.path.join(directory, "ckpt-3.data-00000-of-00001"), "ab") as file:
+        file.write(b"x")
+    assert _fresh(saved).restore() == 2
+    assert stored_checkpoints(os.path.join(directory, "best")) == []

@@ -1,0 +1,45 @@
+"""Models as users write them, with what the models here do not have; for the tests of the training room."""
+import keras
+
+from pipeline.models import registry
+from pipeline.models.classifier import Classifier
+from pipeline.models.dropout import Dropout
+from pipeline.models.normalization import BatchNormalization
+
+
+class Penalized(Classifier):
+    """A layer with a penalty on its output and one on its kernel, and dropout after it."""
+
+    def __init__(self, num_classes: int = 10, rate: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes, self.rate = num_classes, rate
+        self.flatten = keras.layers.Flatten()
+        self.hidden = keras.layers.Dense(8, activation="tanh", activity_regularizer=keras.regularizers.L2(0.1),
+                                         kernel_regularizer=keras.regularizers.L2(0.01))
+        self.dropout = Dropout(rate)
+        self.classifier = keras.layers.Dense(num_classes)
+
+    def call(self, x, training=False):
+        return self.classifier(self.dropout(self.hidden(self.flatten(x)), training=training))
+
+
+class Nested(Classifier):
+    """Layers in a list of lists, where TensorFlow's checkpoints of a Keras model do not find them."""
+
+    def __init__(self, num_classes: int = 10, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.stages = [[keras.layers.Flatten(), keras.layers.Dense(4)],
+                       [BatchNormalization(), keras.layers.Dense(num_classes)]]
+
+    def call(self, x, training=False):
+        for stage in self.stages:
+            for layer in stage:
+                x = layer(x)
+        return x
+
+
+def offer(monkeypatch):
+    """Puts them into the table of models, by the names penalized and nested."""
+    for name, model_class in (("penalized", Penalized), ("nested", Nested)):
+        monkeypatch.setitem(registry.MODELS, name, registry.Entry(model_class, (28, 28, 1)))
