@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Flags for train: make train ARGS="--model=mlp --epochs=3"
 ARGS ?=
+# Processes that run tests at the same time; each one needs about 2 GiB.
+JOBS ?= 2
 # Extras of setup.cfg to install; on a machine with an NVIDIA GPU: make train EXTRAS=test,gpu
 EXTRAS ?= test
 
@@ -23,7 +25,7 @@ train: $(STAMP)
 	$(BIN)/mirrorline train $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

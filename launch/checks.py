@@ -201,7 +201,7 @@ def check_reduction(strategy):
     try:
         fault = self_test.find_fault(strategy)
     except Exception as error:  # whatever TensorFlow raises is what the user has to know
-        fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        fault = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no word'}"
     if fault:
         return Finding("reduction", PROBLEM, f"{name}: {fault}", self_test.remedy(strategy))
     tried = "" if strategy.num_replicas_in_sync == 1 else f": {max(self_test.SIZES):,} sums are right on each"
