@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 
-from tests.cells import cells
-from tests.commands import REPOSITORY
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tests.cells import cells  # noqa: E402
+from tests.commands import REPOSITORY  # noqa: E402
 
 REPORT = REPOSITORY / "docs" / "acceptance.json"
 
