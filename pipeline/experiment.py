@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig, augmentations
+from pipeline.data import resident
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
@@ -49,6 +50,8 @@ class Experiment:
     settings: StepSettings
     state: TrainState
     steps: StepFunctions
+    _splits: dict = dataclasses.field(default_factory=dict)
+    _iterators: dict = dataclasses.field(default_factory=dict)
 
     @property
     def watched(self):
@@ -72,7 +75,30 @@ class Experiment:
 
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the iterator of global batches."""
-        return self.steps.iterator(self.train_dataset(step))
+        if not self.resident:
+            return self.steps.iterator(self.train_dataset(step))
+        arguments = (self.layout, self.config.training.seed, augmentations(self.config.data))
+        return self._resident_iterator(resident.TrainIterator, self.source.train, *arguments).open(step)
+
+    def evaluation_iterator(self, split):
+        """Opens one pass over a split and returns the iterator of its global batches."""
+        if not self.resident:
+            return self.steps.iterator(eval_batches(split, self.evaluation_layout()))
+        return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
+
+    @property
+    def resident(self):
+        """Whether the data lies on the devices and the steps make their batches themselves."""
+        return self.config.data.cache == "device"
+
+    def _resident_iterator(self, kind, split, *arguments):
+        """Returns the one iterator of a kind over a split on the devices."""
+        with self.strategy.scope():
+            if split.name not in self._splits:
+                self._splits[split.name] = resident.ResidentSplit(split, copy=self.steps.distributes)
+            if (kind, split.name) not in self._iterators:
+                self._iterators[kind, split.name] = kind(self._splits[split.name], *arguments)
+        return self._iterators[kind, split.name]
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
@@ -98,7 +124,7 @@ class Experiment:
             raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
         layout = self.evaluation_layout()
         batches, done, pace = math.ceil(split.num_examples / layout.batch_size), 0, cadence.Pace()
-        iterator, total = self.steps.iterator(eval_batches(split, layout)), tf.zeros([len(EVALUATION_SUMS)], tf.float64)
+        iterator, total = self.evaluation_iterator(split), tf.zeros([len(EVALUATION_SUMS)], tf.float64)
         while done < batches:
             if should_stop():
                 return None
@@ -143,7 +169,7 @@ def step_settings(config, source, image_channels, replicas, stored=None):
         image_channels=image_channels, image_mean=mean, image_deviation=deviation,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16", synchronize=synchronize,
-        xla=config.runtime.xla == "on")
+        xla=config.runtime.xla == "on", bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20))
 
 
 def build(config, source, strategy, stored=None):

@@ -28,13 +28,13 @@ class InMemory:
         self.images, self.labels = images, np.asarray(labels, np.int32)
 
     @functools.cached_property
-    def _tensors(self):
-        """The arrays as tensors in host memory, made once; the images' shares theirs, where a constant is a copy."""
+    def tensors(self):
+        """(images, labels) as tensors in host memory, made once; the images' shares the array's, no copy is made."""
         with tf.device("CPU:0"), tf.init_scope():
             return tf.experimental.dlpack.from_dlpack(self.images.__dlpack__()), tf.constant(self.labels)
 
     def shuffled(self, seed, start_step, batch_size, finish):
-        images, labels = self._tensors
+        images, labels = self.tensors
         count = len(self.labels)
 
         @tf.autograph.experimental.do_not_convert
@@ -47,7 +47,7 @@ class InMemory:
         return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def in_order(self, start_batch, batch_size, finish):
-        images, labels = self._tensors
+        images, labels = self.tensors
 
         @tf.autograph.experimental.do_not_convert
         def batch(number):

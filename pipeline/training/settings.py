@@ -20,6 +20,7 @@ class StepSettings:
       scale_loss: whether the loss scale is dynamic (mixed_float16).
       synchronize: batch statistics over all replicas.
       xla: compile the pure core.
+      bucket_bytes: size of the parts in which gradients are reduced, 0 for all at once.
     """
 
     batch_size: int
@@ -36,6 +37,7 @@ class StepSettings:
     scale_loss: bool = False
     synchronize: bool = False
     xla: bool = False
+    bucket_bytes: int = 0
 
 
 def preprocess(images, settings):

@@ -7,8 +7,11 @@
 
 The only file of the engine with tf.GradientTape, tf.function and strategy.run.
 """
+import functools
+
 import tensorflow as tf
 
+from pipeline.data.resident import ResidentBatch
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.decision import clip, is_finite, unscale
 from pipeline.training.losses import cross_entropy, hits, masked, training_losses
@@ -18,6 +21,7 @@ from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
 
 # The last one: seconds in which the step could have begun but had no batch yet.
 TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "input_wait")
+PHASES = ("forward", "backward", "reduction")  # In their order; what follows is the update.
 EVALUATION_SUMS = ("loss", "correct", "examples")
 
 
@@ -39,10 +43,13 @@ class StepFunctions:
         self.num_replicas = strategy.num_replicas_in_sync
         self.distributes = uses_gpus(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
-        self._compute = tf.function(self._pure, jit_compile=True, autograph=False) if settings.xla else self._pure
+        self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.train_steps, self.evaluate_steps, self.reduced_gradients = (
             tf.function(f, autograph=False) for f in (self._train_steps, self._evaluate_steps, self._reduced_gradients))
+        # For a benchmark, which tells the phases of a step apart.
+        self.partial_steps = {phase: tf.function(functools.partial(self._partial_steps, phase), autograph=False)
+                              for phase in PHASES}
 
     def _pure(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
         """Gradients, new state and sums of one micro-batch on one replica; tensors in, tensors out.
@@ -56,20 +63,26 @@ class StepFunctions:
         Returns:
           (grads of loss_scale times this replica's part of the objective, new state, [objective, hits, weight]).
         """
-        settings, model = self.settings, self.state.model
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            state, sums = self._forward(params, state, batch, draw_index, first_row, statistics_updates)
+            scaled = sums[0] * tf.cast(loss_scale, sums.dtype)
+        grads = tape.gradient(scaled, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return grads, state, sums
+
+    def _forward(self, params, state, batch, draw_index, first_row, statistics_updates):
+        """Returns (new state, [objective, hits, weight]); the arguments are those of `_pure`."""
+        settings = self.settings
         context = StepContext(settings.seed, draw_index, first_row, statistics_updates,
                               settings.synchronize, self.num_replicas)
-        with tf.GradientTape() as tape, step_context(context):
-            tape.watch(params)
-            logits, state, extra = model.stateless_call(
+        with step_context(context):
+            logits, state, extra = self.state.model.stateless_call(
                 params, state, preprocess(batch["image"], settings), training=True, return_losses=True)
             loss, hit = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
                                         settings.class_weights)
             weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
             objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
-            scaled = objective * tf.cast(loss_scale, objective.dtype)
-        grads = tape.gradient(scaled, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return grads, state, tf.stack([objective, tf.reduce_sum(hit), weight])
+        return state, tf.stack([objective, tf.reduce_sum(hit), weight])
 
     def _layer_losses(self, losses, weight):
         """Adds what layers add: activity losses as example-weighted means, regularizers once over all parts.
@@ -87,8 +100,15 @@ class StepFunctions:
             total += tf.cast(penalty, dtype) / parts
         return total
 
-    def _accumulate(self, params, state, batch, step, skipped, loss_scale):
-        """Runs the micro-batches one after another: gradients and sums add up, state passes through in order."""
+    def _accumulate(self, compute, batch, step, skipped, loss_scale):
+        """Runs `compute`, which is called as `_pure`, on the micro-batches of this replica's rows, one after another.
+
+        Gradients and sums add up, state passes through in order.
+        """
+        rows, model = self.settings.batch_size // self.num_replicas, self.state.model
+        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in self._own_rows(batch).items()}
+        params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
+        state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         k, size = self.settings.micro_batches, self.micro_batch_size
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
         total, sums = None, None
@@ -97,7 +117,7 @@ class StepFunctions:
             # Without the dependency all micro-batches may be in memory at once.
             with tf.control_dependencies(total or []):
                 part = {key: tf.identity(value) for key, value in part.items()}
-            grads, state, part_sums = self._compute(
+            grads, state, part_sums = compute(
                 params, state, part, step * k + m, replica * size, (step - skipped) * k + m, loss_scale)
             total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
             sums = part_sums if sums is None else sums + part_sums
@@ -114,9 +134,11 @@ class StepFunctions:
 
     def _own_rows(self, batch):
         """Returns this replica's rows of what an iterator gave, of static shape."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        if isinstance(batch, ResidentBatch):
+            return batch.rows(replica)
         if self.distributes:
             return batch
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         rows = batch["label"].shape[0] // self.num_replicas
         first = tf.cast(replica, tf.int32) * rows
         return {key: tf.ensure_shape(value[first:first + rows], [rows, *value.shape[1:]])
@@ -124,22 +146,49 @@ class StepFunctions:
 
     def _replica_step(self, batch, step, skipped, loss_scale):
         """One replica's part of a step up to the decision: reduced, unscaled, clipped gradients."""
-        rows = self.settings.batch_size // self.num_replicas
-        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in self._own_rows(batch).items()}
-        model, dtype = self.state.model, self.settings.compute_dtype
-        params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
-        state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
-        grads, state, sums = self._accumulate(params, state, batch, step, skipped, loss_scale)
+        dtype = self.settings.compute_dtype
+        grads, state, sums = self._accumulate(self._compute, batch, step, skipped, loss_scale)
         if self._fault:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             grads = self._fault(grads, tf.cast(replica, tf.int64), step)
-        grads, state, sums = reduce_once(grads, state, sums, self.num_replicas)
+        grads, state, sums = self._reduce(grads, state, sums)
         if self.settings.scale_loss:
             grads = unscale(grads, loss_scale)
         norm = tf.linalg.global_norm(grads)
         if self.settings.clip_norm:
             grads = clip(grads, norm, self.settings.clip_norm)
         return grads, state, sums, tf.cast(norm, dtype), is_finite(norm, sums[0])
+
+    def _reduce(self, grads, state, sums):
+        return reduce_once(grads, state, sums, self.num_replicas, self.settings.bucket_bytes)
+
+    def _partial_step(self, phase, batch, step, skipped, loss_scale):
+        """One replica's part of a step up to a phase; returns its sums when everything up to there is computed."""
+        compute = self._compile(lambda *args: ([], *self._forward(*args[:-1]))) if phase == "forward" else self._compute
+        grads, state, sums = self._accumulate(compute, batch, step, skipped, loss_scale)
+        if phase == "reduction":
+            grads, state, sums = self._reduce(grads, state, sums)
+        with tf.control_dependencies([*grads, *state]):
+            return tf.identity(sums)
+
+    def _partial_steps(self, phase, iterator, num_steps):
+        """Computes `num_steps` steps up to one of PHASES and applies nothing; else as `_train_steps`.
+
+        Returns:
+          float64 scalar, the loss of the last one.
+        """
+        def one_more(i, loss):
+            with tf.control_dependencies([loss]):  # One after the other.
+                batch = iterator.get_next()
+            sums = self.strategy.run(self._partial_step, args=(phase, batch, *self._counters()))
+            return i + 1, tf.cast(self._first(sums)[0], tf.float64)
+
+        start = (tf.constant(0), tf.zeros([], tf.float64))
+        return tf.while_loop(lambda i, loss: i < num_steps, one_more, start)[1]
+
+    def _compile(self, function):
+        """Returns the function, compiled by XLA where that is wanted."""
+        return tf.function(function, jit_compile=True, autograph=False) if self.settings.xla else function
 
     def _set_learning_rate(self, rate):
         self.state.optimizer.learning_rate = rate
@@ -224,6 +273,8 @@ class StepFunctions:
         """
         with tf.control_dependencies([skipped]):  # Counted with the decision of the step before.
             free = tf.timestamp()
+        if isinstance(batch, ResidentBatch):
+            return tf.zeros([], tf.float64)  # Made inside of the step: there is nothing to wait for.
         with tf.control_dependencies([self._first(batch["label"])]):
             fetched = tf.timestamp()
         return tf.maximum(fetched - free, 0.0)

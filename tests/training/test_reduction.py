@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.training.reduction import reduce_once
-from tests.training.small import build
+from pipeline.training.reduction import buckets, reduce_once
+from tests.training.small import build, distance, run, weights
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
@@ -45,3 +45,25 @@ def test_reduced_gradients_are_those_that_a_step_applies(strategy):
     assert float(tf.linalg.global_norm(gradients)) == pytest.approx(0.3)
     for old, variable, gradient in zip(before, variables, gradients, strict=True):
         np.testing.assert_allclose(variable.numpy(), old - 0.5 * gradient.numpy(), rtol=0, atol=1e-15)
+
+
+def test_buckets_hold_every_part_once_and_are_as_large_as_asked_for():
+    parts = [tf.zeros([n]) for n in (5, 100, 1, 300, 2, 3)]
+    assert buckets(parts, 4, 0) == [slice(0, 6)]
+    assert buckets(parts, 4, 400) == [slice(0, 1), slice(1, 3), slice(3, 6)]
+    assert buckets(parts, 4, 1) == [slice(i, i + 1) for i in range(6)]
+    assert buckets(parts, 4, 10**6) == [slice(0, 6)]
+
+
+def test_reducing_in_buckets_changes_no_number(strategy):
+    found, collectives = {}, {}
+    for bucket in (0.0, 0.05):
+        experiment = build(strategy(2), model="three_apis", reduction_bucket_mb=bucket)
+        found[bucket] = run(experiment, 3), weights(experiment)
+        graph = experiment.steps.train_steps.get_concrete_function(
+            experiment.train_iterator(0), tf.constant(1)).graph.as_graph_def()
+        nodes = [node.op for function in graph.library.function for node in function.node_def]
+        collectives[bucket] = sum("CollectiveReduce" in op or op == "AddN" for op in nodes)
+    np.testing.assert_array_equal(found[0.0][0][:, :-1], found[0.05][0][:, :-1])
+    assert distance(found[0.0][1], found[0.05][1]) == 0
+    assert collectives[0.05] > collectives[0.0]

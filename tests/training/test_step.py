@@ -65,7 +65,8 @@ def test_one_step_is_that_of_keras_fit(strategy, name, optimizer):
     kept = [i for i, v in enumerate(model.trainable_variables) if not v.path.endswith("convolution/bias")]
     ours, theirs = ([keras.ops.convert_to_numpy(of.trainable_variables[i]) for i in kept]
                     for of in (model, reference))
-    assert len(kept) > 8 and distance(theirs, ours) < 1e-6
+    # Keras's Adam rounds 0.999 to float32 in the correction of the bias and nowhere else: 6.7e-6 of a first step.
+    assert len(kept) > 8 and distance(theirs, ours) < (1e-5 if optimizer == "adam" else 1e-6)
 
 
 def _poisoned(monkeypatch, poison, replica, at_step):
@@ -209,3 +210,28 @@ def test_normalization_per_channel_reaches_the_model(strategy):
     images = next(experiment.train_iterator(0))["image"].numpy()
     seen = preprocess(images, experiment.settings).numpy()
     assert abs(seen.mean()) < 0.1 and seen.std() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_parts_of_a_step_apply_nothing_and_compute_its_loss(strategy, replicas):
+    experiment = build(strategy(replicas), model="three_apis", batch_size=32, accumulate_steps=2)
+    before, steps = weights(experiment), tf.constant(3)
+    losses = {phase: partial(experiment.train_iterator(0), steps).numpy()
+              for phase, partial in experiment.steps.partial_steps.items()}
+    assert distance(before, weights(experiment)) == 0 and int(experiment.state.global_step.numpy()) == 0
+    third = experiment.steps.reduced_gradients(experiment.train_iterator(2))[1].numpy()
+    assert losses["reduction"] == pytest.approx(third, rel=1e-12)
+    if replicas == 1:
+        assert losses["forward"] == losses["backward"] == losses["reduction"]
+
+
+def test_parts_of_a_step_are_parts_of_its_graph(strategy):
+    experiment = build(strategy(1), model="three_apis")
+    convolutions = {}
+    for phase, function in [*experiment.steps.partial_steps.items(), ("update", experiment.steps.train_steps)]:
+        graph = function.get_concrete_function(experiment.train_iterator(0), tf.constant(1)).graph.as_graph_def()
+        nodes = [node.op for part in graph.library.function for node in part.node_def]
+        convolutions[phase] = (nodes.count("Conv2D") > 0, nodes.count("Conv2DBackpropFilter") > 0,
+                               nodes.count("ResourceApplyAdam") > 0)
+    assert convolutions == {"forward": (True, False, False), "backward": (True, True, False),
+                            "reduction": (True, True, False), "update": (True, True, True)}

@@ -1,0 +1,129 @@
+"""Splits that lie on the devices: each replica gathers and augments its own rows of a batch inside the step.
+
+What crosses to a device in a step is the number of the step alone. The examples are those of pipeline.data.stream: the
+same functions of (seed, position).
+"""
+import tensorflow as tf
+
+from pipeline.data import augment
+from pipeline.data.memory import InMemory
+from pipeline.data.order import example_index
+from pipeline.errors import UsageError
+
+
+class ResidentSplit:
+    """The images and labels of a split where the replicas compute.
+
+    Attributes:
+      num_examples: how many.
+    """
+
+    def __init__(self, split, copy):
+        """
+        Args:
+          split: Split, held in memory.
+          copy: whether every replica gets a copy of its own (GPUs, each with a memory of its own), made in the scope of
+            the strategy; else all read the one that is there.
+
+        Raises:
+          UsageError: the split streams from disk, or a device has no room for it.
+        """
+        if not isinstance(split.reader, InMemory):
+            raise UsageError(f"--cache=device: the {split.name} split is larger than --memory_budget and streams from "
+                             "disk; raise --memory_budget, or take --cache=host")
+        self.num_examples = split.num_examples
+        self._images, self._labels = split.reader.tensors
+        if copy:
+            try:
+                # Variables, since tensors of the host would be sent to each GPU at every call; of int64, since int32
+                # variables stay on the host.
+                self._images = tf.Variable(self._images, trainable=False, name=f"{split.name}_images")
+                self._labels = tf.Variable(tf.cast(self._labels, tf.int64), trainable=False,
+                                           name=f"{split.name}_labels")
+            except tf.errors.ResourceExhaustedError:
+                size = split.reader.images.nbytes / 2**20
+                raise UsageError(f"--cache=device: {size:,.0f} MiB of the {split.name} split do not fit on the device "
+                                 "beside the model; take --cache=host") from None
+
+    def gather(self, index):
+        """Returns images uint8 [n, H, W, C] and labels int32 [n] of the examples index, int64 [n]."""
+        return tf.gather(self._images, index), tf.cast(tf.gather(self._labels, index), tf.int32)
+
+
+class ResidentBatch:
+    """One global batch by its number, whose rows are made where they are needed."""
+
+    def __init__(self, iterator, number):
+        self._iterator, self._number = iterator, number
+
+    def rows(self, replica):
+        """Returns the rows of a replica, an int scalar, as the data set of batches would give them to it."""
+        return self._iterator.rows(self._number, tf.cast(replica, tf.int64))
+
+
+class ResidentIterator:
+    """Iterates over the batches of a split on the devices; what a step calls `get_next` of.
+
+    A compiled step belongs to one iterator, so an iterator is made once and opened where it is wanted.
+    """
+
+    def __init__(self, split, layout):
+        """Makes it, in the scope of the strategy.
+
+        Args:
+          split: ResidentSplit.
+          layout: BatchLayout.
+        """
+        self._split, self._layout = split, layout
+        self._next = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_batch",
+                                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+    def open(self, number):
+        """Goes to a batch by its number, and returns the iterator."""
+        self._next.assign(number)
+        return self
+
+    def get_next(self):
+        """Returns the next ResidentBatch; call it outside of the replicas."""
+        number = tf.identity(self._next)
+        with tf.control_dependencies([number]):
+            self._next.assign_add(1)
+        return ResidentBatch(self, number)
+
+    def _row_numbers(self, replica):
+        """Returns which rows of the global batch, int64 [batch_size / replicas], are those of a replica.
+
+        Micro-batch m of all replicas together is a range of positions, in replica order.
+        """
+        layout = self._layout
+        first = tf.range(layout.micro_batches, dtype=tf.int64)[:, None] * (layout.part * layout.replicas)
+        return tf.reshape(first + replica * layout.part + tf.range(layout.part, dtype=tf.int64), [-1])
+
+
+class TrainIterator(ResidentIterator):
+    """The endless stream of training batches: that of pipeline.data.stream.train_stream."""
+
+    def __init__(self, split, layout, seed, augmentations):
+        super().__init__(split, layout)
+        self._seed, self._augmentations = seed, augmentations
+
+    def rows(self, number, replica):
+        positions = number * self._layout.batch_size + self._row_numbers(replica)
+        images, labels = self._split.gather(example_index(positions, self._split.num_examples, self._seed))
+        batch = {"image": images, "label": labels, "weight": tf.ones(labels.shape)}
+        if self._augmentations:
+            batch["image"], mix = augment.apply(images, positions, self._seed, self._augmentations)
+            if mix is not None:
+                batch["mix"] = mix
+        return batch
+
+
+class EvaluationIterator(ResidentIterator):
+    """One pass over a split in its own order: the batches of pipeline.data.stream.eval_batches."""
+
+    def rows(self, number, replica):
+        index = number * self._layout.batch_size + self._row_numbers(replica)
+        there = index < self._split.num_examples
+        images, labels = self._split.gather(tf.where(there, index, 0))
+        return {"image": tf.where(there[:, None, None, None], images, tf.zeros([], tf.uint8)),
+                "label": tf.where(there, labels, 0), "weight": tf.cast(there, tf.float32)}

@@ -1,0 +1,41 @@
+"""Fused updates are those of Keras's optimizers, with and without weight decay, on one replica and on two."""
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.training.small import build, distance, weights
+
+# Keras rounds these to float32 here and there, in float64 too (a power of 0.999, but not 1 - 0.999); so they are
+# numbers that no rounding changes.
+RATE, MOMENTUM, DECAY, BETAS = 2.0**-7, 0.875, 2.0**-6, {"beta_1": 0.875, "beta_2": 1 - 2.0**-10}
+KERAS = {"adam": lambda: keras.optimizers.Adam(RATE, **BETAS),
+         "adamw": lambda: keras.optimizers.AdamW(RATE, weight_decay=DECAY, **BETAS),
+         "sgd": lambda: keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+         "nesterov": lambda: keras.optimizers.SGD(RATE, momentum=MOMENTUM, nesterov=True)}
+OPTIONS = {"adamw": {"weight_decay": DECAY, "decay_all": True}, "nesterov": {"optimizer": "sgd", "nesterov": True}}
+KERNEL = {"adam": "ResourceApplyAdam", "adamw": "ResourceApplyAdam", "sgd": "ResourceApplyKerasMomentum",
+          "nesterov": "ResourceApplyKerasMomentum"}
+
+
+@pytest.mark.parametrize("name", KERAS)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_fused_updates_are_those_of_keras(strategy, name, replicas):
+    options = {"optimizer": name, "learning_rate": RATE, "momentum": MOMENTUM, **OPTIONS.get(name, {})}
+    experiment = build(strategy(replicas), **options)
+    reference, ours = KERAS[name](), experiment.state.optimizer
+    for beta, value in BETAS.items() if "adam" in name else ():
+        setattr(ours, beta, value)
+    copies = [keras.Variable(v.numpy()) for v in experiment.state.model.trainable_variables]
+    reference.build(copies)
+    iterator = experiment.train_iterator(0)
+    for step in range(5):
+        gradients, _ = experiment.steps.reduced_gradients(experiment.train_iterator(step))
+        reference.apply(gradients, copies)
+        experiment.steps.train_steps(iterator, tf.constant(1))
+    assert distance([np.asarray(v) for v in copies], weights(experiment)) < 1e-12
+    for first, second in zip(reference.variables, ours.variables, strict=True):
+        np.testing.assert_allclose(first.numpy(), second.numpy(), rtol=1e-12)
+    graph = experiment.steps.train_steps.get_concrete_function(iterator, tf.constant(1)).graph.as_graph_def()
+    nodes = [node.op for function in graph.library.function for node in function.node_def]
+    assert nodes.count(KERNEL[name]) == replicas * len(copies)
