@@ -14,6 +14,7 @@ from pipeline.errors import UsageError, unknown_name
 # would not fit.
 NEVER, REFUSE, FREE = "never", "refuse", "free"
 DEFAULT_EPOCHS = 10.0
+MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 AUGMENTATIONS = ("flip", "crop", "rotate", "color", "cutout", "mixup", "cutmix", "randaugment")
 
@@ -57,6 +58,8 @@ class DataConfig:
     memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
                                 unit="MiB", low=0)
     skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many")
+    cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
+                                "or device (made inside of it)", choices=("host", "device"), resume=FREE)
     cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE)
 
 
@@ -137,10 +140,15 @@ class RuntimeConfig:
     devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)
+    reduction_bucket_mb: float = option(0.0, "gradients are reduced in parts of this size, which on several GPUs may "
+                                             "overlap with the backward pass; 0: all at once", unit="MiB", low=0.0,
+                                        resume=FREE)
     hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its "
                                          "threads and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
+    profile: str = option(None, "steps to look into, from:to (100:120): a trace for TensorBoard's profiler and a table "
+                                "of the most expensive operations", resume=FREE)
     force: bool = option(False, "go on where a warning would stop the run", resume=FREE)
     allow: tuple = option((), "settings that may differ from those of the run in the workdir", many=True, resume=FREE)
     verbosity: str = option("normal", "how much is said", choices=("quiet", "normal", "debug"), resume=FREE)
@@ -280,6 +288,22 @@ class Augmentation:
         return cls(name, value)
 
 
+def profiled_steps(text):
+    """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None where there is none.
+
+    Raises:
+      UsageError: not of that form, no step, or too many.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", text.strip())
+    first, last = (int(part) for part in match.groups()) if match else (0, 0)
+    if not 0 < last - first <= MOST_PROFILED:
+        raise UsageError(f"--profile={text}: give from:to, two whole numbers with from < to, at most {MOST_PROFILED} "
+                         "apart, e.g. --profile=100:120 for the 20 steps after step 100")
+    return first, last
+
+
 def augmentations(config):
     """Returns the augmentations of a DataConfig as a tuple of Augmentation."""
     return tuple(Augmentation.parse(text) for text in config.augment)
@@ -293,6 +317,7 @@ def _check_together(config):
     names = [a.name for a in augmentations(data)]
     if "mixup" in names and "cutmix" in names:
         raise UsageError("--augment: mixup and cutmix both mix pairs of images: give one of them")
+    profiled_steps(config.runtime.profile)
     Interval.parse("warmup", optimizer.warmup)
     every = Interval.parse("evaluate_every", training.evaluate_every)
     saved = Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds"))

@@ -3,7 +3,7 @@ import dataclasses
 import fractions
 import math
 
-from pipeline.config import DEFAULT_EPOCHS, Interval
+from pipeline.config import DEFAULT_EPOCHS, Interval, profiled_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Plan:
       total_steps: length of the run.
       warmup_steps: steps of learning-rate warm-up.
       evaluate_every, checkpoint_every: Interval.
+      profiled: (first, last), the steps after `first` up to `last` are looked into; None without --profile.
     """
 
     num_examples: int
@@ -24,6 +25,7 @@ class Plan:
     warmup_steps: int
     evaluate_every: Interval
     checkpoint_every: Interval
+    profiled: tuple | None = None
 
     @property
     def steps_per_epoch(self):
@@ -60,8 +62,9 @@ class Plan:
         return exact(interval.amount) * self.num_examples / self.batch_size
 
     def steps_to_boundary(self, step):
-        """Returns how many steps from `step` on pass no evaluation, no checkpoint and not the end."""
-        ends = [self.next_boundary(interval, step) for interval in (self.evaluate_every, self.checkpoint_every)
+        """Returns how many steps from `step` on pass no evaluation, checkpoint, edge of a profile and end."""
+        ends = [end for end in self.profiled or () if end > step]
+        ends += [self.next_boundary(interval, step) for interval in (self.evaluate_every, self.checkpoint_every)
                 if interval.unit != "seconds"]
         return min([self.total_steps, *ends]) - step
 
@@ -134,4 +137,5 @@ def plan(config, num_examples):
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
         checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every,
-                                        ("steps", "epochs", "seconds")))
+                                        ("steps", "epochs", "seconds")),
+        profiled=profiled_steps(config.runtime.profile))

@@ -47,6 +47,7 @@ class Attendants:
       ledger: Ledger of where the time goes.
       guard: DivergenceGuard.
       watchdog: Watchdog.
+      profile: Profile or NoProfile.
       should_stop: predicate, looked at between windows and between the parts of an evaluation.
       roll_back: function of a Divergence and the step reached, called when training has diverged: brings the state back
         and returns its step, or raises RunFailure.
@@ -57,6 +58,7 @@ class Attendants:
     ledger: Ledger
     guard: DivergenceGuard
     watchdog: Watchdog
+    profile: object
     should_stop: object
     roll_back: object
 
@@ -90,20 +92,24 @@ def train(experiment, step, attendants):
             saved_at = time.monotonic()
         if step >= plan.total_steps or early_stop(experiment):
             break
-        count, started, before = pace.next(plan.steps_to_boundary(step)), time.time(), time.monotonic()
-        rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
-        seconds = time.monotonic() - before
+        count = pace.next(plan.steps_to_boundary(step))
+        with at.profile.window(step, compiles=not pace.calls):
+            started, before = time.time(), time.monotonic()
+            rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
+            seconds = time.monotonic() - before
         pace.finished(count, seconds)
         first_step = first_step or time.monotonic() - began
         step += count
         at.watchdog.beat(f"step {step}")
         at.ledger.window(count, seconds, rows[:, WAIT].sum())
         at.recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
-                           steady=pace.calls > 1)
+                           steady=pace.calls > 1 and not at.profile.active)
+        at.profile.reached(step, rows[:, WAIT].sum())
         if pace.calls == len(pace.FIRST):
             at.ledger.commit(step)  # From here on a kill leaves on record what the start has cost.
         diverged = at.guard.look(step, TRAIN_COLUMNS, rows)
         if diverged:
+            at.profile.pause()
             step = at.roll_back(diverged, step)
             iterator = experiment.train_iterator(step)
     return finish(experiment, step, first_step, at)
@@ -191,6 +197,7 @@ def evaluate(experiment, step, at):
       Whether it is the best so far, or None where it was stopped.
     """
     state, split = experiment.state, experiment.watched
+    at.profile.pause()
     with at.ledger.account("evaluating"):
         figures = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
     if figures is None:

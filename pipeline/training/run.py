@@ -11,6 +11,7 @@ from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
+from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training import loop
@@ -55,6 +56,7 @@ def run(experiment, directory, accepted=(), echo=print):
             result, described = describe_result(experiment, result, attendants)
         finally:
             progress.close()
+            attendants.profile.close()
         attendants.ledger.commit(result.step)
         described["goodput"] = summarize(launches.path)
         if result.disk_full:
@@ -111,7 +113,8 @@ def attend(experiment, directory, step, store, launches, progress, watchdog, sto
     ledger, guard = Ledger(launches, process_age()), DivergenceGuard(training, state)
     if step == 0 and training.on_divergence == "rollback":
         store.save(0)  # Something to go back to from the first steps.
-    return loop.Attendants(store, recorder, ledger, guard, watchdog, stop,
+    profile = create_profile(experiment.plan, step, directory, ledger, progress.note, warn, watchdog.beat)
+    return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, stop,
                            Rollback(experiment, store, recorder, ledger, guard, launches, warn))
 
 

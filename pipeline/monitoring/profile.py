@@ -1,0 +1,176 @@
+"""A look into a few steps of a run (--profile=from:to): a trace for TensorBoard, and a table of what the steps cost."""
+import contextlib
+import glob
+import os
+import shutil
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
+
+from pipeline.files import write_json, write_text
+from pipeline.monitoring.operations_table import OperationsTable, render
+from pipeline.monitoring.trace_operations import operations
+
+MARKER = "train_steps"  # Name of the events in the trace that span the calls of steps.
+HOW_TO_SEE = "TensorBoard shows the trace in its tab Profile, after `pip install xprof`"
+
+
+class Profile:
+    """Looks into the steps after `first` up to `last`, and is done.
+
+    What comes between the steps (an evaluation, a rollback) is not looked into: then each part of the window has a
+    trace of its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
+    """
+
+    def __init__(self, steps, directory, ledger, echo, warn, beat):
+        """
+        Args:
+          steps: (first, last), int: the window is from step first + 1 to step last.
+          directory: RunDirectory, claimed.
+          ledger: Ledger; the time of reading and writing traces is booked as "profiling".
+          echo: where the table goes, a str of several lines.
+          warn: where a line goes that says what did not work.
+          beat: called with a text after each part of the work.
+        """
+        (self._first, self._last), self._directory, self._ledger = steps, directory, ledger
+        self._echo, self._warn, self._beat = echo, warn, beat
+        self._running = self._done = False
+        self._forget(self._first)
+
+    def _forget(self, step):
+        """Begins to count anew after a step."""
+        self._table, self._waited, self._compiled = OperationsTable(), 0.0, False
+        self._begin = self._reached = step
+
+    @contextlib.contextmanager
+    def window(self, step, compiles):
+        """Surrounds a call of the steps after `step`; compiles: whether the call traces and compiles them first."""
+        if self._done or not self._first <= step < self._last:
+            yield
+            return
+        if step != self._reached:
+            self._forget(step)  # After a restore or a rollback into the window.
+        if not self._running:
+            self._attempt(self._start, step)
+        self._compiled |= compiles
+        with tf.profiler.experimental.Trace(MARKER, step_num=step, _r=1):
+            yield
+
+    @property
+    def active(self):
+        """Whether the profiler is on: then the steps are slower than they would be."""
+        return self._running
+
+    def reached(self, step, waited):
+        """Takes note that a call has come to a step after `waited` seconds without input; may end the window."""
+        if not self._running:
+            return
+        self._reached, self._waited = step, self._waited + waited
+        if step >= self._last:
+            self.close()
+
+    def pause(self):
+        """Ends the trace; the next call of steps begins another if it is in the window."""
+        if self._running:
+            self._running = False
+            self._attempt(self._stop)
+
+    def close(self):
+        """Ends the window, wherever it is, and shows what was seen of it. Without one it does nothing."""
+        self.pause()
+        if not self._done and self._table.devices:
+            self._done = True
+            self._attempt(self._show)
+
+    def _attempt(self, work, *arguments):
+        """Does a part of the work; where it fails the run goes on without a profile."""
+        try:
+            with self._ledger.account("profiling"):
+                work(*arguments)
+        except (tf.errors.OpError, OSError, DecodeError) as error:
+            self._done, self._running = True, False
+            self._warn(f"--profile={self._first}:{self._last}: the profile could not be written "
+                       f"({str(error).splitlines()[0]}); training goes on without it")
+        finally:
+            if not self._running:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+        self._beat("a part of the profile")
+
+    @property
+    def _temporary(self):
+        return self._directory.file("profile.tmp")
+
+    def _start(self, step):
+        self._from = step
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        tf.profiler.experimental.start(self._temporary)
+        self._running = True
+
+    def _stop(self):
+        tf.profiler.experimental.stop()
+        self._beat("the trace of the profile")
+        # The profiler names a trace by the second; two of one second would be one.
+        (path,) = glob.glob(os.path.join(glob.escape(self._temporary), "plugins", "profile", "*", "*.xplane.pb"))
+        with open(path, "rb") as file:
+            space = XSpace.FromString(file.read())
+        self._table.add(operations(space, MARKER, lambda: self._beat("a part of the profile")))
+        folder = self._directory.file("tensorboard", "train", "plugins", "profile")
+        os.makedirs(folder, exist_ok=True)
+        target = os.path.join(folder, f"steps_{self._from + 1}_to_{self._reached}")
+        shutil.rmtree(target, ignore_errors=True)  # Of a process that was killed after it.
+        os.replace(os.path.dirname(path), target)
+
+    def _show(self):
+        count = self._reached - self._begin
+        summary = {"steps": [self._begin + 1, self._reached], **self._table.summary(count, self._waited)}
+        notes = []
+        if self._compiled:
+            notes.append("The first of these steps was traced and compiled, which counts as idle: later ones say more.")
+        if tf.config.list_logical_devices("GPU") and "CPU" in summary["devices"]:
+            notes.append("The profiler recorded no kernels of the GPU (it needs the library CUPTI and the right to use "
+                         "it): this is what the CPU did.")
+        text = "\n".join([render(summary, f"profile of steps {self._begin + 1} to {self._reached}"), *notes])
+        self._echo(f"{text}\n{HOW_TO_SEE}; this table is in {self._directory.file('profile.txt')}")
+        write_text(self._directory.file("profile.txt"), f"{text}\n")
+        write_json(self._directory.file("profile.json"), {**summary, "notes": notes})
+
+
+class NoProfile:
+    """Looks into nothing, with the interface of `Profile`."""
+
+    active = False
+
+    @contextlib.contextmanager
+    def window(self, step, compiles):
+        """Surrounds a call of steps."""
+        yield
+
+    def reached(self, step, waited):
+        """Takes no note."""
+
+    def pause(self):
+        """Ends nothing."""
+
+    def close(self):
+        """Shows nothing."""
+
+
+def create_profile(plan, step, directory, ledger, echo, warn, beat):
+    """Returns the Profile of the steps that --profile asks for, as far as they lie ahead; else NoProfile, and says so.
+
+    Args:
+      plan: Plan; its `profiled` are the steps asked for, or None.
+      step: where the run begins.
+      directory, ledger, echo, warn, beat: see Profile.
+    """
+    if not plan.profiled:
+        return NoProfile()
+    first, last = plan.profiled
+    if first >= plan.total_steps:
+        warn(f"--profile={first}:{last}: nothing is profiled, since the run ends at step {plan.total_steps}")
+        return NoProfile()
+    if step >= min(last, plan.total_steps):
+        warn(f"--profile={first}:{last}: nothing is profiled, since the run goes on from step {step}")
+        return NoProfile()
+    return Profile((first, min(last, plan.total_steps)), directory, ledger, echo, warn, beat)
