@@ -6,6 +6,7 @@ import textwrap
 import recipes
 from flags.defaults import RECIPES, dataset_defaults
 from pipeline import config
+from pipeline.options import describe_range
 
 NARROWEST, WIDEST = 60, 100
 TITLES = {"data": "Data", "model": "Model", "optimizer": "Optimizer", "training": "Training", "runtime": "Runtime"}
@@ -62,7 +63,7 @@ def _entry(flag, option, width):
     meta, choices = option.metadata if option else {}, "|".join(getattr(flag.parser, "enum_values", ()))
     meaning = flag.help.removeprefix(f"<{choices}>: ")  # absl puts an enum's values in front
     # No line ends inside a range: "> 0".
-    span = config.describe_range(meta) if option else choices
+    span = describe_range(meta) if option else choices
     span = span if choices else span.replace(" ", NO_BREAK)
     bracket = "; ".join(part for part in (meta.get("unit", ""), span, _default(flag)) if part)
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={VALUES.get(flag.flag_type(), 'VALUE')}"

@@ -6,6 +6,7 @@ from absl import flags
 import recipes
 from pipeline import config
 from pipeline.errors import UsageError, nearest, unknown_name
+from pipeline.options import describe_range
 
 # Names that other trainers give to the same thing; nothing in their spelling leads to ours.
 OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
@@ -96,7 +97,7 @@ def _wrong_value(error, flag_values):
     if isinstance(parser, flags.EnumParser):
         return unknown_name(f"--{name}", value, parser.enum_values)
     option = config.options().get(name)
-    span = config.describe_range(option.metadata) if option else ""
+    span = describe_range(option.metadata) if option else ""
     unit = f" ({option.metadata['unit']})" if option and option.metadata["unit"] else ""
     kind = KINDS.get(parser.flag_type(), parser.syntactic_help or "another value")
     return UsageError(f"--{name} must be {kind}{' ' + span if span else ''}{unit}; found '{value}'")

@@ -11,8 +11,9 @@ import time
 
 from absl import flags as absl_flags
 
-from pipeline.config import ExperimentConfig, augmentations
+from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.options import augmentations
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")

@@ -4,37 +4,23 @@ Every field is a flag of the same name (flags/ builds the command line from this
 flag has to say: default, meaning, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
-import math
 import re
 import typing
 
 from pipeline.errors import UsageError, unknown_name
+from pipeline.options import (
+    AUGMENTATIONS,
+    FREE,
+    NEVER,
+    Interval,
+    augmentations,
+    check_option,
+    option,
+    profiled_steps,
+)
 
-# May a run go on with another value? REFUSE: it changes the mathematics, --allow accepts it. NEVER: what is stored
-# would not fit.
-NEVER, REFUSE, FREE = "never", "refuse", "free"
 DEFAULT_EPOCHS = 10.0
-MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
-AUGMENTATIONS = ("flip", "crop", "rotate", "color", "cutout", "mixup", "cutmix", "randaugment")
-
-
-def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, resume=REFUSE,
-           many=False):
-    """A dataclass field that knows how it is offered on the command line.
-
-    Args:
-      default: its value where nobody gives one; None means "decided later", as the help says.
-      help: one sentence for --help.
-      unit: the unit of a number ("examples", "steps").
-      low, high: the closed range of a number.
-      above, below: the open range of a number.
-      choices: the values allowed.
-      resume: NEVER, REFUSE or FREE, see above.
-      many: whether the value is a comma-separated list, held as a tuple.
-    """
-    return dataclasses.field(default=default, metadata=dict(
-        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,97 +202,6 @@ def options():
 def value_type(field):
     """Returns the Python type of one value of an option: str, int, float, bool, or tuple for a list."""
     return typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
-
-
-def describe_range(metadata):
-    """Returns the range of an option in words, "" where every value goes."""
-    if metadata["choices"]:
-        return " | ".join(metadata["choices"])
-    parts = [f"{sign} {metadata[key]:.10g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
-                                                          ("below", "<")) if metadata[key] is not None]
-    return " and ".join(parts)
-
-
-def check_option(field, value):
-    """Raises UsageError where a value is outside the range of its option."""
-    meta = field.metadata
-    if value is None:
-        return
-    if meta["choices"] and value not in meta["choices"]:
-        raise unknown_name(f"--{field.name}", value, meta["choices"])
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        inside = ((meta["low"] is None or value >= meta["low"]) and (meta["high"] is None or value <= meta["high"])
-                  and (meta["above"] is None or value > meta["above"])
-                  and (meta["below"] is None or value < meta["below"]))
-        if not inside or not math.isfinite(value):
-            unit = f" {meta['unit']}" if meta["unit"] else ""
-            raise UsageError(f"--{field.name} must be {describe_range(meta)}{unit}; found {value:.15g}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A length or a distance in a run: a number of steps, epochs or seconds."""
-
-    amount: float
-    unit: str  # "steps", "epochs" or "seconds"
-
-    @classmethod
-    def parse(cls, name, text, units=("steps", "epochs")):
-        """Reads `100`, `1epoch`, `2.5epochs`, `30s`.
-
-        Raises:
-          UsageError: not of that form, or of a unit that this option does not take.
-        """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|seconds?|)", str(text).strip())
-        unit = {"": "steps", "s": "seconds"}.get(match[2], match[2].rstrip("s") + "s") if match else None
-        whole = match and (unit != "steps" or "." not in match[1])
-        if not whole or unit not in units:
-            forms = {"steps": "100 (steps)", "epochs": "1epoch", "seconds": "30s"}
-            raise UsageError(f"--{name}: cannot read '{text}'; give {' or '.join(forms[u] for u in units)}")
-        return cls(float(match[1]), unit)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """One augmentation by name with its strength (None: its own default)."""
-
-    name: str
-    strength: float
-
-    @classmethod
-    def parse(cls, text):
-        """Reads `flip` or `crop:3`; raises UsageError naming the nearest known one."""
-        name, _, strength = text.partition(":")
-        if name not in AUGMENTATIONS:
-            raise unknown_name("augmentation", name, AUGMENTATIONS)
-        try:
-            value = float(strength) if strength else None
-        except ValueError:
-            value = -1.0
-        if value is not None and not 0 < value < 1e6:
-            raise UsageError(f"--augment={text}: the strength must be a positive number, e.g. crop:3")
-        return cls(name, value)
-
-
-def profiled_steps(text):
-    """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None where there is none.
-
-    Raises:
-      UsageError: not of that form, no step, or too many.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", text.strip())
-    first, last = (int(part) for part in match.groups()) if match else (0, 0)
-    if not 0 < last - first <= MOST_PROFILED:
-        raise UsageError(f"--profile={text}: give from:to, two whole numbers with from < to, at most {MOST_PROFILED} "
-                         "apart, e.g. --profile=100:120 for the 20 steps after step 100")
-    return first, last
-
-
-def augmentations(config):
-    """Returns the augmentations of a DataConfig as a tuple of Augmentation."""
-    return tuple(Augmentation.parse(text) for text in config.augment)
 
 
 def _check_together(config):

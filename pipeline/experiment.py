@@ -6,7 +6,7 @@ import time
 import keras
 import tensorflow as tf
 
-from pipeline.config import ExperimentConfig, augmentations
+from pipeline.config import ExperimentConfig
 from pipeline.data import resident
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
@@ -14,6 +14,7 @@ from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_
 from pipeline.errors import UsageError
 from pipeline.evaluation.metrics import figures_from_sums
 from pipeline.models import registry
+from pipeline.options import augmentations
 from pipeline.training import cadence
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule

@@ -11,12 +11,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("flags", "launch", "pipeline", "recipes")
 STEP = "pipeline/training/step.py"
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
-                      "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py")
+                      "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/options.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich")
 # What each room may import of this house. Nothing imports launch but launch.
 MAY_IMPORT = {
     "launch": ("launch", "flags", "pipeline", "recipes"),
-    "flags": ("flags", "pipeline.config", "pipeline.errors", "recipes"),
+    "flags": ("flags", "pipeline.config", "pipeline.errors", "pipeline.options", "recipes"),
     "recipes": ("recipes",),
     "pipeline": ("pipeline",),
 }
@@ -67,9 +67,9 @@ def wrong_direction(path, text):
     """Returns the imports of a file that go against the one direction."""
     room = path.split("/")[0]
     wrong = [name for name in imports(text) if under(name, *PACKAGES) and not under(name, *MAY_IMPORT[room])]
-    if path in ("pipeline/config.py", "pipeline/errors.py"):
-        wrong += [name for name in imports(text)
-                  if not (under(name, "pipeline.errors") or name.split(".")[0] in sys.stdlib_module_names)]
+    if path in ("pipeline/config.py", "pipeline/errors.py", "pipeline/options.py"):
+        wrong += [name for name in imports(text) if not under(name, "pipeline.errors", "pipeline.options")
+                  and name.split(".")[0] not in sys.stdlib_module_names]
     if room == "pipeline" and path != "pipeline/experiment.py":
         wrong += [name for name in imports(text) if under(name, "pipeline.experiment")]
     return wrong

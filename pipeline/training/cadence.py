@@ -3,7 +3,8 @@ import dataclasses
 import fractions
 import math
 
-from pipeline.config import DEFAULT_EPOCHS, Interval, profiled_steps
+from pipeline.config import DEFAULT_EPOCHS
+from pipeline.options import Interval, profiled_steps
 
 
 @dataclasses.dataclass(frozen=True)

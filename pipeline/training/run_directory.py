@@ -5,9 +5,10 @@ import json
 import os
 import socket
 
-from pipeline.config import DEFAULT_EPOCHS, FREE, NEVER, options
+from pipeline.config import DEFAULT_EPOCHS, options
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
+from pipeline.options import FREE, NEVER
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.config import Augmentation
 from pipeline.data.source import Split
 from pipeline.data.stream import BatchLayout, eval_batches, train_stream
 from pipeline.errors import UsageError
+from pipeline.options import Augmentation
 from tests.data.numbered import TEST, TRAIN, numbered_split, numbers_of
 
 MIXUP = (Augmentation("mixup", None),)
