@@ -15,7 +15,7 @@ from launch import __version__, silence
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
 
-COMMANDS = ("train", "evaluate", "verify", "inspect", "doctor")
+COMMANDS = ("train", "evaluate", "verify", "benchmark", "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
 

@@ -1,4 +1,5 @@
 """Running the real command in real processes, as a user does."""
+import contextlib
 import json
 import os
 import pathlib
@@ -7,7 +8,10 @@ import subprocess
 import sys
 import time
 
+from tests import forking
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+forks = None
 
 
 def environment():
@@ -16,16 +20,36 @@ def environment():
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
-def mirrorline(*arguments, cwd, timeout=300):
-    """Runs `mirrorline ARGUMENTS`; returns the completed process with text output."""
-    return subprocess.run([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=environment(), text=True,
-                          capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL)
+def mirrorline(*arguments, cwd, timeout=300, fresh=False):
+    """Runs `mirrorline ARGUMENTS`, see `start`; returns the completed process with text output."""
+    process = start(*arguments, cwd=cwd, fresh=fresh)
+    try:
+        out, errors = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
-def start(*arguments, cwd):
-    """Starts `mirrorline ARGUMENTS`; returns the running process."""
+def start(*arguments, cwd, fresh=False):
+    """Starts `mirrorline ARGUMENTS`; returns the running process, with text pipes.
+
+    With `fresh`, and wherever no forks were offered, it starts from nothing; else see tests.forking.
+    """
+    if forks and not fresh:
+        return forks.start(arguments, cwd, environment())
     return subprocess.Popen([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=environment(), text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def forked():
+    """Lets commands be forked for a while, see tests.forking."""
+    global forks
+    forks = forking.Forks({"args": [sys.executable, "-m", "tests.forking"], "cwd": REPOSITORY, "env": environment()})
+    try:
+        yield
+    finally:
+        forks = forks.close()
 
 
 def metrics(workdir, kind=None):

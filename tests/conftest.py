@@ -1,13 +1,20 @@
 """What all tests share: strategies over logical CPU devices, and clean settings of Keras."""
 import pytest
 
-from tests import replicas
+from tests import commands, replicas
 
 
 @pytest.fixture(scope="session")
 def strategy():
     """Returns strategy(n): the MirroredStrategy over the first n logical CPU devices, one for the whole session."""
     return replicas.strategy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_commands():
+    """Lets the commands that tests run start at once."""
+    with commands.forked():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,8 @@ def killed_again_and_again(folder, model, replicas, precision, wanted, seed=0):
         ended = False
         while not ended and tally.kills < wanted:
             ended = _killed_once(folder, workdir, command(model, replicas, precision), draw, starting, training, tally)
-        last = mirrorline(*command(model, replicas, precision), f"--workdir={workdir.name}", cwd=folder, timeout=900)
+        last = mirrorline(*command(model, replicas, precision), f"--workdir={workdir.name}", cwd=folder, timeout=900,
+                          fresh=True)
         assert last.returncode == 0, last.stderr
         assert result(workdir)["weights_sha256"] == whole["weights_sha256"], f"other weights after {tally}, run {runs}"
         assert result(workdir)["test_loss"] == whole["test_loss"] and result(workdir)["best"] == whole["best"]

@@ -5,7 +5,7 @@ import tempfile
 import time
 
 from tests.commands import mirrorline
-from tests.cures import CURES, verify_without
+from tests.cures import PROVED, verify_without
 
 SECONDS = 120  # Of the default proof on 2 quiet cores.
 SMALL = ("--model=three_apis", "--augment=crop,mixup")
@@ -33,12 +33,23 @@ def default_proof():
     return proved(limit=SECONDS)
 
 
+def unclaimed():
+    """Batch statistics of each replica's own: the parts of replicas differ, and nobody claims that they do not."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = mirrorline("verify", *SMALL, "--nosync_batch_norm", "--only=replicas", "--output=proof.json", cwd=folder)
+        assert done.returncode == 0, done.stderr[-800:]
+        rows = json.loads((pathlib.Path(folder) / "proof.json").read_text())["rows"]
+        assert [row["verdict"] for row in rows] == ["not claimed"] * 3, rows
+        assert all("--nosync_batch_norm" in row["unclaimed"] and row["difference"] > 1e-8 for row in rows), rows
+        return {"differences": [row["difference"] for row in rows]}
+
+
 def violated_without(name):
     """Takes one cure out: the proof ends with 1 and names the part that the cure is for."""
     with tempfile.TemporaryDirectory() as folder:
-        done = verify_without(name, pathlib.Path(folder), *SMALL, "--output=proof.json")
+        done = verify_without([name], pathlib.Path(folder), *SMALL, "--output=proof.json")
         assert done.returncode == 1, f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
-        assert done.stderr.startswith(f"mirrorline verify: VIOLATED: {CURES[name][0]}: "), done.stderr
+        assert done.stderr.startswith(f"mirrorline verify: VIOLATED: {PROVED[name].part}: "), done.stderr
         rows = json.loads((pathlib.Path(folder) / "proof.json").read_text())["rows"]
         assert all(row["compared"] != "what its process found" for row in rows), f"it failed instead: {done.stderr}"
         return {"violated": {row["compared"]: row["difference"] for row in rows if row["verdict"] == "VIOLATED"}}
@@ -53,5 +64,6 @@ def cells():
         "--model=three_apis", "--augment=flip,crop,mixup", "--optimizer=adamw", "--weight_decay=0.05", "--l2=1e-4",
         "--clip_norm=1", "--label_smoothing=0.1", "--ema_decay=0.99", "--accumulate_steps=2", "--replicas=4",
         "--precision=mixed_bfloat16", "--class_weight=balanced")
-    for name in CURES:
+    yield "mirrorline verify, replicas that are not synchronized", unclaimed, ()
+    for name in PROVED:
         yield f"mirrorline verify sees it when {name}", violated_without, (name,)

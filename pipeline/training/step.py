@@ -163,28 +163,33 @@ class StepFunctions:
         return reduce_once(grads, state, sums, self.num_replicas, self.settings.bucket_bytes)
 
     def _partial_step(self, phase, batch, step, skipped, loss_scale):
-        """One replica's part of a step up to a phase; returns its sums when everything up to there is computed."""
+        """One replica's part of a step up to a phase.
+
+        Returns:
+          float64 [2]: the loss, and a number made of everything that was computed. TensorFlow leaves out what only has
+          to be done before something else, without a value of it being used.
+        """
         compute = self._compile(lambda *args: ([], *self._forward(*args[:-1]))) if phase == "forward" else self._compute
         grads, state, sums = self._accumulate(compute, batch, step, skipped, loss_scale)
         if phase == "reduction":
             grads, state, sums = self._reduce(grads, state, sums)
-        with tf.control_dependencies([*grads, *state]):
-            return tf.identity(sums)
+        used = [tf.cast(tf.reshape(value, [-1])[0], tf.float64) for value in [*grads, *state, sums[1:]]]
+        return tf.stack([tf.cast(sums[0], tf.float64), tf.add_n(used)])
 
     def _partial_steps(self, phase, iterator, num_steps):
         """Computes `num_steps` steps up to one of PHASES and applies nothing; else as `_train_steps`.
 
         Returns:
-          float64 scalar, the loss of the last one.
+          float64 [2]: the loss of the last step, and a number made of everything that was computed.
         """
-        def one_more(i, loss):
-            with tf.control_dependencies([loss]):  # One after the other.
+        def one_more(i, done):
+            with tf.control_dependencies([done]):  # One after the other.
                 batch = iterator.get_next()
-            sums = self.strategy.run(self._partial_step, args=(phase, batch, *self._counters()))
-            return i + 1, tf.cast(self._first(sums)[0], tf.float64)
+            found = self._first(self.strategy.run(self._partial_step, args=(phase, batch, *self._counters())))
+            return i + 1, tf.stack([found[0], done[1] + found[1]])
 
-        start = (tf.constant(0), tf.zeros([], tf.float64))
-        return tf.while_loop(lambda i, loss: i < num_steps, one_more, start)[1]
+        start = (tf.constant(0), tf.zeros([2], tf.float64))
+        return tf.while_loop(lambda i, done: i < num_steps, one_more, start)[1]
 
     def _compile(self, function):
         """Returns the function, compiled by XLA where that is wanted."""

@@ -30,9 +30,7 @@ def draw_images(folder):
 
 def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     draw_images(tmp_path / "images")
-    whole = mirrorline(*COMMAND, "--workdir=whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-
+    draw_images(tmp_path / "undisturbed" / "images")
     run, image = tmp_path / "run", tmp_path / "images" / "train" / "light" / "3.png"
     pixels = image.read_bytes()
     process = start(*COMMAND, "--workdir=run", f"--hang_timeout={TIMEOUT}", cwd=tmp_path)
@@ -41,6 +39,8 @@ def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
         time.sleep(0.02)
     os.mkfifo(tmp_path / "pipe.png")  # Opening it waits for one who writes.
     os.replace(tmp_path / "pipe.png", image)
+    whole = mirrorline(*COMMAND, "--workdir=whole", cwd=tmp_path / "undisturbed")  # Meanwhile.
+    assert whole.returncode == 0, whole.stderr
     _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1
@@ -61,5 +61,5 @@ def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     resumed = mirrorline(*COMMAND, "--workdir=run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert 0 < int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) <= reached
-    assert result(run)["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
+    assert result(run)["weights_sha256"] == result(tmp_path / "undisturbed" / "whole")["weights_sha256"]
     assert_every_step_once(run, STEPS)

@@ -19,7 +19,8 @@ QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_eve
 def finished(tmp_path_factory):
     """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
+    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder,
+                      fresh=True)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -186,9 +187,9 @@ def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(tmp
 
 
 def test_a_stop_in_the_middle_of_an_evaluation_is_not_kept_waiting(tmp_path):
-    # An evaluation of 1,024 examples takes some seconds.
+    # An evaluation of 384 examples takes some seconds, a part of them to trace it.
     command = ("train", "--dataset=synthetic:40x40x1", "--model=resnet_like", "--batch_size=32", "--steps=4",
-               "--evaluate_every=2", "--schedule=constant")
+               "--subset=12", "--evaluate_every=2", "--schedule=constant")
     process = start(*command, "--workdir=stopped", cwd=tmp_path)
     while not metrics(tmp_path / "stopped") or metrics(tmp_path / "stopped")[-1]["step"] < 2:
         assert process.poll() is None
@@ -211,15 +212,16 @@ def test_a_stop_in_the_middle_of_an_evaluation_is_not_kept_waiting(tmp_path):
 def test_goodput_counts_what_a_kill_has_cost(finished):
     folder, _ = finished
     command = ("train", *QUICK, "--model=three_apis", "--workdir=runs/goodput", "--steps_per_loop=1")
-    code, _ = kill_at_step(start(*command, cwd=folder), folder / "runs" / "goodput", 18)
+    code, _ = kill_at_step(start(*command, cwd=folder, fresh=True), folder / "runs" / "goodput", 18)
     assert code == -signal.SIGKILL
     reached = metrics(folder / "runs" / "goodput", "train")[-1]["step"]
-    again = mirrorline(*command, cwd=folder)
+    again = mirrorline(*command, cwd=folder, fresh=True)
     assert again.returncode == 0, again.stderr
     restored = int(re.search(r"resume .* step (\d+)", again.stdout)[1])
     found = result(folder / "runs" / "goodput")["goodput"]
     assert (found["launches"], found["steps_repeated"]) == (2, reached - restored)
-    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "starting", "other"}
+    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "profiling",
+                                     "starting", "other"}
     assert (found["seconds"]["lost"] > 0) == (reached > restored)
     assert found["seconds"]["starting"] > 2 and found["seconds"]["compiling"] > 0.5
     assert 0 < found["share"] < 1
@@ -236,7 +238,7 @@ def test_a_run_that_diverges_ends_with_a_result(tmp_path):
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    process = start("train", "--model=resnet_like", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
+    process = start("train", "--model=cnn", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
                     "--evaluate_every=4000", "--checkpoint_every=4000", "--workdir=run", cwd=tmp_path)
     while not metrics(tmp_path / "run"):
         assert process.poll() is None
@@ -268,6 +270,7 @@ def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
 
 def test_the_first_step_comes_within_15_seconds_of_the_start(tmp_path):
     began = time.time()
-    done = mirrorline("train", "--model=cnn", "--steps=1", "--evaluate_every=1000", "--workdir=run", cwd=tmp_path)
+    done = mirrorline("train", "--model=cnn", "--steps=1", "--evaluate_every=1000", "--workdir=run", cwd=tmp_path,
+                      fresh=True)
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path / "run", "train")[0]["wall_time"] - began < 15

@@ -1,13 +1,11 @@
-"""What goes wrong without which function of the product, and the test that then fails.
+"""Calls the tests that notice a missing cure, each without it, and says how they ended.
 
-Each row takes one cure out, by replacing the named function wherever it was imported, and calls one test. As a program
-it runs rows in one process and prints a line of JSON for each: the row's number and how the test ended.
+As a program it runs rows of tests.cures in one process and prints a line of JSON for each: the row's number and how the
+test ended.
 
     python -m tests.training.cures [--with-cures] [number ...]
 """
 import contextlib
-import dataclasses
-import importlib
 import inspect
 import json
 import pathlib
@@ -19,226 +17,9 @@ import traceback
 
 import keras
 import pytest
-import tensorflow as tf
 
-from pipeline import experiment
-from pipeline.data.draws import uniform
-from pipeline.models.dropout import uniform_rows
-from pipeline.training.losses import training_losses
-from pipeline.training.optimizer import AlreadyReduced
-from pipeline.training.reduction import reduce_once
-from pipeline.training.step import StepFunctions
+from tests.cures import TESTED, taken_out
 from tests.replicas import strategy
-
-FAILED = r"^(AssertionError|Failed): "
-INFINITE = "tests.training.test_step:test_an_infinite_gradient_of_any_replica_skips_the_step_on_all"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cure:
-    """One row.
-
-    Attributes:
-      wrong: what goes wrong without it.
-      without: {"module:function" or "module:Class.function": what replaces it}.
-      test: "module:function" of the test that must fail.
-      arguments: its parameters, without fixtures.
-      symptom: pattern of how it has to fail, see `outcome`.
-    """
-
-    wrong: str
-    without: dict
-    test: str
-    arguments: dict = dataclasses.field(default_factory=dict)
-    symptom: str = FAILED
-
-
-def clip_each_replica(grads, state, sums, num_replicas):
-    norm = tf.linalg.global_norm(grads)
-    return reduce_once([g * tf.cast(0.25 / tf.maximum(norm, 0.25), g.dtype) for g in grads], state, sums, num_replicas)
-
-
-def loss_of_each_replica(*args):
-    losses, hits = training_losses(*args)
-    return losses / tf.distribute.get_strategy().num_replicas_in_sync, hits
-
-
-def batches_of_each_epoch(self, seed, start_step, batch_size, finish):
-    starts = tf.data.Dataset.range(0, len(self.labels), batch_size).repeat().skip(start_step)
-    return starts.map(lambda first: finish(self._tensors[0][first:first + batch_size],
-                                           self._tensors[1][first:first + batch_size], first // batch_size))
-
-
-def means_of_replicas(self, batch):
-    rows, sums = tf.cast(tf.shape(self._own_rows(batch)["label"])[0], tf.float64), evaluation_sums(self, batch)
-    return tf.stack([sums[0] / sums[2] * rows, sums[1] / sums[2] * rows, sums[2]])
-
-
-def first_micro_batch(self, params, state, batch, step, skipped, loss_scale):
-    part = {key: value[:self.micro_batch_size] for key, value in batch.items()}
-    zero = tf.constant(0, tf.int64)
-    return self._compute(params, state, part, step, zero, step - skipped, loss_scale)
-
-
-def count_applied_steps(self, finite):
-    finish(self, finite)
-    self.state.global_step.assign_sub(tf.cast(~finite, tf.int64))
-
-
-def checkpoint_of_keras(self):
-    return tf.train.Checkpoint(model=self.model, optimizer=self.optimizer, ema=self.ema, **self.counters())
-
-
-def read_what_matches(self, stored):
-    self._checkpoint.read(stored.path).assert_existing_objects_matched()
-
-
-def moved_by_drawing(seed, draw_index, layer_index, first_row, rows, width):
-    return tf.random.uniform([rows, width])
-
-
-def same_rows_on_every_replica(seed, draw_index, layer_index, first_row, rows, width):
-    return uniform_rows(seed, draw_index, layer_index, 0, rows, width)
-
-
-def biased_block(self, x, training=False):
-    return self.relu(self.norm(self.convolution(x), training=training))
-
-
-def sample_variance(x, gamma, beta, epsilon):
-    return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon, is_training=True)
-
-
-def one_draw_a_batch(seeds, draw):
-    return tf.repeat(uniform(seeds[:1], draw), tf.shape(seeds)[0])
-
-
-def penalties_of_each_replica(self, losses, weight):
-    return tf.add_n([tf.cast(loss, self.settings.compute_dtype) for loss in losses])
-
-
-def nested_core(self, *args, **kwargs):
-    create_steps(self, *args, **kwargs)
-    self._compute = tf.function(self._pure)
-
-
-def compiled_settings(config, *args, **kwargs):
-    return dataclasses.replace(step_settings(config.replace(xla="auto"), *args, **kwargs), xla=True)
-
-
-def reduce_again(self, grads_and_vars):
-    return super(AlreadyReduced, self)._all_reduce_sum_gradients(grads_and_vars)
-
-
-finish, evaluation_sums, create_steps = (
-    getattr(StepFunctions, name) for name in ("_finish", "_replica_evaluation", "__init__"))
-step_settings = experiment.step_settings
-
-STEP, TESTS = "pipeline.training.step:StepFunctions", "tests.training.test_step"
-DROPOUT, NORMALIZATION = "pipeline.models.dropout", "tests.models.test_normalization"
-CURES = [
-    Cure("an infinite gradient on one replica is applied",
-         {"pipeline.training.decision:is_finite": lambda norm, loss: tf.constant(True)},
-         INFINITE, dict(poison=float("inf"), replica=1)),
-    Cure("a gradient that is no number is applied",
-         {"pipeline.training.decision:is_finite": lambda norm, loss: ~tf.math.is_inf(norm)},
-         INFINITE, dict(poison=float("nan"), replica=0)),
-    Cure("each replica clips its own gradient, and the sum is longer than the limit",
-         {"pipeline.training.reduction:reduce_once": clip_each_replica,
-          "pipeline.training.decision:clip": lambda grads, norm, limit: grads,
-          "pipeline.training.self_test:check_reduction": lambda strategy, dtype: None},
-         f"{TESTS}:test_clipping_acts_on_the_reduced_gradient"),
-    Cure("the last batch of an epoch is short, and replicas get unequal parts of it",
-         {"pipeline.data.memory:InMemory.shuffled": batches_of_each_epoch},
-         f"{TESTS}:test_a_training_batch_is_never_short",
-         symptom=r"^InvalidArgumentError: .*\[37\] is not compatible with expected shape \[100\]"),
-    Cure("padding counts in an evaluation",
-         {"pipeline.training.losses:masked": lambda values, weight: values},
-         f"{TESTS}:test_every_example_counts_once_in_an_evaluation", dict(replicas=2, size=17)),
-    Cure("padding that is no number reaches the sum",
-         {"pipeline.training.losses:masked": lambda values, weight: values * weight},
-         "tests.training.test_losses:test_padding_counts_nothing_even_where_it_is_nan"),
-    Cure("an evaluation is a mean of the means of its batches", {f"{STEP}._replica_evaluation": means_of_replicas},
-         f"{TESTS}:test_every_example_counts_once_in_an_evaluation", dict(replicas=2, size=15)),
-    Cure("losses are divided by the replicas a second time",
-         {"pipeline.training.losses:training_losses": loss_of_each_replica},
-         f"{TESTS}:test_replicas_agree_with_everything_on"),
-    Cure("a model that was built but never called has no variables",
-         {"pipeline.models.registry:build": lambda model, shape: keras.Model.build(model, (None, *shape)),
-          "pipeline.models.classifier:Classifier.build": keras.Model.build},
-         "tests.models.test_models:test_parameter_counts", dict(name="cnn")),
-    Cure("a checkpoint is restored into a model without variables, and nobody says so",
-         {"pipeline.training.checkpoint:CheckpointStore.read": read_what_matches},
-         "tests.training.test_own_models:test_a_checkpoint_is_not_restored_into_a_model_without_variables"),
-    Cure("micro-batches after the first one are lost", {f"{STEP}._accumulate": first_micro_batch},
-         f"{TESTS}:test_accumulation_equals_one_large_batch"),
-    Cure("every replica has moving statistics of its own, and a checkpoint those of one",
-         {"pipeline.training.reduction:is_averaged": lambda tensor: False},
-         f"{TESTS}:test_statistics_are_equal_on_every_replica_without_synchronization"),
-    Cure("the state's integers ride in the float reduction, and are rounded",
-         {"pipeline.training.reduction:is_averaged": lambda tensor: True},
-         "tests.training.test_reduction:test_gradients_are_added_statistics_averaged_and_counters_left_alone",
-         dict(replicas=2)),
-    Cure("skipped steps do not count as steps, and the run loses its place", {f"{STEP}._finish": count_applied_steps},
-         INFINITE, dict(poison=float("inf"), replica=0)),
-    Cure("weights in nested lists are not in the checkpoint",
-         {"pipeline.training.state:TrainState.checkpoint": checkpoint_of_keras},
-         "tests.training.test_own_models:test_layers_in_lists_of_lists_are_restored"),
-    Cure("dropout draws from a state that moves with every call", {f"{DROPOUT}:uniform_rows": moved_by_drawing},
-         "tests.models.test_dropout:test_masks_differ_between_layers_steps_and_seeds_and_repeat_otherwise"),
-    Cure("every replica draws the same dropout mask", {f"{DROPOUT}:uniform_rows": same_rows_on_every_replica},
-         "tests.training.test_own_models:"
-         "test_micro_batches_with_dropout_and_mixing_agree_on_any_number_of_replicas"),
-    Cure("the initial variance of 1 stays in the moving average, and short runs evaluate with it",
-         {"pipeline.models.normalization:update_rate": lambda momentum, updates: 1 - momentum},
-         f"{NORMALIZATION}:test_moving_averages_are_corrected_for_their_initial_value", dict(policy="float64")),
-    Cure("a bias before a normalization gets rounding noise for a gradient, which Adam follows",
-         {"pipeline.models.blocks:ConvBlock.call": biased_block},
-         f"{NORMALIZATION}:test_a_bias_left_out_moves_the_mean_and_gets_no_gradient"),
-    Cure("the fused kernel's sample variance is kept in place of the population's",
-         {"pipeline.models.normalization:fused_normalization": sample_variance},
-         f"{NORMALIZATION}:test_two_values_keep_the_population_variance"),
-    Cure("losses that layers add are lost", {f"{STEP}._layer_losses": lambda self, losses, weight: 0.0},
-         f"{TESTS}:test_one_step_is_that_of_keras_fit", dict(name="cnn", optimizer="sgd")),
-    Cure("every replica and micro-batch adds the whole penalty", {f"{STEP}._layer_losses": penalties_of_each_replica},
-         "tests.training.test_own_models:test_penalties_of_layers_are_in_the_loss_once",
-         dict(replicas=2, micro_batches=1)),
-    Cure("every image of a batch is cropped alike", {"pipeline.data.draws:uniform": one_draw_a_batch},
-         "tests.data.test_augment:test_a_row_depends_on_its_own_image_and_position_alone",
-         dict(name="crop", channels=1)),
-    Cure("a collective stands in a nested function", {f"{STEP}.__init__": nested_core},
-         "tests.training.test_parity:test_statistics_over_replicas_are_computed_in_the_step",
-         symptom="^RuntimeError: .*merge_call"),
-    Cure("a collective stands in compiled code", {"pipeline.experiment:step_settings": compiled_settings},
-         f"{TESTS}:test_a_compiled_core_with_statistics_over_replicas_is_refused"),
-    Cure("Keras's optimizer adds up gradients that are sums already, and the start notices",
-         {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again},
-         f"{TESTS}:test_replicas_agree_with_everything_on", symptom="^RunFailure: .*reduces gradients twice"),
-    Cure("Keras's optimizer adds up gradients that are sums already",
-         {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again,
-          "pipeline.training.optimizer:check_reduced_once": lambda run, strategy: None},
-         f"{TESTS}:test_replicas_agree_with_everything_on"),
-]
-
-
-@contextlib.contextmanager
-def taken_out(without):
-    """Replaces functions for a while: those of a class there, those of a module in every module that imported them."""
-    patch = pytest.MonkeyPatch()
-    for target, replacement in without.items():
-        module, _, name = target.partition(":")
-        *owner, attribute = name.split(".")
-        if owner:
-            patch.setattr(getattr(importlib.import_module(module), owner[0]), attribute, replacement)
-            continue
-        original = getattr(importlib.import_module(module), attribute)
-        for other in [m for n, m in sys.modules.items() if n.split(".")[0] in ("pipeline", "tests") and n != __name__]:
-            if getattr(other, attribute, None) is original:
-                patch.setattr(other, attribute, replacement)
-    try:
-        yield
-    finally:
-        patch.undo()
 
 
 def call(test, arguments):
@@ -270,12 +51,12 @@ def outcome(cure, test, with_cures):
 
 def main(arguments):
     """Runs rows and prints how each ended."""
-    numbers = [int(a) for a in arguments if a.isdigit()] or range(len(CURES))
+    numbers = [int(a) for a in arguments if a.isdigit()] or range(len(TESTED))
     # All of them first: a module imported while a cure is out would keep the replacement.
-    tests = {i: pkgutil.resolve_name(CURES[i].test) for i in numbers}
+    tests = {i: pkgutil.resolve_name(TESTED[i].test) for i in numbers}
     for i, test in tests.items():
         began = time.monotonic()
-        found = outcome(CURES[i], test, "--with-cures" in arguments)
+        found = outcome(TESTED[i], test, "--with-cures" in arguments)
         print(json.dumps({"row": i, "outcome": found, "seconds": round(time.monotonic() - began, 1)}), flush=True)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.commands import REPOSITORY, environment
-from tests.training.cures import CURES
+from tests.cures import TESTED
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,6 @@ def outcomes():
     return {row["row"]: row["outcome"] for row in rows}
 
 
-@pytest.mark.parametrize("row", range(len(CURES)), ids=[cure.wrong for cure in CURES])
+@pytest.mark.parametrize("row", range(len(TESTED)), ids=[cure.wrong for cure in TESTED])
 def test_without_it_a_test_fails(outcomes, row):
-    assert re.search(CURES[row].symptom, outcomes[row]), f"{CURES[row].test} without the cure: {outcomes[row]}"
+    assert re.search(TESTED[row].symptom, outcomes[row]), f"{TESTED[row].test} without the cure: {outcomes[row]}"

@@ -1,0 +1,146 @@
+"""One process of `mirrorline benchmark`: looks the machine over, or measures one cell with its one strategy.
+
+Not a command: `python -m launch.benchmark_cell ORDER.json`. An order holds "config": {option: value}, "parent": the
+process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase": where a few
+words say what it is at; and, to look the machine over, "survey", else "extent", see pipeline.benchmark.measure.
+
+Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory.
+"""
+import json
+import os
+import re
+import resource
+import sys
+import threading
+import time
+import traceback
+
+from launch import silence
+from pipeline.config import ExperimentConfig
+from pipeline.errors import RunFailure, UsageError
+from pipeline.files import no_room, write_json
+
+FAILURE, USAGE, NO_MEMORY = 1, 2, 3
+# How libraries say that there is no memory left, where the class of the error does not.
+NO_MEMORY_WORDS = re.compile(r"bad_alloc|out of memory|\bOOM\b|RESOURCE_EXHAUSTED|cannot allocate memory|"
+                             r"failed to alloc|alloc\w*[ _]failed|can't start new thread|failed to map segment|"
+                             r"could not create a (memory|primitive)", re.IGNORECASE)
+POLL_SECONDS = 0.5
+
+
+def main(path):
+    """Does what an order asks for; returns the exit code."""
+    with open(path, encoding="utf-8") as file:
+        order = json.load(file)
+    end_with(order["parent"])
+    if order["memory_limit"]:
+        # Private memory that can be written; the address space that libraries merely reserve does not count.
+        resource.setrlimit(resource.RLIMIT_DATA, (order["memory_limit"] * 2**20,) * 2)
+    silence.quiet(order["config"]["verbosity"])
+    try:
+        config = ExperimentConfig.from_flat(order["config"])
+        write_json(order["results"], survey(order, config) if "survey" in order else measure(order, config))
+    except (UsageError, RunFailure) as error:
+        print(" ".join(str(error).splitlines()), file=sys.stderr)
+        return USAGE if isinstance(error, UsageError) else FAILURE
+    except Exception as error:
+        if is_memory(error):
+            print(f"not enough memory ({type(error).__name__})", file=sys.stderr)
+            return NO_MEMORY
+        traceback.print_exc()
+        return FAILURE
+    return 0
+
+
+def end_with(parent):
+    """Ends this process soon after another one, its parent, is gone, however that ended."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(FAILURE)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_memory(error):
+    """Tells whether an error says that the memory of host or device is full."""
+    if isinstance(error, MemoryError):
+        return True
+    return no_room(error) is None and (type(error).__name__ == "ResourceExhaustedError"
+                                       or bool(NO_MEMORY_WORDS.search(str(error))))
+
+
+def survey(order, config):
+    """Loads each data set, checks that each model fits, and measures the ceilings.
+
+    Args:
+      order: with "survey": {"precisions": names, "pairs": [[model, dataset]]}.
+      config: ExperimentConfig of the sweep.
+
+    Returns:
+      {"ceilings": {precision: figures}, "image_sizes": {dataset: "HxWxC"}}.
+
+    Raises:
+      UsageError: data that cannot be loaded, or a model that does not exist or does not fit it.
+    """
+    import tensorflow as tf
+
+    from pipeline.benchmark.ceiling import matrix_product_rate
+    wanted = order["survey"]
+    sizes = check_inputs(wanted["pairs"], config, lambda text: say(order, text))
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    ceilings = {}
+    for precision in wanted["precisions"]:
+        say(order, f"matrix product, {precision}")
+        ceilings[precision] = matrix_product_rate(precision, kind)
+    return {"ceilings": ceilings, "image_sizes": sizes}
+
+
+def check_inputs(pairs, config, echo):
+    """Returns {dataset: "HxWxC"} of what models are paired with; raises UsageError where they do not fit."""
+    from pipeline.data.load import load
+    from pipeline.models import registry
+    from pipeline.models.classifier import check_input_shape
+    shapes = {}
+    for model, dataset in pairs:
+        registry.parse_options(model, config.model.model_options)
+        if dataset not in shapes:
+            data = config.replace(dataset=dataset).data
+            shapes[dataset] = load(data, config.training.batch_size, config.training.seed, echo).image_shape
+        *size, channels = shapes[dataset]
+        check_input_shape(registry.entry(model).model_class, model,
+                          (*size, registry.wanted_channels(model, channels)))
+    return {dataset: "x".join(map(str, shape)) for dataset, shape in shapes.items()}
+
+
+def measure(order, config):
+    """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
+    from launch import runtime
+    say(order, "starting")
+    notes = []
+    strategy = runtime.start(config.runtime, config.training, config.optimizer, notes.append)
+    from pipeline import experiment as experiments
+    from pipeline.benchmark.measure import Extent
+    from pipeline.benchmark.measure import measure as measure_experiment
+    from pipeline.data.load import load
+    from pipeline.training.step import uses_gpus
+    say(order, "building")
+    source = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
+    experiment = experiments.build(config, source, strategy)
+    experiment.check_batches()
+    found = measure_experiment(experiment, Extent(**order["extent"]), lambda text: say(order, text))
+    kind = "GPU" if uses_gpus(strategy) else "CPU"
+    if found["applied_share"] < 0.99:
+        notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
+    emulated = runtime.check_precision(config.runtime.precision, kind, True, runtime.cpu_features()) is not None
+    return {**found, "device": kind, "emulated": emulated, "note": "; ".join(notes) or None}
+
+
+def say(order, text):
+    """Leaves a few words for the process that waits."""
+    with open(order["phase"], "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

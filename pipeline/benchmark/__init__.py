@@ -1,0 +1,1 @@
+"""The benchmark room: how fast a step is, against what it could be."""

@@ -1,0 +1,45 @@
+"""The machine's own ceiling: the fastest large matrix product in a precision, by TensorFlow itself."""
+import math
+import time
+
+import tensorflow as tf
+
+SIZES = {"CPU": (512, 1024, 2048), "GPU": (2048, 4096, 8192)}
+DTYPES = {"float32": "float32", "float64": "float64", "mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
+SLOW = 0.5  # Seconds of one product beyond which a larger one would only take longer.
+
+
+def matrix_product_rate(precision, kind, seconds=0.3, rounds=5):
+    """Measures square matrix products of growing size and keeps the fastest.
+
+    Args:
+      precision: one of pipeline.config.PRECISIONS; the products are in what its layers compute in.
+      kind: "CPU" or "GPU": the first device of that kind computes.
+      seconds: length of a round.
+      rounds: of each size; the best counts, since a ceiling is what the machine can do undisturbed.
+
+    Returns:
+      {"matmul_gflops": 1e9 operations/s, 2 n^3 a product; "size": n; "unit": "GFLOP/s"}.
+    """
+    best = (0.0, 0)
+    for size in SIZES[kind]:
+        one = product_seconds(size, DTYPES[precision], kind)
+        repetitions = max(1, math.ceil(seconds / one))
+        fastest = min(product_seconds(size, DTYPES[precision], kind, repetitions)
+                      for _ in range(rounds if one < SLOW else 2))
+        best = max(best, (2 * size**3 / fastest / 1e9, size))
+        if one > SLOW:
+            break
+    return {"matmul_gflops": best[0], "size": best[1], "unit": "GFLOP/s"}
+
+
+def product_seconds(size, dtype, kind, repetitions=1):
+    """Returns the seconds of one product of two matrices of ones, as a mean over `repetitions` after a first one."""
+    with tf.device(f"{kind}:0"):
+        matrix = tf.ones([size, size], dtype)
+        tf.matmul(matrix, matrix)[0, 0].numpy()
+        began = time.perf_counter()
+        for _ in range(repetitions):
+            product = tf.matmul(matrix, matrix)
+        product[0, 0].numpy()  # A GPU is only done when something has come back from it.
+        return (time.perf_counter() - began) / repetitions

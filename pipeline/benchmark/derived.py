@@ -1,0 +1,82 @@
+"""What one measured cell says beside others: speed-up, scaling efficiency, share of the machine's ceiling."""
+import statistics
+
+NAMES = ("speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ceiling_share",
+         "ideal_speedup")
+KEY = ("model", "image_size", "precision", "replicas", "batch_size", "xla")
+
+
+def is_measured(cell):
+    """Returns whether a cell has a throughput: not one that failed or was never run."""
+    return bool(cell.get("examples_per_second"))
+
+
+def batch_of(cell):
+    """Returns the batch size that was measured: smaller than the one asked for where that did not fit."""
+    return cell.get("fitted_batch_size") or cell["batch_size"]
+
+
+def is_halved(cell):
+    """Returns whether the batch asked for did not fit and a smaller one was measured."""
+    return is_measured(cell) and batch_of(cell) < cell["batch_size"]
+
+
+def derive(cells, ceilings, shared_cores=None):
+    """Fills what follows from several cells into each of them, in place; None where the other cell is not there.
+
+    - speedup_over_float32: examples/s over that of float32 with all else equal; None for float32.
+    - weak_scaling_efficiency: examples/s of n replicas at batch n*b over n times that of one replica at batch b.
+    - strong_scaling_efficiency: examples/s of n replicas at batch b over n times that of one replica at batch b.
+    - ideal_speedup: the n of these two; 1 where replicas are logical devices that share the same cores.
+    - ceiling_share: floating-point operations a second of the training step over those of the devices' largest
+      matrix product in the same precision.
+
+    Batches are compared as they were measured: one that was halved stands beside others of its size.
+
+    Args:
+      cells: dicts as in benchmark.json.
+      ceilings: {precision: {"matmul_gflops": GFLOP/s of one device}}.
+      shared_cores: whether replicas share one CPU; None: as no cell has seen the memory of a GPU.
+    """
+    if shared_cores is None:
+        shared_cores = not any((cell.get("peak_memory_mib") or {}).get("device") for cell in cells)
+    rates = {}
+    # What was measured as it was asked for comes before what was found by halving to the same size.
+    for cell in sorted(filter(is_measured, cells), key=is_halved):
+        rates.setdefault(_place(cell), cell["examples_per_second"])
+    for cell in cells:
+        cell.update(dict.fromkeys(NAMES))
+        if is_measured(cell):
+            _derive_one(cell, rates, ceilings or {}, 1 if shared_cores else cell["replicas"])
+
+
+def median_speedup(cells, precision):
+    """Returns the median speed-up over float32 of the cells of one precision, or None where none is known."""
+    known = [cell["speedup_over_float32"] for cell in cells
+             if cell["precision"] == precision and cell.get("speedup_over_float32")]
+    return statistics.median(known) if known else None
+
+
+def _place(cell, **other):
+    values = {**{name: cell[name] for name in KEY}, "batch_size": batch_of(cell), **other}
+    return tuple(values[name] for name in KEY)
+
+
+def _derive_one(cell, rates, ceilings, ideal):
+    rate, replicas, batch = cell["examples_per_second"], cell["replicas"], batch_of(cell)
+    cell["ideal_speedup"] = ideal
+    if cell["precision"] != "float32":
+        cell["speedup_over_float32"] = _ratio(rate, rates.get(_place(cell, precision="float32")))
+    if replicas > 1:
+        one = rates.get(_place(cell, replicas=1))
+        cell["strong_scaling_efficiency"] = _ratio(rate, one and ideal * one)
+        share = rates.get(_place(cell, replicas=1, batch_size=batch // replicas)) if batch % replicas == 0 else None
+        cell["weak_scaling_efficiency"] = _ratio(rate, share and ideal * share)
+    gflops = (ceilings.get(cell["precision"]) or {}).get("matmul_gflops")
+    operations = cell.get("flops_per_example")
+    if gflops and operations:
+        cell["ceiling_share"] = rate * operations / 1e9 / (gflops * ideal)
+
+
+def _ratio(value, base):
+    return value / base if base else None

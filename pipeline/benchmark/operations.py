@@ -1,0 +1,84 @@
+"""Operations of a training step, counted from the graph that runs."""
+import math
+
+BACKPROP_INPUT = ("Conv2DBackpropInput", "DepthwiseConv2dNativeBackpropInput")
+BACKPROP_FILTER = ("Conv2DBackpropFilter", "DepthwiseConv2dNativeBackpropFilter")
+FORWARD = ("Conv2D", "DepthwiseConv2dNative")
+BATCH_PRODUCTS = ("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+
+
+def count(graph):
+    """Counts floating-point operations of matrix products and convolutions, two for a multiply-add.
+
+    Element-wise operations are left out, as is usual: they are bound by memory, and a machine's matrix product does not
+    say how fast they could be. The body of a loop counts once, so that what is counted for a function of N steps is one
+    step; of branches the most expensive counts. Positions of a convolution that lie on padding count like any other.
+
+    Args:
+      graph: tf.Graph of a concrete function, of static shapes.
+
+    Returns:
+      Operations over all replicas as float, or None where a shape is not known or a function cannot be looked into.
+    """
+    try:
+        return float(_count_graph(graph, {}))
+    except _Unknown:
+        return None
+
+
+class _Unknown(Exception):
+    """Something that cannot be counted."""
+
+
+def _count_graph(graph, known):
+    return sum(_count_operation(op, graph, known) for op in graph.get_operations())
+
+
+def _count_operation(op, graph, known):
+    if op.type == "MatMul":
+        rows = _shape(op.inputs[0])
+        return 2 * _size(op.outputs[0]) * rows[0 if op.get_attr("transpose_a") else 1]
+    if op.type in BATCH_PRODUCTS:
+        return 2 * _size(op.outputs[0]) * _shape(op.inputs[0])[-2 if op.get_attr("adj_x") else -1]
+    if op.type in FORWARD:
+        return 2 * _size(op.outputs[0]) * _each_output(_shape(op.inputs[1]), op.type)
+    if op.type in BACKPROP_INPUT:  # (sizes of the input, filter, gradient of the output)
+        return 2 * _size(op.inputs[2]) * _each_output(_shape(op.inputs[1]), op.type)
+    if op.type in BACKPROP_FILTER:  # (input, sizes of the filter, gradient of the output)
+        return 2 * _size(op.inputs[2]) * _each_output(_shape(op.outputs[0]), op.type)
+    counted = [0, *(_count_function(name, graph, known) for name in _functions(op))]
+    return max(counted) if op.type in BRANCHES else sum(counted)
+
+
+def _each_output(kernel, kind):
+    """Returns the multiply-adds for one number of the output; kernel: [height, width, channels in, channels out]."""
+    return math.prod(kernel[:2]) * (1 if kind.startswith("Depthwise") else kernel[2])
+
+
+def _functions(op):
+    """Returns the names of the functions that an operation calls."""
+    names = []
+    for attribute in op.node_def.attr.values():
+        functions = [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
+        names += [function.name for function in functions]
+    return names
+
+
+def _count_function(name, graph, known):
+    if name not in known:
+        found = graph._get_function(name)  # There is no public way from a call to the graph that is called.
+        if found is None:
+            raise _Unknown(name)
+        known[name] = _count_graph(found.graph, known)
+    return known[name]
+
+
+def _shape(tensor):
+    if not tensor.shape.is_fully_defined():
+        raise _Unknown(tensor.name)
+    return tensor.shape.as_list()
+
+
+def _size(tensor):
+    return math.prod(_shape(tensor))

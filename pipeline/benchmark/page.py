@@ -1,0 +1,254 @@
+"""The files a person reads of a benchmark: benchmark.html, benchmark.md, benchmark.csv."""
+import html
+import os
+import pathlib
+import re
+import statistics
+import string
+
+from pipeline.benchmark import plots, tables
+from pipeline.benchmark.derived import KEY, is_halved, is_measured, median_speedup
+from pipeline.files import write_text
+
+FILES = ("benchmark.csv", "benchmark.md", "benchmark.html")
+SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; all stand at the end.
+FLAG = re.compile(r"--\w+(=[\w,]*\w)?")
+LISTED = 8  # Problems that stand on the first screen; the rest unfold.
+
+
+def write_all(report, folder):
+    """Writes the three files; each is whole or not there.
+
+    Args:
+      report: what benchmark.json holds, after `derived.derive`.
+      folder: an existing directory.
+
+    Returns:
+      The paths written.
+    """
+    paths = [os.path.join(folder, name) for name in FILES]
+    texts = (tables.csv_text(report["cells"]), tables.markdown(report), page(report))
+    for path, text in zip(paths, texts, strict=True):
+        write_text(path, text)
+    return paths
+
+
+def page(report):
+    """Returns benchmark.html: one file that loads nothing."""
+    template = string.Template(pathlib.Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    title = f"Benchmark: {', '.join(dict.fromkeys(str(cell['model']) for cell in report['cells'])) or 'no cells'}"
+    cells = report["cells"]
+    names = tables.varying(cells) or KEY
+    more = {"cell": lambda cell: tables.label(cell, names), **tables.MORE}
+    parts = [_head(report), _box(tables.problems(report), "Not as asked for", "box bad"),
+             _box(tables.remarks(report), "To read the figures rightly", "box"),
+             _tag("div", "\n".join(_sections(report)), "sections"),
+             _cells_table("Every cell", tables.COLUMNS, cells),
+             _cells_table("More of every cell", more, list(filter(is_measured, cells))), _machine(report)]
+    return template.substitute(title=html.escape(title), body="\n".join(part for part in parts if part))
+
+
+def _head(report):
+    cells = report["cells"]
+    facts = dict(tables.machine_facts(report))
+    where = facts["CPU"] if facts["GPUs"] == "none" else f"{facts['GPUs']} ({facts['CPU']})"
+    versions = report.get("versions") or {}
+    software = ", ".join(f"{name} {versions[name]}" for name in SOFTWARE if name in versions)
+    line = " · ".join(text for text in (where, software, str(report.get("created") or "")) if text)
+    measured = sum(map(is_measured, cells))
+    count = f"{measured} of {len(cells)} cell{'s' * (len(cells) != 1)} measured"
+    ran = f"{count}: {_what_ran(cells)}" if cells else "No cells were run."
+    cards = "".join(f'<div class="card"><span class="soft">{html.escape(name)}</span><b>{html.escape(value)}</b>'
+                    f'<span>{html.escape(detail)}</span></div>' for name, value, detail in headline(cells))
+    return (f'<h1>How fast it trains</h1>\n<p>{html.escape(ran)}</p>\n<p class="soft">{html.escape(line)}</p>\n'
+            + (f'<div class="cards">{cards}</div>' if cards else ""))
+
+
+def _what_ran(cells):
+    """Returns the values of the sweep in words: "cnn 28x28x1; float32; 1 replica; batch 16, 32; XLA off"."""
+    def values(name):
+        return list(dict.fromkeys(cell[name] for cell in cells))
+
+    models = ", ".join(dict.fromkeys(f"{cell['model']} {cell['image_size']}" for cell in cells))
+    replicas = values("replicas")
+    return "; ".join([models, ", ".join(map(str, values("precision"))),
+                      f"{', '.join(map(str, replicas))} replica{'s' * (replicas != [1])}",
+                      f"batch {', '.join(f'{size:,}' for size in values('batch_size'))}",
+                      f"XLA {', '.join(map(str, values('xla')))}"])
+
+
+def headline(cells):
+    """Returns [(name, figure, detail)] for the first screen; what was not measured is left out."""
+    measured = [cell for cell in cells if is_measured(cell)]
+    if not measured:
+        return []
+    names = tables.varying(cells) or ["model", "precision", "batch_size"]
+    best = max(measured, key=lambda cell: cell["examples_per_second"])
+    cards = [("fastest", f"{tables.number(best['examples_per_second'])}", f"examples/s: {tables.label(best, names)}")]
+    for precision in dict.fromkeys(cell["precision"] for cell in measured):
+        if ratio := median_speedup(measured, precision):
+            count = sum(bool(c.get("speedup_over_float32")) for c in measured if c["precision"] == precision)
+            word = ", emulated" * any(c.get("emulated") for c in measured if c["precision"] == precision)
+            of = f"median of {count} cells" if count > 1 else "one cell"
+            cards.append((f"{precision} over float32", tables.times(ratio), of + word))
+    for kind in ("weak", "strong"):
+        known = [cell for cell in measured if cell.get(f"{kind}_scaling_efficiency") is not None]
+        if known:
+            most = max(known, key=lambda cell: (cell["replicas"], cell["examples_per_second"]))
+            ideal = ", which share the same cores" if most.get("ideal_speedup") == 1 else ""
+            cards.append((f"{kind} scaling efficiency", tables.percent(most[f"{kind}_scaling_efficiency"]),
+                          f"with {most['replicas']} replicas{ideal}: "
+                          f"{tables.label(most, [name for name in names if name != 'replicas'])}"))
+    near = [cell for cell in measured if cell.get("ceiling_share") is not None]
+    if near:
+        top = max(near, key=lambda cell: cell["ceiling_share"])
+        cards.append(("nearest to the ceiling", tables.percent(top["ceiling_share"]),
+                      f"of the matrix product's rate: {tables.label(top, names)}"))
+    waits = [cell["input_wait_share"] for cell in measured if cell.get("input_wait_share") is not None]
+    if waits:
+        cards.append(("waiting for input", tables.percent(statistics.median(waits)),
+                      f"of the time, median; at most {tables.percent(max(waits))}"))
+    return cards
+
+
+def _box(lines, title, kind):
+    if not lines:
+        return ""
+    first, more = (lines, []) if len(lines) <= LISTED + 2 else (lines[:LISTED], lines[LISTED:])
+    unfolded = f"<details><summary>{len(more)} more</summary>{_items(more)}</details>" if more else ""
+    return f'<div class="{kind}"><b>{html.escape(title)}</b>{_items(first)}{unfolded}</div>'
+
+
+def _items(lines):
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _sections(report):
+    """Returns the sections with plots; one without data says what would give it."""
+    cells = [cell for cell in report["cells"] if is_measured(cell)]
+    lines = plots.groups(cells, "model", "image_size", "xla")
+    with_batches = [group for group in lines.values() if len({plots.batch_of(cell) for cell in group}) > 1]
+    yield _section("Throughput against batch size", [plots.throughput(group, _title(group)) for group in with_batches],
+                   "Medians; the bars reach from the slowest to the fastest repeat.",
+                   "no two batch sizes were measured; --batch_sizes=16,32,64 draws it.")
+    ratios = [cell for cell in cells if cell.get("speedup_over_float32")]
+    yield _section("Speed-up by precision", _by_rows(ratios, plots.speedup),
+                   "Examples/s over those of the same cell in float32; hatched where the precision is emulated.",
+                   "no other precision was measured beside float32; --precisions=float32,mixed_bfloat16 draws "
+                   "it.")
+    scaled = [group for group in lines.values() if any(plots.best_line(group, kind)[1] for kind in ("weak", "strong"))]
+    yield _section("Scaling over replicas", [plots.scaling(group, _title(group)) for group in scaled],
+                   _scaling_words(cells), "one replica and several were not measured; --replica_counts=1,2 draws it "
+                                          "(for weak scaling with --batch_sizes=32,64: N times as large).")
+    split = [cell for cell in cells if plots.step_parts(cell)]
+    yield _section("Where a step goes", _by_rows(split, plots.breakdown),
+                   "Each bar is a whole step on real data; input wait is what real data take longer than one batch "
+                   "that is there already.", "no cell has the split of its step.")
+    known = [cell for cell in cells if any((cell.get("peak_memory_mib") or {}).values())]
+    yield _section("Peak memory", _by_rows(known, plots.memory), "Of the whole process on the host, of the fullest "
+                   "device beside it.", "no cell has its peak memory.")
+    yield _projection(report.get("projection"))
+
+
+def _title(cells):
+    first = cells[0]
+    return f"{first['model']} {first['image_size']}, XLA {first['xla']}"
+
+
+def _by_rows(cells, draw):
+    """Returns pictures with a row a cell: one or more for each model and image size, none with too many rows."""
+    pictures = []
+    for (model, image), group in plots.groups(cells, "model", "image_size").items():
+        names = [name for name in tables.varying(cells) if name not in ("model", "image_size")]
+        count = -(-len(group) // plots.MOST_ROWS)
+        size = -(-len(group) // count)
+        for part in range(count):
+            title = f"{model} {image}" + (f" ({part + 1} of {count})" if count > 1 else "")
+            pictures.append(draw(group[part * size:(part + 1) * size], names or ["precision"], title))
+    return pictures
+
+
+def _scaling_words(cells):
+    words = ("Weak: the batch grows with the replicas; strong: the batch stays. Where several batches were measured, "
+             "the one with the most points; the others are in the table.")
+    if any(cell["replicas"] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
+        words += " The replicas here are logical devices on the same cores: the ideal is 1x, not N times."
+    return words
+
+
+def _section(title, pictures, words, missing):
+    if not pictures:
+        words = f"No plot: {FLAG.sub(_code, html.escape(missing))}"
+        return _tag("section", _tag("h2", title) + _tag("p", words, "soft"))
+    figures = "".join(_tag("figure", picture) for picture in pictures)
+    inside = _tag("h2", title) + _tag("p", html.escape(words), "soft") + _tag("div", figures, "plots")
+    return _tag("section", inside, "wide" if len(pictures) > 1 else "")
+
+
+def _code(match):
+    return _tag("code", match[0])
+
+
+def _projection(projected):
+    title = _tag("h2", "Projection to more GPUs")
+    if not projected:
+        words = "Not asked for: <code>--project=64</code> adds the efficiency to expect at up to 64 GPUs."
+        return _tag("section", title + _tag("p", words, "soft"))
+    clusters, cell = projected["clusters"], html.escape(tables.label(projected["cell"]))
+    words = (f"<b>A projection, not a measurement:</b> what a cost model expects of {cell}, at "
+             f"{tables.number(projected['step_ms'])} ms a step. Solid: no overlap of reduction and backward pass; "
+             "dashed: full overlap.")
+    links = [f"{link['name']}: {tables.number(link['gigabytes_per_second'])} GB/s, "
+             f"{tables.number(link['microseconds'])} µs a message ({link['source']})."
+             for cluster in clusters for link in cluster["links"]]
+    bounds = [f"{cluster['name']}: a step must take at least {tables.number(cluster['step_ms_for_90_percent'])} ms to "
+              f"keep 90% at {projected['most']:,} replicas without overlap." for cluster in clusters]
+    assumed = _tag("div", _tag("b", "Assumptions") + _items(projected["assumptions"]))
+    below = _tag("div", assumed + _tag("div", _tag("b", "Links") + _items(links) + _tag("b", "It follows")
+                                       + _items(bounds)), "plots")
+    figures = _tag("figure", plots.projection(projected)) + _tag("figure", plots.projection_by_step(projected))
+    inside = title + _tag("p", words) + _tag("div", figures, "plots") + below + _projected_table(clusters)
+    return _tag("section", inside, "wide")
+
+
+def _projected_table(clusters):
+    heads = ["replicas"] + [head for c in clusters for head in (f"{c['name']}: reduction ms", "efficiency")]
+    rows = []
+    for points in zip(*(cluster["points"] for cluster in clusters), strict=True):
+        row = [f"{points[0]['replicas']:,}"]
+        for point in points:
+            edges = (point["efficiency_without_overlap"], point["efficiency_with_overlap"])
+            row += [tables.number(point["reduction_ms"] + point["small_reductions_ms"]),
+                    " to ".join(dict.fromkeys(f"{edge:.1%}" for edge in edges if edge is not None))]
+        rows.append(_tag("tr", "".join(_tag("td", html.escape(text)) for text in row)))
+    return _table("".join(_tag("th", html.escape(head)) for head in heads), rows)
+
+
+def _cells_table(title, columns, cells):
+    if not cells:
+        return ""
+    kinds = dict.fromkeys(tables.LEFT, "left") | {"cell": "left cell", "model": "left name", "remark": "left mark"}
+    head = "".join(_tag("th", name, "left" if name in kinds else "") for name in columns)
+    rows = []
+    for cell in cells:
+        values = [_tag("td", html.escape(text(cell)), kinds.get(name, "")) for name, text in columns.items()]
+        rows.append(_tag("tr", "".join(values), "" if is_measured(cell) and not is_halved(cell) else "bad"))
+    return _tag("h2", title) + _table(head, rows)
+
+
+def _machine(report):
+    facts = ""
+    for name, text in tables.machine_facts(report):
+        text = html.escape(text)
+        facts += _tag("dt", name) + _tag("dd", _tag("code", text) if name in ("Command", "Settings") else text)
+    return _tag("h2", "Machine, versions, command") + _tag("dl", facts)
+
+
+def _table(head, rows):
+    body = "\n".join(rows)
+    return _tag("div", f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>", "scroll")
+
+
+def _tag(name, inside, kind=""):
+    """Returns an element around HTML, of a class where it has one."""
+    return f'<{name} class="{kind}">{inside}</{name}>' if kind else f"<{name}>{inside}</{name}>"

@@ -1,0 +1,271 @@
+"""The plots of a benchmark, as SVG that stands in a page: text stays text, and follows the page's colours.
+
+Series are told apart by the colour-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and by marker,
+line style or hatching beside it.
+"""
+import html
+import io
+import re
+import zlib
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from pipeline.benchmark.derived import batch_of, is_halved, is_measured
+from pipeline.benchmark.tables import label, number, replicas_text, times
+
+INK = "#010203"  # Becomes the colour of the page's text.
+COLORS = {"float32": "#0072b2", "mixed_bfloat16": "#d55e00", "mixed_float16": "#009e73", "float64": "#cc79a7"}
+OTHERS = ("#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
+MARKERS, DASHES = "osD^vP*X", ("-", "--", ":", "-.")
+PARTS = {"forward": "#0072b2", "backward": "#56b4e9", "reduction": "#d55e00", "update": "#e69f00",
+         "input wait": "#cc79a7", "rest": "#999999"}
+WIDTH, HEIGHT, ROW = 6.2, 3.6, 0.27
+WIDE = 15  # Times as fast as the slowest, from which on a linear scale would press lines together.
+MOST_ROWS = 30  # Of one picture with a row a cell.
+STYLE = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+         "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+         "legend.frameon": False, "legend.fontsize": 8, "grid.color": INK, "grid.alpha": 0.15, "axes.axisbelow": True,
+         "hatch.color": INK, "hatch.linewidth": 0.4, "svg.hashsalt": "mirrorline"}
+
+
+def picture(draw, title, kind, height=HEIGHT):
+    """Returns a picture under its title, as the inside of a <figure> element.
+
+    Args:
+      draw: called with the axes.
+      title: of what it is.
+      kind: what it shows of that, for those who cannot see it.
+      height: of the picture, in inches.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True,
+                       metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return f"<figcaption>{html.escape(title)}</figcaption>{_inline(text.getvalue(), f'{kind}: {title}')}"
+
+
+def _inline(text, title):
+    """Returns an SVG file as an element of a page that has others: no prolog, no names that two of them share."""
+    text = text[text.index("<svg"):].replace(INK, "currentColor")
+    text = text.replace("'DejaVu Sans', 'Bitstream Vera Sans'", "'DejaVu Sans', Verdana")
+    salt = f"p{zlib.crc32(title.encode()):x}"
+    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda match: f' id="{salt}{match[1]}"' if match[1] in used else "", text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{salt}", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+
+
+def groups(cells, *names):
+    """Returns {values of the named parts of the key: cells}, in the order in which they come."""
+    found = {}
+    for cell in cells:
+        found.setdefault(tuple(cell[name] for name in names), []).append(cell)
+    return found
+
+
+def color_of(precision, fallback=0):
+    """Returns the colour of a precision, the same in all plots."""
+    return COLORS.get(precision, OTHERS[fallback % len(OTHERS)])
+
+
+def throughput(cells, title):
+    """Returns examples/s over the batch size, a line a precision and number of replicas, repeats as error bars."""
+    def draw(axes):
+        counts = sorted({cell["replicas"] for cell in cells})
+        precisions = list(dict.fromkeys(cell["precision"] for cell in cells))
+        for (precision, replicas), line in groups(cells, "precision", "replicas").items():
+            # A batch that was halved to one that is there as well would stand twice.
+            points = {batch_of(c): c for c in sorted(line, key=is_halved, reverse=True)}
+            line = [points[size] for size in sorted(points)]
+            rates = [cell["examples_per_second"] for cell in line]
+            bounds = [cell.get("spread") or [rate, rate] for cell, rate in zip(line, rates, strict=True)]
+            errors = [[max(0, r - b[0]) for r, b in zip(rates, bounds, strict=True)],
+                      [max(0, b[1] - r) for r, b in zip(rates, bounds, strict=True)]]
+            place = counts.index(replicas)
+            axes.errorbar(list(map(batch_of, line)), rates, yerr=errors, capsize=2.5, markersize=4.5, linewidth=1.4,
+                          color=color_of(precision, precisions.index(precision)), marker=MARKERS[place % len(MARKERS)],
+                          linestyle=DASHES[place % len(DASHES)], label=f"{precision}, {replicas_text(line[0])}")
+        axes.set_xscale("log", base=2)
+        sizes = sorted({batch_of(cell) for cell in cells})
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45 if len(sizes) > 7 else 0)
+        axes.xaxis.set_minor_locator(NullLocator())
+        rates = [cell["examples_per_second"] for cell in cells]
+        if max(rates) > WIDE * min(rates):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.set(xlabel="batch size (examples, log scale)",
+                 ylabel=f"examples/s{' (log scale)' * (axes.get_yscale() == 'log')}")
+        if axes.get_yscale() == "linear":
+            axes.set_ylim(0, None)
+        _finish(axes)
+    return picture(draw, title, "Throughput against batch size")
+
+
+def speedup(cells, names, title):
+    """Returns bars of the speed-up over float32 beside the line of 1x; emulated precisions are hatched."""
+    def draw(axes):
+        shown = cells[::-1]
+        top = max(1.0, *(cell["speedup_over_float32"] for cell in shown))
+        used = set()
+        for row, cell in enumerate(shown):
+            ratio, precision = cell["speedup_over_float32"], cell["precision"]
+            name = f"{precision}{', emulated' * bool(cell.get('emulated'))}"
+            axes.barh(row, ratio, height=0.7, color=color_of(precision), hatch="///" if cell.get("emulated") else None,
+                      label=name if name not in used else None)
+            used.add(name)
+            axes.text(ratio + 0.01 * top, row, times(ratio), va="center", fontsize=8)
+        axes.axvline(1, color=INK, linewidth=1.2, linestyle="--", label="float32 (1x)")
+        axes.set_yticks(range(len(shown)), [label(cell, names) for cell in shown])
+        axes.set(xlabel="examples/s over those of float32 (x)", xlim=(0, 1.12 * top), ylim=(-0.6, len(shown) - 0.4))
+        _finish(axes, "x")
+    return picture(draw, title, "Speed-up over float32", rows_height(len(cells)))
+
+
+def scaling(cells, title):
+    """Returns the measured speed over one replica against the number of replicas, beside the ideal.
+
+    Weak and strong scaling begin at the batch for which most replica counts were measured; of several, the largest.
+    """
+    def draw(axes):
+        shared = all(cell.get("ideal_speedup") == 1 for cell in cells)
+        counts = sorted({1, *(cell["replicas"] for cell in cells)})
+        ideal = "ideal: 1x, the replicas share the same cores" if shared else "ideal"
+        axes.plot(counts, [1 if shared else n for n in counts], color=INK, linewidth=1, linestyle="--", label=ideal)
+        for place, ((precision,), line) in enumerate(groups(cells, "precision").items()):
+            for kind, dashes, marker in (("weak", "-", "o"), ("strong", ":", "s")):
+                base, points = best_line(line, kind)
+                if points:
+                    axes.plot(*zip(*sorted({1: 1.0, **points}.items()), strict=True), linestyle=dashes, marker=marker,
+                              markersize=4.5, linewidth=1.4, color=color_of(precision, place),
+                              label=f"{precision}, {kind}: batch {base:,}{' a replica' * (kind == 'weak')}")
+        axes.set_xticks(counts)
+        axes.set(xlabel="replicas", ylabel="examples/s over one replica (x)",
+                 ylim=(0, 1.1 * axes.dataLim.y1))
+        _finish(axes)
+    return picture(draw, title, "Scaling over replicas")
+
+
+def best_line(cells, kind):
+    """Returns (batch, {replicas: speed over one replica}) of the batch with the most points of "weak" or "strong"."""
+    lines = {}
+    for cell in cells:
+        efficiency = cell.get(f"{kind}_scaling_efficiency")
+        if efficiency is not None:
+            base = batch_of(cell) // cell["replicas"] if kind == "weak" else batch_of(cell)
+            lines.setdefault(base, {})[cell["replicas"]] = efficiency * (cell.get("ideal_speedup") or cell["replicas"])
+    base = max(lines, key=lambda size: (len(lines[size]), size), default=None)
+    return base, lines.get(base, {})
+
+
+def step_parts(cell):
+    """Returns {part: ms} of a step on real data, adding up to its whole; {} where its split was not measured."""
+    split = cell.get("split_ms") or {}
+    known = {name: split[name] for name in list(PARTS)[:4] if split.get(name) is not None}
+    if not known or not is_measured(cell):
+        return {}
+    whole = max(1e3 * batch_of(cell) / cell["examples_per_second"], sum(known.values()))
+    wait = min((cell.get("input_wait_share") or 0.0) * whole, whole - sum(known.values()))
+    return {**known, "input wait": wait, "rest": max(0.0, whole - sum(known.values()) - wait)}
+
+
+def breakdown(cells, names, title):
+    """Returns a stacked bar a cell of where its step goes, in percent, its time written at the end."""
+    def draw(axes):
+        shown = [(cell, step_parts(cell)) for cell in cells[::-1]]
+        for part, color in PARTS.items():
+            shares = [100 * parts.get(part, 0.0) / sum(parts.values()) for _, parts in shown]
+            before = [100 * sum(parts.get(p, 0.0) for p in list(PARTS)[:list(PARTS).index(part)]) / sum(parts.values())
+                      for _, parts in shown]
+            axes.barh(range(len(shown)), shares, left=before, height=0.72, color=color, label=part)
+        for row, (_, parts) in enumerate(shown):
+            axes.text(101, row, f"{number(sum(parts.values()))} ms", va="center", fontsize=8)
+        axes.set_yticks(range(len(shown)), [label(cell, names) for cell, _ in shown])
+        axes.set(xlabel="share of a step (%), its median time at the end", xlim=(0, 114),
+                 xticks=range(0, 101, 20), ylim=(-0.6, len(shown) - 0.4))
+        _finish(axes, "x")
+    return picture(draw, title, "Where a step goes", rows_height(len(cells)))
+
+
+def memory(cells, names, title):
+    """Returns bars of the peak memory of host and device, a row a cell."""
+    def draw(axes):
+        shown = cells[::-1]
+        kinds = [k for k in ("host", "device") if any((c.get("peak_memory_mib") or {}).get(k) for c in shown)]
+        top = max(c["peak_memory_mib"].get(k) or 0 for c in shown for k in kinds)
+        thick = 0.76 / len(kinds)
+        for place, kind in enumerate(kinds):
+            values = [cell["peak_memory_mib"].get(kind) or 0 for cell in shown]
+            rows = [row + 0.38 - thick * (place + 0.5) for row in range(len(shown))]
+            axes.barh(rows, values, height=thick, color=OTHERS[place], label=kind)
+            for row, value in zip(rows, values, strict=True):
+                axes.text(value + 0.01 * top, row, f"{value:,.0f}" if value else "", va="center",
+                          fontsize=8 if len(kinds) == 1 else 6.5)
+        axes.set_yticks(range(len(shown)), [label(cell, names) for cell in shown])
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set(xlabel="peak memory (MiB)", xlim=(0, 1.14 * top), ylim=(-0.6, len(shown) - 0.4))
+        _finish(axes, "x")
+    return picture(draw, title, "Peak memory", rows_height(len(cells)))
+
+
+def projection(projected):
+    """Returns the projected efficiency of weak scaling as a band a cluster, between full overlap and none."""
+    def draw(axes):
+        for place, cluster in enumerate(projected["clusters"]):
+            points, color = cluster["points"], OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]]
+            counts = [point["replicas"] for point in points]
+            low = [100 * point["efficiency_without_overlap"] for point in points]
+            high = [point["efficiency_with_overlap"] for point in points]
+            axes.plot(counts, low, color=color, marker=MARKERS[place], markersize=4, label=cluster["name"])
+            if None not in high:
+                high = [100 * value for value in high]
+                axes.plot(counts, high, color=color, linewidth=0.9, linestyle="--", marker=MARKERS[place], markersize=3)
+                axes.fill_between(counts, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.axhline(100, color=INK, linewidth=1, linestyle=":", label="ideal")
+        axes.set_xscale("log", base=2)
+        counts = [point["replicas"] for point in projected["clusters"][0]["points"]]
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel="replicas (GPUs, log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
+        _finish(axes)
+    return picture(draw, "Efficiency by the number of replicas (a projection, not a measurement)", "Band", HEIGHT + 0.3)
+
+
+def projection_by_step(projected):
+    """Returns the projected efficiency at the most replicas, nothing hidden, over the time that a step takes."""
+    def draw(axes):
+        steps = [10 ** (power / 10) for power in range(-10, 41)]
+        for place, cluster in enumerate(projected["clusters"]):
+            last = cluster["points"][-1]
+            lost = last["reduction_ms"] + last["small_reductions_ms"]
+            axes.plot(steps, [100 * step / (step + lost) for step in steps], label=cluster["name"],
+                      color=OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]], linestyle=DASHES[place % len(DASHES)])
+        axes.axvline(projected["step_ms"], color=INK, linewidth=1, linestyle="--",
+                     label=f"the measured step: {number(projected['step_ms'])} ms")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.set(xlabel="time of a step on one replica (ms, log scale)", ylabel="projected efficiency (%)",
+                 ylim=(0, 108))
+        _finish(axes)
+    title = f"Efficiency at {projected['most']:,} replicas by the time of a step, no overlap (a projection)"
+    return picture(draw, title, "Curve", HEIGHT + 0.3)
+
+
+def rows_height(rows):
+    """Returns the height in inches of a picture with so many rows."""
+    return 1.35 + ROW * max(rows, 2)
+
+
+def _finish(axes, grid="both"):
+    """Adds the grid, and the legend below the axes, where it covers nothing."""
+    axes.grid(True, axis=grid)
+    names = axes.get_legend_handles_labels()[1]
+    fitting = max(1, min(len(names), 100 // (max(map(len, names)) + 9)))
+    rows = -(-len(names) // fitting)
+    axes.figure.legend(loc="outside lower center", ncols=-(-len(names) // rows))

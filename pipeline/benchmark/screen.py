@@ -1,0 +1,109 @@
+"""What a person sees while a sweep runs, and at its end."""
+import sys
+
+from pipeline.benchmark.comparison import name_of
+from pipeline.benchmark.derived import is_halved, is_measured
+from pipeline.benchmark.tables import COLUMNS, LEFT, number, percent, spread, varying
+from pipeline.monitoring.progress import clock
+
+KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
+FIGURES = ("examples/s (spread)", "ms a step p50 / p90 / p99", "over float32", "scaling weak / strong", "of ceiling",
+           "input wait", "peak MiB", "remark")
+
+
+def line(figures):
+    """Returns what was found in a cell in one line."""
+    if figures["status"] == "failed":
+        return f"FAILED: {figures['error']}"
+    if not is_measured(figures):
+        return "does not fit into memory, not even the smallest batch"
+    batch = f"batch {figures['fitted_batch_size']} fits, " if is_halved(figures) else ""
+    return (f"{batch}{spread(figures)} examples/s, {number(figures['step_ms']['p50'])} ms a step, input wait "
+            f"{percent(figures['input_wait_share'])}{', emulated' if figures['emulated'] else ''}")
+
+
+class PlainDisplay:
+    """A line a cell: for files and pipes."""
+
+    def __init__(self, echo):
+        """
+        Args:
+          echo: where lines go.
+        """
+        self.note = echo
+
+    def begin(self, cell, cells, key, left):
+        """A cell begins: number, of how many, its key, seconds left or None."""
+
+    def phase(self, text):
+        """What it is at, in a few words; may be said again and again."""
+
+    def end(self, cell, cells, figures, left, kept):
+        """A cell is done; kept: it was there already."""
+        more = "; measured before" if kept else f"; {clock(left)} left" if left else ""
+        width = len(str(cells))
+        self.note(f"{cell:{width}d}/{cells}  {name_of(figures)}: {line(figures)}{more}")
+
+    def close(self):
+        """Ends the display."""
+
+
+class LiveDisplay(PlainDisplay):
+    """A bar that moves, with the lines of the cells above it: for a terminal."""
+
+    def __init__(self):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        self.console = Console()
+        super().__init__(lambda text: self.console.print(text, highlight=False, markup=False))
+        self._bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn(
+            "{task.fields[doing]}", markup=False), TimeElapsedColumn(), console=self.console, transient=True)
+        self._task = self._bar.add_task("starting", total=None, doing="")
+        self._bar.start()
+
+    def begin(self, cell, cells, key, left):
+        """Moves the bar."""
+        self._bar.update(self._task, description=f"cell {cell}/{cells}{f', {clock(left)} left' if left else ''}",
+                         total=cells, completed=cell - 1, doing="")
+
+    def phase(self, text):
+        """Shows what it is at."""
+        self._bar.update(self._task, doing=text)
+
+    def close(self):
+        """Takes the bar away."""
+        self._bar.stop()
+
+
+def create_display(verbosity):
+    """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
+    if verbosity == "quiet":
+        return PlainDisplay(lambda text: None)
+    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay(lambda text: print(text, flush=True))
+
+
+def print_table(report, file=None):
+    """Prints the cells of a report as a table, of the key what is not the same in all of them.
+
+    Args:
+      report: dict as in benchmark.json.
+      file: an open text file; default standard output.
+    """
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+
+    console = rich.console.Console(file=file or sys.stdout)
+    if not console.is_terminal:
+        console = rich.console.Console(file=file or sys.stdout, width=200, no_color=True)
+    cells, table = report["cells"], rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    key = [KEY_COLUMNS.get(name, name) for name in varying(cells) or ("model",)]
+    shown = key + [name for name in FIGURES if any(COLUMNS[name](cell).strip("– /") for cell in cells)]
+    for name in shown:
+        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold",
+                         no_wrap=not console.is_terminal)
+    for cell in cells:
+        # As Text: brackets in a name are no markup.
+        table.add_row(*(rich.text.Text(COLUMNS[name](cell)) for name in shown))
+    console.print(table)

@@ -1,0 +1,184 @@
+"""The driver of a sweep: one process a cell, halving what does not fit, going on after what fails.
+
+Standard library only: the process that drives does not load TensorFlow, which would take a share of the machine.
+"""
+import json
+import os
+import re
+import signal
+import time
+
+from pipeline.benchmark.grid import KEY, halved, unit
+from pipeline.errors import RunFailure, UsageError
+from pipeline.files import read_json
+from pipeline.verification.processes import last_line, said
+
+POLL_SECONDS = 0.05
+USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
+KILLED = (signal.SIGKILL,)
+CRASHED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+# What a process says that dies for want of memory before Python hears of it.
+NO_MEMORY_WORDS = re.compile(r"bad_alloc|out of memory|cannot allocate memory|alloc\w*[ _]failed|Resource temporarily "
+                             r"unavailable",
+                             re.IGNORECASE)
+FIGURES = ("examples_per_second", "spread", "repeats", "examples_per_second_per_replica", "step_ms",
+           "synthetic_examples_per_second", "input_wait_share", "split_ms", "trace_seconds", "compile_seconds",
+           "first_step_seconds", "peak_memory_mib", "gradient_bytes", "reduced_bytes", "flops_per_example",
+           "speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ceiling_share", "note",
+           "fitted_batch_size", "device")
+
+
+class Stopped(Exception):
+    """The user asked to stop."""
+
+
+class Sweep:
+    """Measures cells in processes of their own."""
+
+    def __init__(self, processes, folder, store, base, extent, display, should_stop, memory_limit=0, timeout=None):
+        """
+        Args:
+          processes: pipeline.verification.processes.Processes, entered.
+          folder: for files between processes.
+          store: Store.
+          base: ExperimentConfig of what is not varied.
+          extent: {name: value} of pipeline.benchmark.measure.Extent.
+          display: of pipeline.benchmark.screen.
+          should_stop: predicate, asked often.
+          memory_limit: MiB that a cell's process may have, 0 for all there is.
+          timeout: seconds that a process may take; None: any.
+        """
+        self.processes, self.folder, self.store, self.base, self.extent = processes, folder, store, base, extent
+        self.display, self.should_stop = display, should_stop
+        self.memory_limit, self.timeout, self.image_sizes = memory_limit, timeout, {}
+
+    def run(self, cells, kept):
+        """Measures the cells that are not there yet.
+
+        Args:
+          cells: list of Cell.
+          kept: {Cell: figures} of those that are.
+
+        Returns:
+          (their figures as in benchmark.json, in order and as far as it came; whether it came to the end).
+
+        Raises:
+          UsageError: data that cannot be loaded, or a model that does not fit; nothing is measured or written then.
+        """
+        missing = [cell for cell in cells if cell not in kept]
+        done, seconds = [], []
+        try:
+            if missing:
+                self._survey(missing, {(cell.model, cell.dataset) for cell in missing})
+            for number, cell in enumerate(cells, 1):
+                began, figures = time.monotonic(), kept.get(cell)
+                left = sum(seconds) / len(seconds) * sum(c not in kept for c in cells[number - 1:]) if seconds else None
+                self.display.begin(number, len(cells), self._key(cell), left)
+                if not figures:
+                    figures = self._measure(cell)
+                    self.store.save(cell, self.base, figures)
+                    seconds.append(time.monotonic() - began)
+                    left = sum(seconds) / len(seconds) * sum(c not in kept for c in cells[number:])
+                done.append(figures)
+                self.display.end(number, len(cells), figures, left, cell in kept)
+            if missing:
+                self._survey(missing, ())
+        except Stopped:
+            return done, len(done) == len(cells)
+        return done, True
+
+    def _key(self, cell):
+        values = {**vars(cell), "image_size": self.image_sizes.get(cell.dataset, cell.dataset)}
+        return {name: values[name] for name in KEY}
+
+    def _survey(self, cells, pairs):
+        """Looks at data and models, and measures the ceilings."""
+        survey = {"precisions": list(dict.fromkeys(cell.precision for cell in cells)), "pairs": sorted(pairs)}
+        self.display.phase("looking at data and machine")
+        code, text, found = self._process({"config": self.base.replace(force=True).flat(), "survey": survey}, 0)
+        if not found:
+            raise (UsageError if code == USAGE else RunFailure)(last_line(text) or f"a process ended with {code}")
+        self.store.add_ceilings(found["ceilings"])
+        self.image_sizes.update(found["image_sizes"])
+
+    def _measure(self, cell):
+        """Returns the figures of a cell, with the largest batch that fits of the one asked for and its halves."""
+        batch_size = cell.batch_size
+        figures = {**self._key(cell), "sync_batch_norm": self.base.model.sync_batch_norm and cell.replicas > 1,
+                   "status": "ok", "error": None, "emulated": False, **dict.fromkeys(FIGURES)}
+        while batch_size:
+            config = cell.config(self.base, batch_size)
+            code, text, found = self._process({"config": config.flat(), "extent": self.extent}, self.memory_limit)
+            if found:
+                return {**figures, **found, "fitted_batch_size": batch_size}
+            if not ends_for_memory(code, text, self.memory_limit):
+                line = last_line(text) or ending(code)
+                return {**figures, "status": "failed", "error": line, "log": self.store.log(cell, text)}
+            smaller = halved(batch_size, unit(config, cell.replicas))
+            self.display.note(f"a batch of {batch_size} does not fit" + (f": trying {smaller}" if smaller else ""))
+            batch_size = smaller
+        return {**figures, "status": "does_not_fit", "error": "not even the smallest batch fits into memory"}
+
+    def _process(self, order, memory_limit):
+        """Runs one process; returns (exit code, what it said, what it found or None)."""
+        order = {**order, "parent": os.getpid(), "memory_limit": memory_limit, "results": self._file("results.json"),
+                 "phase": self._file("phase")}
+        for name in ("results.json", "phase"):
+            if os.path.exists(self._file(name)):
+                os.remove(self._file(name))
+        with open(self._file("order.json"), "w", encoding="utf-8") as file:
+            json.dump(order, file)
+        if self.should_stop():
+            raise Stopped
+        process = self.processes.start("-m", "launch.benchmark_cell", self._file("order.json"))
+        timed_out = self._wait(process)
+        text = f"no end within {self.timeout:g} s (--hang_timeout)" if timed_out else said(process)
+        return process.returncode if not timed_out else None, text, read_json(order["results"])
+
+    def _wait(self, process):
+        """Waits for a process, showing what it is at; returns whether it took too long and was ended."""
+        deadline = time.monotonic() + self.timeout if self.timeout else None
+        while process.poll() is None:
+            if self.should_stop():
+                raise Stopped
+            if deadline and time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                return True
+            self.display.phase(read_text(self._file("phase")))
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def _file(self, name):
+        return os.path.join(self.folder, name)
+
+
+def ends_for_memory(code, text, limited):
+    """Tells whether a process ended because it had not enough memory.
+
+    Args:
+      code: its exit code, minus the signal's number where one ended it; None where it took too long.
+      text: what it said.
+      limited: whether its memory was limited: then a crash is taken for what libraries do that get none.
+    """
+    if code is None or code == 0:
+        return False
+    if code == NO_MEMORY or -code in KILLED:  # The system kills whoever takes the last of it.
+        return True
+    return bool(NO_MEMORY_WORDS.search(text)) or (-code in CRASHED and bool(limited))
+
+
+def ending(code):
+    """Returns in words how a process ended that said nothing."""
+    if code is not None and code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with {code} and without a word"
+
+
+def read_text(path):
+    """Returns the text of a file, "" where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""

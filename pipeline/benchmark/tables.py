@@ -1,0 +1,217 @@
+"""A benchmark as rows of text: the words and the rounding that CSV, Markdown and page share."""
+import csv
+import io
+import math
+
+from pipeline.benchmark.derived import KEY, batch_of, is_halved, is_measured, median_speedup
+
+NONE = "–"
+SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples_per_second",
+           "examples_per_second_per_replica", "synthetic_examples_per_second", "input_wait_share",
+           "speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ideal_speedup",
+           "ceiling_share", "trace_seconds", "compile_seconds", "first_step_seconds", "gradient_bytes",
+           "reduced_bytes", "flops_per_example")
+NESTED = {"step_ms": ("p50", "p90", "p99"), "split_ms": ("forward", "backward", "reduction", "update", "rest"),
+          "peak_memory_mib": ("host", "device")}
+
+
+def number(value, digits=3):
+    """Returns a number with so many significant digits and separated thousands, never in powers of ten."""
+    if value is None:
+        return NONE
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 6)}f}"
+
+
+def percent(share):
+    """Returns a share as percent, with a decimal where it is below ten."""
+    return NONE if share is None else f"{share:.1%}" if abs(share) < 0.0995 else f"{share:.0%}"
+
+
+def times(ratio):
+    """Returns a ratio as "1.83x"."""
+    if ratio is None:
+        return NONE
+    return f"{ratio:.2f}x" if 0.1 <= ratio < 10 else f"{number(ratio, 2 if ratio < 0.1 else 3)}x"
+
+
+def spread(cell):
+    """Returns the median examples/s and how far the repeats lie from it: "810 (790 to 822)"."""
+    low, high = cell.get("spread") or (None, None)
+    middle = number(cell.get("examples_per_second"))
+    return middle if low is None else f"{middle} ({number(low)} to {number(high)})"
+
+
+def milliseconds(cell):
+    """Returns the time of a step as "p50 / p90 / p99"."""
+    steps = cell.get("step_ms") or {}
+    return " / ".join(number(steps.get(name)) for name in NESTED["step_ms"]) if steps else NONE
+
+
+def scaling(cell):
+    """Returns weak and strong scaling efficiency as "98% / 91%"."""
+    both = (cell.get("weak_scaling_efficiency"), cell.get("strong_scaling_efficiency"))
+    return NONE if both == (None, None) else " / ".join(map(percent, both))
+
+
+def memory(cell):
+    """Returns peak memory of host and device in MiB as "812 / 4,096", of the host alone where there is no other."""
+    peak = cell.get("peak_memory_mib") or {}
+    known = [peak[name] for name in NESTED["peak_memory_mib"] if peak.get(name) is not None]
+    return " / ".join(f"{value:,.0f}" for value in known) or NONE
+
+
+def batch(cell):
+    """Returns the batch size, with the one that was asked for where it did not fit."""
+    if is_halved(cell):
+        return f"{batch_of(cell):,} (of {cell['batch_size']:,})"
+    return f"{cell['batch_size']:,}"
+
+
+def status(cell):
+    """Returns what is special about a cell: "", "halved", "emulated", "failed", "does not fit"."""
+    if not is_measured(cell):
+        return "does not fit" if cell.get("status") == "does_not_fit" else "failed"
+    return ", ".join(word for word, holds in (("halved", is_halved(cell)), ("emulated", cell.get("emulated"))) if holds)
+
+
+COLUMNS = {
+    "model": lambda cell: str(cell["model"]), "image": lambda cell: str(cell["image_size"]),
+    "precision": lambda cell: str(cell["precision"]), "replicas": lambda cell: str(cell["replicas"]), "batch": batch,
+    "XLA": lambda cell: str(cell["xla"]), "examples/s (spread)": spread, "ms a step p50 / p90 / p99": milliseconds,
+    "over float32": lambda cell: times(cell.get("speedup_over_float32")), "scaling weak / strong": scaling,
+    "of ceiling": lambda cell: percent(cell.get("ceiling_share")),
+    "input wait": lambda cell: percent(cell.get("input_wait_share")), "peak MiB": memory, "remark": status}
+LEFT = ("model", "image", "precision", "XLA", "remark")
+# What a second table on the page holds; nobody quotes it.
+MORE = {
+    "examples/s a replica": lambda cell: number(cell.get("examples_per_second_per_replica")),
+    "examples/s synthetic": lambda cell: number(cell.get("synthetic_examples_per_second")),
+    **{f"{name} ms": lambda cell, name=name: number((cell.get("split_ms") or {}).get(name))
+       for name in NESTED["split_ms"]},
+    "tracing s": lambda cell: number(cell.get("trace_seconds")),
+    "compiling s": lambda cell: number(cell.get("compile_seconds")),
+    "first step s": lambda cell: number(cell.get("first_step_seconds")),
+    "gradient MB": lambda cell: number(cell.get("gradient_bytes") and cell["gradient_bytes"] / 1e6),
+    "reduced MB": lambda cell: number(cell.get("reduced_bytes") and cell["reduced_bytes"] / 1e6),
+    "GFLOP an example": lambda cell: number(cell.get("flops_per_example") and cell["flops_per_example"] / 1e9)}
+
+
+def replicas_text(cell):
+    """Returns "1 replica" or "4 replicas"."""
+    return f"{cell['replicas']} replica{'s' * (cell['replicas'] != 1)}"
+
+
+WORDS = {"model": lambda cell: str(cell["model"]), "image_size": lambda cell: str(cell["image_size"]),
+         "precision": lambda cell: str(cell["precision"]), "replicas": replicas_text,
+         "batch_size": lambda cell: f"batch {batch(cell)}", "xla": lambda cell: f"XLA {cell['xla']}"}
+
+
+def varying(cells):
+    """Returns the names of the key whose value is not the same in all cells."""
+    return [name for name in KEY if len({cell[name] for cell in cells}) > 1]
+
+
+def label(cell, names=KEY):
+    """Returns the named parts of a cell's key in words, its model where none is named."""
+    return ", ".join(WORDS[name](cell) for name in KEY if name in (names or ("model",)))
+
+
+def flat(cell):
+    """Returns a cell as {column: value} without nesting: one row of the CSV file."""
+    row = {name: cell.get(name) for name in (*KEY, *SCALARS)}
+    low, high = cell.get("spread") or (None, None)
+    row.update(spread_low=low, spread_high=high)
+    for name, parts in NESTED.items():
+        row.update({f"{name}_{part}": (cell.get(name) or {}).get(part) for part in parts})
+    row["repeats"] = " ".join(map(repr, cell.get("repeats") or []))
+    return row
+
+
+def csv_text(cells):
+    """Returns the cells as CSV: a heading, then one row a cell; empty where a value is not known."""
+    text = io.StringIO()
+    names = list(flat(dict.fromkeys(KEY)))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(flat, cells))
+    return text.getvalue()
+
+
+def problems(report):
+    """Returns a line for each cell that failed or was measured with a smaller batch, and for a sweep cut short."""
+    lines = []
+    if report.get("complete") is False:
+        lines.append("This benchmark was interrupted: the same command goes on where it stopped.")
+    for cell in report["cells"]:
+        if not is_measured(cell):
+            error = " ".join(str(cell.get("error") or "no reason recorded").split())
+            lines.append(f"{label(cell)}: {status(cell)}: {error}")
+        elif is_halved(cell):
+            lines.append(f"{label(cell, [n for n in KEY if n != 'batch_size'])}: a batch of {cell['batch_size']:,} "
+                         f"does not fit into memory; measured with {batch_of(cell):,}, found by halving")
+    return lines
+
+
+def remarks(report):
+    """Returns what a reader has to know to read the figures rightly: emulated precisions, replicas that share cores."""
+    cells, lines = report["cells"], []
+    for precision in dict.fromkeys(cell["precision"] for cell in cells if cell.get("emulated")):
+        ratio = median_speedup([cell for cell in cells if cell.get("emulated")], precision)
+        if ratio is None:
+            effect = "its speed says nothing of hardware that has it (no float32 cell to compare with)"
+        elif ratio < 1:
+            effect = f"slower: {number(1 / ratio)} times as long as float32 (median)"
+        else:
+            effect = f"{times(ratio)} the speed of float32 here (median)"
+        lines.append(f"{precision} is emulated on this hardware and {effect}." if ratio and ratio < 1
+                     else f"{precision} is emulated on this hardware: {effect}.")
+    lines += dict.fromkeys(str(cell["note"]) for cell in cells if cell.get("note"))
+    if any(cell["replicas"] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
+        lines.append("Replicas are logical devices that share the same cores: the ideal is 1x the speed of one "
+                     "replica, not N times, and efficiency is the ratio of examples/s.")
+    return lines
+
+
+def machine_facts(report):
+    """Returns [(name, text)] of machine, versions, ceilings, flags and command; what is not known is left out."""
+    machine = report.get("machine") or {}
+    cores, gib = machine.get("cores"), machine.get("memory_gib")
+    names = [str(gpu.get("name", gpu) if isinstance(gpu, dict) else gpu) for gpu in machine.get("gpus") or []]
+    gpus = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    ceilings = "; ".join(f"{name} {number(c['matmul_gflops'])} {c.get('unit', 'GFLOP/s')}"
+                         for name, c in (report.get("ceilings") or {}).items() if c and c.get("matmul_gflops"))
+    flags = " ".join(f"--{name}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}"
+                     for name, v in (report.get("flags") or {}).items())
+    facts = [("CPU", f"{machine.get('cpu', 'unknown')}{f', {cores} cores' if cores else ''}"
+                     f"{f', {number(gib)} GiB' if gib else ''}"),
+             ("GPUs", ", ".join(gpus) or "none"), ("System", machine.get("system")),
+             ("CPU features", ", ".join(machine.get("features") or [])), ("Largest matrix product", ceilings),
+             ("Versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
+             ("Settings", flags), ("Command", report.get("command")), ("Measured", report.get("created"))]
+    return [(name, str(text)) for name, text in facts if text]
+
+
+def markdown(report):
+    """Returns the report as Markdown for a README: what went wrong, table, how to read it, where it was measured."""
+    lines = ["## Benchmark", ""]
+    lines += [f"- **{_escaped(line)}**" for line in problems(report)]
+    lines += [""] if problems(report) else []
+    lines += ["| " + " | ".join(COLUMNS) + " |",
+              "|" + "|".join("---" if name in LEFT else "---:" for name in COLUMNS) + "|"]
+    for cell in report["cells"]:
+        shown = [_escaped(text(cell)) for text in COLUMNS.values()]
+        shown[-1] = f"**{shown[-1]}**" if shown[-1] else ""
+        lines.append("| " + " | ".join(shown) + " |")
+    lines += ["", "Medians of the repeats with their lowest and highest; warm-up, tracing and compiling kept out. Of "
+              "ceiling: counted operations over the rate of the largest matrix product in the same precision.", ""]
+    lines += [f"- {_escaped(line)}" for line in remarks(report)]
+    lines += [f"- {name}: `{text}`" if name in ("Command", "Settings") else f"- {name}: {_escaped(text)}"
+              for name, text in machine_facts(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text):
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

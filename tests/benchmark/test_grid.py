@@ -1,0 +1,45 @@
+"""Which cells a sweep has, and which it refuses."""
+import pytest
+
+from pipeline.benchmark import grid
+from pipeline.config import ExperimentConfig
+from pipeline.errors import UsageError
+
+AXES = {"models": ("mlp", "cnn"), "datasets": ("digits",), "precisions": ("float32", "mixed_float16"),
+        "replica_counts": (1, 2), "batch_sizes": (64, 16, 32), "xla_modes": ("off",)}
+
+
+def test_every_combination_once_one_precision_after_the_other():
+    cells = grid.cells(AXES)
+    assert len(cells) == len(set(cells)) == 24
+    assert [cell.precision for cell in cells] == ["float32"] * 12 + ["mixed_float16"] * 12
+    assert [cell.batch_size for cell in cells[:6]] == [16, 32, 64] * 2
+    assert len({cell.name for cell in cells}) == 24
+
+
+def test_a_cell_is_the_configuration_with_what_is_varied():
+    base = ExperimentConfig.from_flat({"learning_rate": 0.5, "augment": ("crop",)})
+    config = grid.cells(AXES)[-1].config(base)
+    changed = {name: value for name, value in config.flat().items() if value != base.flat()[name]}
+    assert changed == {"precision": "mixed_float16", "replicas": 2, "xla": "off", "force": True}
+    assert grid.cells(AXES)[-1].config(base, 8).training.batch_size == 8
+
+
+@pytest.mark.parametrize("batch_size, multiple_of, expected", [
+    (64, 1, 32), (3, 1, 1), (1, 1, None), (12, 4, 4), (4, 4, None), (7, 2, 2)])
+def test_half_a_batch_can_still_be_shared_out(batch_size, multiple_of, expected):
+    assert grid.halved(batch_size, multiple_of) == expected
+
+
+@pytest.mark.parametrize("options, cell, words", [
+    ({}, {"replicas": 2, "xla": "on"}, "needs --nosync_batch_norm"),
+    ({}, {"replicas": 3}, "it has to be a multiple of 3"),
+    ({"augment": ("mixup",), "accumulate_steps": 4}, {"replicas": 3}, "it has to be a multiple of 24"),
+])
+def test_what_cannot_be_is_refused(options, cell, words):
+    cell = grid.Cell(**{"model": "mlp", "dataset": "digits", "precision": "float32", "replicas": 1, "batch_size": 64,
+                        "xla": "off", **cell})
+    with pytest.raises(UsageError, match=words):
+        grid.check(cell, ExperimentConfig.from_flat(options))
+    if cell.xla == "on":
+        grid.check(cell, ExperimentConfig.from_flat({"sync_batch_norm": False}))

@@ -1,0 +1,67 @@
+"""One cell, measured in this process: what the figures are of."""
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.benchmark import ceiling, measure
+from tests.training import small
+
+QUICK = measure.Extent(repeats=5, repeat_seconds=0.02, calls=30)
+
+
+@pytest.fixture(scope="module")
+def measured(strategy):
+    """(Experiment, figures, what was said)."""
+    said, experiment = [], small.build(strategy(2), model="mlp", precision="float32", augment=("crop",), batch_size=16)
+    return experiment, measure.measure(experiment, QUICK, said.append), said
+
+
+def test_every_figure_is_there_and_can_be(measured):
+    _, found, said = measured
+    json.dumps(found, allow_nan=False)
+    assert len(found["repeats"]) == 5 and min(found["repeats"]) > 0
+    assert found["examples_per_second"] == np.median(found["repeats"])
+    assert found["spread"] == [min(found["repeats"]), max(found["repeats"])]
+    assert found["examples_per_second_per_replica"] == found["examples_per_second"] / 2
+    assert found["synthetic_examples_per_second"] > 0 and 0 <= found["input_wait_share"] < 1
+    assert 0 < found["step_ms"]["p50"] <= found["step_ms"]["p90"] <= found["step_ms"]["p99"]
+    assert list(found["split_ms"]) == ["forward", "backward", "reduction", "update", "rest"]
+    assert min(found["split_ms"].values()) >= 0 and found["split_ms"]["forward"] > 0
+    assert found["trace_seconds"] > 0.01 and found["compile_seconds"] is None  # Nothing was compiled by XLA.
+    assert found["peak_memory_mib"]["host"] > 200 and found["peak_memory_mib"]["device"] is None
+    assert found["applied_share"] == 1
+    assert said == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
+
+
+def test_operations_and_bytes_are_those_of_the_model(measured):
+    _, found, _ = measured
+    inputs, hidden, classes = 28 * 28, 64, 10
+    assert found["gradient_bytes"] == 4 * 50_890
+    assert found["reduced_bytes"] == 4 * (50_890 + 3)
+    # Forward, and backward to the weights of both layers and to the activations between them.
+    assert found["flops_per_example"] == 2 * (2 * inputs * hidden + 3 * hidden * classes)
+
+
+def test_the_step_is_traced_once(measured):
+    experiment, found, _ = measured
+    assert len(found["first_losses"]) == measure.FIRST_LOSSES
+    assert experiment.steps.train_steps.experimental_get_tracing_count() == 1
+
+
+def test_phases_are_the_differences_of_what_reaches_their_ends():
+    reached = {"forward": 10.0, "backward": 30.0, "reduction": 31.0, "update": 40.0}
+    assert measure.differences(reached, 42.0) == {"forward": 10, "backward": 20, "reduction": 1, "update": 9, "rest": 2}
+    noisy = {"forward": 10.0, "backward": 45.0, "reduction": 31.0, "update": 40.0}
+    parts = measure.differences(noisy, 39.0)
+    assert min(parts.values()) == 0 and sum(parts.values()) == 40
+
+
+def test_the_ceiling_is_the_fastest_round_of_the_fastest_size(monkeypatch):
+    assert ceiling.product_seconds(64, "bfloat16", "CPU", 3) > 0
+    # The last is measured first; a size of which one product takes so long gets two rounds, and none is larger.
+    rounds = {512: [9.0, 4e-3, 1e-3, 2e-3, 3e-3, 5e-3], 1024: [8e-3, 1e-2, 6e-3, 5e-3, 9e-3, 1e-2],
+              2048: [0.9, 0.8, 1.0]}
+    monkeypatch.setattr(ceiling, "product_seconds", lambda size, dtype, kind, repetitions=1: rounds[size].pop())
+    found = ceiling.matrix_product_rate("mixed_bfloat16", "CPU")
+    assert found == {"matmul_gflops": 2 * 1024**3 / 5e-3 / 1e9, "size": 1024, "unit": "GFLOP/s"} and rounds[2048] == []

@@ -1,0 +1,169 @@
+"""The page, read as a browser reads it: whole, alone, and with every figure of the report."""
+import configparser
+import html.parser
+import os
+import pathlib
+import re
+
+import pytest
+
+from pipeline.benchmark import page, plots, tables
+from pipeline.benchmark.derived import is_measured
+from tests.benchmark.reports import cell, failed, report, sweep
+
+HALF = ("float32", "mixed_bfloat16")
+VOID = {"meta", "br", "link", "img"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects the words of a page, its pictures, identifiers and what it would load; holds that tags are closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words, self.cells, self.pictures, self.ids, self.used, self.loaded = [], [], [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attributes)
+
+    def handle_startendtag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "svg":
+            self.pictures.append(values.get("aria-label"))
+        if tag == "td":
+            self.cells.append("")
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.used += re.findall(r"url\(#([^)]+)\)", " ".join(v or "" for v in values.values()))
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            if name in values:
+                (self.used if values[name].startswith("#") else self.loaded).append(values[name].lstrip("#"))
+        assert tag not in ("script", "link", "img", "iframe")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if "td" in self.open:
+            self.cells[-1] += data
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def read(of):
+    text = page.page(of)
+    reader = Reader(text)
+    assert reader.loaded == [] and "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert len(set(reader.ids)) == len(reader.ids) and set(reader.used) <= set(reader.ids)
+    return reader
+
+
+def test_a_full_report_has_every_figure_and_every_plot(tmp_path):
+    cells = sweep(HALF, (1, 2), (64, 128))
+    cells += [failed(precision="mixed_float16"), cell(batch_size=512, fitted_batch_size=256)]
+    whole = report(cells, most=64)
+    paths = page.write_all(whole, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["benchmark.csv", "benchmark.html", "benchmark.md"] and len(paths) == 3
+    reader = read(whole)
+    shown = [text(c) for c in cells for text in tables.COLUMNS.values()]
+    shown += [text(c) for c in cells if is_measured(c) for text in tables.MORE.values()]
+    assert set(shown) <= {*reader.cells, ""}
+    assert [label.split(":")[0] for label in reader.pictures] == [
+        "Throughput against batch size", "Speed-up over float32", "Scaling over replicas", "Where a step goes",
+        "Peak memory", "Band", "Curve"]
+    for words in ("examples/s", "batch size (examples, log scale)", "peak memory (MiB)",
+                  "ideal: 1x, the replicas share the same cores", "float32 (1x)",
+                  "mixed_bfloat16, emulated", "backward", "input wait", "79.5 ms",
+                  "A projection, not a measurement:", "InfiniBand NDR 400", "2(n-1)/n", "not N times"):
+        assert words in reader.text, words
+    for _, fact in tables.machine_facts(whole):
+        assert fact in reader.text
+    for assumption in whole["projection"]["assumptions"]:
+        assert assumption in reader.text
+    for point in whole["projection"]["clusters"][1]["points"]:
+        assert tables.number(point["reduction_ms"]) in reader.cells
+
+
+def test_the_first_screen_says_what_ran_the_headline_and_what_failed():
+    cells = [*sweep(HALF, (1, 2), (64, 128)), failed(error="out <of> memory", xla="on")]
+    text = read(report(cells)).text
+    first = text[:text.index("Throughput against batch size")]
+    for words in ("8 of 9 cells measured: cnn 28x28x1; float32, mixed_bfloat16; 1, 2 replicas; batch 64, 128; XLA off, "
+                  "on", "Xeon(R) Platinum 8481C, 2 cores", "tensorflow 2.21.0",
+                  "841 examples/s: float32, 1 replica, batch 128",
+                  "mixed_bfloat16 over float32 0.52x median of 4 cells, emulated", "weak scaling efficiency 97%",
+                  "nearest to the ceiling 71%", "waiting for input 1.3%", "failed: out <of> memory",
+                  "1.92 times as long as float32"):
+        assert words in first, words
+
+
+@pytest.mark.parametrize("cells, missing", [
+    ([cell()], ["--batch_sizes=16,32,64", "--precisions=float32,mixed_bfloat16", "--replica_counts=1,2",
+                "--project=64"]),
+    ([failed(), failed(status="does_not_fit", batch_size=2)], ["no cell has the split", "no cell has its peak memory"]),
+    ([], ["No cells were run.", "--batch_sizes=16,32,64"]),
+])
+def test_where_there_is_nothing_to_draw_it_says_what_would_give_it(cells, missing):
+    reader = read(report(cells))
+    assert [words for words in missing if words not in reader.text] == []
+    assert len(reader.pictures) == (2 if cells and is_measured(cells[0]) else 0)
+
+
+def test_figures_that_are_not_known_are_dashes():
+    bare = {**failed(status="ok", error=None), "examples_per_second": 812.0}
+    reader = read(report([bare, {**bare, "replicas": 2}]))
+    assert "812" in reader.cells and "None" not in reader.text and "nan" not in reader.text
+    assert reader.pictures == ["Scaling over replicas: cnn 28x28x1, XLA off"]
+
+
+def test_many_cells_are_spread_over_pictures_that_stay_legible():
+    cells = sweep(("float32", "mixed_float16"), (1, 2), (16, 32, 64, 128), ("off", "on"))
+    reader = read(report(cells))
+    assert [label for label in reader.pictures if label.startswith("Where")] == [
+        "Where a step goes: cnn 28x28x1 (1 of 2)", "Where a step goes: cnn 28x28x1 (2 of 2)"]
+    assert sum(label.startswith("Throughput") for label in reader.pictures) == 2
+    assert "examples/s (log scale)" in reader.text
+
+
+def test_the_frame_of_the_page_is_installed_with_the_package():
+    settings = configparser.ConfigParser()
+    settings.read(pathlib.Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
+    folder = pathlib.Path(page.__file__).parent
+    patterns = settings["options.package_data"]["pipeline.benchmark"].split()
+    assert folder / "page.html" in [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def test_names_are_text_and_not_markup():
+    reader = read(report(sweep(HALF, (1,), (64, 128), model='<b>"x"&y</b>')))
+    assert '<b>"x"&y</b>' in reader.cells
+    assert reader.pictures[0] == 'Throughput against batch size: <b>"x"&y</b> 28x28x1, XLA off'
+
+
+def test_a_long_list_of_failures_is_folded():
+    reader = read(report([failed(batch_size=size) for size in range(1, 31)]))
+    assert "22 more" in reader.text and reader.text.count("ResourceExhaustedError") == 30
+
+
+def test_the_parts_of_a_step_add_up_to_its_time():
+    parts = plots.step_parts(cell(rate=640.0, input_wait_share=0.04))
+    assert sum(parts.values()) == pytest.approx(100.0) and parts["input wait"] == pytest.approx(4.0)
+    assert parts["backward"] == pytest.approx(55.0) and parts["rest"] == pytest.approx(5.0)
+    # More waiting than is left of the step: no part falls below nothing.
+    parts = plots.step_parts(cell(rate=640.0, input_wait_share=0.5))
+    assert sum(parts.values()) == pytest.approx(100.0) and parts["rest"] == 0.0
+    assert plots.step_parts(cell(split_ms=None)) == plots.step_parts(failed()) == {}
+
+
+def test_scaling_is_drawn_at_the_batch_with_the_most_replica_counts():
+    cells = report(sweep(replicas=(1, 2, 4), batches=(64, 128, 256), gpu=True), gpus=["H100"] * 4)["cells"]
+    base, points = plots.best_line(cells, "weak")
+    assert base == 64 and sorted(points) == [2, 4]
+    assert points[4] == pytest.approx(cells[-1]["examples_per_second"] / cells[0]["examples_per_second"])
+    assert plots.best_line(cells, "strong")[0] == 256 and plots.best_line(cells[:3], "weak") == (None, {})

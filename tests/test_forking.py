@@ -1,0 +1,30 @@
+"""A forked command is the command: what it says, how it ends, and what it is given."""
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.commands import mirrorline, start
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("trian",), ("train", "--epochs=0"), ("evaluate", "--help"),
+                                       ("evaluate", "--workdir=nowhere")])
+def test_it_says_and_ends_as_one_started_from_nothing(tmp_path, arguments):
+    one, other = (mirrorline(*arguments, cwd=tmp_path, fresh=fresh) for fresh in (True, False))
+    assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+    assert one.stdout or one.stderr
+
+
+def test_it_has_its_own_directory_and_end(tmp_path):
+    process = start("train", "--model=mlp", "--steps=1000000", "--workdir=run", cwd=tmp_path)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+        assert os.readlink(f"/proc/{process.pid}/cwd") == str(tmp_path)
+        other = start("--version", cwd=tmp_path)
+        assert other.wait(timeout=60) == 0 and process.poll() is None and other.pid != process.pid
+    finally:
+        process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
