@@ -12,13 +12,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 RANGE := 3.11, 3.12 or 3.13
 
-.PHONY: help train test lint acceptance clean
+.PHONY: help train test lint acceptance peers clean
 
 help:
 	@echo "make train       train on the data set that comes with it (ARGS=\"--flag=value ...\")"
 	@echo "make test        every test, at most 12 minutes on 2 cores"
 	@echo "make lint        style"
 	@echo "make acceptance  the full matrices, resumable, written to docs/acceptance.json"
+	@echo "make peers       Mirrorline beside Keras and PyTorch, under 30 minutes, written to docs/peers.md (ARGS=\"--quick\")"
 	@echo "make clean       remove what was set up and built; runs/ stays"
 
 train: $(STAMP)
@@ -32,6 +33,10 @@ lint: $(STAMP)
 
 acceptance: $(STAMP)
 	$(BIN)/python -m tests.acceptance
+
+peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 $(STAMP): setup.cfg pyproject.toml
 	@command -v $(PYTHON) >/dev/null || \

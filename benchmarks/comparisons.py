@@ -1,0 +1,150 @@
+"""Mirrorline beside itself: what its strategy, its replicas, its data, its records and its start cost."""
+import contextlib
+import dataclasses
+
+from benchmarks.processes import Process, Turns, in_order
+from benchmarks.ratios import median_ratio
+from benchmarks.workloads import CNN, prepare_data
+
+SAVING_INTERVAL = 30.0  # Seconds between two checkpoints, as --checkpoint_every=30s.
+LOOP_SECONDS = 3.0  # Of a block in which one checkpoint is written.
+BLOCK_SECONDS = 1.0
+START_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Settings of one model that take turns.
+
+    Attributes:
+      dataset: "mnist" or "cifar10", for `cnn`.
+      orders: {setting: what its process is told beyond the usual}; neighbours are compared most closely.
+      ratios: (setting, the one it is divided by, the ratio of their examples/s to be reached or None), each.
+    """
+
+    dataset: str
+    orders: dict
+    ratios: tuple
+
+
+PLAIN = {"peer": "mirrorline"}
+HELD = {**PLAIN, "held_batch": True}
+COMPARISONS = {
+    "cnn mnist": Comparison("mnist", {
+        "one held batch": HELD, "MNIST, 1 replica": PLAIN, "no strategy": {**PLAIN, "no_strategy": True},
+        "2 replicas, local statistics": {**PLAIN, "options": {"replicas": 2, "sync_batch_norm": False}},
+        "2 replicas, synchronized statistics": {**PLAIN, "options": {"replicas": 2}}}, (
+        ("MNIST, 1 replica", "no strategy", 0.98), ("2 replicas, local statistics", "MNIST, 1 replica", 0.95),
+        ("2 replicas, synchronized statistics", "MNIST, 1 replica", None),
+        ("MNIST, 1 replica", "one held batch", 0.97))),
+    "cnn cifar10": Comparison("cifar10", {
+        "one held batch": HELD, "CIFAR-10, flip and crop": {**PLAIN, "options": {"augment": ["flip", "crop"]}}}, (
+        ("CIFAR-10, flip and crop", "one held batch", 0.97),)),
+}
+RECORDS, START = "records", "start"
+NAMES = (*COMPARISONS, RECORDS, START)
+
+
+def order_of(workload, data, order, options):
+    """Returns what a process is told, with the user's options for Mirrorline under those of the comparison."""
+    return {"workload": dataclasses.asdict(workload), "data": str(data), "weights": None, **order,
+            "options": {**options, **order.get("options", {})}}
+
+
+def block_steps(process, seconds, warm_steps):
+    """Warms a process up; returns how many steps take about so many seconds."""
+    process.ask("train", steps=warm_steps)
+    done = process.ask("train", steps=warm_steps)
+    return max(2, round(seconds * done["steps"] / done["seconds"]))
+
+
+def speed(answer, workload):
+    """Returns the examples/s of a block."""
+    return answer["steps"] * workload.batch_size / answer["seconds"]
+
+
+def measure(name, folder, settings, say):
+    """Measures one entry of NAMES.
+
+    Args:
+      name: the entry.
+      folder: pathlib.Path for data.
+      settings: Settings of the run, see benchmarks.peers.
+      say: takes lines about the progress.
+
+    Returns:
+      {"examples/s" or "seconds" or "MiB": {setting: [rounds]}, "ratios": [{"what", "ratio", "bound", "at_least"}]}.
+    """
+    if name == RECORDS:
+        return measure_records(folder, settings, say)
+    if name == START:
+        return measure_starts(folder, settings, say)
+    comparison = COMPARISONS[name]
+    workload = CNN[comparison.dataset]
+    data = prepare_data(workload, folder, settings.data_dir)
+    with contextlib.ExitStack() as stack:
+        processes = {key: stack.enter_context(Process(key, order_of(workload, data, order, settings.options)))
+                     for key, order in comparison.orders.items()}
+        steps = {key: block_steps(process, BLOCK_SECONDS, workload.warm_steps) for key, process in processes.items()}
+        turns, speeds = Turns(processes), {key: [] for key in processes}
+        for number in range(settings.rounds):
+            for key in in_order(processes, number):
+                speeds[key].append(speed(turns.ask(key, "train", steps=steps[key]), workload))
+            say(number, speeds)
+    ratios = [{"what": f"{key} over {base}", "ratio": median_ratio(speeds[key], speeds[base]), "bound": bound,
+               "at_least": True} for key, base, bound in comparison.ratios]
+    return {"examples/s": speeds, "ratios": ratios, "idle_share": turns.idle_share}
+
+
+def measure_records(folder, settings, say):
+    """Compares the whole loop, with metrics, event files, progress and checkpoints, with the bare steps.
+
+    A block has one checkpoint in it, so what is lost beyond the bare steps is scaled to one each SAVING_INTERVAL.
+    """
+    workload = CNN["mnist"]
+    data = prepare_data(workload, folder, settings.data_dir)
+    with contextlib.ExitStack() as stack:
+        bare = stack.enter_context(Process("bare steps", order_of(workload, data, PLAIN, settings.options)))
+        window = block_steps(bare, LOOP_SECONDS / 4, workload.warm_steps)
+        steps = 4 * window
+        processes = {"bare steps": bare}
+        for key, every in (("recorded", 10**7), ("recorded and saved", steps)):
+            order = {"peer": "mirrorline_run", "options": {"checkpoint_every": str(every), "steps_per_loop": window}}
+            processes[key] = stack.enter_context(Process(key, order_of(workload, data, order, settings.options)))
+            # A checkpoint then comes well within a block, and is on the disk before its end.
+            processes[key].ask("train", steps=2 * window)
+        turns, speeds = Turns(processes), {key: [] for key in processes}
+        for number in range(settings.rounds):
+            for key in in_order(processes, number):
+                speeds[key].append(speed(turns.ask(key, "train", steps=steps), workload))
+            say(number, speeds)
+    recorded, saved, plain = speeds["recorded"], speeds["recorded and saved"], speeds["bare steps"]
+    share = LOOP_SECONDS / SAVING_INTERVAL
+    # Seconds an example: those of recording always, those of saving in their share.
+    both = [1 / (1 / a + (1 / b - 1 / a) * share) for a, b in zip(recorded, saved, strict=True)]
+    compared = ((f"recording, and saving every {SAVING_INTERVAL:g} s, over bare steps", both, 0.98),
+                (f"recording, and saving every {LOOP_SECONDS:g} s, over bare steps", saved, None),
+                ("recording over bare steps", recorded, None))
+    return {"examples/s": speeds, "idle_share": turns.idle_share, "ratios": [
+        {"what": what, "ratio": median_ratio(first, plain), "bound": bound, "at_least": True}
+        for what, first, bound in compared]}
+
+
+def measure_starts(folder, settings, say):
+    """Starts Mirrorline's whole loop and Keras `fit` in turns: seconds to the first step, memory after some more."""
+    workload = CNN["mnist"]
+    data = prepare_data(workload, folder, settings.data_dir)
+    orders = {"Mirrorline": {"peer": "mirrorline_run"}, "Keras fit": {"peer": "keras_fit"}}
+    seconds, memory = ({key: [] for key in orders} for _ in range(2))
+    for number in range(settings.rounds):
+        for key in in_order(orders, number):
+            with Process(key, order_of(workload, data, orders[key], settings.options)) as process:
+                seconds[key].append(process.ask("train", steps=1)["ended"] - process.born)
+                process.ask("train", steps=START_STEPS)
+                memory[key].append(process.ask("memory")["mebibytes"])
+        say(number, seconds)
+    return {"seconds": seconds, "MiB": memory, "ratios": [
+        {"what": "start of the process to the end of the first step, over Keras fit's",
+         "ratio": median_ratio(seconds["Mirrorline"], seconds["Keras fit"]), "bound": 1.0, "at_least": False},
+        {"what": "peak memory over Keras fit's", "ratio": median_ratio(memory["Mirrorline"], memory["Keras fit"]),
+         "bound": 1.0, "at_least": False}]}

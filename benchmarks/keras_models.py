@@ -1,0 +1,147 @@
+"""The same architectures out of Keras's own layers, as a user writes them by subclassing.
+
+Layers are made in the order in which Mirrorline's models make theirs, so that lists of weights fit by position.
+"""
+import contextlib
+import math
+
+import keras
+
+MOMENTUM, EPSILON = 0.9, 1e-3
+INCEPTION_STAGES = ((32, 32), (32, 48), 80, (112, 48), (96, 64), (80, 80), (48, 96), 96, (176, 160), (176, 160))
+
+
+class ConvModule(keras.layers.Layer):
+    """Convolution, batch normalization, ReLU."""
+
+    def __init__(self, filters, kernel_size=3, strides=1, padding="same"):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(filters, kernel_size, strides=strides, padding=padding)
+        self.bn = keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)
+
+    def call(self, x, training=False):
+        return keras.ops.relu(self.bn(self.conv(x), training=training))
+
+
+class InceptionModule(keras.layers.Layer):
+    """A 1x1 and a 3x3 ConvModule side by side."""
+
+    def __init__(self, filters_1x1, filters_3x3):
+        super().__init__()
+        self.conv1, self.conv2 = ConvModule(filters_1x1, 1), ConvModule(filters_3x3, 3)
+        self.cat = keras.layers.Concatenate()
+
+    def call(self, x, training=False):
+        return self.cat([self.conv1(x, training=training), self.conv2(x, training=training)])
+
+
+class DownsampleModule(keras.layers.Layer):
+    """A 3x3 ConvModule of stride 2 beside max pooling."""
+
+    def __init__(self, filters):
+        super().__init__()
+        self.conv3 = ConvModule(filters, 3, strides=2, padding="valid")
+        self.pool = keras.layers.MaxPooling2D(3, strides=2)
+        self.cat = keras.layers.Concatenate()
+
+    def call(self, x, training=False):
+        return self.cat([self.conv3(x, training=training), self.pool(x)])
+
+
+class ResBlock(keras.layers.Layer):
+    """Three ConvModules with a shortcut around the first two, and max pooling."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.cnn1, self.cnn2 = ConvModule(channels[0]), ConvModule(channels[1])
+        self.identity_mapping = keras.layers.Conv2D(channels[1], 1, padding="same")
+        self.cnn3 = ConvModule(channels[2])
+        self.pool = keras.layers.MaxPooling2D()
+
+    def call(self, x, training=False):
+        inner = self.cnn2(self.cnn1(x, training=training), training=training)
+        return self.pool(self.cnn3(inner + self.identity_mapping(x), training=training))
+
+
+class Stack(keras.Model):
+    """Blocks one after another, global average pooling or flatten, dense."""
+
+    def __init__(self, blocks, pool, num_classes):
+        super().__init__()
+        self.blocks, self.pool = blocks, pool
+        self.classifier = keras.layers.Dense(num_classes)
+
+    def call(self, x, training=False):
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.classifier(self.pool(x))
+
+
+class MLP(keras.Model):
+    """Flatten, dense of 64, ReLU, dense."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.hidden = keras.layers.Dense(64, activation="relu")
+        self.classifier = keras.layers.Dense(num_classes)
+
+    def call(self, x):
+        return self.classifier(self.hidden(self.flatten(x)))
+
+
+def create(name, image_shape, num_classes=10):
+    """Returns a built keras.Model of a name in Mirrorline's table, for images (height, width, channels)."""
+    if name == "mlp":
+        model = MLP(num_classes)
+    elif name == "cnn":
+        model = Stack([ConvModule(n) for n in (32, 64, 128)], keras.layers.Flatten(), num_classes)
+    elif name == "resnet_like":
+        blocks = [ResBlock(c) for c in ((32, 32, 64), (128, 128, 256), (128, 256, 512))]
+        model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
+    else:
+        blocks = [ConvModule(96), *(InceptionModule(*s) if isinstance(s, tuple) else DownsampleModule(s)
+                                    for s in INCEPTION_STAGES)]
+        model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
+    model(keras.ops.zeros((1, *image_shape)))
+    return model
+
+
+def convolutions(name, image_shape):
+    """Returns what a model's convolutions are: [{"input": (H, W, C), "kernel": (h, w, C, F), "strides": int, "padding":
+    "SAME" or "VALID", "output": (H, W, F)}], in order of execution, the one on the image first."""
+    found, model = [], create(name, image_shape)  # Building calls layers too: only what comes after it counts.
+    with _recorded(found):
+        model(keras.ops.zeros((1, *image_shape)))
+    return found
+
+
+@contextlib.contextmanager
+def _recorded(found):
+    original = keras.layers.Conv2D.call
+
+    def call(self, x):
+        y = original(self, x)
+        found.append({"input": tuple(x.shape[1:]), "kernel": tuple(self.kernel.shape), "strides": self.strides[0],
+                      "padding": self.padding.upper(), "output": tuple(y.shape[1:])})
+        return y
+
+    keras.layers.Conv2D.call = call
+    try:
+        yield
+    finally:
+        keras.layers.Conv2D.call = original
+
+
+def step_operations(layers):
+    """Returns the floating-point operations of a training step an image: a product and a sum count two.
+
+    The convolutions, forward and both backward (the gradient of the image itself is not computed); everything else is
+    below one percent.
+    """
+    total = 0
+    for layer in layers:
+        height, width, _ = layer["output"]
+        on_image = layer["input"] == layers[0]["input"]
+        total += 2 * height * width * math.prod(layer["kernel"]) * (2 if on_image else 3)
+    return total

@@ -1,0 +1,107 @@
+"""The processes of the peers: one each, alive for as long as it is measured, computing only when told to."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from pipeline.errors import RunFailure
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+PAUSE = 0.15  # Seconds between two blocks: for the threads of the one before to go to sleep.
+
+
+class Process:
+    """One peer in a process of its own, see benchmarks.worker; a context manager.
+
+    Attributes:
+      name: what it is called in messages.
+      born: seconds since the epoch at which it was started.
+    """
+
+    def __init__(self, name, order):
+        """Starts it.
+
+        Args:
+          name: what it is called in messages.
+          order: what benchmarks.worker is told, of JSON's types.
+        """
+        self.name, self._errors = name, tempfile.TemporaryFile()
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self.born = time.time()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", json.dumps(order)], cwd=REPOSITORY, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def answer(self):
+        """Waits for what the process says next, a dict.
+
+        Raises:
+          RunFailure: it ended instead; carries its last line.
+        """
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        text = self._errors.read().decode(errors="replace").strip()
+        if "Traceback" in text:
+            sys.stderr.write(text + "\n")  # A defect, which one line would not explain.
+        raise RunFailure(f"{self.name} ended with {self._process.returncode}: {(text.splitlines() or ['no word'])[-1]}")
+
+    def ask(self, command, **values):
+        """Gives a command and returns the answer, a dict."""
+        try:
+            self._process.stdin.write(json.dumps({"command": command, **values}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # It has ended; the answer says why.
+        return self.answer()
+
+    def cpu_seconds(self):
+        """Returns the processor time of all its threads so far."""
+        fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Turns:
+    """Lets processes compute in turns, one at a time, and watches that the others rest.
+
+    Attributes:
+      idle_share: the largest part of one core that all resting processes together used during a block.
+    """
+
+    def __init__(self, processes):
+        """
+        Args:
+          processes: {name: Process}.
+        """
+        self.processes, self.idle_share = processes, 0.0
+
+    def ask(self, name, command, **values):
+        """As Process.ask, after a pause."""
+        time.sleep(PAUSE)
+        others = [process for other, process in self.processes.items() if other != name]
+        before, began = sum(p.cpu_seconds() for p in others), time.monotonic()
+        answer = self.processes[name].ask(command, **values)
+        seconds = time.monotonic() - began
+        if seconds > 0.5:  # Processor time is counted in hundredths.
+            self.idle_share = max(self.idle_share, (sum(p.cpu_seconds() for p in others) - before) / seconds)
+        return answer
+
+
+def in_order(names, number):
+    """Returns names in the order of round `number`: every second one goes backwards, so that a drift cancels out."""
+    return list(names) if number % 2 == 0 else list(names)[::-1]

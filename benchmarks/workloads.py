@@ -1,0 +1,136 @@
+"""What is trained by every peer: the model, its data, the length of a timed block."""
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from pipeline.errors import UsageError
+
+PEERS = ("mirrorline", "keras_fit", "keras_fit_many", "custom_loop", "torch_eager", "torch_compiled")
+TORCH_PEERS = ("torch_eager", "torch_compiled")
+CEILING = "ceiling"
+PROOF_STEPS = 3
+SEED = 0
+_KEY = 17  # Of made-up images.
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What the ratio of Mirrorline's examples/s over a peer's is held to."""
+
+    peer: str
+    at_least: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """One model on one kind of data.
+
+    Attributes:
+      model: name in Mirrorline's table of models.
+      dataset: name in TensorFlow Datasets, whose shapes and sizes made-up data have too.
+      image_shape: (height, width, channels) of the uint8 images.
+      num_train, num_test: examples of the two splits.
+      steps_per_execution: of Keras `fit` where it runs several steps a call.
+      block_seconds: length of a timed block; each peer's number of steps is chosen to fit it.
+      warm_steps: steps before anything is timed, after which memory is read.
+      evaluated: test examples of a timed evaluation.
+      targets: Target of each ratio that has one.
+      ceiling_target: the share of the matrix product's rate to be reached, or None.
+      batch_size: examples a step.
+    """
+
+    model: str
+    dataset: str
+    image_shape: tuple
+    num_train: int
+    num_test: int = 10_000
+    steps_per_execution: int = 4
+    block_seconds: float = 2.0
+    warm_steps: int = 6
+    evaluated: int = 512
+    targets: tuple = ()
+    ceiling_target: float = None
+    batch_size: int = 64
+
+
+def _targets(keras_fit, torch_compiled, keras_fit_many=None):
+    targets = (Target("keras_fit", keras_fit), Target("torch_compiled", torch_compiled))
+    return targets if keras_fit_many is None else (*targets, Target("keras_fit_many", keras_fit_many))
+
+
+MNIST, CIFAR10 = ("mnist", (28, 28, 1), 60_000), ("cifar10", (32, 32, 3), 50_000)
+WORKLOADS = {
+    "mlp": Workload("mlp", *MNIST, steps_per_execution=64, block_seconds=0.9, warm_steps=512, evaluated=10_000,
+                    targets=_targets(5.0, 1.5, 2.5)),
+    "resnet_like": Workload("resnet_like", *MNIST, targets=_targets(1.6, 1.15), ceiling_target=0.9),
+    "mini_inception": Workload("mini_inception", *CIFAR10, targets=_targets(1.45, 1.15), ceiling_target=0.8),
+}
+# For what Mirrorline is compared with itself on.
+CNN = {"mnist": Workload("cnn", *MNIST), "cifar10": Workload("cnn", *CIFAR10)}
+
+
+def prepare_data(workload, folder, data_dir=None):
+    """Writes the arrays that every peer trains on into a folder, once.
+
+    Args:
+      workload: Workload.
+      folder: pathlib.Path of an existing folder.
+      data_dir: folder of prepared TensorFlow Datasets; None for made-up images of the same shapes and sizes.
+
+    Returns:
+      The pathlib.Path of a folder with train_images.npy and test_images.npy, uint8 [N, H, W, C], and train_labels.npy
+      and test_labels.npy, int32 [N].
+
+    Raises:
+      UsageError: the data set is not in data_dir.
+    """
+    place = folder / workload.dataset
+    if place.exists():
+        return place
+    place.mkdir()
+    if data_dir:
+        copy = subprocess.run([sys.executable, "-m", "benchmarks.workloads", workload.dataset, data_dir, str(place)],
+                              cwd=pathlib.Path(__file__).resolve().parent.parent, capture_output=True, text=True)
+        if copy.returncode:
+            place.rmdir()
+            raise UsageError((copy.stderr.strip().splitlines() or ["the data could not be read"])[-1])
+        return place
+    for split, count in (("train", workload.num_train), ("test", workload.num_test)):
+        images, labels = made_up(split, workload.image_shape, count)
+        np.save(place / f"{split}_images.npy", images)
+        np.save(place / f"{split}_labels.npy", labels)
+    return place
+
+
+def made_up(split, shape, count, classes=10):
+    """Returns (uint8 [count, *shape], int32 [count]): each class's pattern under noise, the same in every run."""
+    height, width, channels = shape
+    coarse = np.random.RandomState(_KEY).randint(0, 128, (classes, 4, 4, channels), np.uint8)
+    patterns = coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
+    labels = (np.arange(count) % classes).astype(np.int32)
+    images = np.random.RandomState(_KEY + len(split)).randint(0, 128, (count, *shape), np.uint8)
+    images += patterns[labels]
+    return images, labels
+
+
+def copy_data_set(name, data_dir, place):
+    """Writes the arrays of a prepared data set into a folder; for a process of its own, since it loads TensorFlow."""
+    from launch import silence
+    silence.quiet("normal")
+    from pipeline.config import ExperimentConfig
+    from pipeline.data.load import load
+    config = ExperimentConfig.from_flat({"dataset": name, "data_dir": data_dir})
+    source = load(config.data, 1, 0, lambda text: None)
+    for split in (source.train, source.test):
+        np.save(pathlib.Path(place) / f"{split.name}_images.npy", split.reader.images)
+        np.save(pathlib.Path(place) / f"{split.name}_labels.npy", split.reader.labels)
+
+
+if __name__ == "__main__":
+    try:
+        copy_data_set(*sys.argv[1:])
+    except UsageError as error:
+        sys.exit(str(error))
