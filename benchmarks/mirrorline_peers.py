@@ -13,7 +13,6 @@ from pipeline.config import ExperimentConfig
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.order import example_index_array
 from pipeline.data.source import Source, Split, digest
-from pipeline.training import step as step_module
 
 ENDLESS = 10**7  # Steps.
 
@@ -34,7 +33,6 @@ def run(order, gate):
     strategy = runtime.start(config.runtime, config.training, config.optimizer, lambda text: None)
     if order.get("no_strategy"):
         strategy = tf.distribute.get_strategy()
-        step_module.uses_gpus = lambda strategy: False  # It asks for devices that only a strategy of several has.
     if order["peer"] == "mirrorline_run":
         run_loop(config, source, strategy, gate)
         return
@@ -47,7 +45,7 @@ def train_in_blocks(order, experiment, gate):
     steps = experiment.steps
     if order.get("held_batch"):
         batch = next(iter(experiment.train_dataset(0)))
-        iterator = steps.iterator(tf.data.Dataset.from_tensors(batch).repeat())
+        iterator = steps.feeding.iterator(tf.data.Dataset.from_tensors(batch).repeat())
     else:
         iterator = experiment.train_iterator(0)
     if order.get("export"):

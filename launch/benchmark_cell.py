@@ -123,7 +123,7 @@ def measure(order, config):
     from pipeline.benchmark.measure import Extent
     from pipeline.benchmark.measure import measure as measure_experiment
     from pipeline.data.load import load
-    from pipeline.training.step import uses_gpus
+    from pipeline.training.feeding import uses_gpus
     say(order, "building")
     source = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
     experiment = experiments.build(config, source, strategy)

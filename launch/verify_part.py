@@ -120,7 +120,7 @@ def gradient_rounding(config, strategy):
     """Returns why the gradient's bound is not claimed in the user's precision, "" where it is."""
     import tensorflow as tf
 
-    from pipeline.training.step import uses_gpus
+    from pipeline.training.feeding import uses_gpus
     if config.runtime.precision.startswith("mixed"):
         return f"{config.runtime.precision} rounds more coarsely"
     if uses_gpus(strategy) and config.runtime.precision == FLOAT32 and (

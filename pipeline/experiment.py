@@ -77,14 +77,14 @@ class Experiment:
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the iterator of global batches."""
         if not self.resident:
-            return self.steps.iterator(self.train_dataset(step))
+            return self.steps.feeding.iterator(self.train_dataset(step))
         arguments = (self.layout, self.config.training.seed, augmentations(self.config.data))
         return self._resident_iterator(resident.TrainIterator, self.source.train, *arguments).open(step)
 
     def evaluation_iterator(self, split):
         """Opens one pass over a split and returns the iterator of its global batches."""
         if not self.resident:
-            return self.steps.iterator(eval_batches(split, self.evaluation_layout()))
+            return self.steps.feeding.iterator(eval_batches(split, self.evaluation_layout()))
         return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
 
     @property
@@ -96,7 +96,7 @@ class Experiment:
         """Returns the one iterator of a kind over a split on the devices."""
         with self.strategy.scope():
             if split.name not in self._splits:
-                self._splits[split.name] = resident.ResidentSplit(split, copy=self.steps.distributes)
+                self._splits[split.name] = resident.ResidentSplit(split, copy=self.steps.feeding.distributes)
             if (kind, split.name) not in self._iterators:
                 self._iterators[kind, split.name] = kind(self._splits[split.name], *arguments)
         return self._iterators[kind, split.name]

@@ -81,7 +81,7 @@ def batches_of_each_epoch(self, seed, start_step, batch_size, finish):
 
 
 def means_of_replicas(self, batch):
-    rows, sums = tf.cast(tf.shape(self._own_rows(batch)["label"])[0], tf.float64), evaluation_sums(self, batch)
+    rows, sums = tf.cast(tf.shape(self.feeding.rows(batch)["label"])[0], tf.float64), evaluation_sums(self, batch)
     return tf.stack([sums[0] / sums[2] * rows, sums[1] / sums[2] * rows, sums[2]])
 
 

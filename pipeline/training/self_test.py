@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from pipeline.errors import RunFailure
 from pipeline.training import reduction
-from pipeline.training.step import run_once, uses_gpus
+from pipeline.training.feeding import uses_gpus
+from pipeline.training.step import run_once
 
 SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
 MOST = 251  # The largest value: 64 replicas add up such whole numbers exactly in float32.

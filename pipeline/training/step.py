@@ -11,9 +11,9 @@ import functools
 
 import tensorflow as tf
 
-from pipeline.data.resident import ResidentBatch
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.decision import clip, is_finite, unscale
+from pipeline.training.feeding import Feeding
 from pipeline.training.losses import cross_entropy, hits, masked, training_losses
 from pipeline.training.reduction import reduce_once
 from pipeline.training.settings import preprocess
@@ -41,7 +41,7 @@ class StepFunctions:
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
         self._fault = fault
         self.num_replicas = strategy.num_replicas_in_sync
-        self.distributes = uses_gpus(strategy)
+        self.feeding = Feeding(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
@@ -106,7 +106,8 @@ class StepFunctions:
         Gradients and sums add up, state passes through in order.
         """
         rows, model = self.settings.batch_size // self.num_replicas, self.state.model
-        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]]) for key, value in self._own_rows(batch).items()}
+        batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
+                 for key, value in self.feeding.rows(batch).items()}
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         k, size = self.settings.micro_batches, self.micro_batch_size
@@ -122,27 +123,6 @@ class StepFunctions:
             total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
             sums = part_sums if sums is None else sums + part_sums
         return total, state, sums
-
-    def iterator(self, dataset):
-        """Opens a data set of global batches for the steps.
-
-        GPUs get their rows ahead of time, by the strategy's iterator. On CPUs there is nothing to copy ahead, and each
-        replica takes its rows from the whole batch: the strategy's iterator (MultiDeviceIterator of TensorFlow 2.21)
-        now and then crashes the process when it is dropped while its thread fetches.
-        """
-        return iter(self.strategy.experimental_distribute_dataset(dataset) if self.distributes else dataset)
-
-    def _own_rows(self, batch):
-        """Returns this replica's rows of what an iterator gave, of static shape."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        if isinstance(batch, ResidentBatch):
-            return batch.rows(replica)
-        if self.distributes:
-            return batch
-        rows = batch["label"].shape[0] // self.num_replicas
-        first = tf.cast(replica, tf.int32) * rows
-        return {key: tf.ensure_shape(value[first:first + rows], [rows, *value.shape[1:]])
-                for key, value in batch.items()}
 
     def _replica_step(self, batch, step, skipped, loss_scale):
         """One replica's part of a step up to the decision: reduced, unscaled, clipped gradients."""
@@ -232,7 +212,7 @@ class StepFunctions:
         """Runs `num_steps` steps in one host call.
 
         Args:
-          iterator: of the stream of global batches, see `iterator`.
+          iterator: of the stream of global batches, see Feeding.
           num_steps: int32 scalar tensor (a tensor, so that another number is not another trace).
 
         Returns:
@@ -251,7 +231,7 @@ class StepFunctions:
         rate = self.schedule(step) * state.learning_rate_factor
         self._set_learning_rate(rate)
         batch = iterator.get_next()
-        wait = self._input_wait(skipped, batch)
+        wait = self.feeding.wait(skipped, batch)  # The number of skipped steps is counted with the decision.
         grads, new_state, sums, norm, finite = self.strategy.run(self._replica_step, args=(batch, step, skipped, scale))
         finite, sums, norm = first(finite), first(sums), first(norm)
 
@@ -271,24 +251,11 @@ class StepFunctions:
         state = self.state
         return [tf.convert_to_tensor(v) for v in (state.global_step, state.skipped_steps, state.loss_scale)]
 
-    def _input_wait(self, skipped, batch):
-        """Returns the seconds, float64, from the moment the step before had decided to that when the batch was there.
-
-        Neither moment waits for the other, so that a batch may be fetched while the step before still computes.
-        """
-        with tf.control_dependencies([skipped]):  # Counted with the decision of the step before.
-            free = tf.timestamp()
-        if isinstance(batch, ResidentBatch):
-            return tf.zeros([], tf.float64)  # Made inside of the step: there is nothing to wait for.
-        with tf.control_dependencies([self._first(batch["label"])]):
-            fetched = tf.timestamp()
-        return tf.maximum(fetched - free, 0.0)
-
     def _reduced_gradients(self, iterator):
         """Computes the gradients of the next batch as a step does, unscaled and clipped, and applies nothing.
 
         Args:
-          iterator: of the stream of global batches, see `iterator`.
+          iterator: of the stream of global batches, see Feeding.
 
         Returns:
           (gradients of the trainable variables in their order, loss).
@@ -302,7 +269,7 @@ class StepFunctions:
 
     def _replica_evaluation(self, batch):
         """Sums over one replica's rows: [loss, correct, examples], float64; padding counts nothing."""
-        batch = self._own_rows(batch)
+        batch = self.feeding.rows(batch)
         logits = self._logits(batch)
         loss = masked(cross_entropy(logits, batch["label"]), batch["weight"])
         hit = masked(hits(logits, batch["label"]), batch["weight"])
@@ -312,7 +279,7 @@ class StepFunctions:
         """Adds up `num_batches` batches.
 
         Args:
-          iterator: of the evaluation batches, see `iterator`.
+          iterator: of the evaluation batches, see Feeding.
           num_batches: int32 scalar tensor.
           total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
             may not change its rounding.
@@ -325,11 +292,6 @@ class StepFunctions:
             return i + 1, total + self.strategy.reduce("SUM", sums, axis=None)
 
         return tf.while_loop(lambda i, total: i < num_batches, one_more, (tf.constant(0), total))[1]
-
-
-def uses_gpus(strategy):
-    """Tells whether a strategy's replicas are on GPUs."""
-    return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
 def run_once(strategy, function):
