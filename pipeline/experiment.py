@@ -53,6 +53,8 @@ class Experiment:
     steps: StepFunctions
     _splits: dict = dataclasses.field(default_factory=dict)
     _iterators: dict = dataclasses.field(default_factory=dict)
+    _evaluations: dict = dataclasses.field(default_factory=dict)
+    _evaluation_pace: cadence.Pace = dataclasses.field(default_factory=cadence.Pace)
 
     @property
     def watched(self):
@@ -84,7 +86,9 @@ class Experiment:
     def evaluation_iterator(self, split):
         """Opens one pass over a split and returns the iterator of its global batches."""
         if not self.resident:
-            return self.steps.feeding.iterator(eval_batches(split, self.evaluation_layout()))
+            if split.name not in self._evaluations:  # Making a data set takes longer than evaluating a small one.
+                self._evaluations[split.name] = eval_batches(split, self.evaluation_layout())
+            return self.steps.feeding.iterator(self._evaluations[split.name])
         return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
 
     @property
@@ -124,7 +128,7 @@ class Experiment:
         if not split.num_examples:
             raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
         layout = self.evaluation_layout()
-        batches, done, pace = math.ceil(split.num_examples / layout.batch_size), 0, cadence.Pace()
+        batches, done, pace = math.ceil(split.num_examples / layout.batch_size), 0, self._evaluation_pace
         iterator, total = self.evaluation_iterator(split), tf.zeros([len(EVALUATION_SUMS)], tf.float64)
         while done < batches:
             if should_stop():

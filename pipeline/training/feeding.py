@@ -34,7 +34,7 @@ class Feeding:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         if isinstance(batch, ResidentBatch):
             return batch.rows(replica)
-        if self.distributes:
+        if self.distributes or self._num_replicas == 1:
             return batch
         rows = batch["label"].shape[0] // self._num_replicas
         first = tf.cast(replica, tf.int32) * rows

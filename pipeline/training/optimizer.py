@@ -12,42 +12,35 @@ class AlreadyReduced:
         return grads_and_vars
 
 
-FUSED_ELEMENTS = 2**17  # From this size of a variable on, a fused kernel pays on CPUs: it waits for several threads.
-
-
-def pays(variable):
-    """Tells whether one fused kernel updates a tf.Variable faster than Keras's chain of small ones."""
-    return variable.shape.num_elements() >= FUSED_ELEMENTS or "GPU" in variable.device
-
-
 class FusedAdam:
-    """Mixed into Keras's Adam or AdamW: TensorFlow's kernel, the same formula in one pass over memory, not nine."""
+    """Mixed into Keras's Adam or AdamW: TensorFlow's kernel, the same formula in one pass over memory instead of nine.
 
-    def update_step(self, gradient, variable, learning_rate):
-        if not pays(variable):
-            return super().update_step(gradient, variable, learning_rate)
-        dtype, place = variable.dtype, self._get_variable_index(variable)
+    Called on each replica, it writes that replica's own copies: the gradients are the same on all.
+    """
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        dtype = tf.as_dtype(trainable_variables[0].dtype)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        steps = tf.cast(self.iterations.value + 1, dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=self._momentums[place].value.handle, v=self._velocities[place].value.handle,
-            beta1_power=beta_1 ** steps, beta2_power=beta_2 ** steps, lr=tf.cast(learning_rate, dtype), beta1=beta_1,
-            beta2=beta_2, epsilon=tf.constant(self.epsilon, dtype), grad=tf.cast(gradient, dtype))
-        return None
+        steps, epsilon = tf.cast(self.iterations.value + 1, dtype), tf.constant(self.epsilon, dtype)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            place = self._get_variable_index(variable)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.value.handle, m=self._momentums[place].value.handle,
+                v=self._velocities[place].value.handle, beta1_power=beta_1 ** steps, beta2_power=beta_2 ** steps,
+                lr=tf.cast(learning_rate, dtype), beta1=beta_1, beta2=beta_2, epsilon=epsilon,
+                grad=tf.cast(gradient, dtype))
 
 
 class FusedMomentum:
-    """Mixed into Keras's SGD with momentum: TensorFlow's kernel for the same formula."""
+    """Mixed into Keras's SGD with momentum: TensorFlow's kernel for the same formula, in the same way."""
 
-    def update_step(self, gradient, variable, learning_rate):
-        if not pays(variable):
-            return super().update_step(gradient, variable, learning_rate)
-        dtype = variable.dtype
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
-            lr=tf.cast(learning_rate, dtype), grad=tf.cast(gradient, dtype), momentum=tf.constant(self.momentum, dtype),
-            use_nesterov=self.nesterov)
-        return None
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        dtype = tf.as_dtype(trainable_variables[0].dtype)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.value.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
+                lr=tf.cast(learning_rate, dtype), grad=tf.cast(gradient, dtype),
+                momentum=tf.constant(self.momentum, dtype), use_nesterov=self.nesterov)
 
 
 def _already_reduced(optimizer_class, *mixins):

@@ -114,10 +114,11 @@ class StepFunctions:
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
         total, sums = None, None
         for m in range(k):
-            part = {key: value[m * size:(m + 1) * size] for key, value in batch.items()}
-            # Without the dependency all micro-batches may be in memory at once.
-            with tf.control_dependencies(total or []):
-                part = {key: tf.identity(value) for key, value in part.items()}
+            part = batch
+            if k > 1:
+                # Without the dependency all micro-batches may be in memory at once.
+                with tf.control_dependencies(total or []):
+                    part = {key: value[m * size:(m + 1) * size] for key, value in batch.items()}
             grads, state, part_sums = compute(
                 params, state, part, step * k + m, replica * size, (step - skipped) * k + m, loss_scale)
             total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
