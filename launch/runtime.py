@@ -6,7 +6,8 @@ from pipeline.errors import UsageError
 MOST_LOGICAL_CPUS = 8
 # Measured as a training step's time over that of float32 on the same CPU.
 FLOAT16_COST = "on a CPU mixed_float16 is 3 to 60 times slower than float32"
-BFLOAT16_COST = "mixed_bfloat16 is about 2 times slower than float32 on this CPU, which has no AMX"
+BFLOAT16_COST = ("mixed_bfloat16 is about 2 times slower than float32 on this CPU, which has neither AMX nor "
+                 "AVX512-BF16")
 
 
 def start(runtime, training, optimizer, echo=print, share_batch=True):
@@ -140,7 +141,7 @@ def check_precision(precision, kind, force, features):
             raise UsageError(f"--precision=mixed_float16: {FLOAT16_COST}; take --precision=float32, or --force to go "
                              "on all the same")
         return f"{FLOAT16_COST}; going on because of --force"
-    if precision == "mixed_bfloat16" and not any(name.startswith("amx") for name in features):
+    if precision == "mixed_bfloat16" and not any(name.startswith("amx") or name == "avx512_bf16" for name in features):
         return BFLOAT16_COST
     return None
 

@@ -76,6 +76,7 @@ def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replica
                                                  "on because of --force"),
     ("mixed_bfloat16", "CPU", False, {"avx512f"}, "mixed_bfloat16 is about 2 times slower"),
     ("mixed_bfloat16", "CPU", False, {"amx_bf16"}, None),
+    ("mixed_bfloat16", "CPU", False, {"avx512_bf16"}, None),
     ("float32", "CPU", False, set(), None),
     ("float64", "CPU", False, set(), None),
 ])
