@@ -2,6 +2,7 @@
 import dataclasses
 import math
 import time
+import weakref
 
 import keras
 import tensorflow as tf
@@ -51,9 +52,9 @@ class Experiment:
     settings: StepSettings
     state: TrainState
     steps: StepFunctions
-    _splits: dict = dataclasses.field(default_factory=dict)
-    _iterators: dict = dataclasses.field(default_factory=dict)
-    _evaluations: dict = dataclasses.field(default_factory=dict)
+    # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
+    _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluation_pace: cadence.Pace = dataclasses.field(default_factory=cadence.Pace)
 
     @property
@@ -86,9 +87,9 @@ class Experiment:
     def evaluation_iterator(self, split):
         """Opens one pass over a split and returns the iterator of its global batches."""
         if not self.resident:
-            if split.name not in self._evaluations:  # Making a data set takes longer than evaluating a small one.
-                self._evaluations[split.name] = eval_batches(split, self.evaluation_layout())
-            return self.steps.feeding.iterator(self._evaluations[split.name])
+            if split not in self._evaluations:  # Making a data set takes longer than evaluating a small one.
+                self._evaluations[split] = eval_batches(split, self.evaluation_layout())
+            return self.steps.feeding.iterator(self._evaluations[split])
         return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
 
     @property
@@ -99,11 +100,12 @@ class Experiment:
     def _resident_iterator(self, kind, split, *arguments):
         """Returns the one iterator of a kind over a split on the devices."""
         with self.strategy.scope():
-            if split.name not in self._splits:
-                self._splits[split.name] = resident.ResidentSplit(split, copy=self.steps.feeding.distributes)
-            if (kind, split.name) not in self._iterators:
-                self._iterators[kind, split.name] = kind(self._splits[split.name], *arguments)
-        return self._iterators[kind, split.name]
+            if split not in self._splits:
+                self._splits[split] = resident.ResidentSplit(split, copy=self.steps.feeding.distributes), {}
+            data, iterators = self._splits[split]
+            if kind not in iterators:
+                iterators[kind] = kind(data, *arguments)
+        return iterators[kind]
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""

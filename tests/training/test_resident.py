@@ -41,6 +41,15 @@ def test_an_iterator_opens_anywhere_and_nothing_is_traced_twice(strategy):
     assert (first[:, -1] == 0).all()  # There is no input to wait for.
 
 
+@pytest.mark.parametrize("cache", ["host", "device"])
+def test_another_split_of_the_same_name_is_evaluated_itself(strategy, cache):
+    experiment = build(strategy(1), cache=cache)
+    test = experiment.source.test
+    for size in (40, 7, 40):
+        figures = experiment.evaluate(test.select(np.arange(size)))
+        assert figures["examples"] == size
+
+
 def test_each_replica_can_have_a_copy(strategy):
     experiment = build(strategy(2), cache="device", augment=("crop",))
     split = experiment.source.train
