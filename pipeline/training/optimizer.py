@@ -12,35 +12,53 @@ class AlreadyReduced:
         return grads_and_vars
 
 
-class FusedAdam:
-    """Mixed into Keras's Adam or AdamW: TensorFlow's kernel, the same formula in one pass over memory instead of nine.
+# From this size of a variable on, a fused kernel pays on CPUs: below, it waits longer for its threads than it saves.
+FUSED_ELEMENTS = 2**16
 
-    Called on each replica, it writes that replica's own copies: the gradients are the same on all.
+
+def pays(variable):
+    """Tells whether one fused kernel updates a keras.Variable faster than Keras's chain of operations."""
+    return variable.value.shape.num_elements() >= FUSED_ELEMENTS or "GPU" in variable.value.device
+
+
+class Fused:
+    """Mixed into a Keras optimizer: large variables are updated by one kernel of TensorFlow's.
+
+    The kernel goes over the memory once where Keras's operations do nine times. Called on each replica, it writes that
+    replica's own copies: the gradients are the same on all.
     """
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        dtype = tf.as_dtype(trainable_variables[0].dtype)
+        pairs = list(zip(grads, trainable_variables, strict=True))
+        for gradient, variable in pairs:
+            if pays(variable):
+                self._apply_kernel(tf.cast(gradient, variable.dtype), variable, tf.cast(learning_rate, variable.dtype))
+        rest = [pair for pair in pairs if not pays(pair[1])]
+        if rest:
+            super()._backend_update_step(*zip(*rest, strict=True), learning_rate)
+
+
+class FusedAdam(Fused):
+    """Mixed into Keras's Adam or AdamW."""
+
+    def _apply_kernel(self, gradient, variable, learning_rate):
+        dtype, place = gradient.dtype, self._get_variable_index(variable)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        steps, epsilon = tf.cast(self.iterations.value + 1, dtype), tf.constant(self.epsilon, dtype)
-        for gradient, variable in zip(grads, trainable_variables, strict=True):
-            place = self._get_variable_index(variable)
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.value.handle, m=self._momentums[place].value.handle,
-                v=self._velocities[place].value.handle, beta1_power=beta_1 ** steps, beta2_power=beta_2 ** steps,
-                lr=tf.cast(learning_rate, dtype), beta1=beta_1, beta2=beta_2, epsilon=epsilon,
-                grad=tf.cast(gradient, dtype))
+        steps = tf.cast(self.iterations.value + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.value.handle, m=self._momentums[place].value.handle, v=self._velocities[place].value.handle,
+            beta1_power=beta_1 ** steps, beta2_power=beta_2 ** steps, lr=learning_rate, beta1=beta_1, beta2=beta_2,
+            epsilon=tf.constant(self.epsilon, dtype), grad=gradient)
 
 
-class FusedMomentum:
-    """Mixed into Keras's SGD with momentum: TensorFlow's kernel for the same formula, in the same way."""
+class FusedMomentum(Fused):
+    """Mixed into Keras's SGD with momentum."""
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        dtype = tf.as_dtype(trainable_variables[0].dtype)
-        for gradient, variable in zip(grads, trainable_variables, strict=True):
-            tf.raw_ops.ResourceApplyKerasMomentum(
-                var=variable.value.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
-                lr=tf.cast(learning_rate, dtype), grad=tf.cast(gradient, dtype),
-                momentum=tf.constant(self.momentum, dtype), use_nesterov=self.nesterov)
+    def _apply_kernel(self, gradient, variable, learning_rate):
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.value.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=learning_rate, grad=gradient, momentum=tf.constant(self.momentum, gradient.dtype),
+            use_nesterov=self.nesterov)
 
 
 def _already_reduced(optimizer_class, *mixins):
