@@ -5,24 +5,26 @@ import time
 import weakref
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig
 from pipeline.data import resident
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
-from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
+from pipeline.data.stream import BatchLayout, check_layout, eval_batches, image_batches, train_stream
 from pipeline.errors import UsageError
-from pipeline.evaluation.metrics import figures_from_sums
+from pipeline.evaluation import metrics
 from pipeline.models import registry
 from pipeline.options import augmentations
 from pipeline.training import cadence
+from pipeline.training.inference import EVALUATION_SUMS, Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
 from pipeline.training.state import TrainState
-from pipeline.training.step import EVALUATION_SUMS, StepFunctions, run_once
+from pipeline.training.step import StepFunctions, run_once
 
 
 def balanced_class_weights(split, num_classes):
@@ -109,9 +111,7 @@ class Experiment:
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
-        replicas = self.strategy.num_replicas_in_sync
-        batch = math.ceil(self.config.training.batch_size / replicas) * replicas
-        return BatchLayout(batch, replicas, 1)
+        return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1)
 
     def evaluate(self, split, should_stop=lambda: False, beat=lambda text: None):
         """Evaluates the model on every example of a split exactly once, in parts of about a second.
@@ -122,26 +122,52 @@ class Experiment:
           beat: called with a text after each part.
 
         Returns:
-          {"loss", "accuracy", "examples"}, or None where it was stopped.
+          An Evaluation, or None where it was stopped.
 
         Raises:
           UsageError: the split is empty.
         """
-        if not split.num_examples:
-            raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
-        layout = self.evaluation_layout()
-        batches, done, pace = math.ceil(split.num_examples / layout.batch_size), 0, self._evaluation_pace
-        iterator, total = self.evaluation_iterator(split), tf.zeros([len(EVALUATION_SUMS)], tf.float64)
+        batches, done, pace = self._batches(split), 0, self._evaluation_pace
+        iterator, total, rows = self.evaluation_iterator(split), tf.zeros([len(EVALUATION_SUMS)], tf.float64), []
         while done < batches:
             if should_stop():
                 return None
             count, before = pace.next(batches - done), time.monotonic()
-            total = self.steps.evaluate_steps(iterator, tf.constant(count), total)
+            total, part = self.steps.inference.evaluate_steps(iterator, tf.constant(count), total)
             sums = total.numpy()
+            rows.append(part.numpy().reshape(-1, part.shape[-1]))
             pace.finished(count, time.monotonic() - before)
             done += count
             beat(f"batch {done} of the evaluation of {split.name}")
-        return figures_from_sums(sums)
+        return metrics.evaluation(sums, np.concatenate(rows)[:split.num_examples], self.source.num_classes)
+
+    def _batches(self, split):
+        """Returns the number of evaluation batches of a split; raises UsageError for an empty one."""
+        if not split.num_examples:
+            raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
+        return math.ceil(split.num_examples / self.steps.inference.evaluation_batch_size)
+
+    def outputs(self, split, limit=None, features=False):
+        """Returns what the model says of the first `limit` examples of a split (default all), see Outputs.
+
+        Args:
+          split: a Split with at least one example.
+          limit: most examples.
+          features: whether to give what the last layer with weights is given too: computed on the first replica.
+
+        Raises:
+          UsageError: the split is empty.
+        """
+        inference, count = self.steps.inference, min(limit or split.num_examples, split.num_examples)
+        iterator, size = self.evaluation_iterator(split), inference.evaluation_batch_size
+        logits = [inference.logits_of_batch(iterator).numpy()
+                  for _ in range(min(self._batches(split), math.ceil(count / size)))]
+        labels = split.labels if split.labels is not None else split.reader.read_labels()
+        found = None
+        if features:
+            found = np.concatenate([inference.features(images).numpy()
+                                    for images, _ in image_batches(split.select(np.arange(count)), size)])
+        return Outputs(np.concatenate(logits)[:count], labels[:count], found)
 
 
 def normalization(config, source, stored=None):

@@ -2,6 +2,7 @@
 import dataclasses
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.data import augment
@@ -95,6 +96,27 @@ def eval_batches(split, layout, start_batch=0):
                 "label": tf.ensure_shape(tf.pad(labels, [[0, short]]), [size]), "weight": weight}
 
     return _tuned(split.reader.in_order(start_batch, size, finish))
+
+
+def image_batches(split, batch_size):
+    """Returns the batches of a split in its own order: (uint8 [n, H, W, C], int32 [n]); the last may be short."""
+    return _tuned(split.reader.in_order(0, batch_size, lambda images, labels, number: (images, labels)))
+
+
+def examples(split, index):
+    """Reads chosen examples of a split.
+
+    Args:
+      split: Split.
+      index: int64 [n], their numbers in the split's own order, ascending.
+
+    Returns:
+      (images uint8 [n, H, W, C], labels int32 [n]), numpy arrays.
+    """
+    if not len(index):
+        return np.zeros([0, 1, 1, 1], np.uint8), np.zeros([0], np.int32)
+    images, labels = next(image_batches(split.select(index), len(index)).as_numpy_iterator())
+    return images, labels
 
 
 def check_layout(split, layout, augmentations=()):

@@ -158,6 +158,36 @@ def record_outputs(model):
             del layer.__dict__["call"]
 
 
+@contextlib.contextmanager
+def record_last_input(model):
+    """Records what a model's innermost layers with weights are given while it is called.
+
+    Yields:
+      A list that fills with their first inputs, tensors, in the order of the calls: the last one is what the classifier
+      sees.
+    """
+    inputs = []
+
+    def listen(layer):
+        original = layer.call
+
+        def call(x, *args, **kwargs):
+            inputs.append(x)
+            return original(x, *args, **kwargs)
+
+        return call
+
+    leaves = [layer for layer in model._flatten_layers()
+              if layer.weights and not list(layer._flatten_layers(include_self=False))]
+    for layer in leaves:
+        layer.__dict__["call"] = listen(layer)
+    try:
+        yield inputs
+    finally:
+        for layer in leaves:
+            del layer.__dict__["call"]
+
+
 def record_calls(model, input_shape):
     """Records the layer calls of one forward pass; nothing is computed.
 

@@ -10,7 +10,8 @@ import time
 from pipeline.monitoring.metrics_log import read_records
 
 # Seconds of a run: in steps that counted, waiting for their input, in steps that were lost, and in everything else.
-KINDS = ("steps", "input", "lost", "compiling", "saving", "evaluating", "profiling", "starting", "other")
+KINDS = ("steps", "input", "lost", "compiling", "saving", "evaluating", "reporting", "profiling",
+         "starting", "other")
 OF_STEPS = ("steps", "input")
 
 

@@ -17,6 +17,7 @@ class Plan:
       total_steps: length of the run.
       warmup_steps: steps of learning-rate warm-up.
       evaluate_every, checkpoint_every: Interval.
+      histograms_every: Interval, or None without --histograms_every.
       profiled: (first, last), the steps after `first` up to `last` are looked into; None without --profile.
     """
 
@@ -26,6 +27,7 @@ class Plan:
     warmup_steps: int
     evaluate_every: Interval
     checkpoint_every: Interval
+    histograms_every: Interval | None = None
     profiled: tuple | None = None
 
     @property
@@ -63,15 +65,18 @@ class Plan:
         return exact(interval.amount) * self.num_examples / self.batch_size
 
     def steps_to_boundary(self, step):
-        """Returns how many steps from `step` on pass no evaluation, checkpoint, edge of a profile and end."""
+        """Returns how many steps from `step` on pass no evaluation, checkpoint, histogram, profile edge and end."""
         ends = [end for end in self.profiled or () if end > step]
-        ends += [self.next_boundary(interval, step) for interval in (self.evaluate_every, self.checkpoint_every)
-                if interval.unit != "seconds"]
+        ends += [self.next_boundary(interval, step)
+                 for interval in (self.evaluate_every, self.checkpoint_every, self.histograms_every)
+                 if interval and interval.unit != "seconds"]
         return min([self.total_steps, *ends]) - step
 
     def is_boundary(self, interval, step):
-        """Tells whether an interval of steps or epochs ends at `step`."""
-        return step > 0 and interval.unit != "seconds" and self.next_boundary(interval, step - 1) == step
+        """Tells whether an interval of steps or epochs ends at `step`; None has no end."""
+        if not interval or interval.unit == "seconds":
+            return False
+        return step > 0 and self.next_boundary(interval, step - 1) == step
 
 
 class Pace:
@@ -131,6 +136,7 @@ def plan(config, num_examples):
             return int(interval.amount)
         return math.ceil(exact(interval.amount) * num_examples / batch_size)
 
+    histograms = Interval.parse("histograms_every", config.runtime.histograms_every)
     length = Interval(float(training.steps), "steps") if training.steps else Interval(
         training.epochs or DEFAULT_EPOCHS, "epochs")
     return Plan(
@@ -139,4 +145,4 @@ def plan(config, num_examples):
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
         checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every,
                                         ("steps", "epochs", "seconds")),
-        profiled=profiled_steps(config.runtime.profile))
+        histograms_every=histograms if histograms.amount else None, profiled=profiled_steps(config.runtime.profile))

@@ -48,6 +48,7 @@ class Attendants:
       guard: DivergenceGuard.
       watchdog: Watchdog.
       profile: Profile or NoProfile.
+      board: Board or NoBoard.
       should_stop: predicate, looked at between windows and between the parts of an evaluation.
       roll_back: function of a Divergence and the step reached, called when training has diverged: brings the state back
         and returns its step, or raises RunFailure.
@@ -59,6 +60,7 @@ class Attendants:
     guard: DivergenceGuard
     watchdog: Watchdog
     profile: object
+    board: object
     should_stop: object
     roll_back: object
 
@@ -83,6 +85,8 @@ def train(experiment, step, attendants):
     saved_at, first_step = time.monotonic(), None
     iterator = experiment.train_iterator(step) if step < plan.total_steps else None
     at.recorder.progress.start(step)
+    with at.ledger.account("reporting"):
+        at.board.begin(step)
     while not at.should_stop():
         improved = evaluation_due(experiment, step) and evaluate(experiment, step, at)
         if improved is None:
@@ -105,6 +109,8 @@ def train(experiment, step, attendants):
         at.recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
                            steady=pace.calls > 1 and not at.profile.active)
         at.profile.reached(step, rows[:, WAIT].sum())
+        with at.ledger.account("reporting"):
+            at.board.window(step)
         if pace.calls == len(pace.FIRST):
             at.ledger.commit(step)  # From here on a kill leaves on record what the start has cost.
         diverged = at.guard.look(step, TRAIN_COLUMNS, rows)
@@ -199,15 +205,19 @@ def evaluate(experiment, step, at):
     state, split = experiment.state, experiment.watched
     at.profile.pause()
     with at.ledger.account("evaluating"):
-        figures = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
-    if figures is None:
+        judged = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
+    if judged is None:
         return None
-    at.recorder.evaluation(step, split.name, figures, time.time())
+    with at.ledger.account("reporting"):
+        now = time.time()
+        at.recorder.evaluation(step, split.name, judged, now)
+        at.board.evaluation(step, split, judged, now)
     metric = experiment.config.training.best_metric
-    improved = is_better(metric, figures[metric], float(state.best_value.numpy()))
+    value = getattr(judged, metric)
+    improved = is_better(metric, value, float(state.best_value.numpy()))
     state.evaluated_step.assign(step)
     if improved:
-        state.best_value.assign(figures[metric])
+        state.best_value.assign(value)
         state.best_step.assign(step)
         state.evaluations_since_best.assign(0)
     else:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
+from pipeline.monitoring.board import create_board
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.profile import create_profile
@@ -54,6 +55,9 @@ def run(experiment, directory, accepted=(), echo=print):
         try:
             result = loop.train(experiment, step, attendants)
             result, described = describe_result(experiment, result, attendants)
+            if result.status != "preempted":
+                with attendants.ledger.account("reporting"):
+                    attendants.board.finish(result.step, described)
         finally:
             progress.close()
             attendants.profile.close()
@@ -114,7 +118,8 @@ def attend(experiment, directory, step, store, launches, progress, watchdog, sto
     if step == 0 and training.on_divergence == "rollback":
         store.save(0)  # Something to go back to from the first steps.
     profile = create_profile(experiment.plan, step, directory, ledger, progress.note, warn, watchdog.beat)
-    return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, stop,
+    board = create_board(experiment, directory, recorder)
+    return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, board, stop,
                            Rollback(experiment, store, recorder, ledger, guard, launches, warn))
 
 
@@ -184,5 +189,6 @@ def final_figures(experiment, step, attendants):
     figures = attendants.recorder.last_evaluation(step, test.name)
     if figures is None:
         with attendants.ledger.account("evaluating"):
-            figures = experiment.evaluate(test, attendants.should_stop, attendants.watchdog.beat)
+            judged = experiment.evaluate(test, attendants.should_stop, attendants.watchdog.beat)
+        figures = judged and judged.figures
     return figures

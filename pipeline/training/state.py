@@ -54,7 +54,7 @@ class TrainState:
 
     def averaged(self):
         """Returns the model's variables that an exponential moving average follows: the float ones, in order."""
-        return [v for v in self.model.variables if tf.as_dtype(v.dtype).is_floating]
+        return averaged(self.model)
 
     def counters(self):
         """Returns {name: tf.Variable} of everything but model, optimizer and averages."""
@@ -86,15 +86,23 @@ class TrainState:
 
     def specs(self):
         """Returns {"model", "optimizer", "ema": [[path, shape, dtype], ...]}, to name what does not fit."""
-        def of(variables, name):
-            return [[name(v), list(v.shape), tf.as_dtype(v.dtype).name] for v in variables]
-        return {"model": of(self.model.variables, lambda v: v.path),
-                "optimizer": of(self.optimizer.variables, lambda v: v.path), "ema": of(self.ema, lambda v: v.name)}
+        return {"model": specs(self.model.variables), "optimizer": specs(self.optimizer.variables),
+                "ema": specs(self.ema)}
 
     def use_ema(self):
         """Overwrites the model's float variables by their moving averages (for evaluation and export alone)."""
         for variable, average in zip(self.averaged(), self.ema, strict=True):
             variable.assign(tf.convert_to_tensor(average))
+
+
+def averaged(model):
+    """Returns the variables of a model that averages are taken of: the float ones, in order."""
+    return [v for v in model.variables if tf.as_dtype(v.dtype).is_floating]
+
+
+def specs(variables):
+    """Returns [[path, shape, dtype], ...] of variables, Keras's or TensorFlow's."""
+    return [[getattr(v, "path", v.name), list(v.shape), tf.as_dtype(v.dtype).name] for v in variables]
 
 
 def weights_sha256(model):

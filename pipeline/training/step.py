@@ -1,32 +1,36 @@
-"""The train step and the test step: a pure core inside a mirrored shell.
+"""The train step: a pure core inside a mirrored shell.
 
     pure(params, state, batch)      -> grads, new state, sums          tensors only; XLA may compile it
     reduce(grads, new state, sums)  -> the same on every replica       one packed reduction
     decide                             finite? loss scale, clipping: on reduced values
     apply                              the optimizer, once, or not at all
 
-The only file of the engine with tf.GradientTape, tf.function and strategy.run.
+Beside inference.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
 """
 import functools
+import math
 
 import tensorflow as tf
 
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.decision import clip, is_finite, unscale
 from pipeline.training.feeding import Feeding
-from pipeline.training.losses import cross_entropy, hits, masked, training_losses
+from pipeline.training.inference import Inference
+from pipeline.training.losses import training_losses
 from pipeline.training.reduction import reduce_once
 from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
 
-# The last one: seconds in which the step could have begun but had no batch yet.
-TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "input_wait")
+# weight_norm and update_ratio: norm of all weights after the step, and norm of their change over it; NaN on the steps
+# between those that measure them. input_wait: seconds in which the step could have begun but had no batch yet.
+TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
+                 "update_ratio", "input_wait")
+WEIGHTS_EVERY = 20  # Steps: weights are measured on multiples of it.
 PHASES = ("forward", "backward", "reduction")  # In their order; what follows is the update.
-EVALUATION_SUMS = ("loss", "correct", "examples")
 
 
 class StepFunctions:
-    """The compiled functions of one experiment: `train_steps`, `evaluate_steps` and `reduced_gradients`."""
+    """The compiled functions of one experiment: `train_steps`, `reduced_gradients`, and those of `inference`."""
 
     def __init__(self, strategy, state, schedule, settings, fault=None):
         """
@@ -45,8 +49,9 @@ class StepFunctions:
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
-        self.train_steps, self.evaluate_steps, self.reduced_gradients = (
-            tf.function(f, autograph=False) for f in (self._train_steps, self._evaluate_steps, self._reduced_gradients))
+        self.train_steps, self.reduced_gradients = (
+            tf.function(f, autograph=False) for f in (self._train_steps, self._reduced_gradients))
+        self.inference = Inference(strategy, state.model, settings, self.feeding)
         # For a benchmark, which tells the phases of a step apart.
         self.partial_steps = {phase: tf.function(functools.partial(self._partial_steps, phase), autograph=False)
                               for phase in PHASES}
@@ -235,6 +240,8 @@ class StepFunctions:
         wait = self.feeding.wait(skipped, batch)  # The number of skipped steps is counted with the decision.
         grads, new_state, sums, norm, finite = self.strategy.run(self._replica_step, args=(batch, step, skipped, scale))
         finite, sums, norm = first(finite), first(sums), first(norm)
+        measured = tf.equal((step + 1) % WEIGHTS_EVERY, 0)
+        before = self._weights(measured)
 
         def apply():
             self._apply(grads, new_state, step - skipped)
@@ -242,8 +249,28 @@ class StepFunctions:
 
         tf.cond(finite, apply, lambda: False)  # The same on every replica: it looks at reduced values.
         self._finish(finite)
-        row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, wait]
+        row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, *self._moved(measured, before), wait]
         return tf.stack([tf.cast(value, tf.float64) for value in row])
+
+    def _weights(self, measured):
+        """Returns the trainable variables as they are now, or empty tensors on steps that do not measure them.
+
+        Only where they are wanted: an update of a variable whose value somebody holds has to copy it.
+        """
+        weights = self.state.model.trainable_variables
+        return tf.cond(measured, lambda: [tf.identity(tf.convert_to_tensor(v.value)) for v in weights],
+                       lambda: [tf.zeros([0] * len(v.shape), v.value.dtype) for v in weights])
+
+    def _moved(self, measured, before):
+        """Returns (norm of the trainable variables, norm of their change since `before` over it), or NaN twice."""
+        def measure():
+            now = [tf.convert_to_tensor(v.value) for v in self.state.model.trainable_variables]
+            norm = tf.linalg.global_norm(now)
+            change = tf.linalg.global_norm([new - old for new, old in zip(now, before, strict=True)])
+            return tf.cast(norm, tf.float64), tf.cast(tf.math.divide_no_nan(change, norm), tf.float64)
+
+        nan = tf.constant(math.nan, tf.float64)
+        return tf.cond(measured, measure, lambda: (nan, nan))
 
     def _first(self, value):
         return self.strategy.experimental_local_results(value)[0]
@@ -263,36 +290,6 @@ class StepFunctions:
         """
         grads, _, sums, _, _ = self.strategy.run(self._replica_step, args=(iterator.get_next(), *self._counters()))
         return [self._first(g) for g in grads], self._first(sums)[0]
-
-    def _logits(self, batch):
-        images = preprocess(batch["image"], self.settings)
-        return tf.cast(self.state.model(images, training=False), self.settings.compute_dtype)
-
-    def _replica_evaluation(self, batch):
-        """Sums over one replica's rows: [loss, correct, examples], float64; padding counts nothing."""
-        batch = self.feeding.rows(batch)
-        logits = self._logits(batch)
-        loss = masked(cross_entropy(logits, batch["label"]), batch["weight"])
-        hit = masked(hits(logits, batch["label"]), batch["weight"])
-        return tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
-
-    def _evaluate_steps(self, iterator, num_batches, total):
-        """Adds up `num_batches` batches.
-
-        Args:
-          iterator: of the evaluation batches, see Feeding.
-          num_batches: int32 scalar tensor.
-          total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
-            may not change its rounding.
-
-        Returns:
-          [len(EVALUATION_SUMS)] float64 sums over examples of all replicas.
-        """
-        def one_more(i, total):
-            sums = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
-            return i + 1, total + self.strategy.reduce("SUM", sums, axis=None)
-
-        return tf.while_loop(lambda i, total: i < num_batches, one_more, (tf.constant(0), total))[1]
 
 
 def run_once(strategy, function):

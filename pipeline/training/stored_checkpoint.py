@@ -114,13 +114,13 @@ def check_specs(stored, expected):
 
     Args:
       stored: StoredCheckpoint, a good one.
-      expected: TrainState.specs().
+      expected: TrainState.specs(), or some of its parts.
     """
     blame = {"model": ("another model", "give the --model and --precision it was made with"),
              "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
              "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
-    for part, (what, remedy) in blame.items():
-        found, wanted = stored.specs[part], expected[part]
+    for part, wanted in expected.items():
+        found, (what, remedy) = stored.specs[part], blame[part]
         for old, new in zip(found, wanted, strict=False):
             if old[1:] != list(new[1:]):
                 raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "

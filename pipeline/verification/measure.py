@@ -180,11 +180,11 @@ def ragged_evaluations(experiment):
     loss, hit = example_by_example(experiment, test, max(sizes))
     counted, apart = [], []
     for size in sizes:
-        figures = experiment.evaluate(test.select(np.arange(size)))
-        counted.append((float(abs(figures["examples"] - size)), f"size {size}"))
-        for name, expected in (("loss", loss[:size].mean()), ("accuracy", hit[:size].mean())):
-            apart.append((relative_difference(np.array([expected]), np.array([figures[name]])),
-                          f"{name} of size {size}"))
+        judged = experiment.evaluate(test.select(np.arange(size)))
+        counted.append((float(abs(judged.examples - size)), f"size {size}"))
+        for name, expected, found in (("loss", loss[:size].mean(), judged.loss),
+                                      ("accuracy", hit[:size].mean(), judged.accuracy)):
+            apart.append((relative_difference(np.array([expected]), np.array([found])), f"{name} of size {size}"))
     listed = ", ".join(map(str, sizes))
     (examples, at), (figure, name) = max(counted), max(apart)
     return [Row("ragged", f"examples counted in evaluations of {listed}", examples, 0.0, note=at),

@@ -20,7 +20,7 @@ def test_the_parts_of_an_evaluation_do_not_change_it(strategy, monkeypatch):
     for sizes in ((180,), (1,), (7,), (50, 3, 1, 20)):
         given = iter(sizes * 180)
         monkeypatch.setattr(cadence.Pace, "next", lambda self, limit, given=given: min(next(given), limit))
-        figures.append(experiment.evaluate(experiment.source.test))
+        figures.append(experiment.evaluate(experiment.source.test).figures)
     assert figures[0]["examples"] == 360 and figures[1:] == figures[:1] * 3
 
 
@@ -28,7 +28,7 @@ def test_neither_batch_nor_replicas_change_the_figures(strategy):
     found = []
     for replicas, size in ((1, 360), (1, 7), (2, 50), (4, 96)):
         experiment = build(strategy(replicas), batch_size=size)
-        found.append(experiment.evaluate(experiment.source.test))
+        found.append(experiment.evaluate(experiment.source.test).figures)
     for figures in found:
         assert (figures["examples"], figures["accuracy"]) == (360, found[0]["accuracy"])
         assert figures["loss"] == pytest.approx(found[0]["loss"], rel=1e-13)

@@ -49,6 +49,6 @@ def test_it_trains_and_goes_on_from_a_checkpoint_bit_for_bit(strategy, tmp_path,
     assert step == steps // 2
     np.testing.assert_array_equal(run(resumed, steps - step, start=step)[:, :WAIT], rows[step:, :WAIT])
     assert all((a == b).all() for a, b in zip(weights(whole), weights(resumed), strict=True))
-    figures = resumed.evaluate(resumed.source.validation or resumed.source.test)
+    figures = resumed.evaluate(resumed.source.validation or resumed.source.test).figures
     assert figures["examples"] == (287 if "validation_split" in options else 360)
-    assert figures == whole.evaluate(whole.source.validation or whole.source.test)
+    assert figures == whole.evaluate(whole.source.validation or whole.source.test).figures

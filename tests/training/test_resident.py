@@ -19,7 +19,7 @@ def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, option
     for cache in ("host", "device"):
         experiment = build(strategy(replicas), model="three_apis", cache=cache, **options)
         rows = np.concatenate([run(experiment, 50), run(experiment, 2, start=50)])  # Over the end of an epoch.
-        figures = [experiment.evaluate(split) for split in (experiment.source.test, experiment.source.train)]
+        figures = [experiment.evaluate(split).figures for split in (experiment.source.test, experiment.source.train)]
         found[cache] = rows[:, :-1], weights(experiment), figures
     np.testing.assert_array_equal(found["host"][0], found["device"][0])
     for host, device in zip(found["host"][1], found["device"][1], strict=True):
@@ -46,7 +46,7 @@ def test_another_split_of_the_same_name_is_evaluated_itself(strategy, cache):
     experiment = build(strategy(1), cache=cache)
     test = experiment.source.test
     for size in (40, 7, 40):
-        figures = experiment.evaluate(test.select(np.arange(size)))
+        figures = experiment.evaluate(test.select(np.arange(size))).figures
         assert figures["examples"] == size
 
 

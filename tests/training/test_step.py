@@ -12,7 +12,7 @@ from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from tests.parity_cells import EVERYTHING, PARITY
 from tests.training.small import build, copies, distance, run, weights
 
-LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WAIT = range(len(TRAIN_COLUMNS))
+LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, WAIT = range(len(TRAIN_COLUMNS))
 
 
 def test_replicas_agree_with_everything_on(strategy):
@@ -145,7 +145,7 @@ def test_nothing_is_traced_twice(strategy):
     experiment.evaluate(experiment.source.test)
     experiment.evaluate(experiment.source.test)
     assert experiment.steps.train_steps.experimental_get_tracing_count() == 1
-    assert experiment.steps.evaluate_steps.experimental_get_tracing_count() == 1
+    assert experiment.steps.inference.evaluate_steps.experimental_get_tracing_count() == 1
 
 
 def test_the_moving_average_follows_its_formula(strategy):
@@ -168,7 +168,7 @@ def test_every_example_counts_once_in_an_evaluation(strategy, replicas, size):
     images, labels = split.reader.images, split.reader.labels
     logits = experiment.state.model(images / 255.0, training=False).numpy()
     losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True).numpy()
-    figures = experiment.evaluate(split)
+    figures = experiment.evaluate(split).figures
     assert figures["examples"] == size
     assert figures["loss"] == pytest.approx(losses.mean(), rel=1e-12)
     assert figures["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean(), rel=1e-12)

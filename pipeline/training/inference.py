@@ -1,0 +1,169 @@
+"""Forward passes that change nothing: evaluation, outputs, features, saliency.
+
+Beside step.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
+"""
+import dataclasses
+
+import tensorflow as tf
+
+from pipeline.evaluation.metrics import EXAMPLE_COLUMNS
+from pipeline.models.recording import record_last_input
+from pipeline.training.feeding import Feeding
+from pipeline.training.losses import cross_entropy, hits, masked
+from pipeline.training.settings import preprocess
+
+EVALUATION_SUMS = ("loss", "correct", "examples")
+SMOOTHING_VIEWS = 16  # Noisy views whose gradients a saliency map is the mean of.
+SMOOTHING_NOISE = 0.15  # Their standard deviation, as a share of the range of the image's values.
+
+
+class Inference:
+    """The compiled forward passes of one model under one strategy.
+
+    Attributes:
+      evaluate_steps: see `_evaluate_steps`.
+      logits_of_batch: see `_logits_of_batch`.
+      logits: function of images uint8 [n, H, W, C] to logits [n, classes] of the compute dtype.
+      features: function of such images to what the last layer with weights is given, float32 [n, F].
+      saliency: see `_saliency`.
+    """
+
+    def __init__(self, strategy, model, settings, feeding=None):
+        """
+        Args:
+          strategy: tf.distribute.Strategy in whose scope the model was made.
+          model: built keras.Model.
+          settings: StepSettings.
+          feeding: Feeding of the strategy, where there is one already.
+        """
+        self.strategy, self.model, self.settings = strategy, model, settings
+        self.feeding = feeding or Feeding(strategy)
+        # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
+        self.evaluate_steps, self.logits_of_batch = (
+            tf.function(f, autograph=False) for f in (self._evaluate_steps, self._logits_of_batch))
+        self.logits, self.features, self.saliency = (
+            tf.function(f, autograph=False, reduce_retracing=True)
+            for f in (self._logits, self._features, self._saliency))
+
+    def _logits(self, images):
+        images = preprocess(images, self.settings)
+        return tf.cast(self.model(images, training=False), self.settings.compute_dtype)
+
+    def _replica_evaluation(self, batch):
+        """One replica's rows: float64 [3] sums of EVALUATION_SUMS and float32 [rows, 5], EXAMPLE_COLUMNS.
+
+        Padding counts nothing in the sums; its rows are there.
+        """
+        batch = self.feeding.rows(batch)
+        logits, label = self._logits(batch["image"]), batch["label"]
+        losses = cross_entropy(logits, label)
+        loss, hit = masked(losses, batch["weight"]), masked(hits(logits, label), batch["weight"])
+        sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
+        columns = dict(zip(EXAMPLE_COLUMNS, (label, *_judged(logits, label, losses)), strict=True))
+        return sums, tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
+
+    def _evaluate_steps(self, iterator, num_batches, total):
+        """Adds up `num_batches` batches, and says of each example how it was judged.
+
+        Args:
+          iterator: of the evaluation batches, see Feeding.
+          num_batches: int32 scalar tensor.
+          total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
+            may not change its rounding.
+
+        Returns:
+          ([len(EVALUATION_SUMS)] float64 sums over examples of all replicas, float32 [num_batches, B, 5]: columns
+          EXAMPLE_COLUMNS, in the order of the split, rows of padding among them).
+        """
+        def one_more(i, total, rows):
+            sums, part = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
+            return i + 1, total + self.strategy.reduce("SUM", sums, axis=None), rows.write(i, self._joined(part))
+
+        size = self.evaluation_batch_size
+        rows = tf.TensorArray(tf.float32, size=num_batches, element_shape=[size, len(EXAMPLE_COLUMNS)])
+        _, total, rows = tf.while_loop(lambda i, *_: i < num_batches, one_more, (tf.constant(0), total, rows))
+        return total, rows.stack()
+
+    @property
+    def evaluation_batch_size(self):
+        """Examples of an evaluation batch: those of a training batch, made divisible by the replicas."""
+        replicas = self.strategy.num_replicas_in_sync
+        return -(-self.settings.batch_size // replicas) * replicas
+
+    def _logits_of_batch(self, iterator):
+        """Returns the logits of the next evaluation batch, [B, classes] of the compute dtype, in its order."""
+        return self._joined(self.strategy.run(
+            lambda batch: self._logits(self.feeding.rows(batch)["image"]), args=(iterator.get_next(),)))
+
+    def _joined(self, value):
+        """Puts the rows of all replicas behind one another: those of the global batch, in its order."""
+        parts = self.strategy.experimental_local_results(value)
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
+
+    def _features(self, images):
+        with record_last_input(self.model) as inputs:
+            self._logits(images)
+        return tf.cast(tf.reshape(inputs[-1], [tf.shape(images)[0], -1]), tf.float32)
+
+    def _saliency(self, images, classes):
+        """Tells which pixels of an image its logit for a class depends on.
+
+        The mean over noisy views of the absolute gradient (SmoothGrad, Smilkov et al., arXiv:1706.03825), the noise the
+        same at every call.
+
+        Args:
+          images: uint8 [n, H, W, C].
+          classes: int32 [n].
+
+        Returns:
+          float32 [n, H, W], the largest over the channels, at least 0.
+        """
+        clean = preprocess(images, self.settings)
+        within = dict(axis=(1, 2, 3), keepdims=True)
+        deviation = SMOOTHING_NOISE * (tf.reduce_max(clean, **within) - tf.reduce_min(clean, **within))
+
+        def one_more(view, total):
+            seed = tf.stack([self.settings.seed, view])
+            noise = tf.random.stateless_normal(tf.shape(clean)[1:], seed, dtype=clean.dtype)
+            noisy = clean + deviation * noise
+            with tf.GradientTape() as tape:
+                tape.watch(noisy)
+                logits = tf.cast(self.model(noisy, training=False), self.settings.compute_dtype)
+                chosen = tf.reduce_sum(tf.gather(logits, classes, batch_dims=1))
+            gradient = tf.abs(tape.gradient(chosen, noisy))
+            return view + 1, total + tf.cast(tf.reduce_max(gradient, axis=-1), tf.float32)
+
+        start = (tf.constant(0), tf.zeros(tf.shape(images)[:3]))
+        total = tf.while_loop(lambda view, _: view < SMOOTHING_VIEWS, one_more, start)[1]
+        return total / SMOOTHING_VIEWS
+
+    def graph_def(self, image_shape):
+        """Returns the GraphDef of the forward pass over uint8 images of (H, W, C), without the values of weights."""
+        images = tf.TensorSpec((None, *image_shape), tf.uint8, name="images")
+        return tf.function(self._logits, autograph=False).get_concrete_function(images).graph.as_graph_def()
+
+
+def _judged(logits, label, losses):
+    """Returns what is said of each example: predicted class, its probability, loss, rank of the label; each [B]."""
+    predicted = tf.argmax(logits, axis=-1, output_type=label.dtype)
+    confidence = tf.exp(tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1))
+    own = tf.gather(logits, label, batch_dims=1)[:, None]
+    behind = tf.range(tf.shape(logits)[-1], dtype=label.dtype)[None] >= label[:, None]
+    # Of equal logits the first class is predicted; what is not a number is never behind.
+    smaller = (logits < own) | ((logits == own) & behind)
+    return predicted, confidence, losses, tf.reduce_sum(tf.cast(~smaller, tf.int32), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model says of the examples of a split, in the split's own order.
+
+    Attributes:
+      logits: float32 or float64 [N, classes].
+      labels: int32 [N].
+      features: float32 [N, F], what the last layer with weights is given; None where nobody asked.
+    """
+
+    logits: object
+    labels: object
+    features: object = None
