@@ -19,6 +19,7 @@ from pipeline.data import stream
 from pipeline.data.draws import uniform
 from pipeline.models.dropout import uniform_rows
 from pipeline.training.decision import clip
+from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
 from pipeline.training.optimizer import AlreadyReduced
 from pipeline.training.reduction import reduce_once
@@ -81,8 +82,9 @@ def batches_of_each_epoch(self, seed, start_step, batch_size, finish):
 
 
 def means_of_replicas(self, batch):
-    rows, sums = tf.cast(tf.shape(self.feeding.rows(batch)["label"])[0], tf.float64), evaluation_sums(self, batch)
-    return tf.stack([sums[0] / sums[2] * rows, sums[1] / sums[2] * rows, sums[2]])
+    rows = tf.cast(tf.shape(self.feeding.rows(batch)["label"])[0], tf.float64)
+    sums, examples = replica_evaluation(self, batch)
+    return tf.stack([sums[0] / sums[2] * rows, sums[1] / sums[2] * rows, sums[2]]), examples
 
 
 def first_micro_batch(self, compute, *arguments):
@@ -153,8 +155,8 @@ def reduce_again(self, grads_and_vars):
     return super(AlreadyReduced, self)._all_reduce_sum_gradients(grads_and_vars)
 
 
-finish, evaluation_sums, create_steps, accumulate = (
-    getattr(StepFunctions, name) for name in ("_finish", "_replica_evaluation", "__init__", "_accumulate"))
+finish, create_steps, accumulate = (getattr(StepFunctions, name) for name in ("_finish", "__init__", "_accumulate"))
+replica_evaluation = Inference._replica_evaluation
 step_settings, train_stream = experiment.step_settings, stream.train_stream
 
 STEP, TESTS = "pipeline.training.step:StepFunctions", "tests.training.test_step"
@@ -182,7 +184,8 @@ CURES = [
     Cure("padding that is no number reaches the sum",
          {"pipeline.training.losses:masked": lambda values, weight: values * weight},
          "tests.training.test_losses:test_padding_counts_nothing_even_where_it_is_nan"),
-    Cure("an evaluation is a mean of the means of its batches", {f"{STEP}._replica_evaluation": means_of_replicas},
+    Cure("an evaluation is a mean of the means of its batches",
+         {"pipeline.training.inference:Inference._replica_evaluation": means_of_replicas},
          f"{TESTS}:test_every_example_counts_once_in_an_evaluation", dict(replicas=2, size=15)),
     Cure("losses are divided by the replicas a second time",
          {"pipeline.training.losses:training_losses": loss_of_each_replica},
