@@ -5,6 +5,7 @@ import textwrap
 
 import recipes
 from flags.defaults import RECIPES, dataset_defaults
+from flags.parsing import shorthands
 from pipeline import config
 from pipeline.options import describe_range
 
@@ -25,10 +26,11 @@ def terminal_width():
     return max(NARROWEST, min(columns or 80, WIDEST))
 
 
-def command_help(command, summary, flag_values, width=None):
-    """Returns the text of `mirrorline COMMAND --help`, no line longer than `width` columns."""
+def command_help(command, summary, flag_values, width=None, takes=None):
+    """Returns the text of `mirrorline COMMAND --help`, no line longer than `width` columns; `takes`: see parse."""
     width = width or terminal_width()
-    blocks = [f"Usage: mirrorline {command} [--flag=value ...]", textwrap.fill(_sentence(summary), width)]
+    files = f" {takes} ..." if takes else ""
+    blocks = [f"Usage: mirrorline {command} [--flag=value ...]{files}", textwrap.fill(_sentence(summary), width)]
     if "dataset" in flag_values:
         blocks.append(textwrap.fill(_about_defaults(flag_values), width, break_on_hyphens=False))
     options = config.options()
@@ -39,7 +41,7 @@ def command_help(command, summary, flag_values, width=None):
     for title, names in sections:
         if names:
             blocks.append("\n".join([title, *(_entry(flag_values[name], options.get(name), width) for name in names)]))
-    blocks.append("\n".join(["General", *(_row(*row, width) for row in _general_rows())]))
+    blocks.append("\n".join(["General", *(_row(*row, width) for row in _general_rows(flag_values))]))
     return "\n\n".join(blocks)
 
 
@@ -53,8 +55,10 @@ def _about_defaults(flag_values):
     return " ".join(parts)
 
 
-def _general_rows():
-    return [("--flagfile=FILE", "read flags from a file, one a line, # for comments; a name that is no file here is "
+def _general_rows(flag_values):
+    same = [(f"--{name}", f"the same as {flag}") for name, flag in shorthands(flag_values).items()]
+    return [*same,
+            ("--flagfile=FILE", "read flags from a file, one a line, # for comments; a name that is no file here is "
                                 f"looked up among the recipes: {', '.join(recipes.names())}"),
             ("--help", "print this and exit")]
 

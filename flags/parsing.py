@@ -16,10 +16,12 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
                "train_steps": "steps", "train_epochs": "epochs", "max_steps": "steps", "clip_grad": "clip_norm",
                "grad_accum_steps": "accumulate_steps", "smoothing": "label_smoothing", "mixup": "augment",
                "cutmix": "augment", "sync_bn": "sync_batch_norm", "config": "flagfile", "resume": "workdir"}
+# What stands for another flag: {name: (that flag, its value)}.
+SHORTHANDS = {"quiet": ("verbosity", "quiet")}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-def parse(arguments, flag_values, command="COMMAND"):
+def parse(arguments, flag_values, command="COMMAND", takes=None):
     """Parses the arguments of one command into `flag_values`.
 
     `--flagfile=FILE` is absl's: a flag on each line, # for comments, in effect where it stands, the last one wins. A
@@ -29,13 +31,18 @@ def parse(arguments, flag_values, command="COMMAND"):
       arguments: list of str, without the name of program and command.
       flag_values: absl FlagValues with the command's flags defined; never the global one.
       command: its name, for the message.
+      takes: what its arguments that are no flags stand for ("FILE"); None where it takes flags alone.
+
+    Returns:
+      The arguments that are no flags, list of str.
 
     Raises:
       UsageError: an unknown flag, a value of the wrong type, a stray argument, a flag file that cannot be read.
     """
     flag_values.set_gnu_getopt(True)
     try:
-        rest = flag_values([command, *_resolve_flag_files(arguments)])[1:]
+        arguments = flag_values.read_flags_from_files(_resolve_flag_files(arguments), force_gnu=False)
+        rest = flag_values([command, *_written_out(arguments, flag_values)])[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, flag_values, command) from None
     except flags.CantOpenFlagFileError as error:
@@ -47,8 +54,9 @@ def parse(arguments, flag_values, command="COMMAND"):
     except (flags.Error, ValueError) as error:
         missing = re.fullmatch(r"Missing value for flag (\S+)", str(error))
         raise UsageError(f"{missing[1]} needs a value" if missing else str(error)) from None
-    if rest:
+    if rest and not takes:
         raise _stray_argument(rest[0], flag_values, command)
+    return rest
 
 
 def _resolve_flag_files(arguments):
@@ -67,10 +75,22 @@ def _resolve_flag_files(arguments):
     return resolved
 
 
+def shorthands(flag_values):
+    """Returns {name: the flag that it stands for, "--flag=value"} of those that a command offers."""
+    return {name: f"--{flag}={value}" for name, (flag, value) in SHORTHANDS.items() if flag in flag_values}
+
+
+def _written_out(arguments, flag_values):
+    """Returns the arguments with what stands for another flag replaced, up to `--`, after which there are no flags."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    longer = {f"{dashes}{name}": flag for name, flag in shorthands(flag_values).items() for dashes in ("-", "--")}
+    return [longer.get(argument, argument) for argument in arguments[:end]] + arguments[end:]
+
+
 def _unknown_flag(name, flag_values, command):
     wanted = name.replace("-", "_")
     negations = [f"no{known}" for known in flag_values if flag_values[known].boolean]
-    known = [*flag_values, *negations, "flagfile"]
+    known = [*flag_values, *negations, *shorthands(flag_values), "flagfile"]
     guess = wanted if wanted in known else OTHER_NAMES.get(wanted.lower())
     guess = guess if guess in known else nearest(wanted, known)
     suggestion = f"did you mean --{guess}? " if guess else ""

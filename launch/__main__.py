@@ -1,7 +1,8 @@
 """`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
 
 A command is a module of this package with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
-define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code. It imports
+define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code; where it has
+TAKES_FILES, the name for them in the help, run also gets the list of arguments that are no flags. It imports
 TensorFlow inside run, after the flags are known to be right, so that help and a mistyped flag answer at once.
 """
 import importlib
@@ -15,7 +16,7 @@ from launch import __version__, silence
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
 
-COMMANDS = ("train", "evaluate", "verify", "benchmark", "inspect", "doctor")
+COMMANDS = ("train", "evaluate", "predict", "tensorboard", "sweep", "verify", "benchmark", "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
 
@@ -30,6 +31,7 @@ def main(arguments=None):
       0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 141 nobody reads the output any
       more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
     """
+    silence.open_missing()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
@@ -85,13 +87,14 @@ def _run(name, arguments):
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
     command.define(flag_values)
+    takes = getattr(command, "TAKES_FILES", None)
     if any(argument in HELP for argument in arguments):
-        print(flags.command_help(name, command.SUMMARY, flag_values))
+        print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
-    flags.parse(arguments, flag_values, name)
+    files = flags.parse(arguments, flag_values, name, takes)
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
-    return command.run(config, flag_values)
+    return command.run(config, flag_values, *([files] if takes else []))
 
 
 def _overview():

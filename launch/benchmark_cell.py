@@ -85,7 +85,7 @@ def survey(order, config):
     """
     import tensorflow as tf
 
-    from pipeline.benchmark.ceiling import matrix_product_rate
+    from pipeline.hardware.ceiling import matrix_product_rate
     wanted = order["survey"]
     sizes = check_inputs(wanted["pairs"], config, lambda text: say(order, text))
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

@@ -1,17 +1,22 @@
 """mirrorline evaluate: judges the model of a run on the test split, every example counted exactly once."""
+import contextlib
 import json
+import os
+import sys
+import tempfile
 
 from absl import flags as absl_flags
 
 import flags
+from launch.judging import Run, Weights, describe, judge, nothing_to_say
 from pipeline.config import ExperimentConfig
-from pipeline.errors import UsageError
+from pipeline.errors import RunFailure, UsageError
 from pipeline.training import run_directory
 
-READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
-SUMMARY = "evaluate a trained model on the test split"
+SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()
 ONLY = ("workdir", "dataset", "model", "data_dir", "batch_size", "replicas", "devices", "force", "verbosity")
+MOST_VIEWS = 16
 
 
 def define(flag_values):
@@ -22,6 +27,19 @@ def define(flag_values):
                            flag_values=flag_values)
     absl_flags.DEFINE_bool("ema", False, "evaluate the moving average of the weights (--ema_decay in training)",
                            flag_values=flag_values)
+    absl_flags.DEFINE_integer("average_checkpoints", 1, "evaluate the mean of the weights of the last so many "
+                              "checkpoints; statistics of batch normalization are averaged too (checkpoints)",
+                              flag_values=flag_values)
+    absl_flags.DEFINE_integer("tta", 1, "test-time augmentation: the mean of the probabilities over so many views of "
+                              "each image, shifted by 1 or 2 pixels, and mirrored where training used --augment=flip "
+                              f"(views, 1 to {MOST_VIEWS})", flag_values=flag_values)
+    absl_flags.DEFINE_multi_string("compare", [], "directory of another run to judge on the same examples with the "
+                                   "same options; several with commas; default none",
+                                   flag_values=flag_values)
+    # Of text, yet with the form --noreport.
+    absl_flags.DEFINE_flag(absl_flags.Flag(
+        absl_flags.ArgumentParser(), None, "report", None, "write report.json and index.html; --report=DIR: into "
+        "another folder; default WORKDIR/report", boolean=True), flag_values)
 
 
 def merged(stored, given):
@@ -40,51 +58,196 @@ def merged(stored, given):
                                        "cross_device_reduction": "auto"})
 
 
-def read_checkpoint(store, directory, name):
-    """Reads a checkpoint into the store's state; returns it. A training beside may remove one as it is read."""
-    from pipeline.training.stored_checkpoint import find_checkpoint
-    for attempt in range(READS):
-        checkpoint = find_checkpoint(directory, name)
-        try:
-            store.read(checkpoint)
-            return checkpoint
-        except Exception:
-            if attempt + 1 == READS or not checkpoint.gone:
-                raise
+def runs_to_judge(config, flag_values):
+    """Returns the Run of --workdir and those of --compare.
+
+    Raises:
+      UsageError: a directory without a run, a run on other data, or one without what is asked for.
+    """
+    given = flags.given_options(flag_values)
+    workdir = config.runtime.workdir or run_directory.default_path(config)
+    directory, stored = run_directory.stored_config(workdir)
+    runs = [Run(directory, stored, merged(stored, given))]
+    if flag_values.split == "validation" and not stored["data"]["num_validation"]:
+        raise UsageError("--split=validation: this run held nothing out (--validation_split); use --split=test")
+    for text in flag_values.compare:
+        for path in [text] if os.path.isdir(text) else text.split(","):
+            runs.append(_compared(path, runs, {name: value for name, value in given.items()
+                                               if name not in ("workdir", "dataset", "model")}))
+    for run in runs:
+        if flag_values.ema and not run.config.optimizer.ema_decay:
+            which = "this run" if run is runs[0] else run.directory.path
+            raise UsageError(f"--ema: {which} kept no moving average of the weights; train with --ema_decay=0.999")
+    if len(runs) > 1 and os.path.dirname(flag_values.checkpoint):
+        raise UsageError(f"--checkpoint={flag_values.checkpoint} is of one run; with --compare give newest, best or a "
+                         "step")
+    return runs
+
+
+def _compared(path, runs, given):
+    """Returns the Run of a directory given with --compare."""
+    if run_directory.RunDirectory(path).config is None:
+        raise UsageError(f"--compare={path} holds no run (no config.json): give the --workdir of a run")
+    if os.path.realpath(path) in [os.path.realpath(run.directory.path) for run in runs]:
+        raise UsageError(f"--compare={path} is compared with itself: give each run once")
+    directory, stored = run_directory.stored_config(path)
+    data, first = stored["data"], runs[0]
+    if data["fingerprint"] != first.stored["data"]["fingerprint"]:
+        raise UsageError(
+            f"--compare={path} has other data ({data['name']}, fingerprint {data['fingerprint'][:12]}) than "
+            f"{first.directory.path} ({first.stored['data']['name']}, fingerprint "
+            f"{first.stored['data']['fingerprint'][:12]}): runs compare on the same examples alone, with the same "
+            "--dataset, --image_size, --validation_split and --subset")
+    return Run(directory, stored, merged(stored, given))
+
+
+def wanted_weights(flag_values):
+    """Returns the Weights that flags ask for; raises UsageError for numbers that cannot be."""
+    if not 1 <= flag_values.tta <= MOST_VIEWS:
+        raise UsageError(f"--tta must be from 1 to {MOST_VIEWS} views; found {flag_values.tta}")
+    if flag_values.average_checkpoints < 1:
+        raise UsageError(f"--average_checkpoints must be at least 1; found {flag_values.average_checkpoints}")
+    return Weights(flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints, flag_values.tta)
+
+
+def report_folder(value, directory):
+    """Returns the folder of the report, or None where none is wanted or the run's directory cannot be written.
+
+    Args:
+      value: of --report.
+      directory: RunDirectory.
+
+    Raises:
+      UsageError: the folder that was given cannot be written.
+    """
+    if value == "false":
+        return None
+    chosen = value not in (None, "true")
+    folder = value if chosen else directory.file("report")
+    problem = "it has no name" if folder == "" else find_obstacle(folder)
+    if problem and chosen:
+        raise UsageError(f"--report={folder} cannot be written: {problem}; give a folder that is there or can be made, "
+                         "or --noreport")
+    if problem:
+        print(f"no report: {folder} cannot be written ({problem}); --report=DIR puts it elsewhere, --noreport leaves "
+              "it out", file=sys.stderr)
+    return None if problem else folder
+
+
+def find_obstacle(folder):
+    """Returns why no file can be written into a folder, which need not exist, or None; leaves nothing behind."""
+    missing, parent = [], os.path.abspath(folder)
+    while not os.path.lexists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+def typed(flag_values):
+    """Returns the command line that gives these flags."""
+    parts = []
+    for name in flag_values:
+        flag = flag_values[name]
+        if flag.using_default_value:
+            continue
+        if name == "report":
+            parts.append({"true": "--report", "false": "--noreport"}.get(flag.value, f"--report={flag.value}"))
+        else:
+            parts += flag.serialize().split("\n")
+    return " ".join(["mirrorline evaluate", *parts])
 
 
 def run(config, flag_values):
     """Runs the command; returns the exit code."""
-    given = flags.given_options(flag_values)
-    workdir = config.runtime.workdir or run_directory.default_path(config)
-    directory, stored = run_directory.stored_config(workdir)
-    config = merged(stored, given)
-    if flag_values.ema and not config.optimizer.ema_decay:
-        raise UsageError("--ema: this run kept no moving average of the weights; train with --ema_decay=0.999")
-
-    from launch import runtime
-    from pipeline.training.stored_checkpoint import find_checkpoint
-    find_checkpoint(directory.file("checkpoints"), flag_values.checkpoint)  # Before the long way to its use.
-    echo = print if config.runtime.verbosity != "quiet" else (lambda text: None)
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
-    from pipeline import experiment as experiments
-    from pipeline.data.load import load
-    from pipeline.training.checkpoint import CheckpointStore
-    source = load(config.data, stored["config"]["batch_size"], config.training.seed, echo)
-    if source.fingerprint != stored["data"]["fingerprint"]:
-        raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
-                         f"{source.fingerprint[:12]}, then {stored['data']['fingerprint'][:12]}): give its --data_dir")
-    split = {"test": source.test, "validation": source.validation, "train": source.train}[flag_values.split]
-    if split is None:
-        raise UsageError("--split=validation: this run held nothing out (--validation_split); use --split=test")
-    experiment = experiments.build(config, source, strategy, stored)
-    store = CheckpointStore(directory.file("checkpoints"), experiment.state, 1)
-    checkpoint = read_checkpoint(store, directory.file("checkpoints"), flag_values.checkpoint)
-    if flag_values.ema:
-        experiment.state.use_ema()
-    figures = experiment.evaluate(split)
-    echo(f"{directory.path} at step {checkpoint.step} on {split.name}: accuracy {figures['accuracy']:.4%}, loss "
-         f"{figures['loss']:.6f}, {figures['examples']:,} examples")
-    if config.runtime.verbosity == "quiet":
-        print(json.dumps({"step": checkpoint.step, "split": split.name, **figures}))
+    weights = wanted_weights(flag_values)
+    runs = runs_to_judge(config, flag_values)
+    first = runs[0]
+    for one in runs:
+        weights.find(one)  # Before the long way to its use.
+    folder = report_folder(flag_values.report, first.directory)
+    strategy, source, split = open_data(runs, flag_values)
+    whole = folder is not None or len(runs) > 1 or (
+        first.config.runtime.verbosity != "quiet" and flag_values.report != "false")
+    judgement = judge(first, weights, source, split, strategy, whole, held_out=whole)
+    say_figures(first, judgement, split)
+    if not whole:
+        return 0
+    if len(runs) == 1 and not judgement.predictions.finite:
+        print(nothing_to_say(first, judgement), file=sys.stderr)
+        return 0
+    report = make_report(runs, weights, judgement, source, split, strategy, typed(flag_values))
+    path = folder and write_report(report, split, folder)  # Before the table: who reads that may stop early.
+    if first.config.runtime.verbosity != "quiet":
+        from pipeline.evaluation.screen import print_report
+        print_report(report)
+        if path:
+            print(f"look    {path}")
     return 0
+
+
+def open_data(runs, flag_values):
+    """Starts the devices and loads the data; returns (strategy, Source, the Split that is judged)."""
+    from launch import runtime
+    first = runs[0]
+    echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
+    strategy = runtime.start(first.config.runtime, first.config.training, first.config.optimizer, echo,
+                             share_batch=False)
+    from pipeline.data.load import load
+    kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
+    for other in runs[1:]:
+        runtime.check_precision(other.config.runtime.precision, kind, other.config.runtime.force,
+                                runtime.cpu_features())
+    source = load(first.config.data, first.stored["config"]["batch_size"], first.config.training.seed, echo)
+    known = first.stored["data"]["fingerprint"]
+    if source.fingerprint != known:
+        raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
+                         f"{source.fingerprint[:12]}, then {known[:12]}): give its --data_dir")
+    return strategy, source, {"test": source.test, "validation": source.validation,
+                              "train": source.train}[flag_values.split]
+
+
+def say_figures(run, judgement, split):
+    """Prints the figures of a run: a line, or JSON where it is to be quiet."""
+    evaluation, step = judgement.evaluation, judgement.checkpoints[0].step
+    if run.config.runtime.verbosity == "quiet":
+        print(json.dumps({"step": step, "split": split.name, **evaluation.figures}))
+        return
+    seen = f", mean over {len(judgement.views)} views of each" if len(judgement.views) > 1 else ""
+    print(f"{run.directory.path} at step {step} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
+          f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
+
+
+def make_report(runs, weights, judgement, source, split, strategy, command):
+    """Judges the runs to compare with, and returns what report.json holds."""
+    from pipeline.evaluation.report import Judged, make_report
+    judged = []
+    for run in runs:
+        found = judgement if run is runs[0] else judge(run, weights, source, split, strategy)
+        if not found.predictions.finite:
+            raise RunFailure(nothing_to_say(run, found))
+        judged.append(Judged(run.directory.path, found.evaluation, found.predictions, run.records))
+    described = describe(runs[0], weights, judgement, split, command)
+    return make_report(judged[0], source.class_names, split.name, described, judgement.held_out, judged[1:])
+
+
+def write_report(report, split, folder):
+    """Writes report.json and index.html into a folder; returns the path of the page."""
+    from pipeline.data.stream import examples
+    from pipeline.evaluation.page import write_page
+    from pipeline.evaluation.report import named_examples
+    from pipeline.files import write_json
+    os.makedirs(folder, exist_ok=True)
+    write_json(os.path.join(folder, "report.json"), report)
+    index, page = named_examples(report), os.path.join(folder, "index.html")
+    images, _ = examples(split, index)
+    write_page(report, dict(zip(index.tolist(), images, strict=True)), page)
+    return page

@@ -28,9 +28,23 @@ def quiet(verbosity):
     absl.logging.set_verbosity(absl.logging.ERROR)
     for name in ("tensorflow", "keras"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(tensorflow|keras|tensorflow_datasets|google|absl)\b")
+    warnings.filterwarnings("ignore", module=r"(tensorflow|keras|tensorflow_datasets|google|absl|PIL)\b")
     if not any(isinstance(finder, QuietImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, QuietImport())
+
+
+def open_missing():
+    """Opens what a process was started without of standard input, output and error: nobody reads or writes it.
+
+    Else the next file that is opened would take the number of standard output, and get what is printed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 class QuietImport(importlib.abc.MetaPathFinder):

@@ -135,6 +135,10 @@ class RuntimeConfig:
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
     profile: str = option(None, "steps to look into, from:to (100:120): a trace for TensorBoard's profiler and a table "
                                 "of the most expensive operations", resume=FREE)
+    histograms_every: str = option("0", "interval of histograms of weights and gradients for TensorBoard: 100 (steps), "
+                                        "1epoch; 0: none", unit="steps or epochs", resume=FREE)
+    tensorboard: str = option("full", "what is written for TensorBoard: full (pictures, graph, embeddings too) or "
+                                      "scalars", choices=("full", "scalars"), resume=FREE)
     force: bool = option(False, "go on where a warning would stop the run", resume=FREE)
     allow: tuple = option((), "settings that may differ from those of the run in the workdir", many=True, resume=FREE)
     verbosity: str = option("normal", "how much is said", choices=("quiet", "normal", "debug"), resume=FREE)
@@ -214,6 +218,7 @@ def _check_together(config):
         raise UsageError("--augment: mixup and cutmix both mix pairs of images: give one of them")
     profiled_steps(config.runtime.profile)
     Interval.parse("warmup", optimizer.warmup)
+    Interval.parse("histograms_every", config.runtime.histograms_every)
     every = Interval.parse("evaluate_every", training.evaluate_every)
     saved = Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds"))
     for name, interval in (("evaluate_every", every), ("checkpoint_every", saved)):

@@ -36,10 +36,15 @@ def write_json(path, value):
 
 def write_text(path, text):
     """Writes a text file as `write_json` does: whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, data):
+    """Writes a file of bytes as `write_json` does: whole or not at all."""
     temporary = f"{path}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

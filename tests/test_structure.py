@@ -12,7 +12,8 @@ PACKAGES = ("flags", "launch", "pipeline", "recipes")
 STEP = ("pipeline/training/step.py", "pipeline/training/inference.py")
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
                       "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/options.py")
-HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich")
+HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
+         "optuna")
 # What each room may import of this house. Nothing imports launch but launch.
 MAY_IMPORT = {
     "launch": ("launch", "flags", "pipeline", "recipes"),

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from pipeline.benchmark import operations
+from pipeline.hardware import operations
 from pipeline.monitoring.goodput import process_age
 from pipeline.training.reduction import is_averaged
 from pipeline.training.step import PHASES, TRAIN_COLUMNS

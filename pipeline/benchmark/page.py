@@ -4,11 +4,11 @@ import os
 import pathlib
 import re
 import statistics
-import string
 
 from pipeline.benchmark import plots, tables
 from pipeline.benchmark.derived import KEY, is_halved, is_measured, median_speedup
 from pipeline.files import write_text
+from pipeline.pages.markup import box, cards, definitions, fill, items, table, tag
 
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.html")
 SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; all stand at the end.
@@ -35,17 +35,17 @@ def write_all(report, folder):
 
 def page(report):
     """Returns benchmark.html: one file that loads nothing."""
-    template = string.Template(pathlib.Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     title = f"Benchmark: {', '.join(dict.fromkeys(str(cell['model']) for cell in report['cells'])) or 'no cells'}"
     cells = report["cells"]
     names = tables.varying(cells) or KEY
     more = {"cell": lambda cell: tables.label(cell, names), **tables.MORE}
-    parts = [_head(report), _box(tables.problems(report), "Not as asked for", "box bad"),
-             _box(tables.remarks(report), "To read the figures rightly", "box"),
-             _tag("div", "\n".join(_sections(report)), "sections"),
+    parts = [_head(report), box(tables.problems(report), "Not as asked for", "box bad", LISTED),
+             box(tables.remarks(report), "To read the figures rightly", listed=LISTED),
+             tag("div", "\n".join(_sections(report)), "sections"),
              _cells_table("Every cell", tables.COLUMNS, cells),
              _cells_table("More of every cell", more, list(filter(is_measured, cells))), _machine(report)]
-    return template.substitute(title=html.escape(title), body="\n".join(part for part in parts if part))
+    return fill(pathlib.Path(__file__).with_name("page.html"), title=html.escape(title),
+                body="\n".join(part for part in parts if part))
 
 
 def _head(report):
@@ -58,10 +58,8 @@ def _head(report):
     measured = sum(map(is_measured, cells))
     count = f"{measured} of {len(cells)} cell{'s' * (len(cells) != 1)} measured"
     ran = f"{count}: {_what_ran(cells)}" if cells else "No cells were run."
-    cards = "".join(f'<div class="card"><span class="soft">{html.escape(name)}</span><b>{html.escape(value)}</b>'
-                    f'<span>{html.escape(detail)}</span></div>' for name, value, detail in headline(cells))
     return (f'<h1>How fast it trains</h1>\n<p>{html.escape(ran)}</p>\n<p class="soft">{html.escape(line)}</p>\n'
-            + (f'<div class="cards">{cards}</div>' if cards else ""))
+            + cards(headline(cells)))
 
 
 def _what_ran(cells):
@@ -84,43 +82,31 @@ def headline(cells):
         return []
     names = tables.varying(cells) or ["model", "precision", "batch_size"]
     best = max(measured, key=lambda cell: cell["examples_per_second"])
-    cards = [("fastest", f"{tables.number(best['examples_per_second'])}", f"examples/s: {tables.label(best, names)}")]
+    found = [("fastest", f"{tables.number(best['examples_per_second'])}", f"examples/s: {tables.label(best, names)}")]
     for precision in dict.fromkeys(cell["precision"] for cell in measured):
         if ratio := median_speedup(measured, precision):
             count = sum(bool(c.get("speedup_over_float32")) for c in measured if c["precision"] == precision)
             word = ", emulated" * any(c.get("emulated") for c in measured if c["precision"] == precision)
             of = f"median of {count} cells" if count > 1 else "one cell"
-            cards.append((f"{precision} over float32", tables.times(ratio), of + word))
+            found.append((f"{precision} over float32", tables.times(ratio), of + word))
     for kind in ("weak", "strong"):
         known = [cell for cell in measured if cell.get(f"{kind}_scaling_efficiency") is not None]
         if known:
             most = max(known, key=lambda cell: (cell["replicas"], cell["examples_per_second"]))
             ideal = ", which share the same cores" if most.get("ideal_speedup") == 1 else ""
-            cards.append((f"{kind} scaling efficiency", tables.percent(most[f"{kind}_scaling_efficiency"]),
+            found.append((f"{kind} scaling efficiency", tables.percent(most[f"{kind}_scaling_efficiency"]),
                           f"with {most['replicas']} replicas{ideal}: "
                           f"{tables.label(most, [name for name in names if name != 'replicas'])}"))
     near = [cell for cell in measured if cell.get("ceiling_share") is not None]
     if near:
         top = max(near, key=lambda cell: cell["ceiling_share"])
-        cards.append(("nearest to the ceiling", tables.percent(top["ceiling_share"]),
+        found.append(("nearest to the ceiling", tables.percent(top["ceiling_share"]),
                       f"of the matrix product's rate: {tables.label(top, names)}"))
     waits = [cell["input_wait_share"] for cell in measured if cell.get("input_wait_share") is not None]
     if waits:
-        cards.append(("waiting for input", tables.percent(statistics.median(waits)),
+        found.append(("waiting for input", tables.percent(statistics.median(waits)),
                       f"of the time, median; at most {tables.percent(max(waits))}"))
-    return cards
-
-
-def _box(lines, title, kind):
-    if not lines:
-        return ""
-    first, more = (lines, []) if len(lines) <= LISTED + 2 else (lines[:LISTED], lines[LISTED:])
-    unfolded = f"<details><summary>{len(more)} more</summary>{_items(more)}</details>" if more else ""
-    return f'<div class="{kind}"><b>{html.escape(title)}</b>{_items(first)}{unfolded}</div>'
-
-
-def _items(lines):
-    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+    return found
 
 
 def _sections(report):
@@ -179,21 +165,21 @@ def _scaling_words(cells):
 def _section(title, pictures, words, missing):
     if not pictures:
         words = f"No plot: {FLAG.sub(_code, html.escape(missing))}"
-        return _tag("section", _tag("h2", title) + _tag("p", words, "soft"))
-    figures = "".join(_tag("figure", picture) for picture in pictures)
-    inside = _tag("h2", title) + _tag("p", html.escape(words), "soft") + _tag("div", figures, "plots")
-    return _tag("section", inside, "wide" if len(pictures) > 1 else "")
+        return tag("section", tag("h2", title) + tag("p", words, "soft"))
+    figures = "".join(tag("figure", picture) for picture in pictures)
+    inside = tag("h2", title) + tag("p", html.escape(words), "soft") + tag("div", figures, "plots")
+    return tag("section", inside, "wide" if len(pictures) > 1 else "")
 
 
 def _code(match):
-    return _tag("code", match[0])
+    return tag("code", match[0])
 
 
 def _projection(projected):
-    title = _tag("h2", "Projection to more GPUs")
+    title = tag("h2", "Projection to more GPUs")
     if not projected:
         words = "Not asked for: <code>--project=64</code> adds the efficiency to expect at up to 64 GPUs."
-        return _tag("section", title + _tag("p", words, "soft"))
+        return tag("section", title + tag("p", words, "soft"))
     clusters, cell = projected["clusters"], html.escape(tables.label(projected["cell"]))
     words = (f"<b>A projection, not a measurement:</b> what a cost model expects of {cell}, at "
              f"{tables.number(projected['step_ms'])} ms a step. Solid: no overlap of reduction and backward pass; "
@@ -203,12 +189,12 @@ def _projection(projected):
              for cluster in clusters for link in cluster["links"]]
     bounds = [f"{cluster['name']}: a step must take at least {tables.number(cluster['step_ms_for_90_percent'])} ms to "
               f"keep 90% at {projected['most']:,} replicas without overlap." for cluster in clusters]
-    assumed = _tag("div", _tag("b", "Assumptions") + _items(projected["assumptions"]))
-    below = _tag("div", assumed + _tag("div", _tag("b", "Links") + _items(links) + _tag("b", "It follows")
-                                       + _items(bounds)), "plots")
-    figures = _tag("figure", plots.projection(projected)) + _tag("figure", plots.projection_by_step(projected))
-    inside = title + _tag("p", words) + _tag("div", figures, "plots") + below + _projected_table(clusters)
-    return _tag("section", inside, "wide")
+    assumed = tag("div", tag("b", "Assumptions") + items(projected["assumptions"]))
+    below = tag("div", assumed + tag("div", tag("b", "Links") + items(links) + tag("b", "It follows")
+                                       + items(bounds)), "plots")
+    figures = tag("figure", plots.projection(projected)) + tag("figure", plots.projection_by_step(projected))
+    inside = title + tag("p", words) + tag("div", figures, "plots") + below + _projected_table(clusters)
+    return tag("section", inside, "wide")
 
 
 def _projected_table(clusters):
@@ -220,35 +206,23 @@ def _projected_table(clusters):
             edges = (point["efficiency_without_overlap"], point["efficiency_with_overlap"])
             row += [tables.number(point["reduction_ms"] + point["small_reductions_ms"]),
                     " to ".join(dict.fromkeys(f"{edge:.1%}" for edge in edges if edge is not None))]
-        rows.append(_tag("tr", "".join(_tag("td", html.escape(text)) for text in row)))
-    return _table("".join(_tag("th", html.escape(head)) for head in heads), rows)
+        rows.append(tag("tr", "".join(tag("td", html.escape(text)) for text in row)))
+    return table("".join(tag("th", html.escape(head)) for head in heads), rows)
 
 
 def _cells_table(title, columns, cells):
     if not cells:
         return ""
     kinds = dict.fromkeys(tables.LEFT, "left") | {"cell": "left cell", "model": "left name", "remark": "left mark"}
-    head = "".join(_tag("th", name, "left" if name in kinds else "") for name in columns)
+    head = "".join(tag("th", name, "left" if name in kinds else "") for name in columns)
     rows = []
     for cell in cells:
-        values = [_tag("td", html.escape(text(cell)), kinds.get(name, "")) for name, text in columns.items()]
-        rows.append(_tag("tr", "".join(values), "" if is_measured(cell) and not is_halved(cell) else "bad"))
-    return _tag("h2", title) + _table(head, rows)
+        values = [tag("td", html.escape(text(cell)), kinds.get(name, "")) for name, text in columns.items()]
+        rows.append(tag("tr", "".join(values), "" if is_measured(cell) and not is_halved(cell) else "bad"))
+    return tag("h2", title) + table(head, rows)
 
 
 def _machine(report):
-    facts = ""
-    for name, text in tables.machine_facts(report):
-        text = html.escape(text)
-        facts += _tag("dt", name) + _tag("dd", _tag("code", text) if name in ("Command", "Settings") else text)
-    return _tag("h2", "Machine, versions, command") + _tag("dl", facts)
-
-
-def _table(head, rows):
-    body = "\n".join(rows)
-    return _tag("div", f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>", "scroll")
-
-
-def _tag(name, inside, kind=""):
-    """Returns an element around HTML, of a class where it has one."""
-    return f'<{name} class="{kind}">{inside}</{name}>' if kind else f"<{name}>{inside}</{name}>"
+    facts = [(name, tag("code", html.escape(text)) if name in ("Command", "Settings") else html.escape(text))
+             for name, text in tables.machine_facts(report)]
+    return tag("h2", "Machine, versions, command") + definitions(facts)

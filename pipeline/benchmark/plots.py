@@ -3,60 +3,19 @@
 Series are told apart by the colour-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and by marker,
 line style or hatching beside it.
 """
-import html
-import io
-import re
-import zlib
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured
 from pipeline.benchmark.tables import label, number, replicas_text, times
+from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, picture
 
-INK = "#010203"  # Becomes the colour of the page's text.
 COLORS = {"float32": "#0072b2", "mixed_bfloat16": "#d55e00", "mixed_float16": "#009e73", "float64": "#cc79a7"}
 OTHERS = ("#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
-MARKERS, DASHES = "osD^vP*X", ("-", "--", ":", "-.")
 PARTS = {"forward": "#0072b2", "backward": "#56b4e9", "reduction": "#d55e00", "update": "#e69f00",
          "input wait": "#cc79a7", "rest": "#999999"}
-WIDTH, HEIGHT, ROW = 6.2, 3.6, 0.27
+ROW = 0.27  # Inches.
 WIDE = 15  # Times as fast as the slowest, from which on a linear scale would press lines together.
 MOST_ROWS = 30  # Of one picture with a row a cell.
-STYLE = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-         "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-         "legend.frameon": False, "legend.fontsize": 8, "grid.color": INK, "grid.alpha": 0.15, "axes.axisbelow": True,
-         "hatch.color": INK, "hatch.linewidth": 0.4, "svg.hashsalt": "mirrorline"}
-
-
-def picture(draw, title, kind, height=HEIGHT):
-    """Returns a picture under its title, as the inside of a <figure> element.
-
-    Args:
-      draw: called with the axes.
-      title: of what it is.
-      kind: what it shows of that, for those who cannot see it.
-      height: of the picture, in inches.
-    """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure.add_subplot())
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True,
-                       metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return f"<figcaption>{html.escape(title)}</figcaption>{_inline(text.getvalue(), f'{kind}: {title}')}"
-
-
-def _inline(text, title):
-    """Returns an SVG file as an element of a page that has others: no prolog, no names that two of them share."""
-    text = text[text.index("<svg"):].replace(INK, "currentColor")
-    text = text.replace("'DejaVu Sans', 'Bitstream Vera Sans'", "'DejaVu Sans', Verdana")
-    salt = f"p{zlib.crc32(title.encode()):x}"
-    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
-    text = re.sub(r' id="([^"]+)"', lambda match: f' id="{salt}{match[1]}"' if match[1] in used else "", text)
-    text = re.sub(r'(url\(|href=")#', rf"\1#{salt}", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
 def groups(cells, *names):
@@ -103,7 +62,7 @@ def throughput(cells, title):
                  ylabel=f"examples/s{' (log scale)' * (axes.get_yscale() == 'log')}")
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, None)
-        _finish(axes)
+        finish(axes)
     return picture(draw, title, "Throughput against batch size")
 
 
@@ -123,7 +82,7 @@ def speedup(cells, names, title):
         axes.axvline(1, color=INK, linewidth=1.2, linestyle="--", label="float32 (1x)")
         axes.set_yticks(range(len(shown)), [label(cell, names) for cell in shown])
         axes.set(xlabel="examples/s over those of float32 (x)", xlim=(0, 1.12 * top), ylim=(-0.6, len(shown) - 0.4))
-        _finish(axes, "x")
+        finish(axes, "x")
     return picture(draw, title, "Speed-up over float32", rows_height(len(cells)))
 
 
@@ -147,7 +106,7 @@ def scaling(cells, title):
         axes.set_xticks(counts)
         axes.set(xlabel="replicas", ylabel="examples/s over one replica (x)",
                  ylim=(0, 1.1 * axes.dataLim.y1))
-        _finish(axes)
+        finish(axes)
     return picture(draw, title, "Scaling over replicas")
 
 
@@ -188,7 +147,7 @@ def breakdown(cells, names, title):
         axes.set_yticks(range(len(shown)), [label(cell, names) for cell, _ in shown])
         axes.set(xlabel="share of a step (%), its median time at the end", xlim=(0, 114),
                  xticks=range(0, 101, 20), ylim=(-0.6, len(shown) - 0.4))
-        _finish(axes, "x")
+        finish(axes, "x")
     return picture(draw, title, "Where a step goes", rows_height(len(cells)))
 
 
@@ -210,7 +169,7 @@ def memory(cells, names, title):
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set(xlabel="peak memory (MiB)", xlim=(0, 1.14 * top), ylim=(-0.6, len(shown) - 0.4))
-        _finish(axes, "x")
+        finish(axes, "x")
     return picture(draw, title, "Peak memory", rows_height(len(cells)))
 
 
@@ -233,7 +192,7 @@ def projection(projected):
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="replicas (GPUs, log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
-        _finish(axes)
+        finish(axes)
     return picture(draw, "Efficiency by the number of replicas (a projection, not a measurement)", "Band", HEIGHT + 0.3)
 
 
@@ -252,7 +211,7 @@ def projection_by_step(projected):
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set(xlabel="time of a step on one replica (ms, log scale)", ylabel="projected efficiency (%)",
                  ylim=(0, 108))
-        _finish(axes)
+        finish(axes)
     title = f"Efficiency at {projected['most']:,} replicas by the time of a step, no overlap (a projection)"
     return picture(draw, title, "Curve", HEIGHT + 0.3)
 
@@ -260,12 +219,3 @@ def projection_by_step(projected):
 def rows_height(rows):
     """Returns the height in inches of a picture with so many rows."""
     return 1.35 + ROW * max(rows, 2)
-
-
-def _finish(axes, grid="both"):
-    """Adds the grid, and the legend below the axes, where it covers nothing."""
-    axes.grid(True, axis=grid)
-    names = axes.get_legend_handles_labels()[1]
-    fitting = max(1, min(len(names), 100 // (max(map(len, names)) + 9)))
-    rows = -(-len(names) // fitting)
-    axes.figure.legend(loc="outside lower center", ncols=-(-len(names) // rows))

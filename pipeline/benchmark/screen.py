@@ -4,7 +4,7 @@ import sys
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
 from pipeline.benchmark.tables import COLUMNS, LEFT, number, percent, spread, varying
-from pipeline.monitoring.progress import clock
+from pipeline.monitoring.time_left import clock
 
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
 FIGURES = ("examples/s (spread)", "ms a step p50 / p90 / p99", "over float32", "scaling weak / strong", "of ceiling",

@@ -4,12 +4,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ENDS = 65_536
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-_GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_EIGHT_BITS = ("1", "L", "LA", "La")
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # Values of the EXIF orientation that exchange height and width.
 
@@ -69,7 +70,7 @@ def read_image(path, channels, size=None):
     Args:
       path: the file.
       channels: 1 (grey) or 3 (red, green, blue).
-      size: height and width to resize to, bilinear with antialiasing, or None.
+      size: what to resize to, bilinear with antialiasing: one number for height and width, (height, width), or None.
 
     Returns:
       uint8 [H, W, channels].
@@ -80,15 +81,34 @@ def read_image(path, channels, size=None):
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)
-            if image.mode in _GREY_MODES and image.mode not in ("1", "L", "LA"):
+            if image.mode in _GREY_MODES and image.mode not in _EIGHT_BITS:
                 values = np.asarray(image).astype(np.float64)
                 image = Image.fromarray((values / (256 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
             image = image.convert("L" if channels == 1 else "RGB")
-            if size is not None and image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            height, width = (size, size) if size is None or isinstance(size, int) else size
+            if size is not None and image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(image).reshape(image.height, image.width, channels)
     except Exception as error:
         raise UnreadableImage(_reason(error, path)) from error
+
+
+def read_picture(path, longest):
+    """Decodes an image file to be looked at: in its own proportions, never enlarged.
+
+    Args:
+      path: the file.
+      longest: most pixels of height and of width.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      UnreadableImage: no image, or cut short.
+    """
+    image = Image.fromarray(read_image(path, 3))
+    image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def in_parallel(function, items):
@@ -105,5 +125,9 @@ def in_parallel(function, items):
 
 def _reason(error, path):
     """Returns one line that says what is wrong without the path, which the reader's caller names."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     text = str(error).replace(repr(str(path)), "it").splitlines()
     return text[0] if text and text[0] else type(error).__name__

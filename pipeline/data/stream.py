@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.data import augment
+from pipeline.data.memory import InMemory
 from pipeline.errors import UsageError
 
 
@@ -115,6 +116,8 @@ def examples(split, index):
     """
     if not len(index):
         return np.zeros([0, 1, 1, 1], np.uint8), np.zeros([0], np.int32)
+    if isinstance(split.reader, InMemory):
+        return split.reader.images[index], split.reader.labels[index]
     images, labels = next(image_batches(split.select(index), len(index)).as_numpy_iterator())
     return images, labels
 

@@ -5,26 +5,33 @@ import os
 import socket
 import time
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.histogram import metadata as histograms
+from tensorboard.plugins.image import metadata as images
+from tensorboard.plugins.text import metadata as texts
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from pipeline import files
 from pipeline.monitoring.framing import CHECKSUM, HEADER, frame, length_of
 from pipeline.monitoring.record_file import RecordFile
 
+GRAPH = "graph"  # As what `latest` knows the graph, which has no tag of its own.
+BUCKETS = 30  # Of a histogram, as many as TensorBoard's own writer makes.
 _NUMBER = itertools.count()
 
 
 class EventWriter:
-    """Writes the scalars of one TensorBoard run, an event a step.
+    """Writes one TensorBoard run: scalars, an event a step, and tensors of TensorBoard's plugins.
 
     The records are written directly (tf.summary costs an operation a value), in the format that TensorBoard reads.
     """
 
     def __init__(self, directory):
         self.directory = directory
-        self._file = None
+        self._file, self._latest = None, {}
 
     @property
     def problem(self):
@@ -33,11 +40,13 @@ class EventWriter:
 
     def cut_after(self, step):
         """Cuts the files that are there before the first event of a later step and before a torn record."""
+        self._latest = {}
         for path in event_files(self.directory):
             end = 0
             for event, event_end in read_events(path):
                 if event.step > step:
                     break
+                self._note(event)
                 end = event_end
             if self._file and path == self._file.path:
                 self._file.cut(end, step)
@@ -50,7 +59,23 @@ class EventWriter:
         if self._file and self._file.flush(sync=True):
             self.close()
 
+    def latest(self, tag):
+        """Returns (step, Summary.Value) of the newest tensor of a tag in the files that `cut_after` has seen or since.
+
+        The graph is known by the tag GRAPH, and has no value. None where there is none.
+        """
+        return self._latest.get(tag)
+
+    def _note(self, event):
+        """Remembers what an event holds beside scalars."""
+        if event.graph_def:
+            self._latest[GRAPH] = event.step, None
+        elif event.summary.value and event.summary.value[0].HasField("metadata"):
+            self._latest.update((value.tag, (event.step, value)) for value in event.summary.value)
+
     def _append(self, event):
+        if self._file is None:
+            self._open()
         self._file.append(event.step, frame(event.SerializeToString()))
 
     def _open(self):
@@ -61,10 +86,21 @@ class EventWriter:
 
     def scalars(self, step, wall_time, values):
         """Takes {tag: float} at a global step; wall_time in seconds since the epoch. `flush` writes it."""
-        if self._file is None:
-            self._open()
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._append(Event(wall_time=wall_time, step=step, summary=summary))
+
+    def tensors(self, step, wall_time, values):
+        """Takes Summary.Values that carry a plugin's metadata, each an event of its own, as TensorBoard writes them."""
+        for value in values:
+            event = Event(wall_time=wall_time, step=step, summary=Summary(value=[value]))
+            self._note(event)
+            self._append(event)
+
+    def graph(self, step, wall_time, graph_def):
+        """Takes the run's graph: a serialized GraphDef, bytes."""
+        event = Event(wall_time=wall_time, step=step, graph_def=graph_def)
+        self._note(event)
+        self._append(event)
 
     def flush(self, sync=False):
         """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
@@ -76,6 +112,38 @@ class EventWriter:
             self._file.flush()
             self._file.close()
             self._file = None
+
+
+def image_value(tag, png, size, description=""):
+    """Returns the Summary.Value of a picture: its PNG file, bytes, and its (width, height) in pixels."""
+    tensor = make_tensor_proto(np.array([*(str(side).encode() for side in size), png], object))
+    return Summary.Value(tag=tag, tensor=tensor, metadata=images.create_summary_metadata("", description))
+
+
+def text_value(tag, markdown, description=""):
+    """Returns the Summary.Value of a text in Markdown."""
+    tensor = make_tensor_proto(np.array(markdown.encode(), object))
+    return Summary.Value(tag=tag, tensor=tensor, metadata=texts.create_summary_metadata("", description))
+
+
+def histogram_value(tag, values):
+    """Returns the Summary.Value of a histogram of BUCKETS buckets of equal width.
+
+    Args:
+      tag: its tag.
+      values: array of any shape with at least one finite value; others are left out.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    values = values[np.isfinite(values)]
+    low, high = values.min(), values.max()
+    if (high - low) / BUCKETS > np.spacing(max(abs(low), abs(high))):
+        counts, edges = np.histogram(values, BUCKETS, (low, high))
+        buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    else:  # As TensorBoard's own writer does where all values are the same: buckets without width, the last one full.
+        buckets = np.full([BUCKETS, 3], low)
+        buckets[:, 2] = [*[0] * (BUCKETS - 1), values.size]
+    return Summary.Value(tag=tag, tensor=make_tensor_proto(buckets, dtype=np.float64),
+                         metadata=histograms.create_summary_metadata("", ""))
 
 
 def event_files(directory):

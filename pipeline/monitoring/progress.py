@@ -1,87 +1,97 @@
-"""What a person sees while a model trains: a live line on a terminal, plain lines in a file, or nothing."""
+"""What a person sees while a model trains: a live display on a terminal, plain lines in a file, or nothing."""
+import errno
+import os
 import sys
 import time
 
+from pipeline.evaluation.metrics import is_better
+from pipeline.monitoring.time_left import TimeLeft, clock
 
-def clock(seconds):
-    """Returns a duration as 1:02:03 or 02:03."""
-    seconds = int(max(0, seconds))
-    hours, rest = divmod(seconds, 3600)
-    return (f"{hours}:" if hours else "") + f"{rest // 60:02d}:{rest % 60:02d}"
+
+def say(text):
+    """Prints a line; where nobody can read any more (a closed pipe, a terminal that is gone) nothing is said."""
+    try:
+        print(text, flush=True)
+    except ValueError:
+        pass  # It was closed. Training goes on: what it computes does not depend on being looked at.
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            # What is still in the buffer would raise again and again, up to the interpreter's exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class PlainProgress:
-    """A line a window and a line an evaluation: for files and pipes."""
+    """A line a window and a line an evaluation: for files and pipes.
 
-    def __init__(self, plan, echo=None):
+    Attributes:
+      best: {"loss", "accuracy": (value, step)} of the best evaluations so far.
+    """
+
+    def __init__(self, plan, echo=say):
         """
         Args:
           plan: Plan of the run.
           echo: where lines go; default standard output.
         """
-        self.plan = plan
-        self.note = echo or (lambda text: print(text, flush=True))
-        self._started = time.monotonic()
+        self.plan, self.note, self.best = plan, echo, {}
+        self._started, self._time_left = time.monotonic(), TimeLeft(plan)
         self._digits = len(str(plan.total_steps))
 
     def _where(self, step):
         return (f"epoch {self.plan.epoch(step):5.2f}/{round(self.plan.epochs, 1):g}  "
                 f"step {step:{self._digits}d}/{self.plan.total_steps}")
 
-    def _left(self, step, rate):
-        return clock((self.plan.total_steps - step) * self.plan.batch_size / max(rate, 1e-9))
-
     def start(self, step):
         """Says where training begins."""
         self._started = time.monotonic()
 
-    def window(self, step, loss, accuracy, rate):
-        """Shows the means of a window of steps; rate in examples/s."""
-        self.note(f"{self._where(step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}  {rate:,.0f} examples/s  "
-                  f"{self._left(step, rate)} left")
+    def restore(self, evaluations):
+        """Takes the evaluations that are on record, {"step", "loss", "accuracy"} each, instead of those seen so far."""
+        self.best = {}
+        for figures in evaluations:
+            self._see(figures["step"], figures)
+
+    def window(self, step, loss, accuracy, vitals):
+        """Shows a window of steps: means of loss and accuracy, and what Vitals.window said of it."""
+        rate = vitals.get("examples_per_second")
+        self._time_left.window(step, rate)
+        line = f"{self._where(step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
+        if rate:  # A window that is compiled or profiled says nothing about the speed.
+            line += f"  {rate:,.0f} examples/s  {clock(self._time_left.seconds())} left"
+        self.note(line)
 
     def evaluation(self, step, split, figures):
-        """Shows an evaluation."""
-        self.note(f"{self._where(step)}  {split} loss {figures['loss']:.4f}  {split} accuracy "
-                  f"{figures['accuracy']:.2%}  of {figures['examples']:,} examples, "
-                  f"{clock(time.monotonic() - self._started)} since the start")
+        """Shows an evaluation of a split, given by its name; figures: see Evaluation.figures."""
+        self._see(step, figures)
+        self._time_left.evaluated()
+        self.note(self._evaluation_lines(step, split, figures)[0])
+
+    def _evaluation_lines(self, step, split, figures):
+        """Returns what is said of an evaluation, the longest form first."""
+        loss, accuracy = f"loss {figures['loss']:.4f}", f"accuracy {figures['accuracy']:.2%}"
+        where, since = self._where(step), clock(time.monotonic() - self._started)
+        judged = f"{where}  {split} {loss}  {split} {accuracy}"
+        return [f"{judged}  of {figures['examples']:,} examples, {since} since the start", judged,
+                f"step {step}  {split} {loss}  {accuracy}", f"step {step}  {loss}  {accuracy}"]
+
+    def _see(self, step, figures):
+        for name in ("loss", "accuracy"):
+            value = figures[name]
+            if value is not None and is_better(name, value, self.best.get(name, (float("nan"),))[0]):
+                self.best[name] = (value, step)
+
+    def phase(self, text):
+        """Shows what is done between two windows, in a few words, until the next window or evaluation."""
+
+    def saved(self, step):
+        """Shows that the checkpoint of a step is on the disk; may be called from any thread."""
+
+    def warn(self, text):
+        """Shows a warning."""
+        self.note(f"warning: {text}")
 
     def close(self):
         """Ends the display."""
-
-
-class LiveProgress(PlainProgress):
-    """A bar that moves, with the lines of evaluations above it: for a terminal."""
-
-    def __init__(self, plan):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-        self.console = Console()
-        super().__init__(plan, lambda text: self.console.print(text, highlight=False, markup=False))
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None),
-                             TextColumn("{task.fields[numbers]}"), console=self.console, expand=True, transient=True)
-        self._task = None
-
-    def start(self, step):
-        """Shows the bar."""
-        super().start(step)
-        self._bar.start()
-        self._task = self._bar.add_task(f"step {step}", total=self.plan.total_steps, completed=step,
-                                        numbers="compiling the step")
-
-    def window(self, step, loss, accuracy, rate):
-        """Moves the bar."""
-        wide = self.console.width >= 100
-        numbers = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} examples/s"
-        if wide:
-            numbers += f"  {self._left(step, rate)} left"
-        epoch = f"epoch {self.plan.epoch(step):.1f}/{round(self.plan.epochs, 1):g} " if wide else ""
-        self._bar.update(self._task, completed=step, description=f"{epoch}step {step}/{self.plan.total_steps}",
-                         numbers=numbers if self.console.width >= 70 else f"loss {loss:.4f}")
-
-    def close(self):
-        """Takes the bar away."""
-        self._bar.stop()
 
 
 class NoProgress(PlainProgress):
@@ -91,8 +101,20 @@ class NoProgress(PlainProgress):
         super().__init__(plan, lambda text: None)
 
 
+def is_live(stream, environment=os.environ):
+    """Tells whether a stream is a terminal on which lines can be drawn anew."""
+    try:
+        terminal = stream is not None and stream.isatty()
+    except ValueError:  # It is closed.
+        return False
+    return terminal and environment.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")
+
+
 def create_progress(plan, verbosity):
     """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
     if verbosity == "quiet":
         return NoProgress(plan)
-    return LiveProgress(plan) if sys.stdout.isatty() else PlainProgress(plan)
+    if not is_live(sys.stdout):
+        return PlainProgress(plan)
+    from pipeline.monitoring.live_progress import LiveProgress
+    return LiveProgress(plan)

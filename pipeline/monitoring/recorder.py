@@ -1,15 +1,22 @@
 """One place where a run's numbers go: metrics.jsonl, TensorBoard and the progress display."""
+import json
 import math
 import os
 import statistics
 import sys
 
+from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.files import no_room
+from pipeline.monitoring.alerts import NoAlerts
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.monitoring.vitals import NoVitals
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
+MEASURED_AT_TIMES = ("weight_norm", "update_ratio")  # Of the step; NaN where a step does not measure them.
+FIGURES = ("loss", "accuracy", "examples", "calibration_error", "top5_accuracy")
+MOST_CLASS_TAGS = 50  # More curves than that nobody looks at; metrics.jsonl has all classes.
 
 
 class Recorder:
@@ -18,22 +25,35 @@ class Recorder:
     Order of writing: what is recorded up to a step is on disk (`sync`) before the checkpoint of that step is published,
     and a restore cuts what came after the step restored to (`cut_after`), so every step stands there once. On a full
     disk the records wait in memory, in order, and every call tries to write them.
+
+    Attributes:
+      progress: the display.
+      vitals: Vitals or NoVitals.
+      train_events, validation_events, root_events: EventWriter of TensorBoard's runs `train`, `validation` and `.`;
+        what others write there is cut and synced with the rest.
     """
 
-    def __init__(self, directory, batch_size, progress, disk=None):
+    def __init__(self, directory, batch_size, progress, disk=None, vitals=None, alerts=None, class_names=()):
         """
         Args:
           directory: RunDirectory, claimed.
           batch_size: examples of a step.
           progress: the display, see progress.py.
           disk: FullDisk that the run's checkpoints share; default one that writes to standard error.
+          vitals: Vitals of the run; default one that knows the speed alone.
+          alerts: Alerts of the run; default none.
+          class_names: in the order of the labels; default their numbers.
         """
         self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
         self.batch_size, self.progress = batch_size, progress
+        self.vitals, self._alerts = vitals or NoVitals(batch_size), alerts or NoAlerts()
+        self._class_names, self._skipped = class_names, 0
         self.path = directory.file("metrics.jsonl")
         self._log = JsonLines(self.path)
-        self._train = EventWriter(directory.file("tensorboard", "train"))
-        self._validation = EventWriter(directory.file("tensorboard", "validation"))
+        self.train_events = EventWriter(directory.file("tensorboard", "train"))
+        self.validation_events = EventWriter(directory.file("tensorboard", "validation"))
+        self.root_events = EventWriter(directory.file("tensorboard"))
+        self._parts = (self._log, self.train_events, self.validation_events, self.root_events)
 
     def cut_after(self, step, evaluated=math.inf):
         """Forgets what later steps recorded, and evaluations of steps after `evaluated`.
@@ -41,8 +61,19 @@ class Recorder:
         A process that is asked to stop in the middle of an evaluation saves its step before that is done.
         """
         self._log.cut_after(step, evaluated)
-        self._train.cut_after(step)
-        self._validation.cut_after(min(step, evaluated))
+        self.train_events.cut_after(step)
+        self.validation_events.cut_after(min(step, evaluated))
+        self.root_events.cut_after(step)
+        self.vitals.cut_after(step)
+        self._alerts.forget()
+        self._skipped = sum(record.get("skipped", False) for record in self._marked(b'"skipped"'))
+        self.progress.restore(list(self._marked(b'"evaluation"')))
+
+    def _marked(self, mark):
+        """Yields the records whose line holds the bytes `mark`: parsing every line of a long run takes seconds."""
+        if os.path.exists(self.path):
+            with open(self.path, "rb") as file:
+                yield from (json.loads(line) for line in file if mark in line)
 
     def window(self, step, columns, rows, started, seconds, scale_loss, steady):
         """Records a window of steps.
@@ -56,41 +87,59 @@ class Recorder:
           scale_loss: whether the loss scale is worth recording.
           steady: whether the window's speed is that of training (the first one of a process is tracing).
         """
-        count = len(rows)
-        records, rate = [], count * self.batch_size / max(seconds, 1e-9)
+        count, means = len(rows), dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
+        vitals = self.vitals.window(step, count, seconds, count * means.get("input_wait", 0.0), steady)
+        records = []
         for i, row in enumerate(rows.tolist()):
             values = dict(zip(columns, row, strict=True))
             at, when = step - count + 1 + i, started + seconds * (i + 1) / count
+            scalars = {**self._scalars(values, scale_loss), **(vitals if i == count - 1 else {})}
             record = {"kind": "train", "step": at, "examples": at * self.batch_size, "wall_time": round(when, 3),
-                      **{tag: values[tag] for tag in TRAIN_TAGS}}
-            if scale_loss:
-                record["loss_scale"] = values["loss_scale"]
+                      **scalars}
             if not values["applied"]:
                 record["skipped"] = True
-            scalars = {tag: record[tag] for tag in (*TRAIN_TAGS, *(("loss_scale",) if scale_loss else ()))}
-            if i == count - 1 and steady:
-                scalars["examples_per_second"] = record["examples_per_second"] = rate
-            self._train.scalars(at, when, scalars)
+            self.train_events.scalars(at, when, scalars)
             records.append(record)
         self._log.append(records)
         self._flush()
-        last = dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
-        self.progress.window(step, last["loss"], last["accuracy"], rate)
+        self.progress.window(step, means["loss"], means["accuracy"], vitals)
+        for line in self._alerts.window(step, columns, rows, seconds, vitals):
+            self.progress.warn(line)
 
-    def evaluation(self, step, split, figures, wall_time):
-        """Records an evaluation: figures is {"loss", "accuracy", "examples"}."""
+    def _scalars(self, values, scale_loss):
+        """Returns {tag: float} of one step from {column: float}."""
+        self._skipped += not values["applied"]
+        found = {tag: values[tag] for tag in TRAIN_TAGS}
+        found.update((tag, values[tag]) for tag in MEASURED_AT_TIMES if math.isfinite(values.get(tag, math.nan)))
+        if scale_loss:
+            found.update(loss_scale=values["loss_scale"], skipped_steps=self._skipped)
+        return found
+
+    def evaluation(self, step, split, evaluation, wall_time):
+        """Records an Evaluation of a split, given by its name."""
+        figures, classes = evaluation.figures, self._by_class(evaluation)
         self._log.append([{"kind": "evaluation", "step": step, "split": split, "wall_time": round(wall_time, 3),
-                           **figures}])
-        self._validation.scalars(step, wall_time, {"loss": figures["loss"], "accuracy": figures["accuracy"]})
+                           **figures, "per_class_accuracy": classes}])
+        scalars = {tag: figures[tag] for tag in FIGURES if tag in figures and tag != "examples"}
+        if len(classes) <= MOST_CLASS_TAGS:
+            scalars.update((f"accuracy_by_class/{name}", share) for name, share in classes.items()
+                           if not math.isnan(share))
+        self.validation_events.scalars(step, wall_time, scalars)
         self._flush()
         self.progress.evaluation(step, split, figures)
+        for line in self._alerts.evaluation(step, evaluation):
+            self.progress.warn(line)
+
+    def _by_class(self, evaluation):
+        """Returns {class name: share of hits, NaN for a class without examples}."""
+        names = self._class_names or [str(label) for label in range(evaluation.num_classes)]
+        return dict(zip(names, per_class_accuracy(evaluation.rows, evaluation.num_classes).tolist(), strict=True))
 
     def _flush(self, sync=False):
         """Writes what there is to write, as far as the disk has room; returns the OSError if it has not, or None."""
-        parts = (self._log, self._train, self._validation)
-        for part in parts:
+        for part in self._parts:
             part.flush(sync)
-        problem = next((part.problem for part in parts if part.problem), None)
+        problem = next((part.problem for part in self._parts if part.problem), None)
         if problem is not None:
             self.disk.failed(
                 f"the disk of {os.path.dirname(self.path)} is full ({problem.strerror}): training goes on, what it "
@@ -117,12 +166,11 @@ class Recorder:
         return sum(losses) / len(losses) if losses else None
 
     def last_evaluation(self, step, split):
-        """Returns the figures of an evaluation that was recorded at `step` on `split`, or None."""
-        found = [r for r in read_records(self.path)
-                 if r["kind"] == "evaluation" and r["step"] == step and r["split"] == split]
+        """Returns the figures (see Evaluation.figures) that were recorded at `step` on `split`, or None."""
+        found = [r for r in self._marked(b'"evaluation"') if r["step"] == step and r["split"] == split]
         if not found:
             return None
-        return {k: math.nan if found[-1][k] is None else found[-1][k] for k in ("loss", "accuracy", "examples")}
+        return {k: math.nan if found[-1][k] is None else found[-1][k] for k in FIGURES if k in found[-1]}
 
     def examples_per_second(self):
         """Returns the median speed of the windows of steps, over all restarts, or None."""
@@ -132,7 +180,7 @@ class Recorder:
     def close(self):
         """Syncs and closes every file; on a disk that is full to the end, what waits is lost."""
         self.sync()
-        for part in (self._log, self._train, self._validation):
+        for part in self._parts:
             part.close()
 
 

@@ -111,6 +111,8 @@ def train(experiment, step, attendants):
         at.profile.reached(step, rows[:, WAIT].sum())
         with at.ledger.account("reporting"):
             at.board.window(step)
+        if pace.calls == 1:
+            at.recorder.vitals.count(experiment.steps.train_steps, iterator, tf.constant(count))
         if pace.calls == len(pace.FIRST):
             at.ledger.commit(step)  # From here on a kill leaves on record what the start has cost.
         diverged = at.guard.look(step, TRAIN_COLUMNS, rows)
@@ -204,6 +206,7 @@ def evaluate(experiment, step, at):
     """
     state, split = experiment.state, experiment.watched
     at.profile.pause()
+    at.recorder.progress.phase(f"evaluating the {split.name} split")
     with at.ledger.account("evaluating"):
         judged = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
     if judged is None:

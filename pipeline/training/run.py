@@ -9,12 +9,14 @@ import tensorflow as tf
 
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
+from pipeline.monitoring.alerts import Alerts, Circumstances
 from pipeline.monitoring.board import create_board
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
+from pipeline.monitoring.vitals import create_vitals
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.divergence import DivergenceGuard
@@ -49,7 +51,7 @@ def run(experiment, directory, accepted=(), echo=print):
     with StopRequest() as stop, guarded(experiment, directory, launches, progress) as watchdog:
         store = CheckpointStore(directory.file("checkpoints"), experiment.state,
                                 experiment.config.training.keep_checkpoints, warn,
-                                saved=lambda step: launches.note("saved", step))
+                                saved=lambda step: (launches.note("saved", step), progress.saved(step)))
         step = begin(experiment, directory, store, launches, accepted, echo)
         attendants = attend(experiment, directory, step, store, launches, progress, watchdog, stop)
         try:
@@ -112,9 +114,11 @@ def begin(experiment, directory, store, launches, accepted, echo):
 def attend(experiment, directory, step, store, launches, progress, watchdog, stop):
     """Brings together who attends the run from a step on; returns Attendants."""
     training, state = experiment.config.training, experiment.state
-    recorder = Recorder(directory, experiment.plan.batch_size, progress, store.disk)
-    recorder.cut_after(step, int(state.evaluated_step.numpy()))
     ledger, guard = Ledger(launches, process_age()), DivergenceGuard(training, state)
+    recorder = Recorder(directory, experiment.plan.batch_size, progress, store.disk,
+                        create_vitals(experiment, ledger, launches.path), Alerts(Circumstances.of(experiment)),
+                        experiment.source.class_names)
+    recorder.cut_after(step, int(state.evaluated_step.numpy()))
     if step == 0 and training.on_divergence == "rollback":
         store.save(0)  # Something to go back to from the first steps.
     profile = create_profile(experiment.plan, step, directory, ledger, progress.note, warn, watchdog.beat)
@@ -142,6 +146,8 @@ def describe(experiment):
                  "num_test": source.test.num_examples},
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
+        "device": {"kind": "GPU" if experiment.steps.feeding.distributes else "CPU",
+                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0))},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.benchmark import ceiling, measure
+from pipeline.benchmark import measure
 from tests.training import small
 
 QUICK = measure.Extent(repeats=5, repeat_seconds=0.02, calls=30)
@@ -55,13 +55,3 @@ def test_phases_are_the_differences_of_what_reaches_their_ends():
     noisy = {"forward": 10.0, "backward": 45.0, "reduction": 31.0, "update": 40.0}
     parts = measure.differences(noisy, 39.0)
     assert min(parts.values()) == 0 and sum(parts.values()) == 40
-
-
-def test_the_ceiling_is_the_fastest_round_of_the_fastest_size(monkeypatch):
-    assert ceiling.product_seconds(64, "bfloat16", "CPU", 3) > 0
-    # The last is measured first; a size of which one product takes so long gets two rounds, and none is larger.
-    rounds = {512: [9.0, 4e-3, 1e-3, 2e-3, 3e-3, 5e-3], 1024: [8e-3, 1e-2, 6e-3, 5e-3, 9e-3, 1e-2],
-              2048: [0.9, 0.8, 1.0]}
-    monkeypatch.setattr(ceiling, "product_seconds", lambda size, dtype, kind, repetitions=1: rounds[size].pop())
-    found = ceiling.matrix_product_rate("mixed_bfloat16", "CPU")
-    assert found == {"matmul_gflops": 2 * 1024**3 / 5e-3 / 1e9, "size": 1024, "unit": "GFLOP/s"} and rounds[2048] == []

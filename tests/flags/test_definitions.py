@@ -43,6 +43,8 @@ def test_every_option_is_a_flag_with_the_default_of_the_configuration():
     ("--nosync_batch_norm", "sync_batch_norm", False),
     ("--sync_batch_norm=false", "sync_batch_norm", False),
     ("--model_options=channels=32,identity=3", "model_options", ("channels=32", "identity=3")),
+    ("--quiet", "verbosity", "quiet"),
+    ("-quiet", "verbosity", "quiet"),
 ])
 def test_a_value_arrives_in_the_configuration(argument, name, value):
     assert configured(argument).flat()[name] == value
@@ -50,6 +52,15 @@ def test_a_value_arrives_in_the_configuration(argument, name, value):
 
 def test_a_value_may_stand_apart_from_its_flag_and_the_last_one_wins():
     assert configured("--batch_size", "16", "--batch_size=32").training.batch_size == 32
+
+
+def test_a_shorthand_stands_where_its_flag_could(tmp_path):
+    file = tmp_path / "short.flags"
+    file.write_text("--quiet\n")
+    assert configured(f"--flagfile={file}").runtime.verbosity == "quiet"
+    assert configured("--quiet", "--verbosity=debug").runtime.verbosity == "debug"
+    with pytest.raises(UsageError, match="unknown flag '--quiet'"):
+        parsed("--quiet", groups=("model",))
 
 
 def test_two_commands_hold_different_values_of_one_flag():

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pipeline.evaluation.metrics import evaluation
 from pipeline.files import no_room, read_json, write_json
 from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.framing import checksum, frame
@@ -24,6 +25,9 @@ COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "
 
 class Silent:
     """A display that shows nothing."""
+
+    def restore(self, evaluations):
+        """Shows nothing."""
 
     def window(self, step, loss, accuracy, rate):
         """Shows nothing."""
@@ -69,7 +73,7 @@ def test_records_wait_for_room_and_are_written_once(recorded, disk):
         _window(recorder, first, first + 99)
         _assert_whole(folder)
     assert not recorder.sync() and len(said) == 1 and "full" in said[0]
-    recorder.evaluation(2020, "test", {"loss": 1.0, "accuracy": 0.5, "examples": 7}, 3000.0)
+    recorder.evaluation(2020, "test", evaluation([7.0, 0, 7], np.ones([7, 5], np.float32), 2), 3000.0)
     disk.free()
     _window(recorder, 2021, 2030)
     assert recorder.sync() and len(said) == 1

@@ -22,7 +22,7 @@ def test_an_undisturbed_run(tmp_path):
     found = summarize(path)
     assert found["share"] == pytest.approx(20 / 30, abs=1e-4)
     assert found["seconds"] == {"steps": 20, "input": 3, "lost": 0, "compiling": 2, "saving": 1, "evaluating": 0,
-                                "profiling": 0, "starting": 4, "other": 0}
+                                "reporting": 0, "profiling": 0, "starting": 4, "other": 0}
     assert (found["launches"], found["steps_repeated"], found["rollbacks"]) == (1, 0, 0)
 
 

@@ -1,22 +1,4 @@
-"""What is written for TensorBoard beside scalars."""
+"""What TensorBoard shows of a run beside scalars."""
+from pipeline.monitoring.board.board import Board, NoBoard, create_board
 
-
-class NoBoard:
-    """Writes nothing."""
-
-    def begin(self, step):
-        """Before the first window of a process."""
-
-    def window(self, step):
-        """After a window of steps."""
-
-    def evaluation(self, step, split, evaluation, wall_time):
-        """After an evaluation."""
-
-    def finish(self, step, result):
-        """At the end of a run."""
-
-
-def create_board(experiment, directory, recorder):
-    """Returns the board of a run."""
-    return NoBoard()
+__all__ = ["Board", "NoBoard", "create_board"]

@@ -5,6 +5,7 @@ BACKPROP_INPUT = ("Conv2DBackpropInput", "DepthwiseConv2dNativeBackpropInput")
 BACKPROP_FILTER = ("Conv2DBackpropFilter", "DepthwiseConv2dNativeBackpropFilter")
 FORWARD = ("Conv2D", "DepthwiseConv2dNative")
 BATCH_PRODUCTS = ("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+FUNCTION_TYPES = ("func", "list(func)")
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 
 
@@ -25,6 +26,9 @@ def count(graph):
         return float(_count_graph(graph, {}))
     except _Unknown:
         return None
+
+
+_CALLING = {}  # By type of operation, its attributes that are functions: looking at every operation's takes long.
 
 
 class _Unknown(Exception):
@@ -58,8 +62,11 @@ def _each_output(kernel, kind):
 
 def _functions(op):
     """Returns the names of the functions that an operation calls."""
+    if op.type not in _CALLING:
+        _CALLING[op.type] = [attribute.name for attribute in op.op_def.attr if attribute.type in FUNCTION_TYPES]
     names = []
-    for attribute in op.node_def.attr.values():
+    for name in _CALLING[op.type]:
+        attribute = op.node_def.attr[name]
         functions = [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
         names += [function.name for function in functions]
     return names

@@ -2,7 +2,7 @@
 import pytest
 import tensorflow as tf
 
-from pipeline.benchmark import operations
+from pipeline.hardware import operations
 from tests.training import small
 
 

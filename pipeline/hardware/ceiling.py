@@ -7,6 +7,8 @@ import tensorflow as tf
 SIZES = {"CPU": (512, 1024, 2048), "GPU": (2048, 4096, 8192)}
 DTYPES = {"float32": "float32", "float64": "float64", "mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 SLOW = 0.5  # Seconds of one product beyond which a larger one would only take longer.
+QUICK_SIZES = {"CPU": (256, 512, 1024, 2048), "GPU": (2048, 4096)}
+QUICK_SECONDS, QUICK_ROUND = 0.25, 0.01
 
 
 def matrix_product_rate(precision, kind, seconds=0.3, rounds=5):
@@ -31,6 +33,31 @@ def matrix_product_rate(precision, kind, seconds=0.3, rounds=5):
         if one > SLOW:
             break
     return {"matmul_gflops": best[0], "size": best[1], "unit": "GFLOP/s"}
+
+
+def quick_matrix_product_rate(precision, kind, seconds=QUICK_SECONDS):
+    """Measures as `matrix_product_rate` does, in rounds of 10 ms and in a quarter of a second: beside a training.
+
+    Args:
+      precision, kind: as in `matrix_product_rate`.
+      seconds: what all of it may take; only the first product, of the smallest size, is not known before.
+
+    Returns:
+      1e9 operations/s as float.
+    """
+    best, sizes, deadline = 0.0, QUICK_SIZES[kind], time.perf_counter() + seconds
+    for number, size in enumerate(sizes):
+        until = time.perf_counter() + (deadline - time.perf_counter()) / (len(sizes) - number)
+        one = product_seconds(size, DTYPES[precision], kind)
+        while True:
+            best = max(best, 2 * size**3 / one / 1e9)
+            repetitions = max(1, math.ceil(QUICK_ROUND / one))
+            if time.perf_counter() + (repetitions + 1) * one > until:
+                break
+            one = min(one, product_seconds(size, DTYPES[precision], kind, repetitions))
+        if time.perf_counter() + 2 * 8 * one > deadline:  # Twice the size is eight times the work, and it runs twice.
+            break
+    return best
 
 
 def product_seconds(size, dtype, kind, repetitions=1):

@@ -1,0 +1,114 @@
+"""Whether a model's confidence is the share of its hits, before and after temperature scaling."""
+import math
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from pipeline.data.holdout import stratified
+from pipeline.evaluation.metrics import CALIBRATION_BINS, calibration_error
+from pipeline.evaluation.probabilities import ROWS
+
+TEMPERATURES = (0.01, 100.0)
+
+
+def reliability(confidence, hit, bins=CALIBRATION_BINS):
+    """Groups examples by confidence, for a reliability diagram (Guo et al., arXiv:1706.04599, section 2).
+
+    Args:
+      confidence: float64 [N] in [0, 1].
+      hit: bool [N].
+      bins: number of bins of equal width, each closed above.
+
+    Returns:
+      [{"low", "high", "count", "confidence": mean or None, "accuracy": share of hits or None}], a dict a bin.
+    """
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count, total, hits = (np.bincount(which, weights, bins) for weights in (None, confidence, hit))
+    return [{"low": i / bins, "high": (i + 1) / bins, "count": int(n), "confidence": float(total[i] / n) if n else None,
+             "accuracy": float(hits[i] / n) if n else None} for i, n in enumerate(count)]
+
+
+def figures(predictions):
+    """Returns {"ece", "nll": nats, "brier": in [0, 2], "reliability"} of Predictions."""
+    confidence, hit = predictions.confidence, predictions.hit
+    return {"ece": calibration_error(confidence, hit), "nll": float(predictions.losses.mean()),
+            "brier": float(predictions.brier.mean()), "reliability": reliability(confidence, hit)}
+
+
+def fit_temperature(predictions):
+    """Fits the temperature by which logits have to be divided for the smallest loss (Guo et al., section 4.2).
+
+    Args:
+      predictions: Predictions of examples that nothing is going to be judged on.
+
+    Returns:
+      A number in TEMPERATURES, or None where every example is a hit: the loss then falls with the temperature for ever.
+    """
+    if predictions.hit.all():
+        return None
+    logits, labels = predictions.logits, predictions.labels
+
+    def loss(log_temperature):
+        total, scale = 0.0, math.exp(-log_temperature)
+        for first in range(0, len(labels), ROWS):
+            part, own = logits[first:first + ROWS] * scale, labels[first:first + ROWS]
+            total += float(np.sum(logsumexp(part, axis=1) - part[np.arange(len(own)), own], dtype=np.float64))
+        return total / len(labels)
+
+    found = minimize_scalar(loss, bounds=[math.log(t) for t in TEMPERATURES], method="bounded",
+                            options={"xatol": 1e-4})
+    return float(math.exp(found.x))
+
+
+def folds(labels):
+    """Divides examples in two halves in which the classes have the same shares, by a fixed seed.
+
+    Args:
+      labels: int [N], N at least 2.
+
+    Returns:
+      (bool [N], its negation).
+    """
+    first = np.zeros(len(labels), bool)
+    first[stratified(labels, len(labels) // 2)] = True
+    return first, ~first
+
+
+def calibrate(predictions, split, held_out=None, held_out_name="validation"):
+    """Judges calibration before and after temperature scaling, fitted on examples that it is not judged on.
+
+    Args:
+      predictions: Predictions of the split that is judged.
+      split: its name.
+      held_out: Predictions of a part that was held out of training and is not that split, or None: then each half of
+        the split is judged with the temperature of the other.
+      held_out_name: the name of that part.
+
+    Returns:
+      {"bins", "before": see `figures`, "after": the same and "temperature" (a number, or two), or None where there are
+      too few examples, "fitted_on": a sentence}.
+    """
+    found = {"bins": CALIBRATION_BINS, "before": figures(predictions), "after": None}
+    if held_out is not None:
+        temperature = fit_temperature(held_out)
+        said = f"the {held_out_name} split, {held_out.examples:,} examples" + _of_hits_alone([temperature])
+        temperature = scale = temperature or 1.0
+    elif predictions.examples < 2:
+        return {**found, "fitted_on": "nothing: one example cannot be divided in two"}
+    else:
+        halves = folds(predictions.labels)
+        fitted = [fit_temperature(predictions.select(half)) for half in halves]
+        said = (f"two folds of the {split} split, each judged with the temperature of the other"
+                + _of_hits_alone(fitted))
+        temperature = [t or 1.0 for t in fitted]
+        scale = np.where(halves[0], temperature[1], temperature[0])
+    return {**found, "after": {**figures(predictions.scaled(scale)), "temperature": temperature}, "fitted_on": said}
+
+
+def _of_hits_alone(temperatures):
+    """Says of which temperatures there is nothing to fit; "" where all are fitted."""
+    if None not in temperatures:
+        return ""
+    which = "it" if len(temperatures) == 1 else "both" if temperatures == [None] * 2 else "one of them"
+    return f"; every example of {which} is a hit, which says nothing about a temperature: 1 is kept"

@@ -1,0 +1,55 @@
+"""Which classes are found, and which are taken for which: scikit-learn's figures."""
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
+
+PER_CLASS = ("precision", "recall", "f1", "support")
+MOST_PAIRS = 20
+
+
+def per_class(labels, predicted, num_classes):
+    """Precision, recall, F1 and support of each class.
+
+    Args:
+      labels, predicted: int [N].
+      num_classes: number of classes.
+
+    Returns:
+      {"precision", "recall", "f1": float64 [classes], "support": int64 [classes]}; 0 where a figure is not defined, as
+      for the precision of a class that is never predicted.
+    """
+    found = precision_recall_fscore_support(labels, predicted, labels=np.arange(num_classes), zero_division=0)
+    return dict(zip(PER_CLASS, found, strict=True))
+
+
+def averages(labels, predicted):
+    """Returns {"macro", "weighted": {"precision", "recall", "f1", "support"}}.
+
+    Classes that are neither among the labels nor among the predictions do not count, as is scikit-learn's default;
+    support is the number of examples.
+    """
+    found = {}
+    for kind in ("macro", "weighted"):
+        values = precision_recall_fscore_support(labels, predicted, average=kind, zero_division=0)
+        found[kind] = dict(zip(PER_CLASS, (*map(float, values[:3]), len(labels)), strict=True))
+    return found
+
+
+def confused_pairs(confusion, names, most=MOST_PAIRS):
+    """Lists which classes are taken for which most often.
+
+    Args:
+      confusion: int [true, predicted].
+      names: class names.
+      most: how many pairs.
+
+    Returns:
+      [{"true", "predicted": names, "count", "share": of the true class's examples}], most first; equal ones in the
+      order of the classes.
+    """
+    wrong = np.array(confusion)
+    np.fill_diagonal(wrong, 0)
+    support = np.sum(confusion, axis=1)
+    true, predicted = np.nonzero(wrong)
+    order = np.argsort(-wrong[true, predicted], kind="stable")[:most]
+    return [{"true": names[t], "predicted": names[p], "count": int(wrong[t, p]),
+             "share": float(wrong[t, p] / support[t])} for t, p in zip(true[order], predicted[order], strict=True)]

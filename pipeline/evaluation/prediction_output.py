@@ -1,0 +1,133 @@
+"""Predictions as CSV and JSON, written as they come, and under their final name only when they are complete."""
+import contextlib
+import csv
+import errno
+import json
+import os
+import sys
+
+from pipeline.errors import UsageError
+
+PARTIAL = ".partial"
+SUFFIXES = {".csv": "csv", ".json": "json"}
+# Names of files that are no text in UTF-8 come out as the bytes that they are.
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+
+class CsvWriter:
+    """A line a file: file,class,probability,class_2,probability_2, ... under a line of these names."""
+
+    def __init__(self, file, top):
+        """
+        Args:
+          file: open text file.
+          top: classes of each prediction.
+        """
+        self._file, self._rows = file, csv.writer(file, lineterminator="\n")
+        ranks = [f"_{rank}" if rank > 1 else "" for rank in range(1, top + 1)]
+        self._rows.writerow(["file", *(name + rank for rank in ranks for name in ("class", "probability"))])
+
+    def write(self, predictions):
+        """Adds the lines of a list of Prediction."""
+        for prediction in predictions:
+            values = [(name, f"{probability:.9g}") for name, probability in prediction.classes]
+            self._rows.writerow([prediction.file, *(value for pair in values for value in pair)])
+        self._file.flush()
+
+    def close(self):
+        """Ends the file's content."""
+
+
+class JsonWriter:
+    """One list with an object a line: {"file", "class", "probability", "top": [{"class", "probability"}, ...]}."""
+
+    def __init__(self, file):
+        """
+        Args:
+          file: open text file.
+        """
+        self._file, self._between = file, "[\n"
+
+    def write(self, predictions):
+        """Adds the objects of a list of Prediction."""
+        for prediction in predictions:
+            top = [{"class": name, "probability": float(f"{probability:.9g}")} for name, probability in
+                   prediction.classes]
+            self._file.write(self._between + json.dumps({"file": prediction.file, **top[0], "top": top}))
+            self._between = ",\n"
+        self._file.flush()
+
+    def close(self):
+        """Ends the list."""
+        self._file.write("[]\n" if self._between == "[\n" else "\n]\n")
+
+
+def choose_format(wanted, output):
+    """Returns "csv", "json" or "table": as asked for, else by what the name of the output ends in.
+
+    Raises:
+      UsageError: the name of the output says nothing.
+    """
+    if wanted or not output or output == "-":
+        return wanted or "table"
+    found = SUFFIXES.get(os.path.splitext(output)[1].lower())
+    if not found:
+        raise UsageError(f"--output={output} ends in neither {' nor '.join(SUFFIXES)}: give --format=csv or json")
+    return found
+
+
+def check_writable(flag, path):
+    """Raises UsageError where a file could not be written: before anything is computed."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if _is_special(path):
+        return
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UsageError(f"--{flag}={path} cannot be written: give a file in a directory that exists")
+
+
+def _is_special(path):
+    """Tells whether a path is a pipe or a device, which is written to and not replaced."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def check_folder(flag, path):
+    """Raises UsageError where files could not be written into a folder, which need not be there yet."""
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise UsageError(f"--{flag}={path} cannot be written: give a folder of your own")
+
+
+@contextlib.contextmanager
+def output_file(path, warn):
+    """Opens where predictions go; what is there when it ends badly stays under another name.
+
+    Args:
+      path: the file; None or "-" for standard output.
+      warn: called with a line about what an interrupted command leaves.
+
+    Yields:
+      An open text file.
+    """
+    if path in (None, "-"):
+        sys.stdout.flush()
+        with open(1, "w", closefd=False, **ENCODING) as file:
+            yield file
+        return
+    if _is_special(path):
+        with open(path, "w", **ENCODING) as file:
+            yield file
+        return
+    try:
+        with open(path + PARTIAL, "w", **ENCODING) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + PARTIAL, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error.filename = error.filename or path + PARTIAL
+        if os.path.exists(path + PARTIAL):
+            warn(f"not complete: what there is so far is in {path}{PARTIAL}")
+        raise

@@ -1,0 +1,177 @@
+"""Predictions on a terminal: a table that grows batch by batch, and a bar under it."""
+import sys
+
+import rich.box
+import rich.cells
+import rich.console
+import rich.progress
+import rich.table
+import rich.text
+
+NARROW = 80
+GAP = 2
+MOST_CLASS, LEAST_NEXT = 24, 12  # Columns of the terminal.
+UNLIMITED = 100_000
+
+
+def printable(text):
+    """Returns text in which what would move the cursor, or cannot be encoded, is replaced."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def keep_end(text, width):
+    """Returns a path cut from the left to a width in columns, since its end says most."""
+    if rich.cells.cell_len(text) <= width:
+        return text
+    while text and rich.cells.cell_len(text) > width - 1:
+        text = text[1:]
+    return "…" + text
+
+
+def percent(probability):
+    """Returns a probability as 97.31%."""
+    return f"{probability:.2%}"
+
+
+class TableWriter:
+    """A row a file: file, class, probability, and the next classes.
+
+    The width of each column is known from the start, so rows can be shown as they come.
+    """
+
+    def __init__(self, console, files, class_names, top):
+        """
+        Args:
+          console: rich Console; where it is no terminal nothing is cut.
+          files: every path that there may be a row for.
+          class_names: names of all classes.
+          top: classes of each prediction.
+        """
+        self._console, self._header = console, True
+        width = console.width if console.is_terminal else UNLIMITED
+        self._titles = ("file", "class", "probability" if width >= NARROW else "prob.", "next")
+        self._widths = self._column_widths(files, class_names, top, width)
+
+    def _column_widths(self, files, class_names, top, width):
+        """Returns the columns of (file, class, probability, next); next is 0 where there is no room or none."""
+        classes = max(rich.cells.cell_len(printable(name)) for name in class_names)
+        names = max(len("file"), classes if width >= UNLIMITED else min(classes, MOST_CLASS, width // 4), len("class"))
+        number = max(len(self._titles[2]), len(percent(1)))
+        paths = max(rich.cells.cell_len(printable(file)) for file in files) if files else 0
+        entry = classes + 1 + len(percent(0.1))
+        following = max(len("next"), (top - 1) * (entry + GAP) - GAP) if top > 1 else 0
+        room = width - names - number - 3 * GAP
+        if paths + following > room:
+            following = min(following, max(room - paths, room // 2))
+            following = following if following >= LEAST_NEXT else 0
+        return max(4, min(paths, room - following)), names, number, following
+
+    def write(self, predictions):
+        """Shows the rows of a list of Prediction."""
+        rows = [self._row(prediction) for prediction in predictions]
+        if self._console.is_terminal:
+            self._console.print(self._ruled(rows))
+        else:
+            lines = [self._titles, *rows] if self._header else rows
+            self._console.file.writelines(self._line(row) for row in lines)
+            self._console.file.flush()
+        self._header = False
+
+    def _row(self, prediction):
+        (name, probability), *others = prediction.classes
+        following = ""
+        for other, p in others:  # As many as there is room for, each of them whole.
+            longer = following + " " * GAP * bool(following) + f"{printable(other)} {percent(p)}"
+            if following and rich.cells.cell_len(longer) > self._widths[-1]:
+                break
+            following = longer
+        return keep_end(printable(prediction.file), self._widths[0]), printable(name), percent(probability), following
+
+    def _ruled(self, rows):
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+                                 padding=(0, GAP - 1, 0, 0), show_header=self._header)
+        styles, sides = (None, "bold", None, "dim"), ("left", "left", "right", "left")
+        shown = [column for column, width in enumerate(self._widths) if width]
+        for column in shown:
+            table.add_column(self._titles[column], width=self._widths[column], no_wrap=True, overflow="ellipsis",
+                             style=styles[column], justify=sides[column])
+        for row in rows:
+            # As Text: brackets in a name are no markup.
+            table.add_row(*(rich.text.Text(row[column]) for column in shown))
+        return table
+
+    def _line(self, row):
+        file, name, probability, following = row
+        paths, names, number, last = self._widths
+        parts = [rich.cells.set_cell_size(file, paths), rich.cells.set_cell_size(name, names),
+                 probability.rjust(number), following if last else ""]
+        return (" " * GAP).join(parts).rstrip() + "\n"
+
+    def close(self):
+        """Ends the table."""
+
+
+class Screen:
+    """Standard output and standard error, and a bar where one of them is a terminal. Use as a context manager.
+
+    Attributes:
+      console: rich Console over standard output or the file that rows go to.
+    """
+
+    def __init__(self, total, rows, file=None, quiet=False):
+        """
+        Args:
+          total: files to come.
+          rows: what goes to standard output: "table", "other" or None.
+          file: where a table goes instead of standard output.
+          quiet: whether only what is wrong is said.
+        """
+        self.console = rich.console.Console(file=file or sys.stdout)
+        self._quiet, self._aside, self._bar = quiet, rows == "other", None
+        terminal = self._bar_console(rows)
+        if terminal and not quiet:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("predicting"), rich.progress.BarColumn(bar_width=None),
+                rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn(), console=terminal,
+                transient=True, redirect_stdout=False, redirect_stderr=False, expand=True)
+            self._task = self._bar.add_task("", total=total)
+
+    def _bar_console(self, rows):
+        """Returns the console for a bar, or None: never one that rows would be written across."""
+        if rows == "table" and self.console.is_terminal:
+            return self.console
+        if rows == "other" and sys.stdout.isatty() or not sys.stderr.isatty():
+            return None
+        return rich.console.Console(stderr=True)
+
+    def __enter__(self):
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception):
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, count):
+        """Moves the bar by a number of files."""
+        if self._bar:
+            self._bar.advance(self._task, count)
+
+    def say(self, text):
+        """Says a line on standard output, or beside it where rows of another kind stand there."""
+        if self._quiet:
+            return
+        if self._aside:
+            self.warn(text)
+        elif self._bar and sys.stdout.isatty():
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+    def warn(self, text):
+        """Says a line on standard error."""
+        if self._bar and sys.stderr.isatty():
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)

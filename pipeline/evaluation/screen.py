@@ -1,0 +1,99 @@
+"""What a person sees of a report on the terminal."""
+import sys
+
+MOST_CLASSES = 20
+MOST_PAIRS = 5
+WIDTH = 160  # Where it is not a terminal.
+PERCENT = {"accuracy", "top-5 accuracy"}
+
+
+def print_report(report, file=None):
+    """Prints the headline, the classes where they are few, the most confused pairs, and other runs beside this one.
+
+    Args:
+      report: see report.make_report.
+      file: an open text file; default standard output.
+    """
+    import rich.console
+
+    console = rich.console.Console(file=file or sys.stdout)
+    if not console.is_terminal:
+        console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
+    _table(console, ("figure", "value", "95% interval", "by"), [
+        (item["name"], number(item["name"], item["value"]), span(item), item["interval"].removeprefix("95%, "))
+        for item in report["headline"]], left=(0, 3))
+    if len(report["classes"]) <= MOST_CLASSES:
+        _table(console, ("class", "precision", "recall", "F1", "support", "ROC AUC"), _classes(report))
+    pairs = [f"{p['true']} taken for {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
+             for p in report["confused_pairs"][:MOST_PAIRS]]
+    for i, line in enumerate(pairs):
+        _say(console, f"{'confused' if i == 0 else '':10s}{line}")
+    _say(console, f"calibrated {calibrated(report['calibration'])}")
+    if report["compared"]:
+        _table(console, ("run", "accuracy", "loss", "macro F1", "it alone right", "the first alone right", "McNemar p",
+                         "verdict"), _compared(report), left=(0, 7))
+    for note in report["notes"]:
+        _say(console, f"note      {note}")
+
+
+def number(name, value):
+    """Returns a figure as text: shares as percent where that is how people say them; "–" where there is none."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:.2%}" if name in PERCENT else f"{value:.4f}"
+
+
+def p_value(value):
+    """Returns a p-value as text."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def span(item):
+    """Returns the interval of an item of the headline as text."""
+    if item["low"] is None:
+        return "–"
+    return f"{number(item['name'], item['low'])} to {number(item['name'], item['high'])}"
+
+
+def calibrated(calibration):
+    """Returns in a line what temperature scaling changes."""
+    before, after = calibration["before"], calibration["after"]
+    if after is None:
+        return f"error {before['ece']:.4f}; no temperature fitted on {calibration['fitted_on']}"
+    temperature = after["temperature"]
+    said = " and ".join(f"{t:.3f}" for t in (temperature if isinstance(temperature, list) else [temperature]))
+    return (f"error {before['ece']:.4f}, with temperature {said} {after['ece']:.4f}; fitted on "
+            f"{calibration['fitted_on']}")
+
+
+def _classes(report):
+    averages = [{"name": f"{kind} average", **report["averages"][kind]} for kind in ("macro", "weighted")]
+    return [(c["name"], *(number(key, c[key]) for key in ("precision", "recall", "f1")), f"{c['support']:,}",
+             number("roc_auc", c["roc_auc"])) for c in (*report["per_class"], *averages)]
+
+
+def _compared(report):
+    figures = {item["name"]: item["value"] for item in report["headline"]}
+    first = (report["run"]["workdir"], number("accuracy", figures["accuracy"]), number("loss", figures["loss"]),
+             number("macro F1", figures["macro F1"]), "", "", "", "the first")
+    return [first, *((other["name"], number("accuracy", other["accuracy"]), number("loss", other["loss"]),
+                      number("macro F1", other["macro_f1"]), f"{other['only_this_right']:,}",
+                      f"{other['only_the_first_right']:,}", f"{p_value(other['mcnemar_p'])}", other["verdict"])
+                     for other in report["compared"])]
+
+
+def _say(console, text):
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def _table(console, columns, rows, left=(0,)):
+    import rich.box
+    import rich.table
+    import rich.text
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(rich.text.Text(text) for text in row))  # As Text: brackets in a name are no markup.
+    console.print(table)

@@ -1,0 +1,50 @@
+"""The configuration of a run as a page of TensorBoard's tab Text."""
+import dataclasses
+
+from pipeline.config import GROUPS
+
+
+def configuration_page(config, source, plan, variables):
+    """Describes a run in Markdown: its data, model and length, and every option, those that were changed in bold.
+
+    Args:
+      config: ExperimentConfig.
+      source: Source.
+      plan: Plan.
+      variables: number of trained values of the model.
+    """
+    shape = "×".join(map(str, source.image_shape))
+    parts = [(name, split.num_examples) for name, split in (
+        ("train", source.train), ("validation", source.validation), ("test", source.test)) if split]
+    facts = [("data", f"{source.name}: {source.num_classes} classes, {shape} pixels, "
+              + ", ".join(f"{count:,} {name}" for name, count in parts)),
+             ("model", f"{config.model.model}: {variables:,} parameters"),
+             ("length", f"{plan.total_steps:,} steps of {plan.batch_size} examples, {plan.epochs:.4g} epochs")]
+    lines = ["\n".join(f"- **{name}**: {fact}" for name, fact in facts), "What differs from the default is **bold**."]
+    for name, group in zip(GROUPS, config.groups(), strict=True):
+        lines += [f"### {name}", table(("option", "value", "default"), [
+            _row(field, getattr(group, field.name)) for field in dataclasses.fields(group)])]
+    return "\n\n".join(lines) + "\n"
+
+
+def _row(field, value):
+    shown, default = shown_value(value), shown_value(field.default)
+    changed = value != field.default
+    return (f"**{field.name}**" if changed else field.name, f"**{shown}**" if changed else shown, default)
+
+
+def shown_value(value):
+    """Returns the value of an option as text: lists with commas, nothing as a dash, numbers as one types them."""
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return "–" if value in (None, "") else str(value)
+
+
+def table(head, rows):
+    """Returns a table in Markdown; what would end a cell is written as itself."""
+    def line(cells):
+        return "| " + " | ".join(str(cell).replace("|", "&#124;").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(head), "|" + " --- |" * len(head), *map(line, rows)])

@@ -1,0 +1,71 @@
+"""Plots as SVG that stands in a page: text stays text, and colours follow the page's."""
+import html
+import io
+import re
+import zlib
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+INK, SOFT = "#010203", "#010204"  # Become the colours of the page's text.
+SERIES = tuple(f"#0102{number:02x}" for number in range(0xA1, 0xA9))  # Become the page's --series-1 to --series-8.
+MARKERS, DASHES = "osD^vP*X", ("-", "--", ":", "-.")
+WIDTH, HEIGHT = 6.2, 3.6
+STYLE = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+         "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+         "legend.frameon": False, "legend.fontsize": 8, "grid.color": INK, "grid.alpha": 0.15, "axes.axisbelow": True,
+         "hatch.color": INK, "hatch.linewidth": 0.4, "svg.hashsalt": "mirrorline"}
+_PAGE_COLORS = {INK: "currentColor", SOFT: "var(--soft)",
+                **{color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)}}
+
+
+def picture(draw, title, kind, height=HEIGHT):
+    """Returns a picture under its title, as the inside of a <figure> element.
+
+    Args:
+      draw: called with the axes.
+      title: of what it is.
+      kind: what it shows of that, for those who cannot see it.
+      height: of the picture, in inches.
+    """
+    svg = inline_svg(lambda figure: draw(figure.add_subplot()), f"{kind}: {title}", WIDTH, height)
+    return f"<figcaption>{html.escape(title)}</figcaption>{svg}"
+
+
+def inline_svg(draw, description, width=WIDTH, height=HEIGHT):
+    """Returns an <svg> element of a page that may have others.
+
+    Args:
+      draw: called with a matplotlib Figure; the colours INK, SOFT and SERIES become those of the page.
+      description: for those who cannot see it; another one for each picture of a page.
+      width, height: in inches.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True,
+                       metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _inline(text.getvalue(), description)
+
+
+def _inline(text, description):
+    """Returns an SVG file without its prolog, without addresses, and with no names that another one may have too."""
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg"):]).replace("xlink:href", "href")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub("|".join(_PAGE_COLORS), lambda match: _PAGE_COLORS[match[0]], text)
+    text = text.replace("'DejaVu Sans', 'Bitstream Vera Sans'", "'DejaVu Sans', Verdana")
+    salt = f"p{zlib.crc32(description.encode()):x}"
+    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda match: f' id="{salt}{match[1]}"' if match[1] in used else "", text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{salt}", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+
+
+def finish(axes, grid="both"):
+    """Adds the grid, and the legend below the axes, where it covers nothing."""
+    axes.grid(True, axis=grid)
+    names = axes.get_legend_handles_labels()[1]
+    fitting = max(1, min(len(names), 100 // (max(map(len, names)) + 9)))
+    rows = -(-len(names) // fitting)
+    axes.figure.legend(loc="outside lower center", ncols=-(-len(names) // rows))

@@ -1,0 +1,1 @@
+"""Searching for settings: what is varied, which values are tried next, the trials' processes, and who leads."""

@@ -1,0 +1,50 @@
+"""Two models on the same examples: counts by hand, McNemar's test by the binomial distribution."""
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import comparison
+from pipeline.evaluation.probabilities import Predictions
+
+
+def answers(predicted, labels, sure=3.0):
+    """Returns Predictions of these classes, by logits that are `sure` apart."""
+    return Predictions(np.eye(3, dtype=np.float32)[predicted] * np.float32(sure), np.asarray(labels))
+
+
+def test_who_is_right_where():
+    labels = [0, 0, 1, 1, 2, 2, 0, 1]
+    first, other = answers([0, 0, 1, 2, 2, 0, 1, 1], labels), answers([0, 1, 0, 1, 2, 1, 1, 0], labels, sure=4.0)
+    found = comparison.compare(first, other, ("a", "b", "c"))
+    assert [found[k] for k in ("only_this_right", "only_the_first_right", "both_right", "both_wrong")] == [1, 3, 2, 2]
+    assert found["mcnemar_p"] == pytest.approx(2 * (1 + 4) / 2**4)
+    assert found["accuracy_difference"]["value"] == -0.25
+    assert [d["index"] for d in found["differing"]] == [1, 2, 3, 5, 7]
+    assert found["differing"][3] == {"index": 5, "true": "c", "first": "a", "this": "b",
+                                     "confidence_first": pytest.approx(math.exp(3) / (math.exp(3) + 2)),
+                                     "confidence_this": pytest.approx(math.exp(4) / (math.exp(4) + 2))}
+
+
+def test_mcnemar_is_exact():
+    assert comparison.mcnemar(0, 0) == 1
+    assert comparison.mcnemar(2, 12) == pytest.approx(2 * sum(math.comb(14, k) for k in range(3)) / 2**14)
+    assert comparison.mcnemar(12, 2) == comparison.mcnemar(2, 12)
+
+
+def test_the_difference_has_the_width_that_theory_gives():
+    found = comparison.difference(60, 40, 1000)
+    deviation = math.sqrt(0.1 - 0.02**2) / math.sqrt(1000)
+    assert found["value"] == 0.02
+    assert (found["low"], found["high"]) == pytest.approx((0.02 - 1.96 * deviation, 0.02 + 1.96 * deviation), abs=2e-3)
+    assert comparison.difference(0, 0, 10) == {"value": 0, "low": 0, "high": 0}
+
+
+def test_several_p_values_are_held_to_more():
+    assert comparison.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert comparison.holm([0.9, 0.8]) == [1, 1] and comparison.holm([]) == []
+
+
+def test_the_verdict():
+    assert comparison.verdict(0.2, 9, 1) == "no difference beyond chance"
+    assert comparison.verdict(0.01, 9, 1).startswith("better") and comparison.verdict(0.01, 1, 9).startswith("worse")

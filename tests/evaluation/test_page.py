@@ -1,0 +1,262 @@
+"""The page of a report: whole, alone, and with every figure of the report, whatever its classes are called."""
+import base64
+import configparser
+import copy
+import io
+import json
+import os
+import pathlib
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.evaluation import page, page_run, plots
+from pipeline.evaluation.findings import findings
+from pipeline.evaluation.screen import number, span
+from pipeline.pages import markup
+from tests.evaluation import reports
+from tests.pages import Reader
+
+COLOR = re.compile(r"--([\w-]+):\s*(#[0-9a-f]{3,6})")
+# Text on what is behind it; a word of a name stands for every colour that begins with it.
+TEXT = {"paper": ("ink", "soft", "bad", "good", "link"), "panel": ("ink", "soft", "bad", "good"),
+        "note-panel": ("ink",), "bad-panel": ("ink",), "hit": ("ink",), "miss": ("ink",), "bar": ("ink",)}
+LINES = [f"series-{i}" for i in range(1, 9)] + ["hit-strong", "miss-strong"]
+
+
+@pytest.fixture(scope="module")
+def ten():
+    return reports.report(compared=2)
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    return reports.report(reports.HUNDRED, 2000, skill=4)
+
+
+def read(report, pictures=None):
+    """Returns the Reader of the page, which has headings in order, says what pictures show, and loads nothing."""
+    text = page.page(report, pictures or {})
+    reader = Reader(text)
+    assert reader.loaded == [] and "://" not in text and "default-src 'none'" in text
+    assert reader.headings[0] == 1 and reader.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(reader.headings, reader.headings[1:], strict=False))
+    assert all(reader.pictures) and len(set(reader.pictures)) == len(reader.pictures)
+    assert all(image["alt"] and image["src"].startswith("data:image/") for image in reader.images)
+    assert "None" not in reader.text and "nan" not in reader.text.split()
+    return reader
+
+
+def ratio(one, another):
+    """Returns the contrast of two colours (Web Content Accessibility Guidelines 2.2)."""
+    def light(color):
+        digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
+        parts = [int(digits[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+        parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055)**2.4 for part in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    dark, bright = sorted((light(one), light(another)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_a_report_is_there_with_every_figure(ten, tmp_path):
+    path = tmp_path / "report" / "index.html"
+    page.write_page(ten, reports.pictures(ten), path)
+    assert os.listdir(path.parent) == ["index.html"]
+    reader = read(ten, reports.pictures(ten))
+    assert len(reader.text.split()) == len(Reader(path.read_text(encoding="utf-8")).text.split())
+    for item in ten["headline"]:
+        assert f"{number(item['name'], item['value'])} {span(item)} ({item['interval']})" in reader.text
+    shown = [number(key, one[key]) for one in (*ten["per_class"], *ten["averages"].values())
+             for key in ("precision", "recall", "f1", "roc_auc", "average_precision")]
+    shown += [str(count) for row in ten["confusion"] for count in row if count]
+    shown += [f"{pair['share']:.1%}" for pair in ten["confused_pairs"]]
+    before, after = ten["calibration"]["before"], ten["calibration"]["after"]
+    shown += [number(key, part[key]) for part in (before, after) for key in ("ece", "nll", "brier")]
+    shown += [number("", ten[kind]["macro"]["area"]) for kind in ("roc", "pr")]
+    assert set(shown) <= set(reader.cells)
+    for words in ("339 of 360 examples of the test split", "step 539 (ckpt-539)", "1,097,098 parameters",
+                  ten["calibration"]["fitted_on"], "steps that counted 59.6%, 18 s", "wall time 31 s", "1.1 TFLOP",
+                  "SHA-256 of the weights 7fee798b97c7b66d", "2 of 19 options are not their defaults",
+                  "augment crop:3, rotate:10 changed schedule one-cycle changed dataset", "tensorflow 2.21.0",
+                  "Intel(R) Xeon(R)", "seed 0", "The test split was watched during training"):
+        assert words in reader.text, words
+    described = " ".join(reader.pictures)
+    for words in ("Loss by step", "Accuracy by step", "Learning rate by step", "ROC curves", "Precision-recall",
+                  "before temperature", "after temperature", "of every run"):
+        assert words in described, words
+
+
+def test_other_runs_stand_beside_the_first_with_what_differs(ten):
+    reader = read(ten, reports.pictures(ten))
+    second, third = ten["compared"]
+    assert second["verdict"].startswith("no difference") and third["verdict"].startswith("worse")
+    for other in (second, third):
+        cells = [number("accuracy", other["accuracy"]), number("loss", other["loss"]),
+                 number("", other["macro_f1"]), number("", other["calibration_error"]),
+                 *(str(other[key]) for key in ("only_this_right", "only_the_first_right", "both_wrong"))]
+        place = reader.cells.index(cells[0])
+        assert reader.cells[place:place + 7] == cells
+        assert reader.cells[place + 8:place + 10] == [f"{other['mcnemar_p_adjusted']:.3f}", other["verdict"]]
+        one = other["differing"][0]
+        marks = ["✓" if one[who] == one["true"] else "✗" for who in ("first", "this")]
+        run = "B" if other is second else "C"
+        assert (f"is {one['true']} A: {one['first']} {marks[0]} {one['confidence_first']:.0%} {run}: {one['this']} "
+                f"{marks[1]} {one['confidence_this']:.0%} example {one['index']}") in reader.text
+    alone = read({**ten, "compared": None})
+    assert "Compared" not in alone.text and "of every run" not in " ".join(alone.pictures)
+
+
+def test_pictures_are_whole_where_they_are_small_and_light_where_they_are_large(ten):
+    alone = {**ten, "compared": None}
+    small, large = reports.pictures(alone), reports.pictures(alone, (300, 400, 3))
+    listed = [one["index"] for one in (*alone["mistakes"], *alone["unsure_hits"])]
+    images = read(alone, small).images
+    for image, index in zip(images, listed, strict=True):
+        found = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
+        assert found.format == "PNG" and image["class"] == "pixels" and f"example {index}," in image["alt"]
+        np.testing.assert_array_equal(np.asarray(found), small[index][..., 0])
+    image = read(alone, large).images[0]
+    found = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
+    assert found.size == (224, 168) == (int(image["width"]), int(image["height"]))
+    without = read(alone)
+    assert not without.images and f"example {listed[0]}" in without.text
+    one = alone["mistakes"][0]
+    assert (f"said {one['predicted']} {one['confidence']:.1%} is {one['true']} {one['true_probability']:.1%} example "
+            f"{one['index']}") in without.text
+
+
+def test_ten_classes_with_photographs_are_small_and_soon_there(ten):
+    gradient = np.linspace(0, 200, 224).astype(np.uint8)[:, None, None]
+    photographs = {index: np.minimum(255, gradient + (image // 8).astype(np.uint8))
+                   for index, image in reports.pictures(ten, (224, 224, 3)).items()}
+    began = time.process_time()
+    text = page.page({**ten, "compared": None}, photographs)
+    assert time.process_time() - began < 3
+    assert text.count("<img") >= 45 and len(text.encode()) < 2e6
+
+
+def test_a_hundred_classes_are_a_map_a_list_and_a_table_with_the_weakest_first(hundred):
+    reader = read(hundred)
+    data = json.loads(reader.scripts[0])
+    rebuilt = np.zeros((100, 100), int)
+    for row, column, count in data["cells"]:
+        rebuilt[row, column] = count
+    np.testing.assert_array_equal(rebuilt, hundred["confusion"])
+    assert data["names"] == list(reports.HUNDRED) and any("100 classes as a map" in said for said in reader.pictures)
+    squares = page.page(hundred, {}).count("h10v10h-10z")
+    assert squares == np.count_nonzero(rebuilt)
+    row = np.array(hundred["confusion"][0])
+    others = [(-count, i) for i, count in enumerate(row) if count and i]
+    assert f"{row[0]} of {row.sum()}" in reader.cells
+    assert ", ".join(f"{reports.HUNDRED[i]} {-count}" for count, i in sorted(others)) in reader.cells
+    weakest = min(hundred["per_class"], key=lambda one: one["f1"])
+    assert f"average precision {weakest['name']} {number('', weakest['precision'])}" in reader.text
+    assert "the 45 others are faint" in reader.text and hundred["notes"][0] in reader.text
+
+
+@pytest.mark.parametrize("count", [4, 30])
+def test_names_are_text_and_not_markup(count):
+    bad = ('<b>"x"&y</b>', "</script><script>alert(1)</script>", "$a_{1}$", "'><img src=x onerror=alert(1)>")
+    names = (*bad, *(f"class {i}" for i in range(count - len(bad))))
+    given = reports.report(names, 40 * count, compared=1, skill=2.5, workdir="<i>runs</i>", model="<b>",
+                           config={"<u>": "<s>"}, changed={"<u>": "<s>"}, machine={"<q>": "</td>"},
+                           checkpoint="$HOME&lt;")
+    given["compared"][0]["name"], given["command"], given["notes"] = "<em>", "a && b < c", ["<br>"]
+    reader = read(given, reports.pictures(given))
+    others = ("<i>runs</i>", "<b> on digits", "<u> <s>", "<q> </td>", "$HOME&lt;", "<em>", "a && b < c", "<br>")
+    assert [name for name in (*bad, *others) if name not in reader.text] == []
+    assert not reader.tags & {"i", "u", "s", "q", "em", "br"}
+    assert len(reader.scripts) == 1 + (count > 20)
+    if count > 20:
+        assert json.loads(reader.scripts[0])["names"] == list(names)
+
+
+def test_what_is_not_known_is_left_out_or_said():
+    given = reports.report(("a", "b"), 40, skill=30)
+    assert given["mistakes"] == [] and given["confused_pairs"] == []
+    empty = {"train": {name: [] for name in ("step", "loss", "accuracy", "learning_rate")}, "evaluation": {}}
+    given = {**given, "curves": empty, "goodput": {}, "cost": {}, "confusion": None, "unsure_hits": [],
+             "roc": {"classes": [None, None], "macro": None}, "pr": {"classes": [None], "macro": None}}
+    given["calibration"] = {**given["calibration"], "after": None, "fitted_on": "nothing: one example"}
+    given["headline"][3].update(value=None, low=None, high=None)
+    given["per_class"][0].update(roc_auc=None, average_precision=float("nan"))
+    reader = read(given)
+    for words in ("No plot: the run has no metrics.jsonl", "No plot: no class has examples",
+                  "No temperature was fitted", "There are none: every example is judged rightly",
+                  "Where the time went is not known", "macro ROC AUC – no interval",
+                  "No example is taken for another class"):
+        assert words in reader.text, words
+    assert [said for said in reader.pictures if "Reliability" not in said] == []
+    assert "Confusion matrix" not in reader.text and "–" in reader.cells
+
+
+def test_it_says_what_has_to_be_known_before_a_figure_is_quoted():
+    def said(**run):
+        base = {"status": "finished", "selected_on": "validation", "split": "test", "step": 1_200, **run}
+        return " ".join(page.remarks({"run": base, "notes": ["A note."]}))
+
+    assert said() == "A note."
+    assert "are the figures of step 1,200" in said(status="preempted")
+    assert "a little too good" in said(selected_on="test")
+    assert "chosen by the test split itself" in said(selected_on="test", asked_for="best")
+    assert "trained on" in said(split="train")
+    text = said(test_time_augmentation=2, views=["as it is", "1 right"])
+    assert "means over 2 views of each example (as it is, 1 right)" in text
+
+
+def test_what_stands_out_is_found(ten):
+    given = copy.deepcopy(ten)
+    given["curves"]["evaluation"] = {"test": {"step": [10, 20, 30], "loss": [0.5, 0.3, 0.4], "accuracy": [0, 0, 0]}}
+    given["goodput"]["seconds"] = {"steps": 6.0, "input": 2.0}
+    text = " ".join(findings(given))
+    weakest = min(given["per_class"], key=lambda one: one["f1"])
+    missed = sum(given["confusion"][int(weakest["name"])]) - given["confusion"][int(weakest["name"])][
+        int(weakest["name"])]
+    pair = given["confused_pairs"][0]
+    for words in (f"Weakest class: {weakest['name']} (F1 {weakest['f1']:.3f}); {missed} of its 36",
+                  f"{pair['true']} taken for {pair['predicted']}, {pair['count']} times ({pair['share']:.1%}",
+                  "less sure than it is right: mean confidence 87.2%, accuracy 94.2%",
+                  "brings the calibration error from 0.0710 to 0.0247", "lowest at step 20 (0.3000)",
+                  "25% of the time of the steps was spent waiting", "runs/other-2 against this run: worse"):
+        assert words in text, words
+    assert not [line for line in findings(ten) if "lowest at step" in line or "waiting" in line]
+
+
+def test_a_line_is_smoothed_without_what_is_missing():
+    means, count = plots.smoothed([1.0, None, 3.0, 4.0, None, None, None, 2.0], share=0.25)
+    assert count == 3
+    np.testing.assert_allclose(means, [1, 2, 3.5, 3.5, 4, np.nan, 2, 2])
+    assert page_run.duration(7.25) == "7.2 s" and page_run.duration(725) == "12 min 5 s"
+    assert page_run.duration(12_000) == "3 h 20 min"
+
+
+def test_text_and_lines_stand_out_in_light_dark_and_print():
+    styles = pathlib.Path(markup.__file__).with_name("theme.css").read_text(encoding="utf-8")
+    styles += pathlib.Path(page.__file__).with_name("page.html").read_text(encoding="utf-8")
+    blocks = re.findall(r"(@media \([^)]*dark\) \{|@media print \{)?\s*:root \{(.*?)\}", styles, re.DOTALL)
+    themes = {name: {} for name in ("light", "dark", "print")}
+    for media, block in blocks:
+        colors = dict(COLOR.findall(block))
+        for name in (["dark"] if "dark" in media else ["print"] if "print" in media else list(themes)):
+            themes[name].update(colors)
+    for name, colors in themes.items():
+        for behind, texts in TEXT.items():
+            for text in texts:
+                assert ratio(colors[text], colors[behind]) >= 4.5, (name, text, behind)
+        for line in LINES:
+            assert ratio(colors[line], colors["paper"]) >= 3, (name, line)
+    assert themes["print"]["paper"] == "#fff" and themes["print"]["ink"] == "#000"
+
+
+def test_frame_and_look_are_installed_with_the_packages():
+    settings = configparser.ConfigParser()
+    settings.read(pathlib.Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
+    for package, module, name in (("pipeline.evaluation", page, "page.html"), ("pipeline.pages", markup, "theme.css")):
+        folder = pathlib.Path(module.__file__).parent
+        patterns = re.split(r"[,\s]+", settings["options.package_data"].get(package, ""))
+        assert folder / name in [path for pattern in filter(None, patterns)
+                                 for path in folder.glob(pattern)], package

@@ -1,0 +1,109 @@
+"""The whole of report.json: its parts agree, many classes do not explode, and nothing in it is not a number."""
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import screen
+from pipeline.evaluation.probabilities import Predictions
+from pipeline.evaluation.report import Judged, make_report, named_examples
+from tests.evaluation.judgements import predictions
+
+DESCRIBED = {"created": "2026-01-01T00:00:00+00:00", "command": "mirrorline evaluate", "run": {"workdir": "runs/a"},
+             "goodput": {}, "cost": {}}
+
+
+def judged(found, name="runs/a"):
+    return Judged(name, found.evaluation(), found, [])
+
+
+def report_of(found, others=(), **more):
+    names = tuple(f"class {i}" for i in range(found.num_classes))
+    return make_report(judged(found), names, "test", DESCRIBED, compared=[judged(o, "runs/b") for o in others], **more)
+
+
+def test_the_parts_agree_with_each_other():
+    found = predictions(600, 6, strength=1.5)
+    other = Predictions(found.logits + predictions(600, 6, seed=1).logits, found.labels)
+    report = report_of(found, [other])
+    headline = {item["name"]: item for item in report["headline"]}
+    assert list(headline) == ["accuracy", "loss", "macro F1", "macro ROC AUC", "top-5 accuracy", "calibration error"]
+    confusion = np.array(report["confusion"])
+    assert headline["accuracy"]["value"] == np.trace(confusion) / 600 and confusion.sum() == 600
+    assert headline["macro F1"]["value"] == report["averages"]["macro"]["f1"]
+    areas = [report["roc"]["macro"]["area"], report["averages"]["macro"]["roc_auc"]]
+    assert [headline["macro ROC AUC"]["value"]] * 2 == areas
+    assert headline["calibration error"]["value"] == report["calibration"]["before"]["ece"]
+    assert headline["top-5 accuracy"]["value"] > headline["accuracy"]["high"]
+    assert all(item["low"] < item["value"] < item["high"] for item in report["headline"])
+    support = np.array([c["support"] for c in report["per_class"]])
+    np.testing.assert_array_equal(support, confusion.sum(axis=1))
+    areas = [c["roc_auc"] for c in report["per_class"]]
+    assert report["averages"]["weighted"]["roc_auc"] == pytest.approx(np.average(areas, weights=support))
+    compared = report["compared"][0]
+    right = compared["both_right"] + compared["only_the_first_right"]
+    assert right == np.trace(confusion) and compared["mcnemar_p"] == compared["mcnemar_p_adjusted"]
+
+
+def test_the_examples_shown_are_the_surest_mistakes_and_the_least_sure_hits():
+    found = predictions(600, 6, strength=1.5)
+    other = Predictions(found.logits + predictions(600, 6, seed=1).logits, found.labels)
+    report = report_of(found, [other])
+    mistakes, hits = report["mistakes"], report["unsure_hits"]
+    assert len(mistakes) == len(hits) == 24
+    assert [m["confidence"] for m in mistakes] == sorted(found.confidence[~found.hit])[:-25:-1]
+    assert [h["confidence"] for h in hits] == sorted(found.confidence[found.hit])[:24]
+    first = mistakes[0]
+    assert (first["true"], first["predicted"]) == (f"class {found.labels[first['index']]}",
+                                                   f"class {found.predicted[first['index']]}")
+    shown = {e["index"] for e in (*mistakes, *hits, *report["compared"][0]["differing"])}
+    assert named_examples(report).tolist() == sorted(shown)
+
+
+def test_a_perfect_model_of_one_example_a_class_can_be_reported():
+    report = report_of(predictions(strength=99, labels=[0, 1, 2]))
+    json.dumps(report, allow_nan=False)
+    assert report["mistakes"] == [] and report["confused_pairs"] == []
+    headline = {item["name"]: item for item in report["headline"]}
+    assert headline["accuracy"]["value"] == 1 and headline["accuracy"]["low"] < 0.5
+    assert headline["macro ROC AUC"] == {"name": "macro ROC AUC", "value": 1, "low": None, "high": None,
+                                         "interval": "95%, DeLong"}
+
+
+def test_classes_without_examples_are_named_and_are_none():
+    found = predictions(100, 3)
+    report = report_of(Predictions(np.pad(found.logits, [(0, 0), (0, 2)], constant_values=-9), found.labels))
+    json.dumps(report, allow_nan=False)
+    assert report["per_class"][4]["roc_auc"] is None and report["per_class"][4]["support"] == 0
+    assert "class 3, class 4" in report["notes"][0]
+
+
+def test_many_classes_and_examples_stay_small_and_fast():
+    found = predictions(3000, 250, strength=4.0)
+    began = time.process_time()
+    report = report_of(found)
+    assert time.process_time() - began < 10
+    assert len(report["roc"]["classes"]) == len(report["pr"]["classes"]) == 50 and report["confusion"] is None
+    worst = sorted(report["per_class"], key=lambda c: c["f1"])[:50]
+    shown = {c["name"] for c in report["roc"]["classes"]}
+    assert max(c["f1"] for c in report["per_class"] if c["name"] in shown) == worst[-1]["f1"]
+    assert "50 of 250 classes" in report["notes"][0] and "left out" in report["notes"][1]
+    assert len(json.dumps(report, allow_nan=False)) < 2**20
+
+
+def test_the_terminal_says_what_the_report_says():
+    found = predictions(600, 6, strength=1.5)
+    file = io.StringIO()
+    report = report_of(found, [Predictions(found.logits[:, ::-1].copy(), found.labels)])
+    screen.print_report(report, file)
+    text = file.getvalue()
+    first, pair = report["per_class"][0], report["confused_pairs"][0]
+    assert f"{report['headline'][0]['value']:.2%}" in text and f"{first['precision']:.4f}" in text
+    assert f"{pair['true']} taken for {pair['predicted']}: {pair['count']}" in text
+    assert "< 0.001" in text and "worse than the first, beyond chance" in text
+    assert "two folds of the test split" in text and max(map(len, text.splitlines())) < 200
+    several = io.StringIO()
+    screen.print_report(report_of(predictions(500, 21)), several)
+    assert "macro F1" in several.getvalue() and "precision" not in several.getvalue()

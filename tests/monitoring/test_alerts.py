@@ -1,0 +1,118 @@
+"""Warnings: each where it matters, once, with what to do; and none in a run that goes well."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.metrics import evaluation
+from pipeline.monitoring.alerts import Alerts, Circumstances
+
+USUAL = Circumstances(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,
+                      num_classes=4)
+COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
+           "update_ratio", "input_wait")
+WELL = {"input_wait": 0.02, "host_memory_mib": 900.0, "host_memory_share": 0.05, "host_memory_full": 0.5}
+
+
+class Run:
+    """A run of windows of 20 steps of a second each; `said` is what its user was warned of."""
+
+    def __init__(self, **circumstances):
+        self.alerts, self.step, self.said = Alerts(dataclasses.replace(USUAL, **circumstances)), 0, []
+
+    def window(self, windows=1, vitals=(), seconds=1.0, **columns):
+        """Goes on by some windows of columns of one value or of one a step."""
+        usual = {"loss": 1.0, "accuracy": 0.5, "learning_rate": 1e-3, "gradient_norm": 2.0, "loss_scale": 1.0,
+                 "applied": 1.0, "weight_norm": np.nan, "update_ratio": [*[np.nan] * 19, 2e-3], "input_wait": 0.0}
+        for _ in range(windows):
+            self.step += 20
+            rows = np.stack([np.broadcast_to(columns.get(name, usual[name]), 20) for name in COLUMNS], axis=1)
+            self.said += self.alerts.window(self.step, COLUMNS, rows, seconds, {**WELL, **dict(vitals)})
+        return self
+
+    def evaluate(self, hits, of=400):
+        """Evaluates `of` examples of classes of the same size."""
+        labels = np.arange(of) % 4
+        rows = np.zeros([of, 5], np.float32)
+        rows[:, 0], rows[:, 1] = labels, np.where(np.arange(of) < hits, labels, (labels + 1) % 4)
+        self.said += self.alerts.evaluation(self.step, evaluation([of, hits, of], rows, 4))
+        return self
+
+
+def ratio(value):
+    return {"update_ratio": [*[np.nan] * 19, value]}
+
+
+def test_a_run_that_goes_well_is_left_alone():
+    assert Run().window(50).evaluate(380).window(50).evaluate(390).said == []
+
+
+@pytest.mark.parametrize("more, remedy", [
+    ({}, "--cache=device makes the batches inside the step"),
+    ({"in_memory": False}, "read from disk; with more than --memory_budget=2048 (MiB) it would stay in memory")])
+def test_waiting_for_input_is_told_after_several_windows(more, remedy):
+    run = Run(**more).window(4, {"input_wait": 0.3})
+    assert run.said == []
+    run.window(30, {"input_wait": 0.4})
+    assert len(run.said) == 1 and "the steps wait for their input 32% of the time" in run.said[0]
+    assert remedy in run.said[0]
+
+
+def test_a_single_long_wait_or_many_in_no_time_are_not_told():
+    assert Run().window(4).window(1, {"input_wait": 1.0}, seconds=9.0).window(9).said == []
+    assert Run().window(9, {"input_wait": 0.5}, seconds=0.1).said == []
+    assert len(Run().window(25, {"input_wait": 0.5}, seconds=0.1).said) == 1
+
+
+def test_memory_that_is_nearly_full_is_told():
+    run = Run().window(1, {"host_memory_full": 0.92}).window(3, {"host_memory_full": 0.94})
+    assert run.said == ["memory is 94% full (900 of 18,000 MiB are this process's), and when it is all taken the "
+                        "system ends the run: a smaller --memory_budget streams the data from disk, or end something "
+                        "else"]
+    device = {"device_memory_full": 0.95, "device_memory_mib": 13_337.0}
+    run = Run(cache="device").window(2, device)
+    assert run.said == ["the memory of a GPU is 95% full (13,337 MiB): if it does not suffice, take more "
+                        "--accumulate_steps or --cache=host"]
+
+
+def test_a_loss_scale_that_collapses_is_told():
+    scales = 2.0 ** np.arange(15, 5, -1).repeat(2)
+    run = Run().window(1, loss_scale=scales)
+    assert len(run.said) == 1 and run.said[0].startswith("the loss scale fell to 64, since") and (
+        "--precision=mixed_bfloat16" in run.said[0])
+    assert Run().window(3, loss_scale=128.0).said == []
+    skipped = [1.0] * 17 + [0.0] * 3
+    run = Run().window(1, loss_scale=2048.0, applied=skipped).window(1, loss_scale=2048.0, applied=[0.0] + [1.0] * 19)
+    assert run.said == []  # Four in a row, over two windows.
+    run.window(1, loss_scale=2048.0, applied=skipped).window(1, loss_scale=2048.0, applied=skipped[::-1])
+    assert len(run.said) == 1 and "was halved 6 times in a row" in run.said[0]
+    assert Run().window(3, applied=0.0).said == []  # In float32 there is no scale, and the loss says it.
+
+
+@pytest.mark.parametrize("value, words", [(5e-2, "looks too high: a step changes the weights by 5.0% of their norm"),
+                                          (5e-7, "looks too low: a step changes the weights by 5.0e-07 of their")])
+def test_a_learning_rate_that_looks_off_is_told_after_several_measurements(value, words):
+    run = Run().window(5, **ratio(value)).window(4, **ratio(value))  # The first hundred steps do not count.
+    assert run.said == []
+    run.window(9, **ratio(value))
+    assert len(run.said) == 1 and f"the learning rate of 0.001 {words}" in run.said[0] and (
+        "--learning_rate" in run.said[0])
+    assert Run(warmup_steps=1000).window(40, **ratio(value)).said == []
+    assert Run().window(9, **ratio(value)).window(1, **ratio(1e-3)).window(4, **ratio(value)).said == []
+    assert Run().window(40, applied=0.0, **ratio(value)).said == []
+
+
+def test_the_end_of_a_schedule_is_no_low_learning_rate():
+    run = Run().window(10)
+    assert run.window(20, learning_rate=5e-5, **ratio(1e-8)).said == []
+
+
+def test_accuracy_at_chance_after_an_epoch_is_told():
+    assert Run().window(4).evaluate(100).said == []  # 80 steps are too few to say.
+    run = Run().window(5).evaluate(110).window(5).evaluate(100)
+    assert len(run.said) == 1 and run.said[0].startswith(
+        "after 100 steps the accuracy of 27.50% is no better than always naming the most frequent of 4 classes "
+        "(25.00%): try a tenth")
+    assert Run().window(5).evaluate(130).said == []
+    assert Run(steps_per_epoch=500).window(5).evaluate(100).said == []
+    assert Run(warmup_steps=500).window(5).evaluate(100).said == []

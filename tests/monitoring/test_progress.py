@@ -1,0 +1,294 @@
+"""What a person sees while a model trains: right numbers, in lines that fit, on a terminal that stays whole."""
+import fcntl
+import io
+import os
+import pathlib
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pipeline.config import ExperimentConfig
+from pipeline.monitoring import progress as room
+from pipeline.monitoring.live_progress import LiveProgress, epoch_at
+from pipeline.monitoring.time_left import TimeLeft, evaluations_between
+from pipeline.training.cadence import plan
+from tests.commands import environment, metrics
+
+PLAN = plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437)
+STEADY = {"examples_per_second": 2560.0, "ceiling_share": 0.613}
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def judged(loss, accuracy):
+    return {"loss": loss, "accuracy": accuracy, "examples": 360}
+
+
+def test_plain_lines(monkeypatch):
+    now, lines = [100.0], []
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    plain = room.PlainProgress(PLAN, lines.append)
+    plain.start(0)
+    plain.window(1, 2.4298, 0.09375, {"goodput": 0.0})
+    now[0] = 101.0
+    plain.window(81, 1.5, 0.5, STEADY)
+    now[0] = 125.0
+    plain.evaluation(539, "test", judged(0.0319, 0.99444))
+    plain.warn("too hot: open a window")
+    assert lines == ["epoch  0.02/12  step   1/539  loss 2.4298  accuracy   9.38%",
+                     "epoch  1.80/12  step  81/539  loss 1.5000  accuracy  50.00%  2,560 examples/s  00:05 left",
+                     "epoch 12.00/12  step 539/539  test loss 0.0319  test accuracy 99.44%  of 360 examples, 00:25 "
+                     "since the start", "warning: too hot: open a window"]
+
+
+def test_the_best_evaluations_are_kept_and_restored():
+    quiet = room.NoProgress(PLAN)
+    for step, loss, accuracy in ((45, 0.5, 0.8), (90, 0.3, 0.7), (135, float("nan"), 0.8), (180, 0.4, 0.8)):
+        quiet.evaluation(step, "test", judged(loss, accuracy))
+    assert quiet.best == {"loss": (0.3, 90), "accuracy": (0.8, 45)}
+    quiet.restore([{"step": 7, "split": "test", "loss": None, "accuracy": 0.1}])
+    assert quiet.best == {"accuracy": (0.1, 7)}
+
+
+@pytest.mark.parametrize("every, first, last, expected", [
+    ("1epoch", 0, 539, 12), ("1epoch", 45, 539, 11), ("1epoch", 538, 539, 1), ("1epoch", 539, 539, 0),
+    ("100", 0, 539, 6), ("100", 500, 539, 1), ("0.5epoch", 0, 539, 24)])
+def test_evaluations_that_will_come_are_counted(every, first, last, expected):
+    config = ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32, "evaluate_every": every})
+    made = plan(config, 1437)
+    due = [s for s in range(first + 1, last + 1) if made.is_boundary(made.evaluate_every, s) or s == made.total_steps]
+    assert evaluations_between(made, first, last) == len(due) == expected
+
+
+def test_the_time_left_has_the_time_that_evaluations_take():
+    now = [0.0]
+    left = TimeLeft(plan(ExperimentConfig.from_flat({"steps": 100, "batch_size": 10, "evaluate_every": "25"}), 1000),
+                    lambda: now[0])
+    assert left.seconds() is None
+
+    def window(step, seconds, rate=100.0):  # 10 steps a second.
+        now[0] += seconds
+        left.window(step, rate)
+
+    window(5, 9.0, None)
+    assert left.seconds() is None  # Compiling says nothing.
+    window(25, 2.0)
+    assert left.seconds() == pytest.approx(7.5)
+    now[0] += 4.0  # Of an evaluation, of which is known as yet only that it goes on.
+    assert left.seconds() == pytest.approx(3.5)
+    left.evaluated()
+    window(45, 2.0)
+    assert left.seconds() == pytest.approx(5.5 + 3 * 4.0)
+    window(50, 0.5)
+    now[0] += 6.0
+    left.evaluated()
+    window(70, 2.0)
+    assert left.seconds() == pytest.approx(3.0 + 2 * 5.0)
+    now[0] += 1.0
+    assert left.seconds() == pytest.approx(3.0 + 2 * 5.0 - 1.0)
+
+
+def test_epochs_are_counted_from_one_and_end_full():
+    assert epoch_at(PLAN, 0) == (1, 12, 0.0)
+    number, last, share = epoch_at(PLAN, 45)
+    assert (number, last) == (2, 12) and 0 <= share < 0.03
+    assert epoch_at(PLAN, 539) == (12, 12, 1.0)
+    part = plan(ExperimentConfig.from_flat({"steps": 60, "batch_size": 32}), 1437)
+    assert epoch_at(part, 60) == (2, 2, pytest.approx(60 * 32 / 1437 - 1))
+
+
+def _live(width, height=20, **more):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, height=height, color_system="standard", **more)
+    return LiveProgress(PLAN, console), screen
+
+
+def _drawn(live):
+    """Returns the lines of the display as they are drawn now."""
+    lines = live.console.render_lines(live._screen, pad=False)
+    return ["".join(segment.text for segment in line) for line in lines]
+
+
+def _train(live, step=161):
+    live.window(1, 2.4, 0.1, {})
+    live.window(135, 0.8, 0.7, STEADY)
+    live.evaluation(135, "validation", judged(0.1540, 0.9639))
+    live.saved(135)
+    live.window(step, 0.2311, 0.9375, STEADY)
+
+
+def test_the_display_says_what_one_asks_of_a_run():
+    live, _ = _live(120)
+    _train(live)
+    bars, figures, more = _drawn(live)
+    assert re.fullmatch(r"epoch  4/12 ━{23}─{17}  59%   step 161/539 ━+─+  30%  00:0\d left", bars)
+    assert figures.split("   ")[0] == "loss 0.2311, best on validation 0.1540 at step 135"
+    assert figures.endswith("accuracy 93.75%, best on validation 96.39% at step 135")
+    assert re.fullmatch(r"2,560 examples/s, 61% of the machine's ceiling +last checkpoint of step 135, 00:00 ago", more)
+    live.phase("evaluating validation")
+    assert _drawn(live)[0].endswith("30%  evaluating validation")
+
+
+@pytest.mark.parametrize("width", [1, 5, 12, 24, 40, 60, 79, 80, 120, 300])
+def test_no_line_is_wider_than_the_window(width):
+    for more in ({}, {"no_color": True}):
+        live, screen = _live(width, **more)
+        live._live.auto_refresh = False
+        live.start(0)
+        for doing in (None, "evaluating validation"):
+            _train(live)
+            live.phase(doing)
+            lines = _drawn(live)
+            assert max(map(cell_len, lines)) < max(2, width) and len(lines) == (3 if width >= 80 else 6)
+            live._live.refresh()
+        live.close()
+        for line in re.split(r"[\r\n]", CONTROL.sub("", screen.getvalue())):
+            assert cell_len(line) <= width
+        if width == 40:
+            assert lines[0].startswith("epoch  4/12 ━") and re.fullmatch(
+                "step 161/539 ━+─+ evaluating", lines[1])
+            assert lines[3] == "accuracy 93.75%, best 96.39% at 135"
+
+
+def test_a_low_window_shows_the_first_lines():
+    live, _ = _live(40, height=4)
+    _train(live)
+    assert len(_drawn(live)) == 3
+
+
+def test_a_window_that_becomes_narrower_keeps_no_old_lines():
+    live, screen = _live(100)
+    live._live.auto_refresh = False
+    live.start(0)
+    _train(live)
+    live._live.refresh()
+    widths = [len(line) for line in _drawn(live)]
+    assert len(widths) == 3 and min(widths) > 80
+    live.console.width = 50
+    before = len(screen.getvalue())
+    live._live.refresh()
+    # Three lines of more than 50 columns are six rows now: five up from the last one, each wiped.
+    assert screen.getvalue()[before:].count("\x1b[1A\x1b[2K") == 5
+    live.close()
+
+
+def test_without_colours_and_without_unicode_it_can_be_read():
+    live, screen = _live(60, no_color=True)
+    live.start(0)
+    _train(live)
+    live.close()
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())
+    plain, _ = _live(60)
+    plain.console._environ = {}
+    plain.console.file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    _train(plain)
+    assert re.match(r"epoch  4/12 #+\.+  59%$", _drawn(plain)[0])
+
+
+@pytest.mark.parametrize("term, live", [("xterm-256color", True), ("dumb", False), ("unknown", False), ("", False)])
+def test_dumb_terminals_files_and_closed_streams_get_plain_lines(term, live, tmp_path):
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        assert room.is_live(terminal, {"TERM": term}) is live and not room.is_live(terminal, {})
+    os.close(master)
+    assert not room.is_live(terminal, {"TERM": term}) and not room.is_live(None, {"TERM": term})
+    with open(tmp_path / "log", "w") as file:
+        assert not room.is_live(file, {"TERM": term})
+
+
+SPEAKS = """
+import os, sys
+from pipeline.monitoring.progress import say
+if sys.argv[1] == "closed":
+    sys.stdout.close()
+if sys.argv[1] == "pipe":
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(reader)
+for _ in range(3):
+    say("a line")
+print("went on", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("how", ["open", "closed", "pipe"])
+def test_nobody_listening_does_not_end_the_training(how):
+    done = subprocess.run([sys.executable, "-c", SPEAKS, how], env=environment(), capture_output=True, text=True,
+                          timeout=60)
+    assert (done.returncode, done.stderr) == (0, "went on\n")
+    assert done.stdout == ("a line\n" * 3 if how == "open" else "")
+
+
+class Terminal:
+    """A process on a terminal of its own; `text` is what it has written there."""
+
+    def __init__(self, arguments, cwd, columns):
+        self.master, slave = pty.openpty()
+        self.resize(columns)
+        self.process = subprocess.Popen(
+            arguments, cwd=cwd, env={**environment(), "TERM": "xterm-256color"}, stdin=slave, stdout=slave,
+            stderr=slave, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self._data, self._reader = b"", threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def text(self):
+        return self._data.decode("utf-8", "replace")
+
+    def _read(self):
+        while True:
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # Its last process is gone.
+                return
+            self._data += data
+
+    def resize(self, columns):
+        """Makes the window another width."""
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", 20, columns, 0, 0))
+
+    def press(self, key):
+        """Presses a key."""
+        os.write(self.master, key)
+
+    def wait(self):
+        """Returns the exit code."""
+        code = self.process.wait(timeout=240)
+        self._reader.join(timeout=10)
+        return code
+
+
+def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
+    terminal = Terminal([sys.executable, "-m", "launch", "train", "--model=mlp", "--steps=1000000",
+                         "--evaluate_every=2000", "--tensorboard=scalars", "--workdir=run"], tmp_path, 100)
+    try:
+        for columns in (60, 40):
+            seen, deadline = len(terminal.text), time.monotonic() + 240
+            while "best" not in terminal.text[seen:] and time.monotonic() < deadline:
+                assert terminal.process.poll() is None, terminal.text
+                time.sleep(0.05)
+            terminal.resize(columns)
+            time.sleep(0.6)
+        seen = len(terminal.text)
+        time.sleep(1.2)
+        for line in re.split(r"[\r\n]", CONTROL.sub("", terminal.text[seen:])):
+            assert cell_len(line) <= 40, line
+        assert "epoch" in terminal.text[seen:]
+        terminal.press(b"\x03")
+        assert terminal.wait() == 75
+    finally:
+        terminal.process.kill()
+    # The cursor is to be seen, and the last line is whole and stands alone.
+    assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l") > 0
+    last = CONTROL.sub("", terminal.text.rstrip().split("\n")[-1]).strip("\r")
+    reached = metrics(pathlib.Path(tmp_path) / "run", "train")[-1]["step"]
+    assert last == f"stopped at step {reached} of 1000000 and saved; run the same command again to continue"

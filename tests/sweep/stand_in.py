@@ -1,0 +1,59 @@
+"""Stands in for a training that takes seconds: writes the files of a run and ends as its learning rate tells it.
+
+    python stand_in.py train --learning_rate=... --workdir=...
+
+Its accuracy after the evaluation i of 4 is the learning rate plus i hundredths. 0.9 diverges, 0.8 is wrong use, 0.7 is
+killed, and what --behaviour says: `wait` goes on after the second evaluation once a file called `go` is there, `slow`
+ends after a signal alone, `meet` goes on when another trial runs beside it.
+"""
+import json
+import os
+import signal
+import sys
+import time
+
+STEPS, EVALUATIONS = 40, 4
+
+
+def main(flags):
+    """Runs; ends the process."""
+    folder, rate = flags["workdir"], float(flags["learning_rate"])
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    ends = {0.9: "the loss diverged in steps 1 to 2 (loss nan)", 0.8: "unknown model 'cnm'"}
+    if rate in ends:
+        print(f"mirrorline train: {ends[rate]}", file=sys.stderr)
+        sys.exit(1 if rate == 0.9 else 2)
+    if rate == 0.7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "metrics.jsonl")
+    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+        json.dump({"config": {"batch_size": 10}, "plan": {"total_steps": STEPS},
+                   "data": {"num_train": 100, "num_validation": 11}}, file)
+    done = 0
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            done = len(file.read().splitlines())
+    for number in range(done + 1, EVALUATIONS + 1):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": "evaluation", "step": number * STEPS // EVALUATIONS, "split": "validation",
+                                   "loss": 1 - rate, "accuracy": rate + number / 100, "examples": 11}) + "\n")
+        wait(flags.get("behaviour"), folder, number, asked)
+        if asked:
+            sys.exit(75)
+
+
+def wait(behaviour, folder, number, asked):
+    """Waits for what the behaviour waits for."""
+    around = os.path.dirname(folder)
+    conditions = {
+        "wait": lambda: number < 2 or os.path.exists(os.path.join(around, "go")), "slow": lambda: number < 2,
+        "meet": lambda: sum(name.startswith("trial-") and not name.endswith(".log") for name in os.listdir(around)) > 1}
+    deadline = time.monotonic() + 20
+    while behaviour in conditions and not conditions[behaviour]() and not asked and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main(dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[2:]))
