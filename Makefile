@@ -26,6 +26,7 @@ train: $(STAMP)
 	$(BIN)/mirrorline train $(ARGS)
 
 test: $(STAMP)
+	-@$(BIN)/python -m tests.browser.chromium >/dev/null
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder tests
 
 lint: $(STAMP)

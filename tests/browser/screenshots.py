@@ -67,10 +67,11 @@ def take_of_one(browser, address, model, output):
         page.locator("tf-image-loader img").nth(2).wait_for()
         page.locator("tf-image-loader").first.hover()
         page.mouse.wheel(0, -5000)
+        page.locator("#data-location").first.evaluate("element => element.remove()")  # A path of this machine.
         save(page, output / "tensorboard-images.png")
-    with opened(browser, f"{address}#graphs") as page:
+    with opened(browser, f"{address}#graphs", viewport={"width": 1400, "height": 1000}) as page:
         expand(page, model)
-        page.mouse.click(1300, 850)  # Nothing is chosen then.
+        page.mouse.click(1300, 950)  # Nothing is chosen then.
         page.get_by_text("Fit to screen").click()
         save(page, output / "tensorboard-graph.png")
     with opened(browser, f"{address}#projector") as page:
