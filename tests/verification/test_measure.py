@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.training import decision, step
+from pipeline.training import decision, inference, step
 from pipeline.verification import measure
 from tests.training.small import build
 
@@ -61,7 +61,7 @@ def test_ragged_evaluations_agree_with_example_by_example(strategy):
     ("hits", lambda logits, label: tf.ones_like(logits[:, 0]), 1),
 ])
 def test_a_wrong_evaluation_is_seen(strategy, monkeypatch, name, function, row):
-    monkeypatch.setattr(step, name, function)
+    monkeypatch.setattr(inference, name, function)
     rows = measure.ragged_evaluations(build(strategy(2)))
     assert rows[row].verdict == "VIOLATED" and rows[row].difference > 1e-3
 
