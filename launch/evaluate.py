@@ -242,7 +242,7 @@ def make_report(runs, weights, judgement, source, split, strategy, command):
 def write_report(report, split, folder):
     """Writes report.json and index.html into a folder; returns the path of the page."""
     from pipeline.data.stream import examples
-    from pipeline.evaluation.page import write_page
+    from pipeline.evaluation.page.document import write_page
     from pipeline.evaluation.report import named_examples
     from pipeline.files import write_json
     os.makedirs(folder, exist_ok=True)

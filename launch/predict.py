@@ -53,13 +53,13 @@ def run(config, flag_values, files):
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
       RunFailure: there were files that are no image, after all others were predicted.
     """
-    from pipeline.evaluation import prediction
+    from pipeline.prediction import pictures
     explain_dir = flag_values.explain_dir
     if flag_values.explain and not flag_values.figure and not explain_dir:
         explain_dir = EXPLANATIONS
     form = check(files, flag_values, explain_dir)
     written = (flag_values.output, f"{flag_values.output}.partial", flag_values.figure, explain_dir)
-    found, problems = prediction.find_files(files, flag_values.recursive, without=filter(None, written))
+    found, problems = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
     directory, stored = run_directory.stored_config(config.runtime.workdir or run_directory.default_path(config))
     for name, value in flags.given_options(flag_values).items():
         if name in ("dataset", "model") and value != stored["config"][name]:
@@ -75,18 +75,18 @@ def run(config, flag_values, files):
 
 def check(files, flag_values, explain_dir):
     """Checks what can be checked without the model; returns the format of the output."""
-    from pipeline.evaluation import prediction_output
+    from pipeline.prediction import output
     if not files:
         raise UsageError("no picture is given: mirrorline predict photo.jpg, or a folder of pictures")
-    form = prediction_output.choose_format(flag_values.format, flag_values.output)
+    form = output.choose_format(flag_values.format, flag_values.output)
     if flag_values.output not in (None, "-"):
-        prediction_output.check_writable("output", flag_values.output)
+        output.check_writable("output", flag_values.output)
     if flag_values.figure:
-        from pipeline.evaluation.prediction_figure import check_figure
+        from pipeline.prediction.figure import check_figure
         check_figure(flag_values.figure)
-        prediction_output.check_writable("figure", flag_values.figure)
+        output.check_writable("figure", flag_values.figure)
     if explain_dir:
-        prediction_output.check_folder("explain_dir", explain_dir)
+        output.check_folder("explain_dir", explain_dir)
     return form
 
 
@@ -147,8 +147,8 @@ class PredictionRun:
           problems: [(folder, why it cannot be read)].
           described: which model it is, in words.
         """
-        from pipeline.evaluation.prediction_output import output_file
-        from pipeline.evaluation.prediction_screen import Screen
+        from pipeline.prediction.output import output_file
+        from pipeline.prediction.screen import Screen
         rows = None if self.output else "table" if self.form == "table" else "other"
         with output_file(self.output, warn) as file, Screen(len(files), rows, file, self.quiet) as screen:
             if rows != "other":
@@ -161,13 +161,13 @@ class PredictionRun:
 
     def predict(self, model, files, screen, file):
         """Writes rows and explanations as they come, and keeps what the figure is made of."""
-        from pipeline.evaluation import prediction
+        from pipeline.prediction import pictures
         explained = len(files) if self.explain_dir else MOST_PICTURES if self.flag_values.explain else 0
         top = min(self.flag_values.top or len(model.class_names), len(model.class_names))
-        predictions = prediction.predict(
+        predictions = pictures.predict(
             model, files, lambda path, reason: self.unreadable(screen, path, reason), top=top,
             invert=self.flag_values.invert, explained=explained)
-        name_of = prediction.short_names(files)
+        name_of = pictures.short_names(files)
         with contextlib.closing(self.writer(screen, file, files, model, top)) as writer:
             for found in predictions:
                 writer.write(found)
@@ -180,39 +180,40 @@ class PredictionRun:
     def explain(self, predictions, name_of):
         """Writes a picture of each prediction into the folder of explanations, where there is one."""
         if self.explain_dir:
-            from pipeline.evaluation.prediction_figure import write_explanation
+            from pipeline.prediction.figure import write_explanation
             for one in predictions:
                 write_explanation(os.path.join(self.explain_dir, name_of(one.file) + ".png"), one)
 
     def writer(self, screen, file, files, model, top):
         """Returns what writes rows in the format that was chosen."""
-        from pipeline.evaluation import prediction_output, prediction_screen
+        from pipeline.prediction import output
+        from pipeline.prediction import screen as screens
         if self.form == "csv":
-            return prediction_output.CsvWriter(file, top)
+            return output.CsvWriter(file, top)
         if self.form == "json":
-            return prediction_output.JsonWriter(file)
-        return prediction_screen.TableWriter(screen.console, files, model.class_names, top)
+            return output.JsonWriter(file)
+        return screens.TableWriter(screen.console, files, model.class_names, top)
 
     def unreadable(self, screen, path, reason):
         """Names a file that is no image."""
-        from pipeline.evaluation.prediction_screen import printable
+        from pipeline.prediction.screen import printable
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
 
     def conclude(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
-        from pipeline.evaluation import prediction
+        from pipeline.prediction.pictures import has_dark_ground
         if self.output:
             screen.say(f"{self.output}: {self.predicted:,} of {total:,} files")
         if self.drawn:
-            from pipeline.evaluation.prediction_figure import draw_figure
+            from pipeline.prediction.figure import draw_figure
             draw_figure(self.flag_values.figure, self.drawn, model.step)
             few = f", the first {len(self.drawn)} of {self.predicted:,}" if len(self.drawn) < self.predicted else ""
             screen.say(f"{self.flag_values.figure}: {pictures(len(self.drawn))}{few}")
         if self.explain_dir and self.predicted:
             screen.say(f"{os.path.join(self.explain_dir, '')}: {pictures(self.predicted)} explained")
-        if 2 * self.on_light > self.predicted and prediction.has_dark_ground(model.stored):
+        if 2 * self.on_light > self.predicted and has_dark_ground(model.stored):
             other = "without" if self.flag_values.invert else "with"
             warn(f"{self.on_light:,} of {self.predicted:,} pictures have a light ground, and this model was trained on "
                  f"light on dark ground: try {other} --invert")

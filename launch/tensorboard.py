@@ -53,13 +53,13 @@ def run(config, flag_values):
     try:
         with contextlib.nullcontext() if debug else unheard():
             board, server = start(folder, flag_values.host, flag_values.port, debug)
-        try:
-            for line in where(server, flag_values.host, flag_values.port, folder, quiet):
-                print(line, flush=True)
-            signal.sigwait(SIGNALS)
-        finally:
-            server.shutdown()
-            end_reader(board)
+            try:
+                for line in where(server, flag_values.host, flag_values.port, folder, quiet):
+                    print(line, flush=True)
+                signal.sigwait(SIGNALS)
+            finally:
+                server.shutdown()
+                end_reader(board)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
@@ -93,7 +93,7 @@ def holds_run(files):
 
 @contextlib.contextmanager
 def unheard():
-    """Lets nothing be written to the process's standard error: notes about TensorBoard itself, by it and its child."""
+    """Lets nothing be written to the process's standard error: TensorBoard's notes about itself and its requests."""
     sys.stderr.flush()
     screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -186,4 +186,4 @@ class Recorder:
 
 def tensorboard_command(directory):
     """Returns the command that shows this run beside its neighbours."""
-    return f"tensorboard --logdir {os.path.dirname(os.path.abspath(directory.path))}"
+    return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"

@@ -1,7 +1,7 @@
 """The page of a report in a real browser, without network: on a phone, in the dark, printed, and with its scripts."""
 import pytest
 
-from pipeline.evaluation import page
+from pipeline.evaluation.page import document
 from tests.browser.chromium import WatchedPage
 from tests.evaluation import reports
 
@@ -16,7 +16,7 @@ def paths(tmp_path_factory):
     for names, count, compared in ((TEN, 360, 2), (reports.HUNDRED, 1000, 1)):
         report = reports.report(names, count, compared, skill=3)
         found[len(names)] = folder / f"{len(names)}.html"
-        page.write_page(report, reports.pictures(report), found[len(names)])
+        document.write_page(report, reports.pictures(report), found[len(names)])
     return found
 
 

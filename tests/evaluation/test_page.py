@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.evaluation import page, page_run, plots
-from pipeline.evaluation.findings import findings
+from pipeline.evaluation.page import cost, document, plots
+from pipeline.evaluation.page.findings import findings
 from pipeline.evaluation.screen import number, span
 from pipeline.pages import markup
 from tests.evaluation import reports
@@ -39,7 +39,7 @@ def hundred():
 
 def read(report, pictures=None):
     """Returns the Reader of the page, which has headings in order, says what pictures show, and loads nothing."""
-    text = page.page(report, pictures or {})
+    text = document.page(report, pictures or {})
     reader = Reader(text)
     assert reader.loaded == [] and "://" not in text and "default-src 'none'" in text
     assert reader.headings[0] == 1 and reader.headings.count(1) == 1
@@ -64,7 +64,7 @@ def ratio(one, another):
 
 def test_a_report_is_there_with_every_figure(ten, tmp_path):
     path = tmp_path / "report" / "index.html"
-    page.write_page(ten, reports.pictures(ten), path)
+    document.write_page(ten, reports.pictures(ten), path)
     assert os.listdir(path.parent) == ["index.html"]
     reader = read(ten, reports.pictures(ten))
     assert len(reader.text.split()) == len(Reader(path.read_text(encoding="utf-8")).text.split())
@@ -134,7 +134,7 @@ def test_ten_classes_with_photographs_are_small_and_soon_there(ten):
     photographs = {index: np.minimum(255, gradient + (image // 8).astype(np.uint8))
                    for index, image in reports.pictures(ten, (224, 224, 3)).items()}
     began = time.process_time()
-    text = page.page({**ten, "compared": None}, photographs)
+    text = document.page({**ten, "compared": None}, photographs)
     assert time.process_time() - began < 3
     assert text.count("<img") >= 45 and len(text.encode()) < 2e6
 
@@ -147,7 +147,7 @@ def test_a_hundred_classes_are_a_map_a_list_and_a_table_with_the_weakest_first(h
         rebuilt[row, column] = count
     np.testing.assert_array_equal(rebuilt, hundred["confusion"])
     assert data["names"] == list(reports.HUNDRED) and any("100 classes as a map" in said for said in reader.pictures)
-    squares = page.page(hundred, {}).count("h10v10h-10z")
+    squares = document.page(hundred, {}).count("h10v10h-10z")
     assert squares == np.count_nonzero(rebuilt)
     row = np.array(hundred["confusion"][0])
     others = [(-count, i) for i, count in enumerate(row) if count and i]
@@ -197,7 +197,7 @@ def test_what_is_not_known_is_left_out_or_said():
 def test_it_says_what_has_to_be_known_before_a_figure_is_quoted():
     def said(**run):
         base = {"status": "finished", "selected_on": "validation", "split": "test", "step": 1_200, **run}
-        return " ".join(page.remarks({"run": base, "notes": ["A note."]}))
+        return " ".join(document.remarks({"run": base, "notes": ["A note."]}))
 
     assert said() == "A note."
     assert "are the figures of step 1,200" in said(status="preempted")
@@ -230,13 +230,13 @@ def test_a_line_is_smoothed_without_what_is_missing():
     means, count = plots.smoothed([1.0, None, 3.0, 4.0, None, None, None, 2.0], share=0.25)
     assert count == 3
     np.testing.assert_allclose(means, [1, 2, 3.5, 3.5, 4, np.nan, 2, 2])
-    assert page_run.duration(7.25) == "7.2 s" and page_run.duration(725) == "12 min 5 s"
-    assert page_run.duration(12_000) == "3 h 20 min"
+    assert cost.duration(7.25) == "7.2 s" and cost.duration(725) == "12 min 5 s"
+    assert cost.duration(12_000) == "3 h 20 min"
 
 
 def test_text_and_lines_stand_out_in_light_dark_and_print():
     styles = pathlib.Path(markup.__file__).with_name("theme.css").read_text(encoding="utf-8")
-    styles += pathlib.Path(page.__file__).with_name("page.html").read_text(encoding="utf-8")
+    styles += pathlib.Path(document.__file__).with_name("page.html").read_text(encoding="utf-8")
     blocks = re.findall(r"(@media \([^)]*dark\) \{|@media print \{)?\s*:root \{(.*?)\}", styles, re.DOTALL)
     themes = {name: {} for name in ("light", "dark", "print")}
     for media, block in blocks:
@@ -255,7 +255,8 @@ def test_text_and_lines_stand_out_in_light_dark_and_print():
 def test_frame_and_look_are_installed_with_the_packages():
     settings = configparser.ConfigParser()
     settings.read(pathlib.Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
-    for package, module, name in (("pipeline.evaluation", page, "page.html"), ("pipeline.pages", markup, "theme.css")):
+    for package, module, name in (("pipeline.evaluation.page", document, "page.html"),
+                                  ("pipeline.pages", markup, "theme.css")):
         folder = pathlib.Path(module.__file__).parent
         patterns = re.split(r"[,\s]+", settings["options.package_data"].get(package, ""))
         assert folder / name in [path for pattern in filter(None, patterns)

@@ -46,7 +46,7 @@ def test_a_run_writes_what_its_directory_promises(finished):
     assert stored["config"]["model"] == "three_apis" and len(stored["data"]["fingerprint"]) == 64
     # Nothing of TensorFlow's own chatter, and where to look.
     assert done.stderr == ""
-    assert "tensorboard --logdir" in done.stdout and "runs/whole/result.json" in done.stdout
+    assert "mirrorline tensorboard --logdir=" in done.stdout and "runs/whole/result.json" in done.stdout
 
 
 def test_tensorboard_shows_both_runs_on_one_axis(finished):

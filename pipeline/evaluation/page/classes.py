@@ -1,7 +1,7 @@
 """The parts of the page about classes: their figures, which are taken for which, and the confusion matrix."""
 import json
 
-from pipeline.evaluation.page_curves import box_of
+from pipeline.evaluation.page.curves import box_of
 from pipeline.evaluation.screen import number
 from pipeline.pages.markup import escape, table, tag
 

@@ -1,9 +1,9 @@
 """The part of the page that sets other runs beside the one that is judged, on the same examples."""
 import string
 
-from pipeline.evaluation import plots
-from pipeline.evaluation.page_curves import QUANTITIES, box_of, figure, legend, swatch
-from pipeline.evaluation.page_pictures import gallery
+from pipeline.evaluation.page import plots
+from pipeline.evaluation.page.curves import QUANTITIES, box_of, figure, legend, swatch
+from pipeline.evaluation.page.galleries import gallery
 from pipeline.evaluation.screen import number
 from pipeline.pages.markup import escape, table, tag
 

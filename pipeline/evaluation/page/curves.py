@@ -1,5 +1,5 @@
 """The parts of the page that are drawn: learning curves, ROC and precision-recall curves, calibration."""
-from pipeline.evaluation import plots
+from pipeline.evaluation.page import plots
 from pipeline.evaluation.screen import number
 from pipeline.pages.markup import escape, table, tag
 

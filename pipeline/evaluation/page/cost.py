@@ -1,5 +1,5 @@
 """The parts of the page about the run: where its time went, what it has cost, how to make it again."""
-from pipeline.evaluation.page_curves import box_of
+from pipeline.evaluation.page.curves import box_of
 from pipeline.pages.markup import definitions, escape, table, tag
 
 KINDS = {"steps": ("steps that counted", "series-3"), "input": ("waiting for input", "series-2"),

@@ -2,8 +2,8 @@
 import os
 import pathlib
 
-from pipeline.evaluation import page_classes, page_comparison, page_curves, page_pictures, page_run
-from pipeline.evaluation.findings import findings
+from pipeline.evaluation.page import classes, compared, cost, curves, galleries
+from pipeline.evaluation.page.findings import findings
 from pipeline.evaluation.screen import number, span
 from pipeline.files import plain, write_text
 from pipeline.pages.markup import box, cards, escape, fill, tag
@@ -27,23 +27,23 @@ def page(report, pictures):
     report = plain(report)
     run = report["run"]
     sections = [(title, inside) for title, inside in (
-        ("Compared", page_comparison.section(report, pictures)),
-        ("Learning curves", page_curves.learning(report)),
-        ("Classes", page_classes.classes(report)),
-        ("Confusion matrix", page_classes.confusion(report)),
-        ("ROC and precision-recall curves", page_curves.ranking(report)),
-        ("Calibration", page_curves.calibration(report)),
-        ("Most confident mistakes", page_pictures.mistakes(report, pictures)),
-        ("Least confident hits", page_pictures.unsure_hits(report, pictures)),
-        ("Time and cost", page_run.cost(report)),
-        ("Run", page_run.run(report))) if inside]
+        ("Compared", compared.section(report, pictures)),
+        ("Learning curves", curves.learning(report)),
+        ("Classes", classes.classes(report)),
+        ("Confusion matrix", classes.confusion(report)),
+        ("ROC and precision-recall curves", curves.ranking(report)),
+        ("Calibration", curves.calibration(report)),
+        ("Most confident mistakes", galleries.mistakes(report, pictures)),
+        ("Least confident hits", galleries.unsure_hits(report, pictures)),
+        ("Time and cost", cost.cost(report)),
+        ("Run", cost.run(report))) if inside]
     links = "".join(tag("a", escape(title), href=f"#{_anchor(title)}") for title, _ in sections)
     body = [_head(run, report), tag("nav", links, aria_label="Sections"), cards(headline(report)),
             box(findings(report), "What stands out", "box plain"),
             box(remarks(report), "To read the figures rightly"),
             *(tag("section", tag("h2", escape(title)) + inside, id=_anchor(title)) for title, inside in sections)]
     return fill(pathlib.Path(__file__).with_name("page.html"), title=escape(f"{run['model']} on {run['dataset']}"),
-                body="\n".join(part for part in body if part), data=page_classes.map_data(report))
+                body="\n".join(part for part in body if part), data=classes.map_data(report))
 
 
 def _anchor(title):

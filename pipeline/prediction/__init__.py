@@ -1,0 +1,1 @@
+"""`mirrorline predict`: the classes of image files."""
