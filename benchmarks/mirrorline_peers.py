@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from benchmarks.worker import Blocks, timed
 from benchmarks.workloads import PROOF_STEPS, SEED
-from launch import runtime
 from pipeline import experiment as experiments
+from pipeline import runtime
 from pipeline.config import ExperimentConfig
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.order import example_index_array

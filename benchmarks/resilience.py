@@ -56,8 +56,8 @@ def measure_saving(data_dir, pairs):
       ([pairs] examples/s with, [pairs] examples/s without).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from launch import runtime
     from pipeline import experiment as experiments
+    from pipeline import runtime
     from pipeline.config import ExperimentConfig
     from pipeline.data.load import load
     from pipeline.training.checkpoint import CheckpointStore

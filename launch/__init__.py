@@ -1,3 +1,3 @@
-"""The commands, and the runtime they start."""
+"""The commands."""
 
 __version__ = "0.1.0"

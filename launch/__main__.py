@@ -13,10 +13,12 @@ from absl import flags as absl_flags
 
 import flags
 from launch import __version__, silence
+from pipeline import extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
 
-COMMANDS = ("train", "evaluate", "predict", "tensorboard", "sweep", "verify", "benchmark", "inspect", "doctor")
+COMMANDS = ("train", "launch", "evaluate", "predict", "export", "tensorboard", "sweep", "verify", "benchmark",
+            "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
 
@@ -92,6 +94,9 @@ def _run(name, arguments):
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
     files = flags.parse(arguments, flag_values, name, takes)
+    if "extension" in flag_values and flag_values.extension:
+        # Before TensorFlow is loaded; and children of a command, and later ones in its directory, find the same files.
+        flag_values.extension = list(extension.absolute(flag_values.extension))
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))

@@ -8,7 +8,7 @@ import tempfile
 from absl import flags as absl_flags
 
 import flags
-from launch import benchmark_machine
+from launch import benchmark_machine, cuda
 from pipeline import config as configuration
 from pipeline.benchmark import grid
 from pipeline.benchmark.store import INDIFFERENT, Store
@@ -56,10 +56,11 @@ def define(flag_values):
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
     absl_flags.DEFINE_integer("project", 0, "project the efficiency up to this many GPUs; 0: do not",
                               flag_values=flag_values)
-    absl_flags.DEFINE_string("link_inside", None, "--project: link of each GPU inside a machine, GB/s:microseconds, "
-                             "e.g. 450:3.4; default two known kinds of machine", flag_values=flag_values)
-    absl_flags.DEFINE_string("link_between", None, "--project: link of each machine, GB/s:microseconds, e.g. 50:14",
+    absl_flags.DEFINE_string("link_inside", None, "--project: link of each GPU inside a machine, nominal GB/s in one "
+                             "direction:microseconds, e.g. 450:3.4; default two known kinds of machine",
                              flag_values=flag_values)
+    absl_flags.DEFINE_string("link_between", None, "--project: link of each machine, nominal GB/s in one "
+                             "direction:microseconds, e.g. 50:14", flag_values=flag_values)
     absl_flags.DEFINE_integer("gpus_per_machine", 8, "--project: GPUs of a machine, where links are given",
                               flag_values=flag_values)
 
@@ -71,9 +72,8 @@ def run(config: ExperimentConfig, flag_values):
       UsageError: values that cannot be, before anything is measured or written.
       RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
     """
-    from launch.verify import count_gpus
     from pipeline.benchmark import comparison, screen
-    gpus = count_gpus()
+    gpus = cuda.count_gpus()
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
     check(cells, config, flag_values, gpus)
@@ -173,7 +173,7 @@ def _read_list(name, values):
 
 def check(cells, config, flag_values, gpus):
     """Raises UsageError for what cannot be measured, or not in the way asked for."""
-    from launch import runtime
+    from pipeline import runtime
     if flag_values.repeats < FEWEST_REPEATS:
         raise UsageError(f"--repeats must be at least {FEWEST_REPEATS}, or the spread means nothing; found "
                          f"{flag_values.repeats}")

@@ -8,7 +8,6 @@ Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory.
 """
 import json
 import os
-import re
 import resource
 import sys
 import threading
@@ -16,15 +15,13 @@ import time
 import traceback
 
 from launch import silence
+from pipeline import extension
+from pipeline.benchmark import out_of_memory
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, write_json
 
 FAILURE, USAGE, NO_MEMORY = 1, 2, 3
-# How libraries say that there is no memory left, where the class of the error does not.
-NO_MEMORY_WORDS = re.compile(r"bad_alloc|out of memory|\bOOM\b|RESOURCE_EXHAUSTED|cannot allocate memory|"
-                             r"failed to alloc|alloc\w*[ _]failed|can't start new thread|failed to map segment|"
-                             r"could not create a (memory|primitive)", re.IGNORECASE)
 POLL_SECONDS = 0.5
 
 
@@ -66,8 +63,9 @@ def is_memory(error):
     """Tells whether an error says that the memory of host or device is full."""
     if isinstance(error, MemoryError):
         return True
-    return no_room(error) is None and (type(error).__name__ == "ResourceExhaustedError"
-                                       or bool(NO_MEMORY_WORDS.search(str(error))))
+    if no_room(error) is not None:
+        return False
+    return type(error).__name__ == "ResourceExhaustedError" or out_of_memory.is_said(str(error))
 
 
 def survey(order, config):
@@ -102,6 +100,7 @@ def check_inputs(pairs, config, echo):
     from pipeline.models import registry
     from pipeline.models.classifier import check_input_shape
     shapes = {}
+    extension.load(config.data.extension)
     for model, dataset in pairs:
         registry.parse_options(model, config.model.model_options)
         if dataset not in shapes:
@@ -115,7 +114,7 @@ def check_inputs(pairs, config, echo):
 
 def measure(order, config):
     """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
-    from launch import runtime
+    from pipeline import runtime
     say(order, "starting")
     notes = []
     strategy = runtime.start(config.runtime, config.training, config.optimizer, notes.append)
@@ -132,8 +131,10 @@ def measure(order, config):
     kind = "GPU" if uses_gpus(strategy) else "CPU"
     if found["applied_share"] < 0.99:
         notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
+    if experiment.resident:
+        notes.append("with --cache=device a step makes its batch itself: gathering and augmenting are in its rest")
     emulated = runtime.check_precision(config.runtime.precision, kind, True, runtime.cpu_features()) is not None
-    return {**found, "device": kind, "emulated": emulated, "note": "; ".join(notes) or None}
+    return {**found, "device": kind, "emulated": emulated, "note": "\n".join(dict.fromkeys(notes)) or None}
 
 
 def say(order, text):

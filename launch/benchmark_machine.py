@@ -6,8 +6,8 @@ import platform
 import shutil
 import subprocess
 
-from launch import __version__, checks, runtime
-from pipeline import config
+from launch import __version__, checks
+from pipeline import config, runtime
 
 # What besides flags, versions and machine changes speed.
 ENVIRONMENT = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS",

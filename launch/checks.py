@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import typing
 
-from launch import cuda, runtime
+from launch import cuda
+from pipeline import runtime
 from pipeline.errors import UsageError
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"

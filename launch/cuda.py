@@ -1,4 +1,4 @@
-"""Why TensorFlow does not use a GPU: what of NVIDIA's hardware, driver and libraries is there, by name."""
+"""Which GPUs TensorFlow uses, and why it uses none: what of NVIDIA's hardware, driver and libraries is there."""
 import ctypes
 import glob
 import importlib.util
@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+
+from pipeline.errors import RunFailure
 
 OLDEST_DRIVER = {12: 525, 13: 580}  # major version of the driver that runs a CUDA of this major version
 # Version in a library's file name, where it is not that of CUDA itself.
@@ -26,6 +29,21 @@ def hardware(root="/"):
                 if _read(os.path.join(device, "vendor")).strip() == "0x10de"
                 and _read(os.path.join(device, "class")).startswith("0x03")]
     return f"{len(displays)} on the PCI bus" if displays else None
+
+
+def count_gpus():
+    """Returns how many GPUs TensorFlow can use; asks it, in another process, only where there is one.
+
+    Raises:
+      RunFailure: TensorFlow cannot be loaded.
+    """
+    if not hardware():
+        return 0
+    asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
+                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True, text=True)
+    if asked.returncode:
+        raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
+    return int(asked.stdout.split()[-1])
 
 
 def driver_version(root="/"):

@@ -5,8 +5,9 @@ import platform
 import sys
 import textwrap
 
-from launch import checks, runtime
+from launch import checks
 from launch.checks import OK, PROBLEM, WARNING
+from pipeline import runtime
 
 SUMMARY = "say whether training would work on this machine, and what is missing if not"
 GROUPS = ()

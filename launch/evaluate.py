@@ -9,13 +9,15 @@ from absl import flags as absl_flags
 
 import flags
 from launch.judging import Run, Weights, describe, judge, nothing_to_say
-from pipeline.config import ExperimentConfig
+from pipeline import extension
 from pipeline.errors import RunFailure, UsageError
+from pipeline.preparation import choose_split, evaluation_config, reopen_data
 from pipeline.training import run_directory
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()
-ONLY = ("workdir", "dataset", "model", "data_dir", "batch_size", "replicas", "devices", "force", "verbosity")
+ONLY = ("workdir", "dataset", "model", "data_dir", "extension", "batch_size", "replicas", "devices", "force",
+        "verbosity")
 MOST_VIEWS = 16
 
 
@@ -48,14 +50,11 @@ def merged(stored, given):
     Raises:
       UsageError: an option that only training can set was given another value.
     """
-    values = dict(stored["config"])
-    for name, value in given.items():
-        if name in ("dataset", "model") and value != values[name]:
-            raise UsageError(f"--{name}={value}: the run in this workdir was trained with {values[name]}")
-        values[name] = value
-    # Evaluation computes the same whatever the training step was made of.
-    return ExperimentConfig.from_flat({**values, "accumulate_steps": 1, "xla": "auto",
-                                       "cross_device_reduction": "auto"})
+    for name in ("dataset", "model"):
+        if name in given and given[name] != stored["config"][name]:
+            raise UsageError(f"--{name}={given[name]}: the run in this workdir was trained with "
+                             f"{stored['config'][name]}")
+    return evaluation_config(stored, given)
 
 
 def runs_to_judge(config, flag_values):
@@ -174,7 +173,7 @@ def run(config, flag_values):
     for one in runs:
         weights.find(one)  # Before the long way to its use.
     folder = report_folder(flag_values.report, first.directory)
-    strategy, source, split = open_data(runs, flag_values)
+    strategy, source, split = open_data(runs, flag_values.split)
     whole = folder is not None or len(runs) > 1 or (
         first.config.runtime.verbosity != "quiet" and flag_values.report != "false")
     judgement = judge(first, weights, source, split, strategy, whole, held_out=whole)
@@ -194,25 +193,29 @@ def run(config, flag_values):
     return 0
 
 
-def open_data(runs, flag_values):
-    """Starts the devices and loads the data; returns (strategy, Source, the Split that is judged)."""
-    from launch import runtime
+def open_data(runs, split):
+    """Starts the devices and loads the data.
+
+    Args:
+      runs: list of Run.
+      split: name of the part to judge, "test", "validation" or "train".
+
+    Returns:
+      (strategy, Source, the Split of that name).
+
+    Raises:
+      UsageError: devices or data are not what a run needs.
+    """
+    from pipeline import runtime
     first = runs[0]
     echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
-    strategy = runtime.start(first.config.runtime, first.config.training, first.config.optimizer, echo,
-                             share_batch=False)
-    from pipeline.data.load import load
+    strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     for other in runs[1:]:
         runtime.check_precision(other.config.runtime.precision, kind, other.config.runtime.force,
                                 runtime.cpu_features())
-    source = load(first.config.data, first.stored["config"]["batch_size"], first.config.training.seed, echo)
-    known = first.stored["data"]["fingerprint"]
-    if source.fingerprint != known:
-        raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
-                         f"{source.fingerprint[:12]}, then {known[:12]}): give its --data_dir")
-    return strategy, source, {"test": source.test, "validation": source.validation,
-                              "train": source.train}[flag_values.split]
+        extension.load(other.config.data.extension, other.stored.get("extensions"))
+    return strategy, source, choose_split(source, split)
 
 
 def say_figures(run, judgement, split):

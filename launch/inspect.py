@@ -4,10 +4,12 @@ import sys
 
 from absl import flags
 
+from pipeline import extension
 from pipeline.errors import UsageError
 
 SUMMARY = "show a model's layers, output shapes and parameters, and draw its graph"
 GROUPS = ("model",)
+ONLY = ("extension",)
 
 
 def define(flag_values):
@@ -32,6 +34,8 @@ def parse_shape(text):
 def run(config, flag_values):
     """Prints the table of the configured model, and draws it where --plot asks for it. Returns the exit code."""
     from pipeline.models import registry, table
+    from pipeline.transfer.freezing import freeze
+    extension.load(config.data.extension)
     entry = registry.entry(config.model.model)
     given = flag_values["input_shape"].value
     input_shape = parse_shape(given) if given else entry.input_shape
@@ -41,6 +45,7 @@ def run(config, flag_values):
         drawing.check_path(plot)
     model = registry.create(config.model.model, flag_values["classes"].value, input_shape,
                             config.model.model_options, config.model.batch_norm_momentum)
+    freeze(model, config.model.freeze, input_shape)
     table.show(table.layer_table(model, input_shape, flag_values["depth"].value), sys.stdout)
     if plot:
         drawing.draw(drawing.record_calls(model, input_shape), plot)

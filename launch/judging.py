@@ -6,9 +6,9 @@ import os
 
 from pipeline import config as configuration
 from pipeline.options import augmentations
+from pipeline.preparation import rebuild
 
 PLACE = ("workdir", "verbosity", "tensorboard")  # Options that say nothing about the model.
-READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Run:
 
     @property
     def records(self):
-        """The records of its metrics.jsonl."""
+        """An iterator over the records of its metrics.jsonl: it is as long as the run."""
         from pipeline.monitoring.metrics_log import read_records
-        return list(read_records(self.directory.file("metrics.jsonl")))
+        return read_records(self.directory.file("metrics.jsonl"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,27 +53,17 @@ class Weights:
         from pipeline.training.stored_checkpoint import find_checkpoint
         from pipeline.training.stored_weights import newest_checkpoints
         folder = run.directory.file("checkpoints")
-        return newest_checkpoints(folder, find_checkpoint(folder, self.checkpoint), self.average)
+        return newest_checkpoints(find_checkpoint(folder, self.checkpoint), self.average)
 
     def read(self, run, model):
-        """Puts them into a model; returns their StoredCheckpoints. A training beside may remove one as it is read."""
-        from pipeline.training.stored_weights import read_weights
-        for attempt in range(READS):
-            found = self.find(run)
-            try:
-                read_weights(model, found, self.ema)
-                return found
-            except Exception:
-                if attempt + 1 == READS or not any(checkpoint.gone for checkpoint in found):
-                    raise
+        """Puts them into a model; returns their StoredCheckpoints."""
+        from pipeline.training.stored_weights import load_weights
+        return load_weights(model, run.directory.file("checkpoints"), self.checkpoint, self.ema, self.average)
 
     def describe(self, found):
         """Returns in words what they are, of the checkpoints found."""
-        if len(found) == 1:
-            return "moving average" if self.ema else "as trained"
-        steps = ", ".join(str(checkpoint.step) for checkpoint in reversed(found))
-        what = "the moving averages of " if self.ema else ""
-        return f"mean of {what}{len(found)} checkpoints (steps {steps})"
+        from pipeline.training.stored_weights import described
+        return described([checkpoint.step for checkpoint in found], self.ema)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,17 +105,11 @@ def judge(run, weights, source, split, strategy, whole=True, held_out=False):
     Raises:
       UsageError: its checkpoints are not there or do not fit.
     """
-    import keras
-
-    from pipeline import experiment as experiments
     from pipeline.evaluation.probabilities import Predictions, averaged
     from pipeline.evaluation.views import seen, views
-    precision = run.config.runtime.precision  # Each run has its own, and the layers take it from here.
-    keras.config.set_floatx("float64" if precision == "float64" else "float32")
-    keras.config.set_dtype_policy(precision)
     # Where the examples lie changes nothing; views are made where the host reads them.
     config = run.config.replace(cache="host") if weights.views > 1 else run.config
-    experiment = experiments.build(config, source, strategy, run.stored)
+    experiment = rebuild(config, run.stored, source, strategy)
     checkpoints = weights.read(run, experiment.state.model)
     chosen = views(weights.views, any(a.name == "flip" for a in augmentations(run.config.data)))
 

@@ -12,7 +12,7 @@ from pipeline.training import run_directory
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()
-ONLY = ("workdir", "dataset", "model", "batch_size", "devices", "verbosity")
+ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "verbosity")
 TAKES_FILES = "FILE_OR_FOLDER"
 EXPLANATIONS = "explanations"
 MOST_PICTURES = 24  # Of a figure.
@@ -107,20 +107,11 @@ def ended_by_signals():
 
 def load(directory, stored, config, flag_values):
     """Returns the TrainedModel, on one GPU where there is one, and what to remark on it."""
-    import tensorflow as tf
-
-    from launch import runtime
-    from pipeline.trained import TrainedModel
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    kind, indices = runtime.choose_devices(gpus, config.runtime.devices, 1)
-    if kind == "GPU":
-        runtime.open_strategy(kind, indices)
-    precision, remark = stored["config"]["precision"], ""
-    if kind == "CPU" and precision == "mixed_float16":
-        precision, remark = "float32", f", in float32, since {runtime.FLOAT16_COST}"
-    model = TrainedModel.load(directory, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
-                              precision, config.training.batch_size)
-    return model, remark
+    from pipeline import runs, runtime
+    model = runs.load(directory.path, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
+                      config.runtime.devices, config.training.batch_size, config.data.extension)
+    emulated = model.config.runtime.precision != stored["config"]["precision"]
+    return model, f", in float32, since {runtime.FLOAT16_COST}" if emulated else ""
 
 
 class PredictionRun:
@@ -196,7 +187,7 @@ class PredictionRun:
 
     def unreadable(self, screen, path, reason):
         """Names a file that is no image."""
-        from pipeline.prediction.screen import printable
+        from pipeline.terminal import printable
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)

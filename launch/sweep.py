@@ -10,6 +10,7 @@ from absl import flags as absl_flags
 import flags
 from flags.defaults import with_dataset_defaults
 from flags.parsing import OTHER_NAMES
+from pipeline import extension
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 from pipeline.sweep import space as spaces
@@ -62,7 +63,8 @@ def run(config: ExperimentConfig, flag_values):
     from pipeline.sweep.records import SweepDirectory
     directory = SweepDirectory(flag_values.output or default_output(config, space), {
         "space": space.text, "search": flag_values.search, "prune": flag_values.prune,
-        "metric": base.training.best_metric, "flags": json.loads(json.dumps(base.flat()))})
+        "metric": base.training.best_metric, "flags": json.loads(json.dumps(base.flat())),
+        "extensions": extension.digests(base.data.extension)})
     if not directory.trials:
         check_models(space, resolve)
     directory.claim()
@@ -115,9 +117,9 @@ def choose_places(runtime_config, parallel):
     Raises:
       UsageError: more trials at once than GPUs, or several GPUs for each of them.
     """
-    from launch import runtime
-    from launch.verify import count_gpus
-    gpus = count_gpus()
+    from launch import cuda
+    from pipeline import runtime
+    gpus = cuda.count_gpus()
     kind, indices = runtime.choose_devices(gpus, runtime_config.devices, 0 if gpus else runtime_config.replicas)
     if parallel == 1 or kind == "CPU":
         return [{}] * parallel
@@ -144,9 +146,10 @@ def check_models(space, resolve):
     if not varied:
         return
     part = spaces.Space({name: space.domains[name] for name in varied})
-    models = [resolve(values).model for values in part.grid()]
+    configs = [resolve(values) for values in part.grid()]
+    models = [[config.model.model, config.model.model_options] for config in configs]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump([[model.model, model.model_options] for model in models], file)
+        json.dump({"models": models, "extension": configs[0].data.extension}, file)
         file.flush()
         done = subprocess.run([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), "models", file.name],
                               capture_output=True, text=True)

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from launch import __main__ as command_line
+from pipeline import extension
 from pipeline.errors import UsageError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -24,14 +25,19 @@ def end_with(parent):
 
 
 def check_models(path):
-    """Checks [[model, options], ...] of a JSON file; returns the exit code, having said what is wrong."""
+    """Checks {"models": [[model, options], ...], "extension": names} of a JSON file; says what is wrong.
+
+    Returns:
+      The exit code.
+    """
     from launch import silence
     silence.quiet("normal")
     from pipeline.models import registry
     with open(path, encoding="utf-8") as file:
-        pairs = json.load(file)
+        order = json.load(file)
     try:
-        for name, options in pairs:
+        extension.load(order["extension"])
+        for name, options in order["models"]:
             registry.parse_options(name, options)
     except UsageError as error:
         print(" ".join(str(error).splitlines()), file=sys.stderr)

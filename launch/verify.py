@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 
 from absl import flags as absl_flags
 
+from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations
@@ -74,8 +74,8 @@ def check_output(path):
 
 def choose_replicas(config):
     """Returns ("GPU" or "CPU", replicas): as asked for, else every GPU, else the fewest CPU replicas that fit."""
-    from launch import runtime
-    gpus = count_gpus()
+    from pipeline import runtime
+    gpus = cuda.count_gpus()
     wanted = config.runtime.replicas
     if not wanted and not gpus and not config.runtime.devices:
         pairs = 2 if any(a.name in MIXING for a in augmentations(config.data)) else 1
@@ -84,18 +84,6 @@ def choose_replicas(config):
                        if config.training.batch_size % (n * parts) == 0), 2)
     kind, indices = runtime.choose_devices(gpus, config.runtime.devices, wanted)
     return kind, len(indices)
-
-
-def count_gpus():
-    """Returns how many GPUs TensorFlow can use; asks it, in another process, only where there is one."""
-    from launch import cuda
-    if not cuda.hardware():
-        return 0
-    asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
-                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True, text=True)
-    if asked.returncode:
-        raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
-    return int(asked.stdout.split()[-1])
 
 
 def shortened(config, steps, replicas):

@@ -31,7 +31,7 @@ def main(path):
 
 def measure(order, config):
     """Runs the parts of an order in this process's one strategy."""
-    from launch import runtime
+    from pipeline import runtime
     strategy = runtime.start(config.runtime, config.training, config.optimizer, lambda text: None)
     rows, parts = [], order["parts"]
     if "reduction" in parts:

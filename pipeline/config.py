@@ -27,8 +27,8 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 class DataConfig:
     """Where examples come from and what is done to them."""
 
-    dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH "
-                                    "or synthetic:HxWxC")
+    dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
+                                    "synthetic:HxWxC, or one of an --extension")
     data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets", resume=FREE)
     image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
                              unit="pixels", low=1)
@@ -47,16 +47,21 @@ class DataConfig:
     cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
                                 "or device (made inside of it)", choices=("host", "device"), resume=FREE)
     cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE)
+    extension: tuple = option((), "Python files (my_models.py) or modules that bring data sets and models of your own; "
+                                  "a run keeps their checksums", many=True, resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Which network is trained."""
 
-    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis", resume=NEVER)
+    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
+                                "--extension", resume=NEVER)
     model_options: tuple = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas (slower, the same numbers on any number)")
+    freeze: tuple = option((), "layers and weights that do not train, by patterns of their names: block1,*/norm; "
+                               "backbone: all but the last layer", many=True, resume=NEVER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +100,8 @@ class TrainingConfig:
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
                                              "holds out 10% of training if no --validation_split", low=0,
                                           unit="evaluations")
+    initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
+                                        "or a run's directory; the last layer may have another number of classes")
     best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
     evaluate_every: str = option("1epoch", "interval of evaluations: 100 (steps), 1epoch", unit="steps or epochs")
     checkpoint_every: str = option("1epoch", "interval of checkpoints: 100 (steps), 1epoch, 30s",
@@ -131,6 +138,11 @@ class RuntimeConfig:
                                         resume=FREE)
     hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its "
                                          "threads and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
+    save_timeout: float = option(600.0, "where writing a checkpoint takes longer than this, the run ends as with "
+                                        "--hang_timeout; 0: never", unit="seconds", low=0.0, resume=FREE)
+    start_timeout: float = option(600.0, "of several workers: without all the others for this long a worker gives up "
+                                         "(exit code 76) and names those that do not answer; 0: never", unit="seconds",
+                                  low=0.0, resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
     profile: str = option(None, "steps to look into, from:to (100:120): a trace for TensorBoard's profiler and a table "

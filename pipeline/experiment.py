@@ -12,10 +12,11 @@ from pipeline.config import ExperimentConfig
 from pipeline.data import resident
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
-from pipeline.data.stream import BatchLayout, check_layout, eval_batches, image_batches, train_stream
+from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
 from pipeline.errors import UsageError
 from pipeline.evaluation import metrics
 from pipeline.models import registry
+from pipeline.models.foreign import check_compiled
 from pipeline.options import augmentations
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
@@ -25,6 +26,9 @@ from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
 from pipeline.training.state import TrainState
 from pipeline.training.step import StepFunctions, run_once
+from pipeline.transfer.freezing import Frozen, freeze
+from pipeline.transfer.initialization import EARLIER_UPDATES, Initialization, initialize
+from pipeline.workers.agreement import Workers
 
 
 def balanced_class_weights(split, num_classes):
@@ -45,6 +49,9 @@ class Experiment:
       settings: StepSettings.
       state: TrainState.
       steps: StepFunctions.
+      workers: Workers, the processes of the run.
+      frozen: Frozen.
+      initialization: Initialization of a run that began with the weights of a file, else None.
     """
 
     config: ExperimentConfig
@@ -54,9 +61,13 @@ class Experiment:
     settings: StepSettings
     state: TrainState
     steps: StepFunctions
+    workers: Workers
+    frozen: Frozen
+    initialization: Initialization | None
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
     _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    _opened: tuple | None = None  # (step, tf.data.Dataset) of the training stream.
     _evaluation_pace: cadence.Pace = dataclasses.field(default_factory=cadence.Pace)
 
     @property
@@ -67,17 +78,23 @@ class Experiment:
     @property
     def layout(self):
         """BatchLayout of training."""
+        feeding = self.steps.feeding
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
-                           self.config.optimizer.accumulate_steps)
+                           self.config.optimizer.accumulate_steps, feeding.workers, feeding.rank)
 
     def check_batches(self):
         """Raises UsageError where training batches cannot be made: before anything is written for a run."""
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
 
     def train_dataset(self, step):
-        """Opens the stream of examples at a step: a tf.data.Dataset of global batches."""
-        return train_stream(self.source.train, self.layout, self.config.training.seed, step,
-                            augmentations(self.config.data))
+        """Opens the stream of examples at a step: a tf.data.Dataset of global batches.
+
+        Whoever asks for the same step next gets the same one: making it takes longer than a batch of it.
+        """
+        if self._opened is None or self._opened[0] != step:
+            self._opened = step, train_stream(self.source.train, self.layout, self.config.training.seed, step,
+                                              augmentations(self.config.data))
+        return self._opened[1]
 
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the iterator of global batches."""
@@ -111,7 +128,9 @@ class Experiment:
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
-        return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1)
+        feeding = self.steps.feeding
+        return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1,
+                           feeding.workers, feeding.rank)
 
     def evaluate(self, split, should_stop=lambda: False, beat=lambda text: None):
         """Evaluates the model on every example of a split exactly once, in parts of about a second.
@@ -132,7 +151,7 @@ class Experiment:
         while done < batches:
             if should_stop():
                 return None
-            count, before = pace.next(batches - done), time.monotonic()
+            count, before = int(self.workers.first(pace.next(batches - done))), time.monotonic()
             total, part = self.steps.inference.evaluate_steps(iterator, tf.constant(count), total)
             sums = total.numpy()
             rows.append(part.numpy().reshape(-1, part.shape[-1]))
@@ -141,33 +160,47 @@ class Experiment:
             beat(f"batch {done} of the evaluation of {split.name}")
         return metrics.evaluation(sums, np.concatenate(rows)[:split.num_examples], self.source.num_classes)
 
+    def _whole_batches(self, split):
+        """Opens one pass over a split in which this worker computes every row: the others take no part."""
+        if self.workers.count == 1:
+            return self.evaluation_iterator(split)
+        return self.steps.feeding.iterator(eval_batches(split, dataclasses.replace(self.evaluation_layout(), workers=1,
+                                                                                   worker=0)))
+
     def _batches(self, split):
         """Returns the number of evaluation batches of a split; raises UsageError for an empty one."""
         if not split.num_examples:
             raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
         return math.ceil(split.num_examples / self.steps.inference.evaluation_batch_size)
 
-    def outputs(self, split, limit=None, features=False):
+    def outputs(self, split, limit=None, look=None, should_stop=lambda: False, beat=lambda text: None):
         """Returns what the model says of the first `limit` examples of a split (default all), see Outputs.
 
         Args:
           split: a Split with at least one example.
           limit: most examples.
-          features: whether to give what the last layer with weights is given too: computed on the first replica.
+          look: called with the number of the first example of each batch and what the last layer with weights is given
+            of its examples, float32 [n, F] NumPy array, which is then let go; None where nobody looks.
+          should_stop: predicate, looked at before each batch; then None is returned.
+          beat: called with a text after each batch.
 
         Raises:
           UsageError: the split is empty.
         """
-        inference, count = self.steps.inference, min(limit or split.num_examples, split.num_examples)
-        iterator, size = self.evaluation_iterator(split), inference.evaluation_batch_size
-        logits = [inference.logits_of_batch(iterator).numpy()
-                  for _ in range(min(self._batches(split), math.ceil(count / size)))]
+        inference, count, logits = self.steps.inference, min(limit or split.num_examples, split.num_examples), []
+        iterator, size = self._whole_batches(split), inference.evaluation_batch_size
+        for batch in range(min(self._batches(split), math.ceil(count / size))):
+            if should_stop():
+                return None
+            if look is None:
+                part = inference.logits_of_batch(iterator)
+            else:
+                part, features = inference.outputs_of_batch(iterator)
+                look(batch * size, features.numpy()[:count - batch * size])
+            logits.append(part.numpy())
+            beat(f"batch {batch + 1} of what the model says of {split.name}")
         labels = split.labels if split.labels is not None else split.reader.read_labels()
-        found = None
-        if features:
-            found = np.concatenate([inference.features(images).numpy()
-                                    for images, _ in image_batches(split.select(np.arange(count)), size)])
-        return Outputs(np.concatenate(logits)[:count], labels[:count], found)
+        return Outputs(np.concatenate(logits)[:count], labels[:count])
 
 
 def normalization(config, source, stored=None):
@@ -202,10 +235,11 @@ def step_settings(config, source, image_channels, replicas, stored=None):
         image_channels=image_channels, image_mean=mean, image_deviation=deviation,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16", synchronize=synchronize,
-        xla=config.runtime.xla == "on", bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20))
+        xla=config.runtime.xla == "on", earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
+        bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20))
 
 
-def build(config, source, strategy, stored=None):
+def build(config, source, strategy, stored=None, begins=None):
     """Puts an experiment together: nothing is read from or written to a run's directory.
 
     Args:
@@ -213,29 +247,39 @@ def build(config, source, strategy, stored=None):
       source: Source, loaded with this configuration.
       strategy: tf.distribute.MirroredStrategy, made before any other TensorFlow operation.
       stored: what config.json of an existing run holds, or None.
+      begins: whether no checkpoint will be read into its state, so that --initialize_from is; default: where nothing is
+        stored. A run that goes on does not need the file any more.
 
     Returns:
       An Experiment with a freshly initialized state.
 
     Raises:
-      UsageError: model and data, or options, do not fit each other.
+      UsageError: model and data, or options, do not fit each other, or the file to start from does not fit.
     """
     height, width, channels = source.image_shape
     wanted = registry.wanted_channels(config.model.model, channels)
+    shape, begins = (height, width, wanted), stored is None if begins is None else begins
     plan = cadence.plan(config, source.train.num_examples)
     settings = step_settings(config, source, wanted, strategy.num_replicas_in_sync, stored)
     with strategy.scope():
-        model = registry.create(config.model.model, source.num_classes, (height, width, wanted),
-                                config.model.model_options, config.model.batch_norm_momentum)
+        model = registry.create(config.model.model, source.num_classes, shape, config.model.model_options,
+                                config.model.batch_norm_momentum)
+        if settings.xla and strategy.num_replicas_in_sync > 1:
+            check_compiled(model, config.model.model)
+        initialization = Initialization.stored(stored)
+        if begins:
+            initialization = initialize(model, config.training.initialize_from, shape, initialization)
+        frozen = freeze(model, config.model.freeze, shape)
         add_l2(model, config.optimizer.l2)
         state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,
-                           scale_loss=settings.scale_loss)
+                           scale_loss=settings.scale_loss, held=frozen.held)
     if strategy.num_replicas_in_sync > 1:
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
-                      StepFunctions(strategy, state, schedule, settings))
+                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
+                      initialization)
 
 
 def add_l2(model, strength):

@@ -5,13 +5,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline import extension as extensions
 from pipeline.config import ExperimentConfig
 from pipeline.models import registry
 from pipeline.training.inference import Inference
 from pipeline.training.run_directory import stored_config
 from pipeline.training.settings import StepSettings
-from pipeline.training.stored_checkpoint import find_checkpoint
-from pipeline.training.stored_weights import newest_checkpoints, read_weights
+from pipeline.training.stored_weights import load_weights
 
 
 @dataclasses.dataclass
@@ -37,7 +37,8 @@ class TrainedModel:
     inference: Inference
 
     @classmethod
-    def load(cls, directory, checkpoint="newest", ema=False, average=1, precision=None, batch_size=None):
+    def load(cls, directory, checkpoint="newest", ema=False, average=1, precision=None, batch_size=None,
+             extension=None):
         """Builds the model of a run and reads its weights.
 
         Args:
@@ -47,16 +48,17 @@ class TrainedModel:
           average: mean of the weights of this many checkpoints, the named one and those before it.
           precision: one of pipeline.config.PRECISIONS; default that of the run.
           batch_size: most images computed at once; default that of training.
+          extension: where the files of its own code lie now; default where they were.
 
         Raises:
           UsageError: there is no such checkpoint, or too few of them.
         """
         directory, stored = stored_config(directory.path)
-        config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {})})
-        folder = directory.file("checkpoints")
-        found = newest_checkpoints(folder, find_checkpoint(folder, checkpoint), average)
+        config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {}),
+                                             **({"extension": extension} if extension else {})})
+        extensions.load(config.data.extension, stored.get("extensions"))
         model = create_model(config, stored)
-        read_weights(model, found, ema)
+        found = load_weights(model, directory.file("checkpoints"), checkpoint, ema, average)
         inference = Inference(tf.distribute.get_strategy(), model, inference_settings(config, stored, batch_size))
         return cls(config, stored, model, tuple(stored["data"]["class_names"]), tuple(stored["data"]["image_shape"]),
                    tuple(c.step for c in found), inference)

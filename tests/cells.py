@@ -5,7 +5,7 @@ import random
 import tempfile
 import time
 
-from tests import verify_cells
+from tests import export_cells, extension_cells, verify_cells
 from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
 from tests.kills import killed_again_and_again
 from tests.parity_cells import parity
@@ -95,6 +95,7 @@ def cells():
     for model in ("cnn", "resnet_like", "mini_inception", "three_apis"):
         yield f"1, 2 and 4 replicas agree: {model}", parity, (model,)
     yield from verify_cells.cells()
+    yield from extension_cells.cells()
     for model in MODELS:
         for replicas in (1, 2):
             yield f"killed and resumed: {model}, {replicas} replica(s), float32", killed_and_resumed, (model, replicas)
@@ -103,5 +104,6 @@ def cells():
             replicas = 1 + (i + j) % 2
             yield (f"loss falls: {model}, {replicas} replica(s), {precision}", loss_falls,
                    (model, replicas, precision))
+    yield from export_cells.cells(MODELS)
     for seed in range(5):
         yield f"mirrorline train, seed {seed}", digits, (seed,)

@@ -30,14 +30,16 @@ def mirrorline(*arguments, cwd, timeout=300, fresh=False):
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
-def start(*arguments, cwd, fresh=False):
+def start(*arguments, cwd, fresh=False, more=None):
     """Starts `mirrorline ARGUMENTS`; returns the running process, with text pipes.
 
-    With `fresh`, and wherever no forks were offered, it starts from nothing; else see tests.forking.
+    With `fresh`, and wherever no forks were offered, it starts from nothing; else see tests.forking. `more` is added to
+    its environment.
     """
+    env = {**environment(), **(more or {})}
     if forks and not fresh:
-        return forks.start(arguments, cwd, environment())
-    return subprocess.Popen([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=environment(), text=True,
+        return forks.start(arguments, cwd, env)
+    return subprocess.Popen([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 

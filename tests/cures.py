@@ -70,11 +70,11 @@ def from_the_beginning(split, layout, seed, start_step, *more):
 
 
 def loss_of_each_replica(*args):
-    losses, hits = training_losses(*args)
-    return losses / tf.distribute.get_strategy().num_replicas_in_sync, hits
+    losses, *hits = training_losses(*args)
+    return losses / tf.distribute.get_strategy().num_replicas_in_sync, *hits
 
 
-def batches_of_each_epoch(self, seed, start_step, batch_size, finish):
+def batches_of_each_epoch(self, seed, start_step, batch_size, finish, rows=None):
     images, labels = self.tensors
     starts = tf.data.Dataset.range(0, len(self.labels), batch_size).repeat().skip(start_step)
     return starts.map(lambda first: finish(images[first:first + batch_size], labels[first:first + batch_size],

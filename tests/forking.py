@@ -40,16 +40,24 @@ class Forks:
     def start(self, arguments, cwd, env):
         """Starts `python -m launch ARGUMENTS`; returns a Forked, a child of this process."""
         (out, child_out), (errors, child_errors) = os.pipe(), os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        request = json.dumps({"arguments": [str(a) for a in arguments], "cwd": str(cwd), "env": env}).encode()
-        with self._lock:
-            if not self._socket:
-                self._open()
-            socket.send_fds(self._socket, [request], [nothing, child_out, child_errors])
-            pid = int(self._socket.recv(32))
-        for descriptor in (nothing, child_out, child_errors):
+        pid = self.fork("launch", arguments, cwd, env, child_out, child_errors)
+        for descriptor in (child_out, child_errors):
             os.close(descriptor)
         return Forked(arguments, pid, open(out, encoding="utf-8"), open(errors, encoding="utf-8"))
+
+    def fork(self, module, arguments, cwd, env, out, errors):
+        """Starts `python -m MODULE ARGUMENTS` with descriptors for what it says; returns its process id."""
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        request = json.dumps({"module": module, "arguments": [str(a) for a in arguments], "cwd": str(cwd),
+                              "env": env}).encode()
+        try:
+            with self._lock:
+                if not self._socket:
+                    self._open()
+                socket.send_fds(self._socket, [request], [nothing, out, errors])
+                return int(self._socket.recv(32))
+        finally:
+            os.close(nothing)
 
     def close(self):
         """Lets the process that is forked end."""
@@ -68,9 +76,9 @@ class Forks:
 
 
 class Forked:
-    """A running command: what subprocess.Popen offers of it, with text pipes."""
+    """A running command: what subprocess.Popen offers of it, with text pipes or none."""
 
-    def __init__(self, args, pid, stdout, stderr):
+    def __init__(self, args, pid, stdout=None, stderr=None):
         self.args, self.pid, self.stdout, self.stderr, self.returncode = args, pid, stdout, stderr, None
 
     def poll(self):
@@ -147,7 +155,7 @@ def become(request):
     np.random.seed()
     tempfile.tempdir = None
     sys.argv[1:], sys.path[0] = request["arguments"], request["cwd"]
-    runpy.run_module("launch", run_name="__main__", alter_sys=True)
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 def main(number):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipeline.hardware import operations
 from pipeline.monitoring.goodput import process_age
 from pipeline.training.reduction import is_averaged
-from pipeline.training.step import PHASES, TRAIN_COLUMNS
+from pipeline.training.step import PHASES, SUMS, TRAIN_COLUMNS
 
 APPLIED, LOSS = TRAIN_COLUMNS.index("applied"), TRAIN_COLUMNS.index("loss")
 MIB = 2**20
@@ -85,13 +85,15 @@ def measure(experiment, extent, say=lambda text: None):
     ready = Feed(steps.train_steps, one_batch(experiment))
     ready.run(1)
     found.update(throughput(real, ready, step, batch_size, extent))
+    if experiment.resident:
+        found["input_wait_share"] = 0.0  # What a batch takes beside one that is there is work of the step.
     found["examples_per_second_per_replica"] = found["examples_per_second"] / experiment.strategy.num_replicas_in_sync
     found["peak_memory_mib"] = peak_memory(experiment.strategy)
     say("parts of a step")
     found["split_ms"] = split(steps, ready, extent, 1e3 * batch_size / found["examples_per_second"])
     counted = operations.count(graph)
     found["flops_per_example"] = counted and counted / batch_size
-    found.update(reduction_bytes(experiment.state.model, experiment.settings.compute_dtype))
+    found.update(reduction_bytes(experiment.state, experiment.settings.compute_dtype))
     found["first_losses"] = real.losses
     found["applied_share"] = (real.applied + ready.applied) / (real.steps + ready.steps)
     return found
@@ -204,18 +206,19 @@ def differences(reached, whole):
     return {**parts, "rest": max(0.0, whole - before)}
 
 
-def reduction_bytes(model, dtype):
+def reduction_bytes(state, dtype):
     """Returns the bytes of the gradients, and of what one reduction over replicas would carry.
 
     Args:
-      model: a built keras.Model.
+      state: TrainState.
       dtype: of the packed reduction.
     """
+    model = state.model
+
     def elements(variables):
         return sum(math.prod(v.shape) for v in variables)
 
     gradients = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.trainable_variables)
-    averaged = [v for v in model.non_trainable_variables if is_averaged(tf.convert_to_tensor(v.value))]
-    sums = 3  # objective, hits, weight
-    reduced = (elements(model.trainable_variables) + elements(averaged) + sums) * tf.as_dtype(dtype).size
+    averaged = [v for v in state.changing(model.non_trainable_variables) if is_averaged(tf.convert_to_tensor(v.value))]
+    reduced = (elements(model.trainable_variables) + elements(averaged) + len(SUMS)) * tf.as_dtype(dtype).size
     return {"gradient_bytes": gradients, "reduced_bytes": reduced}

@@ -2,6 +2,7 @@
 import contextlib
 import os
 
+from pipeline import extension
 from pipeline.files import plain, read_json, write_json, write_text
 
 # Where files lie, what is said, and what only a training run looks at: no cell depends on it.
@@ -37,7 +38,8 @@ class Store:
 
     def _under(self, config):
         flags = {name: value for name, value in config.flat().items() if name not in INDIFFERENT}
-        return {"flags": plain(flags), **self.context}
+        code = {"extension": extension.digests(config.data.extension)} if config.data.extension else {}
+        return {"flags": plain({**flags, **code}), **self.context}
 
     def load(self, cell, base):
         """Returns the figures of a Cell that were measured under the same conditions, or None."""

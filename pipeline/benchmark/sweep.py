@@ -4,10 +4,10 @@ Standard library only: the process that drives does not load TensorFlow, which w
 """
 import json
 import os
-import re
 import signal
 import time
 
+from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.grid import KEY, halved, unit
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json
@@ -17,10 +17,6 @@ POLL_SECONDS = 0.05
 USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
 KILLED = (signal.SIGKILL,)
 CRASHED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
-# What a process says that dies for want of memory before Python hears of it.
-NO_MEMORY_WORDS = re.compile(r"bad_alloc|out of memory|cannot allocate memory|alloc\w*[ _]failed|Resource temporarily "
-                             r"unavailable",
-                             re.IGNORECASE)
 FIGURES = ("examples_per_second", "spread", "repeats", "examples_per_second_per_replica", "step_ms",
            "synthetic_examples_per_second", "input_wait_share", "split_ms", "trace_seconds", "compile_seconds",
            "first_step_seconds", "peak_memory_mib", "gradient_bytes", "reduced_bytes", "flops_per_example",
@@ -165,7 +161,7 @@ def ends_for_memory(code, text, limited):
         return False
     if code == NO_MEMORY or -code in KILLED:  # The system kills whoever takes the last of it.
         return True
-    return bool(NO_MEMORY_WORDS.search(text)) or (-code in CRASHED and bool(limited))
+    return out_of_memory.is_said(text) or (-code in CRASHED and bool(limited))
 
 
 def ending(code):

@@ -168,7 +168,7 @@ def remarks(report):
             effect = f"{times(ratio)} the speed of float32 here (median)"
         lines.append(f"{precision} is emulated on this hardware and {effect}." if ratio and ratio < 1
                      else f"{precision} is emulated on this hardware: {effect}.")
-    lines += dict.fromkeys(str(cell["note"]) for cell in cells if cell.get("note"))
+    lines += dict.fromkeys(line for cell in cells for line in str(cell.get("note") or "").splitlines())
     if any(cell["replicas"] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
         lines.append("Replicas are logical devices that share the same cores: the ideal is 1x the speed of one "
                      "replica, not N times, and efficiency is the ratio of examples/s.")

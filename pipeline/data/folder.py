@@ -12,6 +12,8 @@ from pipeline.data.source import Source, Split, digest, numbered_batches
 from pipeline.errors import UsageError
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
+# What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
+INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
 
 class ImageFiles:
@@ -20,14 +22,17 @@ class ImageFiles:
     def __init__(self, paths, labels, shape, size):
         self.paths, self.labels, self.shape, self.size = np.asarray(paths), np.asarray(labels, np.int32), shape, size
 
-    def shuffled(self, seed, start_step, batch_size, finish):
+    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
         positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
         count = len(self.labels)
+        if rows is not None:
+            steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
+            positions = steps.map(lambda step: step * batch_size + tf.constant(rows, tf.int64)).unbatch()
 
         def index_of(position):
             return example_index(position[None], count, seed)[0]
 
-        return self._batches(positions, index_of, start_step, batch_size, finish)
+        return self._batches(positions, index_of, start_step, batch_size if rows is None else len(rows), finish)
 
     def in_order(self, start_batch, batch_size, finish):
         positions = tf.data.Dataset.range(start_batch * batch_size, len(self.labels))
@@ -101,6 +106,8 @@ def load_folder(path, config, echo=print):
         splits.append(_make_split(name, kept, pixels, shape, config.image_size))
         parts += [name, [(os.path.relpath(file, path), os.path.getsize(file), digest(np.frombuffer(
             headers[file].ends, np.uint8))) for file, _ in kept]]
+        if any(headers[file].interpreted for file, _ in kept):
+            parts.append(INTERPRETATION)
     notes = _notes(bad, in_memory)
     test_from_train = len(splits) == 1
     if test_from_train:

@@ -1,4 +1,6 @@
 """From --dataset to a Source."""
+from pipeline import extension
+from pipeline.data import registry
 from pipeline.data.holdout import hold_out_validation, keep_only
 
 
@@ -6,7 +8,7 @@ def load(config, batch_size, seed=0, echo=print):
     """Loads the data set that a configuration asks for.
 
     Args:
-      config: DataConfig.
+      config: DataConfig; its extensions are loaded.
       batch_size: examples of one optimizer step, the unit of --subset.
       seed: the run's seed; nothing here depends on it: what is held out is the same in every run.
       echo: takes lines about what takes long, one a call.
@@ -15,9 +17,11 @@ def load(config, batch_size, seed=0, echo=print):
       Source.
 
     Raises:
-      UsageError: an unknown name, or a data set that cannot be used as it was asked for; one line says why.
+      UsageError: an unknown name, an extension that cannot be loaded, or a data set that cannot be used as it was asked
+        for; one line says why.
     """
     del seed
+    extension.load(config.extension)
     kind, _, rest = config.dataset.partition(":")
     if kind == "folder":
         from pipeline.data.folder import load_folder
@@ -28,6 +32,8 @@ def load(config, batch_size, seed=0, echo=print):
     elif config.dataset == "digits":
         from pipeline.data.digits import load_digits
         source = load_digits(config.image_size)
+    elif registry.find(config.dataset):
+        source = registry.load_registered(config)
     else:
         from pipeline.data.tfds_source import load_tfds
         source = load_tfds(config, echo)

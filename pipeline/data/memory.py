@@ -33,13 +33,13 @@ class InMemory:
         with tf.device("CPU:0"), tf.init_scope():
             return tf.experimental.dlpack.from_dlpack(self.images.__dlpack__()), tf.constant(self.labels)
 
-    def shuffled(self, seed, start_step, batch_size, finish):
+    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
         images, labels = self.tensors
-        count = len(self.labels)
+        count, rows = len(self.labels), np.arange(batch_size) if rows is None else rows
 
         @tf.autograph.experimental.do_not_convert
         def batch(step):
-            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            positions = step * batch_size + tf.constant(rows, tf.int64)
             index = example_index(positions, count, seed)
             return finish(tf.gather(images, index), tf.gather(labels, index), step)
 

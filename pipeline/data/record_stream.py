@@ -25,7 +25,7 @@ class Records:
         self.blocks = -(-self.count // BLOCK)
         self.groups = -(-self.blocks // GROUP)
 
-    def shuffled(self, seed, start_step, batch_size, finish):
+    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
         epoch, place = divmod(start_step * batch_size, self.count)
         group, skip = self._locate(seed, epoch, place)
         read = self._group_reader()
@@ -40,7 +40,7 @@ class Records:
         first = epoch * self.groups + group
         numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
         return self._decoded(numbers.map(records, num_parallel_calls=2, deterministic=True), skip, start_step,
-                             batch_size, finish)
+                             batch_size, finish, rows)
 
     def in_order(self, start_batch, batch_size, finish):
         group, skip = divmod(start_batch * batch_size, BLOCK * GROUP)
@@ -105,9 +105,16 @@ class Records:
 
         return read
 
-    def _decoded(self, groups, skip, first, batch_size, finish):
-        """Turns groups of records into finished batches, the first `skip` records left out undecoded."""
+    def _decoded(self, groups, skip, first, batch_size, finish, rows=None):
+        """Turns groups of records into finished batches, the first `skip` records left out undecoded.
+
+        So are the records that are not among the `rows` of a batch, int64 [n]; None for all.
+        """
         records = groups.prefetch(1).unbatch().skip(skip)
+        if rows is not None:
+            wanted, batch_size = tf.constant(np.isin(np.arange(batch_size), rows)), len(rows)
+            records = records.enumerate().filter(lambda i, record: wanted[i % len(wanted)])
+            records = records.map(lambda i, record: record)
         parse, decode = self.format.parse, self.format.decode
 
         @tf.autograph.experimental.do_not_convert

@@ -17,8 +17,11 @@ class Reader(Protocol):
     int32 [n], number int64 scalar, the batch's number; they return a data set of what it returns.
     """
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
-        """Endless batches in the order of (seed, position), from position start_step * batch_size."""
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows=None) -> tf.data.Dataset:
+        """Endless batches in the order of (seed, position), from position start_step * batch_size.
+
+        With rows, int64 [n] ascending, only these rows of each batch are decoded, and n images are handed on.
+        """
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         """The batches of one pass in the data set's own order from number start_batch; the last may be short."""

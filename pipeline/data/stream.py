@@ -15,23 +15,39 @@ class BatchLayout:
     """How a global batch is divided.
 
     Attributes:
-      batch_size: examples of one optimizer step, over all replicas and micro-batches.
-      replicas: parts that are computed at the same time.
+      batch_size: examples of one optimizer step, over all workers, replicas and micro-batches.
+      replicas: parts that are computed at the same time, over all workers.
       micro_batches: parts that a replica computes one after the other.
+      workers: processes that share the replicas evenly.
+      worker: which of them this one is.
     """
 
     batch_size: int
     replicas: int = 1
     micro_batches: int = 1
+    workers: int = 1
+    worker: int = 0
 
     @property
     def part(self):
         """Examples of one micro-batch on one replica."""
         return self.batch_size // (self.replicas * self.micro_batches)
 
+    @property
+    def here(self):
+        """BatchLayout of this worker's own part of the batch."""
+        return BatchLayout(self.batch_size // self.workers, self.replicas // self.workers, self.micro_batches)
+
+    @property
+    def rows(self):
+        """Places of this worker's examples among the positions of a batch: int64 [batch_size / workers], ascending."""
+        each = self.here.part * self.here.replicas
+        first = np.arange(self.micro_batches)[:, None] * (self.part * self.replicas) + self.worker * each
+        return (first + np.arange(each)).reshape(-1)
+
 
 def train_stream(split, layout, seed, start_step, augmentations=()):
-    """Returns the endless stream of global training batches from a step on.
+    """Returns the endless stream of training batches from a step on: of the global ones, what this worker computes.
 
     The batch of step s holds the positions [s B, (s + 1) B) of the stream, each example and its augmentation a function
     of (seed, position), so that it depends neither on where the stream was opened nor on the layout. Rows are arranged
@@ -54,19 +70,20 @@ def train_stream(split, layout, seed, start_step, augmentations=()):
       UsageError: an empty split, a batch that does not divide, or an odd part of a batch with mixing.
     """
     check_layout(split, layout, augmentations)
-    size = layout.batch_size
+    rows, size = layout.rows, len(layout.rows)
 
     def finish(images, labels, step):
         images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
         batch = {"image": images, "label": labels, "weight": tf.ones([size])}
         if augmentations:
-            positions = step * size + tf.range(size, dtype=tf.int64)
+            positions = step * layout.batch_size + tf.constant(rows, tf.int64)
             batch["image"], mix = augment.apply(images, positions, seed, augmentations)
             if mix is not None:
                 batch["mix"] = mix
-        return {name: _arrange(value, layout) for name, value in batch.items()}
+        return {name: _arrange(value, layout.here) for name, value in batch.items()}
 
-    return _tuned(split.reader.shuffled(seed, start_step, size, finish))
+    return _tuned(split.reader.shuffled(seed, start_step, layout.batch_size, finish,
+                                        rows if layout.workers > 1 else None))
 
 
 def eval_batches(split, layout, start_batch=0):
@@ -79,13 +96,15 @@ def eval_batches(split, layout, start_batch=0):
 
     Returns:
       finite tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B]}; the last batch
-      is filled up with black images of weight 0, every example has weight 1.
+      is filled up with black images of weight 0, every example has weight 1. Of several workers each gets its own B /
+      workers rows of every batch.
 
     Raises:
       UsageError: an empty split, or a batch that does not divide.
     """
-    check_layout(split, dataclasses.replace(layout, micro_batches=1))
-    size = layout.batch_size
+    layout = dataclasses.replace(layout, micro_batches=1)
+    check_layout(split, layout)
+    size, rows = layout.batch_size, layout.rows
 
     def finish(images, labels, number):
         count = tf.shape(labels)[0]
@@ -93,8 +112,9 @@ def eval_batches(split, layout, start_batch=0):
         shape = images.shape[1:]
         images = tf.pad(images, [[0, short], [0, 0], [0, 0], [0, 0]])
         weight = tf.cast(tf.range(size) < count, tf.float32)
-        return {"image": tf.ensure_shape(images, [size, *shape]),
-                "label": tf.ensure_shape(tf.pad(labels, [[0, short]]), [size]), "weight": weight}
+        batch = {"image": tf.ensure_shape(images, [size, *shape]),
+                 "label": tf.ensure_shape(tf.pad(labels, [[0, short]]), [size]), "weight": weight}
+        return {name: value[rows[0]:rows[-1] + 1] for name, value in batch.items()} if layout.workers > 1 else batch
 
     return _tuned(split.reader.in_order(start_batch, size, finish))
 

@@ -14,22 +14,25 @@ def per_class(labels, predicted, num_classes):
       num_classes: number of classes.
 
     Returns:
-      {"precision", "recall", "f1": float64 [classes], "support": int64 [classes]}; 0 where a figure is not defined, as
-      for the precision of a class that is never predicted.
+      {"precision", "recall", "f1": float64 [classes], "support": int64 [classes]}; 0 for the precision of a class that
+      is never predicted, NaN for every figure of a class without examples: nothing is known of how it is found.
     """
     found = precision_recall_fscore_support(labels, predicted, labels=np.arange(num_classes), zero_division=0)
-    return dict(zip(PER_CLASS, found, strict=True))
+    figures = dict(zip(PER_CLASS, found, strict=True))
+    for name in PER_CLASS[:3]:
+        figures[name][figures["support"] == 0] = np.nan
+    return figures
 
 
 def averages(labels, predicted):
     """Returns {"macro", "weighted": {"precision", "recall", "f1", "support"}}.
 
-    Classes that are neither among the labels nor among the predictions do not count, as is scikit-learn's default;
-    support is the number of examples.
+    Classes without examples do not count, whether they are predicted or not (scikit-learn's default counts those that
+    are predicted as 0); support is the number of examples.
     """
-    found = {}
+    found, classes = {}, np.unique(labels)
     for kind in ("macro", "weighted"):
-        values = precision_recall_fscore_support(labels, predicted, average=kind, zero_division=0)
+        values = precision_recall_fscore_support(labels, predicted, labels=classes, average=kind, zero_division=0)
         found[kind] = dict(zip(PER_CLASS, (*map(float, values[:3]), len(labels)), strict=True))
     return found
 

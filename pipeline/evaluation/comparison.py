@@ -2,11 +2,10 @@
 import numpy as np
 from scipy.stats import binomtest
 
-from pipeline.evaluation.intervals import percentiles
+from pipeline.evaluation.intervals import LEVEL
 
 SIGNIFICANCE = 0.05
 MOST_DIFFERING = 24
-_KEY, _DRAWS = 20_240_517, 10_000
 
 
 def compare(first, other, names):
@@ -22,7 +21,7 @@ def compare(first, other, names):
 
     Returns:
       {"only_this_right", "only_the_first_right", "both_right", "both_wrong": counts, "mcnemar_p": in [0, 1],
-      "accuracy_difference": {"value", "low", "high"} of `other` minus `first`, "differing": [{"index", "true", "first",
+      "accuracy_difference": of `other` minus `first`, see `difference`, "differing": [{"index", "true", "first",
       "this", "confidence_first", "confidence_this"}]}: examples with different predictions, those first of which one
       of the two is surest, at most MOST_DIFFERING.
     """
@@ -40,11 +39,17 @@ def mcnemar(one, another):
 
 
 def difference(one, another, count):
-    """Returns {"value", "low", "high"}: (one - another) / count with its 95% bootstrap interval."""
-    draws = np.random.RandomState(_KEY).multinomial(
-        count, [one / count, another / count, 1 - (one + another) / count], size=_DRAWS)
-    value = (one - another) / count
-    low, high = percentiles((draws[:, 0] - draws[:, 1]) / count, value)
+    """Returns {"value", "low", "high"}: (one - another) / count with its exact 95% interval.
+
+    It is that of the share of `one` among the examples that one model alone gets right (Clopper and Pearson, Biometrika
+    26, 1934), their number taken as it is: so it excludes 0 where McNemar's p is below 0.05, and there alone. Without
+    such an example low and high are None.
+    """
+    value, alone = (one - another) / count, one + another
+    if not alone:
+        return {"value": value, "low": None, "high": None}
+    share = binomtest(one, alone).proportion_ci(LEVEL, method="exact")
+    low, high = ((2 * float(end) - 1) * alone / count for end in (share.low, share.high))
     return {"value": value, "low": low, "high": high}
 
 

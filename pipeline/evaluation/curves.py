@@ -19,7 +19,7 @@ class ClassCurves:
       pr: (recall, precision), float64 [k] each.
       roc_auc: area under the first, in [0, 1].
       average_precision: sum of precision times the gain in recall, in [0, 1].
-      influence: float64 [N], see intervals.delong.
+      influence: float64 [N], see intervals.delong; NaN at the only example of its kind.
     """
 
     roc: tuple
@@ -46,10 +46,19 @@ def class_curves(positive, scores):
     middle = (fall_out[1:] + fall_out[:-1]) / 2, (hit_rate[1:] + hit_rate[:-1]) / 2
     area = auc(fall_out, hit_rate)
     right = np.where(positive, 1 - middle[0][place], middle[1][place]) - area
-    share = positive.mean()
     return ClassCurves((fall_out, hit_rate), (recall, precision), float(area),
-                       float(np.sum(np.diff(recall, prepend=0.0) * precision)),
-                       right / np.where(positive, share, 1 - share))
+                       float(np.sum(np.diff(recall, prepend=0.0) * precision)), right * _weights(positive))
+
+
+def _weights(positive):
+    """Returns float64 [N]: what makes of a distance from the area an influence, see intervals.delong.
+
+    An example counts N times as much as its part of its own kind. Distances from a mean of m are too small by the root
+    of (m - 1) / m; one example alone has none, and says nothing of the spread.
+    """
+    counts = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
+    return np.divide(len(positive), np.sqrt(counts * (counts - 1)), out=np.full(len(counts), np.nan),
+                     where=counts > 1)
 
 
 def thinned(x, y, most=MOST_POINTS):
@@ -137,5 +146,11 @@ class CurveSet:
 
 
 def classes_to_show(f1, most=MOST_CLASSES):
-    """Returns the numbers of the classes whose curves are drawn, ascending: at most `most`, of the lowest F1."""
-    return sorted(np.argsort(f1, kind="stable")[:most].tolist())
+    """Returns the numbers of the classes whose curves are drawn, ascending: at most `most`, of the lowest F1.
+
+    Args:
+      f1: float64 [classes], NaN for a class without examples, of which there is no curve.
+      most: how many.
+    """
+    order = np.argsort(f1, kind="stable")  # NaN comes last.
+    return sorted(number for number in order[:most].tolist() if np.isfinite(f1[number]))

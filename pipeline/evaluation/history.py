@@ -1,4 +1,7 @@
 """How a run came to its model: learning curves from metrics.jsonl, and what they have cost."""
+import array
+import math
+
 import numpy as np
 
 MOST_POINTS = 500
@@ -31,22 +34,32 @@ def learning_curves(records):
     """Returns the learning curves of a run.
 
     Args:
-      records: the records of its metrics.jsonl.
+      records: the records of its metrics.jsonl, which are gone through once and not kept: a run may have millions.
 
     Returns:
       {"train": {"step", "loss", "accuracy", "learning_rate"}, "evaluation": {split: {"step", "loss", "accuracy"}}}:
       lists of at most MOST_POINTS numbers or None; a step is the mean of those that a point stands for.
     """
-    parts = {}
+    train, evaluation = _columns(TRAIN), {}
     for record in records:
-        parts.setdefault((record.get("kind"), record.get("split")), []).append(record)
+        if record.get("kind") == "train":
+            part = train
+        elif record.get("kind") == "evaluation":
+            part = evaluation.setdefault(record.get("split"), _columns(EVALUATION))
+        else:
+            continue
+        for name, values in part.items():
+            value = record.get(name)
+            values.append(math.nan if value is None else value)
+    return {"train": _thin(train), "evaluation": {split: _thin(part) for split, part in evaluation.items()}}
 
-    def columns(part, names):
-        return thinned({name: np.array([r.get(name) for r in part], np.float64) for name in ("step", *names)})
 
-    return {"train": columns(parts.get(("train", None), []), TRAIN),
-            "evaluation": {split: columns(part, EVALUATION) for (kind, split), part in parts.items()
-                           if kind == "evaluation"}}
+def _columns(names):
+    return {name: array.array("d") for name in ("step", *names)}
+
+
+def _thin(columns):
+    return thinned({name: np.asarray(values) for name, values in columns.items()})
 
 
 def cost(goodput, examples_seen, device=None, flops_per_example=None):

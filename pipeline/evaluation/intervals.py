@@ -46,6 +46,16 @@ def percentiles(samples, value):
     return min(float(low), value), max(float(high), value)
 
 
+def centred_percentiles(samples, value):
+    """Returns (low, high) in [0, 1] of resampled values, moved to where their mean is the value itself.
+
+    It is for a figure such as the macro F1 that resamples make too small, since some examples of a small class are
+    missing in each.
+    """
+    low, high = percentiles(samples - samples.mean() + value, value)
+    return max(0.0, low), min(1.0, high)
+
+
 def reversed_percentiles(samples, value, least=0.0):
     """Returns (low, high) of the basic bootstrap (Davison and Hinkley, 1997, 5.2), from `least` on.
 
@@ -56,15 +66,36 @@ def reversed_percentiles(samples, value, least=0.0):
     return max(least, min(2 * value - float(high), value)), max(2 * value - float(low), value)
 
 
-def bootstrap(predictions, classes):
+def calibrated_errors(confidence, which, resamples=RESAMPLES):
+    """Draws the calibration errors of models that are as sure as they are right.
+
+    Args:
+      confidence: float64 [N] in [0, 1].
+      which: int [N], the bin of each.
+      resamples: how often.
+
+    Returns:
+      float64 [resamples]; in a bin every example is a hit with its mean confidence.
+    """
+    count = np.bincount(which, minlength=CALIBRATION_BINS)
+    expected = np.bincount(which, confidence, CALIBRATION_BINS)
+    share = np.clip(np.divide(expected, count, out=np.zeros_like(expected), where=count > 0), 0, 1)
+    hits = np.random.RandomState(_KEY).binomial(count, share, (resamples, CALIBRATION_BINS))
+    return np.abs(hits - expected).sum(axis=1) / len(confidence)
+
+
+def bootstrap(predictions):
     """Bootstraps loss, macro F1 and calibration error, all from the same resamples.
 
     Args:
       predictions: Predictions.
-      classes: int [k], the classes that the macro average goes over.
 
     Returns:
-      {"loss", "macro_f1", "calibration_error": (low, high)}.
+      {"loss", "macro_f1", "calibration_error": (low, high)}. The F1 is the mean over the classes that have examples, in
+      each resample over those it has; (None, None) where every example is a hit or none is (so is every resample, which
+      says nothing of examples that are not there), and where most classes have one example alone. The interval of the
+      calibration error is approximate: the error is a sum of distances, which has no good bootstrap near zero. It
+      begins at 0 where models that are as sure as they are right may have such an error, one in twenty a larger one.
     """
     count, places = predictions.examples, np.arange(predictions.examples)
 
@@ -76,19 +107,24 @@ def bootstrap(predictions, classes):
     features = scipy.sparse.hstack([
         one_hot(np.zeros(count, np.int64), 1, predictions.losses),
         one_hot(bins, CALIBRATION_BINS, predictions.confidence - hit),
-        one_hot(predictions.labels, width, hit.astype(np.float64)),
+        one_hot(predictions.labels, width, ones), one_hot(predictions.labels, width, hit.astype(np.float64)),
         # Twice the hits over labels and predictions together is the F1 of a class.
         one_hot(predictions.labels, width, ones) + one_hot(predictions.predicted, width, ones)])
 
     def figures(sums):
-        loss, distance, hits, named = np.split(sums, np.cumsum([1, CALIBRATION_BINS, width]), axis=1)
-        f1 = np.divide(2 * hits, named, out=np.zeros_like(hits), where=named > 0)[:, classes].mean(axis=1)
-        return loss[:, 0] / count, f1, np.abs(distance).sum(axis=1) / count
+        loss, distance, support, hits, named = np.split(sums, np.cumsum([1, CALIBRATION_BINS, width, width]), axis=1)
+        f1 = np.divide(2 * hits, named, out=np.zeros_like(hits), where=support > 0).sum(axis=1)
+        return loss[:, 0] / count, f1 / (support > 0).sum(axis=1), np.abs(distance).sum(axis=1) / count
 
     loss, f1, error = figures(resampled_sums(features))
     own_loss, own_f1, own_error = (float(v[0]) for v in figures(np.asarray(features.sum(axis=0))[None]))
-    return {"loss": percentiles(loss, own_loss), "macro_f1": percentiles(f1, own_f1),
-            "calibration_error": reversed_percentiles(error, own_error)}
+    support = np.bincount(predictions.labels)
+    said = 0 < hit.sum() < count and np.median(support[support > 0]) > 1
+    low, high = reversed_percentiles(error, own_error)
+    if own_error <= np.quantile(calibrated_errors(predictions.confidence, bins), LEVEL):
+        low = 0.0
+    return {"loss": percentiles(loss, own_loss), "macro_f1": centred_percentiles(f1, own_f1) if said else (None, None),
+            "calibration_error": (low, high)}
 
 
 def delong(area, influence):
@@ -99,12 +135,13 @@ def delong(area, influence):
 
     Args:
       area: in [0, 1].
-      influence: float64 [N], by how much each example moves the area, times N; sums to 0.
+      influence: float64 [N], by how much each example moves the area, times N, as ClassCurves has it; sums to 0.
 
     Returns:
-      (low, high), or (None, None) where the area is 0 or 1 and its variance says nothing.
+      (low, high), or (None, None) where the area is 0 or 1 and its variance says nothing, or where a class has one
+      example alone, whose variance nobody knows.
     """
-    if not 0 < area < 1:
+    if not 0 < area < 1 or not np.isfinite(influence).all():
         return None, None
     error = math.sqrt(np.square(influence).sum()) / len(influence)
     reach = norm.ppf((1 + LEVEL) / 2) * error / (area * (1 - area))

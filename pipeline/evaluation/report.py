@@ -22,13 +22,13 @@ class Judged:
       name: the directory of its run.
       evaluation: metrics.Evaluation, of the same arithmetic as during training.
       predictions: Predictions of the same examples.
-      records: those of its metrics.jsonl.
+      records: iterable of those of its metrics.jsonl, gone through once.
     """
 
     name: str
     evaluation: metrics.Evaluation
     predictions: Predictions
-    records: list
+    records: object
 
 
 def make_report(judged, names, split, described, held_out=None, compared=()):
@@ -83,8 +83,7 @@ def headline(judged, averages, curves, calibrated):
       calibrated: see calibration.calibrate.
     """
     predictions, evaluation = judged.predictions, judged.evaluation
-    classes = np.union1d(predictions.labels, predictions.predicted)
-    drawn, count = intervals.bootstrap(predictions, classes), predictions.examples
+    drawn, count = intervals.bootstrap(predictions), predictions.examples
 
     def figure(name, value, low_high, kind):
         return {"name": name, "value": value, "low": low_high[0], "high": low_high[1], "interval": f"95%, {kind}"}
@@ -99,7 +98,7 @@ def headline(judged, averages, curves, calibrated):
         near = int((evaluation.rows[:, metrics.RANK] < 5).sum())
         found.append(figure("top-5 accuracy", near / count, intervals.wilson(near, count), "Wilson"))
     return [*found, figure("calibration error", calibrated["before"]["ece"], drawn["calibration_error"],
-                           "basic bootstrap")]
+                           "basic bootstrap, approximate")]
 
 
 def compare_all(first, others, names):
@@ -145,8 +144,9 @@ def _examples(predictions, names, wanted, order):
 def _notes(predictions, names, shown):
     """Says what a reader would otherwise take for complete or for certain."""
     notes, support = [], np.bincount(predictions.labels, minlength=len(names))
-    if len(names) > MOST_CLASSES:
-        notes.append(f"The curves are those of {shown} of {len(names):,} classes, of the lowest F1; means go over all.")
+    there = np.count_nonzero(support)
+    if there > MOST_CLASSES:
+        notes.append(f"The curves are those of {shown} of {there:,} classes, of the lowest F1; means go over all.")
     if len(names) > LARGEST_CONFUSION:
         notes.append(f"A confusion matrix of {len(names):,} classes is left out; the most confused pairs are there.")
     missing = [names[i] for i in np.flatnonzero(support == 0)]

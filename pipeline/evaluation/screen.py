@@ -1,6 +1,8 @@
 """What a person sees of a report on the terminal."""
 import sys
 
+from pipeline.terminal import printable
+
 MOST_CLASSES = 20
 MOST_PAIRS = 5
 WIDTH = 160  # Where it is not a terminal.
@@ -30,8 +32,9 @@ def print_report(report, file=None):
         _say(console, f"{'confused' if i == 0 else '':10s}{line}")
     _say(console, f"calibrated {calibrated(report['calibration'])}")
     if report["compared"]:
-        _table(console, ("run", "accuracy", "loss", "macro F1", "it alone right", "the first alone right", "McNemar p",
-                         "verdict"), _compared(report), left=(0, 7))
+        adjusted = " (Holm)" if len(report["compared"]) > 1 else ""
+        _table(console, ("run", "accuracy", "loss", "macro F1", "it alone right", "the first alone right",
+                         f"McNemar p{adjusted}", "verdict"), _compared(report), left=(0, 7))
     for note in report["notes"]:
         _say(console, f"note      {note}")
 
@@ -78,12 +81,12 @@ def _compared(report):
              number("macro F1", figures["macro F1"]), "", "", "", "the first")
     return [first, *((other["name"], number("accuracy", other["accuracy"]), number("loss", other["loss"]),
                       number("macro F1", other["macro_f1"]), f"{other['only_this_right']:,}",
-                      f"{other['only_the_first_right']:,}", f"{p_value(other['mcnemar_p'])}", other["verdict"])
+                      f"{other['only_the_first_right']:,}", p_value(other["mcnemar_p_adjusted"]), other["verdict"])
                      for other in report["compared"])]
 
 
 def _say(console, text):
-    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _table(console, columns, rows, left=(0,)):
@@ -95,5 +98,5 @@ def _table(console, columns, rows, left=(0,)):
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i in left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(rich.text.Text(text) for text in row))  # As Text: brackets in a name are no markup.
+        table.add_row(*(rich.text.Text(printable(text)) for text in row))  # As Text: brackets in a name are no markup.
     console.print(table)

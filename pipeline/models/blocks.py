@@ -9,8 +9,16 @@ from pipeline.models.normalization import BatchNormalization
 from pipeline.models.serialization import KeepsArguments, registered
 
 
+class Block(KeepsArguments, keras.layers.Layer):
+    """A layer made of layers."""
+
+    def build(self, input_shape):
+        """Makes the variables of the layers inside, which keras.Layer.build leaves out: a file of it has them."""
+        self.compute_output_spec(keras.KerasTensor(tuple(input_shape)))
+
+
 @registered
-class ConvBlock(KeepsArguments, keras.layers.Layer):
+class ConvBlock(Block):
     """Convolution, batch normalization, ReLU.
 
     Args:
@@ -24,8 +32,9 @@ class ConvBlock(KeepsArguments, keras.layers.Layer):
     def __init__(self, filters: int, kernel_size=3, strides=1, padding: str = "same",
                  batch_norm_momentum: float = 0.9, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.kernel_size, self.strides, self.padding = filters, kernel_size, strides, padding
-        self.batch_norm_momentum = batch_norm_momentum
+        self.filters, self.padding, self.batch_norm_momentum = filters, padding, batch_norm_momentum
+        # A file has lists in place of tuples.
+        self.kernel_size, self.strides = (tuple(v) if isinstance(v, list) else v for v in (kernel_size, strides))
         dtype = self.dtype_policy
         self.convolution = Convolution(filters, kernel_size, strides=strides, padding=padding, name="convolution",
                                        dtype=dtype)
@@ -40,7 +49,7 @@ class ConvBlock(KeepsArguments, keras.layers.Layer):
 
 
 @registered
-class InceptionBlock(KeepsArguments, keras.layers.Layer):
+class InceptionBlock(Block):
     """A 1x1 and a 3x3 ConvBlock side by side, concatenated (the Inception module of arXiv:1611.03530, appendix A).
 
     Args:
@@ -64,7 +73,7 @@ class InceptionBlock(KeepsArguments, keras.layers.Layer):
 
 
 @registered
-class DownsampleBlock(KeepsArguments, keras.layers.Layer):
+class DownsampleBlock(Block):
     """A 3x3 ConvBlock beside 3x3 max pooling, both with stride 2 and without padding, concatenated.
 
     Args:
@@ -87,7 +96,7 @@ class DownsampleBlock(KeepsArguments, keras.layers.Layer):
 
 
 @registered
-class ResidualBlock(KeepsArguments, keras.layers.Layer):
+class ResidualBlock(Block):
     """conv1, conv2, conv3 of (x + identity(input)), 2x2 max pooling.
 
     Args:

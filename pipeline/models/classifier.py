@@ -36,7 +36,7 @@ class Classifier(KeepsArguments, keras.Model):
 
 def check_input_shape(model_class, name, input_shape):
     """Raises UsageError where images of (height, width, channels) are too small for a model."""
-    shape, smallest = tuple(input_shape), model_class.minimum_size
+    shape, smallest = tuple(input_shape), getattr(model_class, "minimum_size", 1)
     size = "x".join(map(str, shape))
     if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise UsageError(f"model {name} takes images of height x width x channels, each at least 1; found {size}")

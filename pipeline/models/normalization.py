@@ -115,16 +115,22 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
           x: [batch, ..., channels], a float dtype.
           training: whether the batch's statistics are used, and the moving ones updated.
           shift: [channels], a bias that was left out of x. It cancels in training, so it only moves the moving mean
-            and gets exactly no gradient, instead of rounding noise that an adaptive optimizer would follow.
+            and gets exactly no gradient, instead of rounding noise that an adaptive optimizer would follow. In a frozen
+            layer (trainable = False) it does not cancel.
 
         Returns:
           A tensor of the shape of x, in the layer's compute dtype.
         """
         x = tf.cast(x, self.compute_dtype)
-        shift = None if shift is None else tf.stop_gradient(tf.cast(shift, self.variable_dtype))
+        shift = None if shift is None else tf.cast(shift, self.variable_dtype)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        if training and not self.trainable and shift is not None:
+            # Frozen: the bias counts and may train, but the fused kernel has no gradient of the mean.
+            beta += gamma * shift * tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon)
+            shift = None
         if not (training and self.trainable):
             return self._normalize_for_inference(x, gamma, beta, shift)
+        shift = None if shift is None else tf.stop_gradient(shift)
         ctx = step.current()
         synchronize = ctx is not None and ctx.synchronize and ctx.num_replicas > 1
         if x.shape.rank == 4 and x.dtype in FUSED_DTYPES and not synchronize:

@@ -1,16 +1,20 @@
 """The table of models by name, and how one is made from its name."""
 import dataclasses
+import typing
 
 import keras
 
+from pipeline import extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.models.classifier import check_input_shape
 from pipeline.models.cnn import CNN
+from pipeline.models.foreign import check_foreign, widen
 from pipeline.models.inception import Inception, MiniInception
 from pipeline.models.mlp import MLP
 from pipeline.models.resnet_like import ResNetLike
-from pipeline.models.serialization import constructor_arguments
+from pipeline.models.serialization import constructor_arguments, make_reloadable
 from pipeline.models.three_apis import ThreeAPIs
+from pipeline.registration import at, blame, enter, place_of_caller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,14 +22,21 @@ class Entry:
     """A model that can be asked for by name.
 
     Attributes:
-      model_class: a Classifier.
+      model_class: a Classifier; of a user's, a keras.Model or a function that returns one.
       input_shape: (height, width, channels) that its parameter counts are documented for.
       wanted_channels: 3 where one-channel images are repeated to three; None where it takes images as they are.
+      place: (file, line) where a user registered it, None of those here.
     """
 
-    model_class: type
+    model_class: typing.Callable
     input_shape: tuple
     wanted_channels: int = None
+    place: tuple = None
+
+    @property
+    def origin(self):
+        """What was registered."""
+        return self.model_class
 
 
 MODELS = {
@@ -36,14 +47,61 @@ MODELS = {
     "mini_inception": Entry(MiniInception, (32, 32, 3), wanted_channels=3),
     "three_apis": Entry(ThreeAPIs, (28, 28, 3), wanted_channels=3),
 }
+REGISTERED = {}  # Those of users, by name.
 SET_ELSEWHERE = ("num_classes", "batch_norm_momentum")
+READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+
+
+def register(name, example_shape=(28, 28, 1), wanted_channels=None):
+    """Puts a user's model into the table of names: a decorator.
+
+    What is decorated is a subclass of keras.Model, or a function that returns a keras.Model. It takes the argument
+    num_classes and returns logits, [batch, num_classes], without a softmax. Its other arguments of type int, float, str
+    or bool are its --model_options, and have defaults.
+
+    Args:
+      name: what --model calls it.
+      example_shape: (height, width, channels) that `mirrorline inspect` shows it for.
+      wanted_channels: 3 for a model that wants three channels: images of one channel are repeated for it.
+
+    Raises:
+      UsageError: a name that is taken, or what cannot be called with num_classes.
+    """
+    place = place_of_caller()
+
+    def enter_model(model):
+        where = f"{at(place)}: model '{name}'"
+        if not callable(model) or (isinstance(model, type) and not issubclass(model, keras.Model)):
+            raise UsageError(f"{where} is neither a subclass of keras.Model nor a function that returns one")
+        arguments = constructor_arguments(model)
+        if "num_classes" not in arguments:
+            raise UsageError(f"{where} does not take the argument num_classes: give it to "
+                             f"{model.__name__}{'.__init__' * isinstance(model, type)}")
+        without = [n for n, p in arguments.items() if p.default is p.empty and n not in SET_ELSEWHERE]
+        if without:
+            raise UsageError(f"{where} has no default for its argument {without[0]}: give it one")
+        enter(REGISTERED, "model", name, Entry(model, tuple(example_shape), wanted_channels, place), MODELS)
+        if isinstance(model, type) and keras.saving.get_registered_name(model) == model.__name__:
+            make_reloadable(model)
+            # A .keras file names the class by this, whatever its module is called where it is read.
+            keras.saving.register_keras_serializable(package=name)(model)
+        return model
+
+    return enter_model
 
 
 def entry(name):
-    """Returns the Entry of a model; raises UsageError naming the nearest for a name that is not in the table."""
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    return MODELS[name]
+    """Returns the Entry of a model; raises UsageError naming the nearest for a name that is in no table.
+
+    What installed packages offer is looked at only for a name that is in no table yet.
+    """
+    if name not in MODELS and name not in REGISTERED:
+        extension.load_entry_points()
+    known = {**MODELS, **REGISTERED}
+    if name not in known:
+        raise unknown_name("model", name, known, "; a model of your own comes with --extension=FILE.py")
+    return known[name]
 
 
 def wanted_channels(name, channels):
@@ -69,12 +127,21 @@ def parse_options(name, options):
             if not arguments:
                 raise UsageError(f"model {name} has no options; found '{option}'")
             raise unknown_name(f"option of model {name}", key, arguments)
-        wanted = arguments[key].annotation
-        try:
-            values[key] = wanted(text)
-        except ValueError:
-            raise UsageError(f"option {key} of model {name} is of type {wanted.__name__}; found '{text}'") from None
+        values[key] = _read_option(name, arguments[key], text)
     return values
+
+
+def _read_option(name, argument, text):
+    """Returns the value of an argument of a model; its type is that of the annotation, else of the default."""
+    wanted = argument.annotation if argument.annotation in READABLE else type(argument.default)
+    if wanted not in READABLE:
+        raise UsageError(f"option {argument.name} of model {name} cannot be given as text: its type is none of int, "
+                         "float, str and bool")
+    try:
+        return TRUTH[text.lower()] if wanted is bool else wanted(text)
+    except (KeyError, ValueError):
+        raise UsageError(f"option {argument.name} of model {name} is of type {wanted.__name__}; found '{text}'"
+                         ) from None
 
 
 def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
@@ -83,24 +150,39 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
     The order of its variables is that in which layers are assigned in the constructors: the same in every process.
 
     Args:
-      name: a key of MODELS.
+      name: a key of MODELS or REGISTERED.
       num_classes: number of logits.
       input_shape: (height, width, channels) of its images.
       options: arguments of the model, each "name=value".
       batch_norm_momentum: momentum of the moving statistics, where it has any.
 
     Raises:
-      UsageError: unknown names, values that cannot be, or images that are too small.
+      UsageError: unknown names, values that cannot be, images that are too small, or a user's model that cannot be
+        made, or whose outputs are no logits.
     """
-    model_class = entry(name).model_class
-    check_input_shape(model_class, name, input_shape)
+    found = entry(name)
+    check_input_shape(found.model_class, name, input_shape)
     if num_classes < 1:
         raise UsageError(f"model {name} needs at least 1 class; found {num_classes}")
     arguments = parse_options(name, options)
-    if "batch_norm_momentum" in constructor_arguments(model_class):
+    if "batch_norm_momentum" in constructor_arguments(found.model_class):
         arguments["batch_norm_momentum"] = batch_norm_momentum
-    model = model_class(num_classes=num_classes, **arguments)
+    if found.place:
+        return _create_registered(name, found, {"num_classes": num_classes, **arguments}, input_shape)
+    model = found.model_class(num_classes=num_classes, **arguments)
     build(model, input_shape)
+    return model
+
+
+def _create_registered(name, found, arguments, input_shape):
+    """Makes a user's model: what is wrong in their code is one line that names the place."""
+    with blame(f"model {name}", found.place):
+        model = found.model_class(**arguments)
+        if not isinstance(model, keras.Model):
+            raise UsageError(f"{at(found.place)}: model {name} is a {type(model).__name__}, not a keras.Model")
+        widen(model)
+        build(model, input_shape)
+        check_foreign(model, name, arguments["num_classes"], input_shape)
     return model
 
 

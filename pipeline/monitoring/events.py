@@ -15,7 +15,7 @@ from tensorboard.plugins.text import metadata as texts
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from pipeline import files
-from pipeline.monitoring.framing import CHECKSUM, HEADER, frame, length_of
+from pipeline.monitoring.framing import CHECKSUM, HEADER, frames, length_of
 from pipeline.monitoring.record_file import RecordFile
 
 GRAPH = "graph"  # As what `latest` knows the graph, which has no tag of its own.
@@ -31,7 +31,7 @@ class EventWriter:
 
     def __init__(self, directory):
         self.directory = directory
-        self._file, self._latest = None, {}
+        self._file, self._latest, self._scalar_events = None, {}, {}
 
     @property
     def problem(self):
@@ -73,34 +73,51 @@ class EventWriter:
         elif event.summary.value and event.summary.value[0].HasField("metadata"):
             self._latest.update((value.tag, (event.step, value)) for value in event.summary.value)
 
-    def _append(self, event):
+    def _append(self, *events):
+        """Takes events, each a pair of its step and its bytes."""
         if self._file is None:
             self._open()
-        self._file.append(event.step, frame(event.SerializeToString()))
+        for (step, _), record in zip(events, frames([data for _, data in events]), strict=True):
+            self._file.append(step, record)
 
     def _open(self):
         # TensorBoard reads files in the order of their names, which start with the time.
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBER):04d}"
         self._file = RecordFile(os.path.join(self.directory, name))
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._append((0, Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()))
 
     def scalars(self, step, wall_time, values):
         """Takes {tag: float} at a global step; wall_time in seconds since the epoch. `flush` writes it."""
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._append(Event(wall_time=wall_time, step=step, summary=summary))
+        self.window([(step, wall_time, values)])
+
+    def window(self, steps):
+        """Takes the scalars of several steps: a list of what `scalars` takes of each."""
+        self._append(*((step, self._scalars(step, wall_time, values)) for step, wall_time, values in steps))
+
+    def _scalars(self, step, wall_time, values):
+        """Returns the bytes of an event; that of the last step with these tags is filled anew."""
+        tags = tuple(values)
+        if tags not in self._scalar_events:
+            event = Event(summary=Summary(value=[Summary.Value(tag=tag) for tag in tags]))
+            self._scalar_events[tags] = event, list(event.summary.value)
+        event, slots = self._scalar_events[tags]
+        event.step, event.wall_time = step, wall_time
+        for slot, value in zip(slots, values.values(), strict=True):
+            slot.simple_value = value
+        return event.SerializeToString()
 
     def tensors(self, step, wall_time, values):
         """Takes Summary.Values that carry a plugin's metadata, each an event of its own, as TensorBoard writes them."""
         for value in values:
             event = Event(wall_time=wall_time, step=step, summary=Summary(value=[value]))
             self._note(event)
-            self._append(event)
+            self._append((step, event.SerializeToString()))
 
     def graph(self, step, wall_time, graph_def):
         """Takes the run's graph: a serialized GraphDef, bytes."""
         event = Event(wall_time=wall_time, step=step, graph_def=graph_def)
         self._note(event)
-        self._append(event)
+        self._append((step, event.SerializeToString()))
 
     def flush(self, sync=False):
         """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""

@@ -7,12 +7,14 @@ import contextlib
 import os
 import time
 
-from pipeline.monitoring.metrics_log import read_records
+from pipeline import BEGAN
+from pipeline.monitoring.metrics_log import read_backwards, read_records
 
 # Seconds of a run: in steps that counted, waiting for their input, in steps that were lost, and in everything else.
 KINDS = ("steps", "input", "lost", "compiling", "saving", "evaluating", "reporting", "profiling",
          "starting", "other")
 OF_STEPS = ("steps", "input")
+INTERPRETER_SECONDS = 1.0  # Of starting Python, at most, before this house's first line.
 
 
 class Ledger:
@@ -26,6 +28,7 @@ class Ledger:
         """
         self._launches, self._seconds = launches, {"starting": age}
         self._since, self._pending = time.monotonic() - age, None
+        self._inside = 0.0  # Seconds of accounts inside of the one that is open.
 
     def add(self, kind, seconds):
         """Books seconds under one of KINDS."""
@@ -33,12 +36,14 @@ class Ledger:
 
     @contextlib.contextmanager
     def account(self, kind):
-        """Books the time spent inside."""
-        began = time.monotonic()
+        """Books the time spent inside, without that which is booked by an account inside of it."""
+        began, around, self._inside = time.monotonic(), self._inside, 0.0
         try:
             yield
         finally:
-            self.add(kind, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.add(kind, seconds - self._inside)
+            self._inside = around + seconds
 
     def window(self, count, seconds, waited):
         """Books a window of steps.
@@ -77,13 +82,17 @@ class Ledger:
 
 
 def process_age():
-    """Returns how many seconds ago this process was started, 0 where the system does not say."""
+    """Returns how many seconds ago this process was started, 0 where the system does not say.
+
+    A script that ends with `exec` hands its age on; what it did before was not starting to train.
+    """
     try:
         with open("/proc/self/stat", encoding="utf-8") as file:
             ticks = int(file.read().rsplit(")", 1)[1].split()[19])  # Field 22 of proc(5), counted after the name.
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return 0.0
+    return min(age, time.monotonic() - BEGAN + INTERPRETER_SECONDS)
 
 
 def lost_tail(launches_path, metrics_path):
@@ -96,10 +105,10 @@ def lost_tail(launches_path, metrics_path):
       (last step it recorded, seconds from its last note to that), seconds 0 where nothing is missing.
     """
     notes = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")]
-    steps = [r for r in read_records(metrics_path) if r["kind"] == "train"]
-    if not notes or not steps:
+    last = next((r for r in read_backwards(metrics_path) if r["kind"] == "train"), None)
+    if not notes or not last:
         return 0, 0.0
-    return steps[-1]["step"], max(0.0, steps[-1]["wall_time"] - notes[-1]["wall_time"])
+    return last["step"], max(0.0, last["wall_time"] - notes[-1]["wall_time"])
 
 
 def summarize(launches_path):

@@ -16,9 +16,7 @@ class Launches(JsonLines):
 
     def newest_saved(self):
         """Returns the newest step of which a checkpoint was on the disk once, or None."""
-        steps = [r["step"] for r in read_records(self.path)
-                 if r["event"] in SAVED or (r["event"] == "start" and r["step"] > 0)]
-        return max(steps, default=None)
+        return newest_saved(self.path)
 
     def allowed(self, step):
         """Returns the names of the settings that starts from the checkpoint of `step` were allowed to change.
@@ -27,3 +25,9 @@ class Launches(JsonLines):
         """
         return {name for r in read_records(self.path) if r["event"] == "start" and r["step"] == step
                 for name, *_ in r["allowed"]}
+
+
+def newest_saved(path):
+    """Returns the newest step of which a run's launches.jsonl says that a checkpoint was on the disk, or None."""
+    steps = [r["step"] for r in read_records(path) if r["event"] in SAVED or (r["event"] == "start" and r["step"] > 0)]
+    return max(steps, default=None)

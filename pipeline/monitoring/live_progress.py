@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.monitoring.progress import PlainProgress
 from pipeline.monitoring.time_left import clock
+from pipeline.terminal import LastingStream
 
 REFRESHES = 2  # A second; drawing takes the processor from the training.
 TWO_COLUMNS = 80  # Columns of a window from which on two things stand side by side.
@@ -24,9 +25,9 @@ class LiveProgress(PlainProgress):
         """
         Args:
           plan: Plan of the run.
-          console: rich.console.Console of a terminal; default that of standard output.
+          console: rich.console.Console of a terminal; default that of standard output, as long as there is one.
         """
-        self.console = console or Console(file=sys.stdout)
+        self.console = console or Console(file=LastingStream(sys.stdout))
         super().__init__(plan, self._print)
         self._screen = Screen(self)
         self._live = ResizableLive(self._screen, self.console)

@@ -6,6 +6,9 @@ import os
 from pipeline.files import plain
 from pipeline.monitoring.record_file import RecordFile
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
+_BLOCK = 2**16  # Bytes that are read at once from the end of a file.
+
 
 class JsonLines:
     """A file of one JSON object a line. A torn last line, left by a killed process, is cut off when it is opened."""
@@ -27,24 +30,19 @@ class JsonLines:
           step: the last one whose records stay.
           evaluated: the last one whose evaluation stays.
         """
-        end = 0
-        if os.path.exists(self.path):
-            with open(self.path, "rb") as file:
-                text = file.read()
-            end = len(text)
-            while end:
-                begin = text.rfind(b"\n", 0, end - 1) + 1
-                record = parse_line(text[begin:end].decode("utf-8", "replace"))
-                if record is not None and record.get("step", 0) <= (
-                        min(step, evaluated) if record.get("kind") == "evaluation" else step):
-                    break
-                end = begin
+        end = os.path.getsize(self.path) if os.path.exists(self.path) else 0
+        for begin, line in _lines_backwards(self.path):
+            record = parse_line(line.decode("utf-8", "replace"))
+            if record is not None and record.get("step", 0) <= (
+                    min(step, evaluated) if record.get("kind") == "evaluation" else step):
+                break
+            end = begin
         self._file.cut(end, step)
 
     def append(self, records):
         """Appends dicts; floats that JSON cannot hold become null. On a full disk they wait in memory, see flush."""
         for record in records:
-            self._file.append(record.get("step", 0), (json.dumps(plain(record)) + "\n").encode())
+            self._file.append(record.get("step", 0), f"{_json(record)}\n".encode())
         self.flush()
 
     def flush(self, sync=False):
@@ -60,6 +58,14 @@ class JsonLines:
         self._file.close()
 
 
+def _json(record):
+    """Returns a dict as JSON."""
+    try:
+        return _ENCODER.encode(record)
+    except ValueError:  # Of floats that JSON cannot hold: rare ones, and to look for them takes longer than to write.
+        return _ENCODER.encode(plain(record))
+
+
 def parse_line(line):
     """Returns the object in a line, or None where the line is torn."""
     if not line.endswith("\n"):
@@ -68,6 +74,31 @@ def parse_line(line):
         return json.loads(line)
     except ValueError:
         return None
+
+
+def _lines_backwards(path):
+    """Yields (offset in the file, bytes) of each line, the last one first, which may be torn; reads block by block."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            *whole, last = (file.read(end - begin) + rest).split(b"\n")
+            lines = [*(line + b"\n" for line in whole), *([last] if last else [])]
+            rest = lines.pop(0) if begin else b""  # Its beginning is in the block before.
+            offset = begin + len(rest) + sum(map(len, lines))
+            for line in reversed(lines):
+                offset -= len(line)
+                yield offset, line
+            end = begin
+
+
+def read_backwards(path):
+    """Yields the records of a file from the last one to the first, a torn line left out; nothing without a file."""
+    records = (parse_line(line.decode("utf-8", "replace")) for _, line in _lines_backwards(path))
+    return (record for record in records if record is not None)
 
 
 def read_records(path):

@@ -1,23 +1,11 @@
 """What a person sees while a model trains: a live display on a terminal, plain lines in a file, or nothing."""
-import errno
 import os
 import sys
 import time
 
 from pipeline.evaluation.metrics import is_better
 from pipeline.monitoring.time_left import TimeLeft, clock
-
-
-def say(text):
-    """Prints a line; where nobody can read any more (a closed pipe, a terminal that is gone) nothing is said."""
-    try:
-        print(text, flush=True)
-    except ValueError:
-        pass  # It was closed. Training goes on: what it computes does not depend on being looked at.
-    except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EIO):
-            # What is still in the buffer would raise again and again, up to the interpreter's exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+from pipeline.terminal import say
 
 
 class PlainProgress:

@@ -22,7 +22,8 @@ class RecordFile:
         self.path, self.problem = path, None
         self._handle = None
         self._end = os.path.getsize(path) if os.path.exists(path) else 0
-        self._waiting, self._unsynced = [], []  # (step, bytes): not in the file yet; in it, perhaps not on the disk.
+        # (step, bytes): not in the file yet; in it, perhaps not on the disk, and how many bytes those are.
+        self._waiting, self._unsynced, self._unsynced_bytes = [], [], 0
 
     def append(self, step, record):
         """Takes a record (bytes) of a global step; `flush` writes it."""
@@ -39,7 +40,7 @@ class RecordFile:
         """
         try:
             self._write()
-            if sync or _size(self._unsynced) > MOST_UNSYNCED:
+            if sync or self._unsynced_bytes > MOST_UNSYNCED:
                 self._sync()
         except OSError as error:
             if not no_room(error):
@@ -73,7 +74,7 @@ class RecordFile:
                 count += 1
             self._unsynced += self._waiting[:count]
             del self._waiting[:count]
-            self._end += whole
+            self._end, self._unsynced_bytes = self._end + whole, self._unsynced_bytes + whole
             if done > whole:
                 self._truncate()
 
@@ -83,11 +84,12 @@ class RecordFile:
         try:
             os.fsync(self._handle)
         except OSError:
-            self._end -= _size(self._unsynced)
-            self._waiting[:0], self._unsynced = self._unsynced, []
+            self._end -= self._unsynced_bytes
+            self._waiting[:0] = self._unsynced
+            self._unsynced, self._unsynced_bytes = [], 0
             self._truncate()
             raise
-        self._unsynced = []
+        self._unsynced, self._unsynced_bytes = [], 0
 
     def _truncate(self):
         with contextlib.suppress(OSError):  # What is behind the end is no whole record, and is written over.
@@ -97,6 +99,7 @@ class RecordFile:
         """Leaves the first `end` bytes of the file, and of what waits the records up to a step."""
         self._waiting = [record for record in self._waiting if record[0] <= step]
         self._unsynced = [record for record in self._unsynced if record[0] <= step]
+        self._unsynced_bytes = sum(len(record) for _, record in self._unsynced)
         if end < self._end or (os.path.exists(self.path) and end < os.path.getsize(self.path)):
             self._open()
             os.ftruncate(self._handle, end)
@@ -108,7 +111,3 @@ class RecordFile:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
-
-
-def _size(records):
-    return sum(len(record) for _, record in records)

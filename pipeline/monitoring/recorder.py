@@ -1,4 +1,5 @@
 """One place where a run's numbers go: metrics.jsonl, TensorBoard and the progress display."""
+import itertools
 import json
 import math
 import os
@@ -10,11 +11,18 @@ from pipeline.files import no_room
 from pipeline.monitoring.alerts import NoAlerts
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
-from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.monitoring.metrics_log import JsonLines, read_backwards
 from pipeline.monitoring.vitals import NoVitals
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
-MEASURED_AT_TIMES = ("weight_norm", "update_ratio")  # Of the step; NaN where a step does not measure them.
+MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN where a step does not measure them.
+# TensorBoard makes a section of all tags with the same beginning. What a run is looked at for stands alone.
+SECTIONS = {"optimization": ("gradient_norm", "weight_norm", "update_ratio", "loss_scale", "skipped_steps"),
+            "speed": ("examples_per_second", "examples_per_second_per_replica", "ceiling_share", "input_wait",
+                      "goodput"),
+            "memory": ("host_memory_mib", "host_memory_share", "host_memory_full", "device_memory_mib",
+                       "device_memory_full")}
+TAGS = {name: f"{section}/{name}" for section, names in SECTIONS.items() for name in names}
 FIGURES = ("loss", "accuracy", "examples", "calibration_error", "top5_accuracy")
 MOST_CLASS_TAGS = 50  # More curves than that nobody looks at; metrics.jsonl has all classes.
 
@@ -89,7 +97,7 @@ class Recorder:
         """
         count, means = len(rows), dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
         vitals = self.vitals.window(step, count, seconds, count * means.get("input_wait", 0.0), steady)
-        records = []
+        records, shown = [], []
         for i, row in enumerate(rows.tolist()):
             values = dict(zip(columns, row, strict=True))
             at, when = step - count + 1 + i, started + seconds * (i + 1) / count
@@ -98,8 +106,9 @@ class Recorder:
                       **scalars}
             if not values["applied"]:
                 record["skipped"] = True
-            self.train_events.scalars(at, when, scalars)
+            shown.append((at, when, {TAGS.get(name, name): value for name, value in scalars.items()}))
             records.append(record)
+        self.train_events.window(shown)
         self._log.append(records)
         self._flush()
         self.progress.window(step, means["loss"], means["accuracy"], vitals)
@@ -107,7 +116,7 @@ class Recorder:
             self.progress.warn(line)
 
     def _scalars(self, values, scale_loss):
-        """Returns {tag: float} of one step from {column: float}."""
+        """Returns {name: float} of one step from {column: float}."""
         self._skipped += not values["applied"]
         found = {tag: values[tag] for tag in TRAIN_TAGS}
         found.update((tag, values[tag]) for tag in MEASURED_AT_TIMES if math.isfinite(values.get(tag, math.nan)))
@@ -122,7 +131,7 @@ class Recorder:
                            **figures, "per_class_accuracy": classes}])
         scalars = {tag: figures[tag] for tag in FIGURES if tag in figures and tag != "examples"}
         if len(classes) <= MOST_CLASS_TAGS:
-            scalars.update((f"accuracy_by_class/{name}", share) for name, share in classes.items()
+            scalars.update((f"per_class_accuracy/{name}", share) for name, share in classes.items()
                            if not math.isnan(share))
         self.validation_events.scalars(step, wall_time, scalars)
         self._flush()
@@ -161,9 +170,10 @@ class Recorder:
 
     def mean_loss(self, first_step):
         """Returns the mean training loss of the steps from `first_step` on; steps without a finite loss left out."""
-        losses = [r["loss"] for r in read_records(self.path)
-                  if r["kind"] == "train" and r["step"] >= first_step and r["loss"] is not None]
-        return sum(losses) / len(losses) if losses else None
+        records = (r for r in read_backwards(self.path) if r["kind"] == "train")
+        losses = [r["loss"] for r in itertools.takewhile(lambda r: r["step"] >= first_step, records)
+                  if r["loss"] is not None]
+        return sum(reversed(losses)) / len(losses) if losses else None
 
     def last_evaluation(self, step, split):
         """Returns the figures (see Evaluation.figures) that were recorded at `step` on `split`, or None."""
@@ -174,7 +184,7 @@ class Recorder:
 
     def examples_per_second(self):
         """Returns the median speed of the windows of steps, over all restarts, or None."""
-        rates = [r["examples_per_second"] for r in read_records(self.path) if "examples_per_second" in r]
+        rates = [r["examples_per_second"] for r in self._marked(b'"examples_per_second"')]
         return statistics.median(rates) if rates else None
 
     def close(self):

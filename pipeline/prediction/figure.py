@@ -9,7 +9,8 @@ from PIL import Image
 from pipeline.data.image_file import read_picture
 from pipeline.errors import UsageError
 from pipeline.prediction.pictures import short_names
-from pipeline.prediction.screen import keep_end, printable
+from pipeline.prediction.screen import keep_end
+from pipeline.terminal import printable
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_BARS = 5

@@ -89,7 +89,8 @@ def read_batches(files, shape, batch_size, unreadable):
 
     Args:
       files: paths.
-      shape: (H, W, C) that every picture is brought to, as a folder of pictures is for training.
+      shape: (H, W, C) that every picture is brought to, as a folder of pictures is for training; what TensorFlow makes
+        of a data set of TensorFlow Datasets is at most 1 of 255 apart from it.
       batch_size: most pictures of a batch.
       unreadable: called with path and reason of a file that is no image; the batch is filled up from behind it.
 

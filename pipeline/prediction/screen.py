@@ -8,15 +8,12 @@ import rich.progress
 import rich.table
 import rich.text
 
+from pipeline.terminal import printable
+
 NARROW = 80
 GAP = 2
 MOST_CLASS, LEAST_NEXT = 24, 12  # Columns of the terminal.
 UNLIMITED = 100_000
-
-
-def printable(text):
-    """Returns text in which what would move the cursor, or cannot be encoded, is replaced."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def keep_end(text, width):

@@ -7,6 +7,7 @@ import time
 from pipeline.monitoring.progress import clock
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, best, ranked
 from pipeline.sweep.space import value_text
+from pipeline.terminal import LastingStream, printable, say
 
 SECONDS_BETWEEN = 0.5  # Two looks at a table.
 FILE_WIDTH = 200  # Columns where lines are not broken.
@@ -51,11 +52,11 @@ class PlainLeaderboard:
     def begin(self, trial):
         """A trial begins, or goes on."""
         on = f" goes on after {trial.last['epoch']:g} epochs" if trial.evaluations else ""
-        self.note(f"{self._name(trial)}{on}  {values_text(trial.values)}")
+        self.note(printable(f"{self._name(trial)}{on}  {values_text(trial.values)}"))
 
     def end(self, trial, trials):
         """A trial has ended."""
-        self.note(f"{self._name(trial)}  {self._ending(trial, trials)}")
+        self.note(printable(f"{self._name(trial)}  {self._ending(trial, trials)}"))
 
     def _name(self, trial):
         width = len(str(self.wanted))
@@ -88,7 +89,7 @@ class LiveLeaderboard(PlainLeaderboard):
     def __init__(self, metric, wanted):
         from rich.console import Console
         from rich.live import Live
-        self.console = Console()
+        self.console = Console(file=LastingStream(sys.stdout))  # Trials do not end because nobody looks on.
         super().__init__(metric, wanted, lambda text: self.console.print(text, highlight=False, markup=False))
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._live.start()
@@ -130,7 +131,7 @@ def create_leaderboard(metric, wanted, verbosity):
         return PlainLeaderboard(metric, wanted, lambda text: None)
     if sys.stdout.isatty():
         return LiveLeaderboard(metric, wanted)
-    return PlainLeaderboard(metric, wanted, lambda text: print(text, flush=True))
+    return PlainLeaderboard(metric, wanted, say)
 
 
 def table(trials, metric, width, now=None, most=None):
@@ -159,7 +160,8 @@ def table(trials, metric, width, now=None, most=None):
                          min_width=_width([head], rows, i))
     for trial, cells in shown:
         # As Text: brackets in a value are no markup.
-        found.add_row(*map(rich.text.Text, cells), style="bold" if trial is first else STYLES.get(trial.status))
+        found.add_row(*(rich.text.Text(printable(cell)) for cell in cells),
+                      style="bold" if trial is first else STYLES.get(trial.status))
     return found
 
 
@@ -201,15 +203,15 @@ def _cells(trial, place, names, metric, now):
 def print_paragraph(name, text):
     """Prints `name    text`, on a terminal broken between words, each line under the first."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    print(textwrap.fill(text, width, initial_indent=f"{name:8}", subsequent_indent=" " * 8, break_on_hyphens=False,
-                        break_long_words=False), flush=True)
+    say(textwrap.fill(printable(text), width, initial_indent=f"{name:8}", subsequent_indent=" " * 8,
+                      break_on_hyphens=False, break_long_words=False))
 
 
 def print_final(trials, metric, file=None):
     """Prints the leaderboard as it is at the end, and why trials failed."""
     import rich.console
 
-    file = file or sys.stdout
+    file = file or LastingStream(sys.stdout)
     console = rich.console.Console(file=file)
     if not console.is_terminal:
         console = rich.console.Console(file=file, width=FILE_WIDTH, no_color=True)
@@ -219,7 +221,7 @@ def print_final(trials, metric, file=None):
         found.columns.pop()
     console.print(found)
     for trial in ranked(trials, metric) if shared else ():
-        console.print(f"trial {trial.number}: {values_text(trial.values)}", highlight=False, markup=False)
+        console.print(printable(f"trial {trial.number}: {values_text(trial.values)}"), highlight=False, markup=False)
     for trial in trials:
         if trial.status == FAILED:
-            console.print(f"trial {trial.number} failed: {trial.message}", highlight=False, markup=False)
+            console.print(printable(f"trial {trial.number} failed: {trial.message}"), highlight=False, markup=False)

@@ -88,8 +88,8 @@ class SweepDirectory:
 
     Attributes:
       path: the folder.
-      settings: {"space": {name: text}, "search", "prune", "flags": {option: value}, "metric"}: what makes a sweep this
-        one.
+      settings: {"space": {name: text}, "search", "prune", "flags": {option: value}, "metric",
+        "extensions": {file name: SHA-256}}: what makes a sweep this one.
       trials: list of Trial, by number.
     """
 
@@ -99,21 +99,25 @@ class SweepDirectory:
         Raises:
           UsageError: the path is no folder of a sweep, or of one with other settings; names a free one.
         """
-        self.path, self.settings, self.trials, self._lock = path, settings, [], None
-        free = f"--output={free_path(path)}"
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise UsageError(f"--output={path} is a file, not a directory; e.g. {free}")
+        self.path, self.settings, self._lock = path, settings, None
+        self.trials = self._stored()
+
+    def _stored(self):
+        """Returns the trials that sweep.json has, [] without one; raises UsageError as the constructor does."""
+        free = f"--output={free_path(self.path)}"
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise UsageError(f"--output={self.path} is a file, not a directory; e.g. {free}")
         stored = read_json(self.file("sweep.json"))
         if stored is None:
-            if os.path.isdir(path) and set(os.listdir(path)) - {".lock", "sweep.json.tmp"}:
-                raise UsageError(f"--output={path} holds files that are not of a sweep; give an empty or new "
+            if os.path.isdir(self.path) and set(os.listdir(self.path)) - {".lock", "sweep.json.tmp"}:
+                raise UsageError(f"--output={self.path} holds files that are not of a sweep; give an empty or new "
                                  f"directory, e.g. {free}")
-            return
-        changed = changes(stored["settings"], settings)
+            return []
+        changed = changes(stored["settings"], self.settings)
         if changed:
-            raise UsageError(f"{path} holds a sweep with other settings: {', '.join(changed)}; start another with "
+            raise UsageError(f"{self.path} holds a sweep with other settings: {', '.join(changed)}; start another with "
                              f"{free}")
-        self.trials = [Trial(**trial) for trial in stored["trials"]]
+        return [Trial(**trial) for trial in stored["trials"]]
 
     def file(self, *names):
         """Returns the path of a file of the sweep."""
@@ -122,8 +126,10 @@ class SweepDirectory:
     def claim(self):
         """Makes the folder and keeps other sweeps out of it until the process ends, however it ends.
 
+        What is there is read again: another sweep may have gone on in the meantime.
+
         Raises:
-          UsageError: it cannot be written, or another process has it.
+          UsageError: it cannot be written, another process has it, or has begun another sweep there.
         """
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -135,6 +141,11 @@ class SweepDirectory:
         except OSError as error:
             raise UsageError(f"--output={self.path} cannot be written: {error.strerror.lower()}; give a folder that is "
                              "there or can be made") from error
+        try:
+            self.trials = self._stored()
+        except UsageError:
+            self.close()
+            raise
 
     def close(self):
         """Lets other sweeps in."""
@@ -175,6 +186,8 @@ def changes(old, new):
     listed += [f"{name} {old[name]} (now {new[name]})" for name in ("search", "prune") if old[name] != new[name]]
     listed += [f"{name} {_shown(before)} (now {_shown(now)})"
                for name, before, now in differences(old["flags"], new["flags"])]
+    listed += [f"code of {name}" for name, checksum in new.get("extensions", {}).items()
+               if old.get("extensions", {}).get(name, checksum) != checksum]
     if length(old["flags"]) != length(new["flags"]):
         listed.append(f"length {length(old['flags'])} (now {length(new['flags'])})")
     return listed

@@ -11,7 +11,9 @@ from pipeline.sweep import study
 from pipeline.sweep.records import FAILED, FINISHED, OPEN, PRUNED, RUNNING, STOPPED, Trial
 from pipeline.sweep.trials import PREEMPTED, USAGE, TrialProcess
 
-ENDED = (PREEMPTED, -signal.SIGTERM)  # By a signal, the second one before it was ready to save.
+# By a signal: after it had saved, before it could, or by a second one, which it takes for impatience. Whoever stops
+# every process at once (a service, a queue of jobs) sends the first one itself, and this process the second.
+ENDED = (PREEMPTED, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 DISK_FULL = re.compile(r"\bdisk\b.*\bfull\b")
 
 POLL_SECONDS = 0.1

@@ -52,7 +52,8 @@ class TrialProcess:
           log: path of the file for what it says.
         """
         self.trial, self.place, self.workdir, self._log = trial, place, workdir, log
-        self.asked, self._size, self._began = False, None, time.monotonic()
+        self.asked, self._began = False, time.monotonic()
+        self._size, self._read, self._last = None, 0, b""  # Of metrics.jsonl: its bytes, those read, the last line.
         self._before, self._plan = trial.seconds, None
         self._said = os.path.getsize(log) if os.path.exists(log) else 0
         self._process = start_process(arguments, log)
@@ -97,19 +98,33 @@ class TrialProcess:
         return self._plan or {}
 
     def news(self):
-        """Returns the evaluations in metrics.jsonl where it has changed since it was asked last, else None."""
+        """Returns the evaluations that metrics.jsonl has more of since it was asked last, or None.
+
+        Only what was added is read. Where the run went back and wrote other lines, all are new.
+        """
         path = os.path.join(self.workdir, "metrics.jsonl")
         size = os.path.getsize(path) if os.path.exists(path) else None
         if size == self._size or not self.plan:
             return None
         self._size = size
-        return self.evaluations()
+        return self._evaluations(self._read)
 
     def evaluations(self):
         """Returns the evaluations in metrics.jsonl: [{"step", "epoch", "accuracy", "loss", "examples"}]."""
+        return self._evaluations(0)
+
+    def _evaluations(self, start):
+        """Returns those in the lines from an offset on, 0 or the end of the last line that was read."""
         found, plan = [], self.plan
         with open(os.path.join(self.workdir, "metrics.jsonl"), "rb") as file:
+            file.seek(max(0, start - len(self._last)))
+            if start and file.read(len(self._last)) != self._last:
+                start = file.seek(0)
+            self._read = start
             for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read, self._last = self._read + len(line), line
                 # Most lines are of steps, and not worth reading.
                 record = parse_line(line.decode("utf-8", "replace")) if b'"evaluation"' in line else None
                 if record is None:

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from pipeline.files import no_room, sync
-from pipeline.training.stored_checkpoint import MANIFEST, PREFIX, remove, stems, step_of, stored_checkpoints
+from pipeline.training.stored_checkpoint import BEST, MANIFEST, PREFIX, remove, stems, step_of, stored_checkpoints
 
 
 class BestCheckpoint:
@@ -12,7 +12,7 @@ class BestCheckpoint:
 
     def __init__(self, directory):
         """Args: directory: `checkpoints/` of the run."""
-        self._source, self.directory = directory, os.path.join(directory, "best")
+        self._source, self.directory = directory, os.path.join(directory, BEST)
 
     def has(self, step):
         """Tells whether the best checkpoint is the one of `step`, whole."""

@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.models.recording import record_outputs
 from pipeline.training.settings import preprocess
@@ -117,9 +118,9 @@ def _outputs(experiment, first_step):
     for first in range(0, settings.batch_size, part):
         context = StepContext(settings.seed, step * settings.micro_batches, tf.constant(0, tf.int64), updates)
         with record_outputs(model) as outputs, step_context(context):
-            model.stateless_call([tf.convert_to_tensor(v) for v in model.trainable_variables],
-                                 [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
-                                 preprocess(images[first:first + part], settings), training=True)
+            call_in_training(model, [tf.convert_to_tensor(v) for v in model.trainable_variables],
+                             [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
+                             preprocess(images[first:first + part], settings))
         # Every part calls the layers in the same order; np.maximum keeps what is not a number.
         largest = [(name, float(np.maximum(value, before))) for (name, value), (_, before) in
                    zip(outputs, largest or outputs, strict=True)]

@@ -2,11 +2,12 @@
 import tensorflow as tf
 
 from pipeline.data.resident import ResidentBatch
+from pipeline.workers.agreement import worker_of
 
 
 def uses_gpus(strategy):
     """Tells whether a strategy's replicas are on GPUs."""
-    if not isinstance(strategy, tf.distribute.MirroredStrategy):  # The default strategy has no list of devices.
+    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():  # It has no list of devices.
         return bool(tf.config.list_logical_devices("GPU"))
     return any("GPU" in device for device in strategy.extended.worker_devices)
 
@@ -15,18 +16,22 @@ class Feeding:
     """Opens iterators of global batches for the steps, and gives each replica its rows.
 
     Attributes:
-      distributes: whether the strategy sends the rows to the replicas ahead of time: to GPUs. On CPUs there is nothing
-        to copy ahead, and each replica takes its rows from the whole batch: the strategy's iterator
-        (MultiDeviceIterator of TensorFlow 2.21) now and then crashes the process when it is dropped while its thread
-        fetches.
+      rank, workers: index of this process, and how many there are.
+      replicas: of this process.
+      distributes: whether the strategy sends the rows to the replicas ahead of time: to the GPUs of one machine. On
+        CPUs there is nothing to copy ahead, and each replica takes its rows from the whole batch: the strategy's
+        iterator (MultiDeviceIterator of TensorFlow 2.21) now and then crashes the process when it is dropped while its
+        thread fetches. With several workers each has only its own rows, which the strategy would divide once more.
     """
 
     def __init__(self, strategy):
-        self._strategy, self._num_replicas = strategy, strategy.num_replicas_in_sync
-        self.distributes = uses_gpus(strategy)
+        self._strategy = strategy
+        self.rank, self.workers = worker_of(strategy)
+        self.replicas = strategy.num_replicas_in_sync // self.workers
+        self.distributes = uses_gpus(strategy) and self.workers == 1
 
     def iterator(self, dataset):
-        """Opens a data set of global batches."""
+        """Opens a data set of this worker's batches."""
         return iter(self._strategy.experimental_distribute_dataset(dataset) if self.distributes else dataset)
 
     def rows(self, batch):
@@ -34,10 +39,10 @@ class Feeding:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         if isinstance(batch, ResidentBatch):
             return batch.rows(replica)
-        if self.distributes or self._num_replicas == 1:
+        if self.distributes or self.replicas == 1:
             return batch
-        rows = batch["label"].shape[0] // self._num_replicas
-        first = tf.cast(replica, tf.int32) * rows
+        rows = batch["label"].shape[0] // self.replicas
+        first = (tf.cast(replica, tf.int32) - self.rank * self.replicas) * rows
         return {key: tf.ensure_shape(value[first:first + rows], [rows, *value.shape[1:]])
                 for key, value in batch.items()}
 

@@ -1,4 +1,4 @@
-"""Forward passes that change nothing: evaluation, outputs, features, saliency.
+"""Forward passes that change nothing: evaluation, outputs, saliency.
 
 Beside step.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
 """
@@ -23,8 +23,8 @@ class Inference:
     Attributes:
       evaluate_steps: see `_evaluate_steps`.
       logits_of_batch: see `_logits_of_batch`.
+      outputs_of_batch: see `_outputs_of_batch`.
       logits: function of images uint8 [n, H, W, C] to logits [n, classes] of the compute dtype.
-      features: function of such images to what the last layer with weights is given, float32 [n, F].
       saliency: see `_saliency`.
     """
 
@@ -39,11 +39,11 @@ class Inference:
         self.strategy, self.model, self.settings = strategy, model, settings
         self.feeding = feeding or Feeding(strategy)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
-        self.evaluate_steps, self.logits_of_batch = (
-            tf.function(f, autograph=False) for f in (self._evaluate_steps, self._logits_of_batch))
-        self.logits, self.features, self.saliency = (
-            tf.function(f, autograph=False, reduce_retracing=True)
-            for f in (self._logits, self._features, self._saliency))
+        self.evaluate_steps, self.logits_of_batch, self.outputs_of_batch = (
+            tf.function(f, autograph=False)
+            for f in (self._evaluate_steps, self._logits_of_batch, self._outputs_of_batch))
+        self.logits, self.saliency = (
+            tf.function(f, autograph=False, reduce_retracing=True) for f in (self._logits, self._saliency))
 
     def _logits(self, images):
         images = preprocess(images, self.settings)
@@ -60,7 +60,20 @@ class Inference:
         loss, hit = masked(losses, batch["weight"]), masked(hits(logits, label), batch["weight"])
         sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
         columns = dict(zip(EXAMPLE_COLUMNS, (label, *_judged(logits, label, losses)), strict=True))
-        return sums, tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
+        rows = tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
+        return (sums, rows) if self.feeding.workers == 1 else self._over_workers(sums, rows)
+
+    def _over_workers(self, sums, rows):
+        """Returns sums and rows of all replicas of all workers, in replica order, on each: one reduction.
+
+        Each replica writes its own line of an otherwise empty table.
+        """
+        replica, replicas = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
+        line = tf.concat([sums, tf.cast(tf.reshape(rows, [-1]), sums.dtype)], axis=0)
+        own = tf.one_hot(replica.replica_id_in_sync_group, replicas, on_value=True, off_value=False, dtype=tf.bool)
+        table = replica.all_reduce("SUM", tf.where(own[:, None], line, tf.zeros_like(line)))
+        rows = tf.reshape(table[:, sums.shape[0]:], [replicas * rows.shape[0], rows.shape[1]])
+        return tf.reduce_sum(table[:, :sums.shape[0]], axis=0), tf.cast(rows, tf.float32)
 
     def _evaluate_steps(self, iterator, num_batches, total):
         """Adds up `num_batches` batches, and says of each example how it was judged.
@@ -77,7 +90,11 @@ class Inference:
         """
         def one_more(i, total, rows):
             sums, part = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
-            return i + 1, total + self.strategy.reduce("SUM", sums, axis=None), rows.write(i, self._joined(part))
+            if self.feeding.workers == 1:
+                sums, part = self.strategy.reduce("SUM", sums, axis=None), self._joined(part)
+            else:
+                sums, part = (self.strategy.experimental_local_results(v)[0] for v in (sums, part))
+            return i + 1, total + sums, rows.write(i, part)
 
         size = self.evaluation_batch_size
         rows = tf.TensorArray(tf.float32, size=num_batches, element_shape=[size, len(EXAMPLE_COLUMNS)])
@@ -100,10 +117,19 @@ class Inference:
         parts = self.strategy.experimental_local_results(value)
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
-    def _features(self, images):
-        with record_last_input(self.model) as inputs:
-            self._logits(images)
-        return tf.cast(tf.reshape(inputs[-1], [tf.shape(images)[0], -1]), tf.float32)
+    def _outputs_of_batch(self, iterator):
+        """Looks inside while the next evaluation batch passes.
+
+        Returns:
+          (logits as `_logits_of_batch` gives them, what the last layer with weights is given, float32 [B, F]).
+        """
+        def outputs(batch):
+            images = self.feeding.rows(batch)["image"]
+            logits = self._logits(images)
+            return logits, tf.cast(tf.reshape(inputs[-1], [tf.shape(images)[0], -1]), tf.float32)
+
+        with record_last_input(self.model) as inputs:  # Of all replicas, one after the other.
+            return tuple(map(self._joined, self.strategy.run(outputs, args=(iterator.get_next(),))))
 
     def _saliency(self, images, classes):
         """Tells which pixels of an image its logit for a class depends on.
@@ -161,9 +187,7 @@ class Outputs:
     Attributes:
       logits: float32 or float64 [N, classes].
       labels: int32 [N].
-      features: float32 [N, F], what the last layer with weights is given; None where nobody asked.
     """
 
     logits: object
     labels: object
-    features: object = None

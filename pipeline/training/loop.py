@@ -91,12 +91,12 @@ def train(experiment, step, attendants):
         improved = evaluation_due(experiment, step) and evaluate(experiment, step, at)
         if improved is None:
             break  # Asked to stop in the middle; a resume evaluates first.
-        if save_due(plan, step, saved_at) or improved or step >= plan.total_steps:
-            save(step, at, best=improved, last=step >= plan.total_steps)
+        if save_due(experiment, step, saved_at) or improved or step >= plan.total_steps:
+            save(step, at, config.runtime.save_timeout, best=improved, last=step >= plan.total_steps)
             saved_at = time.monotonic()
         if step >= plan.total_steps or early_stop(experiment):
             break
-        count = pace.next(plan.steps_to_boundary(step))
+        count = int(experiment.workers.first(pace.next(plan.steps_to_boundary(step))))
         with at.profile.window(step, compiles=not pace.calls):
             started, before = time.time(), time.monotonic()
             rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
@@ -106,8 +106,9 @@ def train(experiment, step, attendants):
         step += count
         at.watchdog.beat(f"step {step}")
         at.ledger.window(count, seconds, rows[:, WAIT].sum())
-        at.recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
-                           steady=pace.calls > 1 and not at.profile.active)
+        with at.ledger.account("reporting"):
+            at.recorder.window(step, TRAIN_COLUMNS, rows, started, seconds, experiment.settings.scale_loss,
+                               steady=pace.calls > 1 and not at.profile.active)
         at.profile.reached(step, rows[:, WAIT].sum())
         with at.ledger.account("reporting"):
             at.board.window(step)
@@ -131,15 +132,17 @@ def finish(experiment, step, first_step, at):
         status = "finished"
     elif complete and early_stop(experiment):
         status = "early_stopped"
-    wanted = step > 0 and save(step, at, last=status != "preempted")
-    with at.ledger.account("saving"):
+    wanted = step > 0 and save(step, at, experiment.config.runtime.save_timeout, last=status != "preempted")
+    with at.ledger.account("saving"), at.watchdog.within(experiment.config.runtime.save_timeout):
         disk_full = not at.store.sync() or (wanted and at.store.last_step != step)
     at.watchdog.beat("the last checkpoint")
     return RunResult(status, step, first_step, at.store.last_step, disk_full)
 
 
-def save(step, at, best=False, last=False):
+def save(step, at, save_timeout, best=False, last=False):
     """Saves a checkpoint of `step`, after everything recorded up to it; returns whether it is wanted.
+
+    It waits for the checkpoint before this one to be written, at most `save_timeout` seconds.
 
     A state in the middle of a divergence is not: it would push the good ones out, and a run that is stopped there goes
     on from one of them to the same end. The best one and that of a run's end are wanted all the same.
@@ -147,7 +150,7 @@ def save(step, at, best=False, last=False):
     if at.guard.suspicious and not (best or last):
         return False
     at.ledger.commit(step)
-    with at.ledger.account("saving"):
+    with at.ledger.account("saving"), at.watchdog.within(save_timeout):
         if at.recorder.sync():
             at.store.save(step, best=bool(best))
     at.watchdog.beat(f"the checkpoint of step {step}")
@@ -178,10 +181,12 @@ def resume(experiment, store, known):
     return step
 
 
-def save_due(plan, step, saved_at):
+def save_due(experiment, step, saved_at):
     """Tells whether a checkpoint is due at a step; saved_at in seconds of time.monotonic()."""
+    plan = experiment.plan
     if plan.checkpoint_every.unit == "seconds":
-        return step > 0 and time.monotonic() - saved_at >= plan.checkpoint_every.amount
+        passed = time.monotonic() - saved_at >= plan.checkpoint_every.amount
+        return step > 0 and experiment.workers.first(passed) > 0
     return plan.is_boundary(plan.checkpoint_every, step)
 
 

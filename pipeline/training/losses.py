@@ -1,5 +1,9 @@
 """Losses and hits per example: nothing here divides by a batch size, the step does that once."""
+import math
+
 import tensorflow as tf
+
+TOP = 5  # Classes among which the label is looked for beside the first one.
 
 
 def cross_entropy(logits, label, label_smoothing=0.0):
@@ -40,6 +44,17 @@ def hits(logits, label):
     return tf.cast(tf.argmax(logits, axis=-1, output_type=label.dtype) == label, logits.dtype)
 
 
+def top5_hits(logits, label):
+    """Returns [B] float of the dtype of the logits: 1 where the label's logit is among the five largest.
+
+    Of equal logits the first class goes before, as in an evaluation. NaN where there are no more than five classes.
+    """
+    if logits.shape[-1] <= TOP:
+        return tf.fill(tf.shape(label), tf.constant(math.nan, logits.dtype))
+    largest = tf.math.top_k(logits, TOP, sorted=False, index_type=label.dtype).indices
+    return tf.cast(tf.reduce_any(largest == label[:, None], axis=-1), logits.dtype)
+
+
 def training_losses(logits, batch, label_smoothing, class_weights):
     """Losses and hits of a training batch; mixed examples mix the loss, not the label.
 
@@ -51,21 +66,21 @@ def training_losses(logits, batch, label_smoothing, class_weights):
       class_weights: a [classes] tuple of factors for the loss, or None.
 
     Returns:
-      (loss [B], hit [B]) of the dtype of the logits, 0 where the weight is 0.
+      (loss [B], hit [B], top-5 hit [B]) of the dtype of the logits, 0 where the weight is 0; see `top5_hits`.
     """
 
-    def both(label):
+    def judged(label):
         loss = cross_entropy(logits, label, label_smoothing)
         if class_weights is not None:
             loss *= tf.gather(tf.constant(class_weights, logits.dtype), label)
-        return loss, hits(logits, label)
+        return loss, hits(logits, label), top5_hits(logits, label)
 
-    loss, hit = both(batch["label"])
+    found = judged(batch["label"])
     if "mix" in batch:
         mix = tf.cast(batch["mix"], logits.dtype)
-        other_loss, other_hit = both(neighbour(batch["label"]))
-        loss, hit = mix * loss + (1 - mix) * other_loss, mix * hit + (1 - mix) * other_hit
-    return masked(loss, batch["weight"]), masked(hit, batch["weight"])
+        others = judged(neighbour(batch["label"]))
+        found = [mix * own + (1 - mix) * other for own, other in zip(found, others, strict=True)]
+    return tuple(masked(values, batch["weight"]) for values in found)
 
 
 def masked(values, weight):

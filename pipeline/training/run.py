@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline import extension
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.monitoring.alerts import Alerts, Circumstances
@@ -17,9 +18,11 @@ from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.vitals import create_vitals
+from pipeline.terminal import say
 from pipeline.training import loop
-from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.divergence import DivergenceGuard
+from pipeline.training.feeding import uses_gpus
+from pipeline.training.following import create_store
 from pipeline.training.preemption import StopRequest
 from pipeline.training.rollback import Rollback
 from pipeline.training.run_directory import LENGTH
@@ -49,33 +52,58 @@ def run(experiment, directory, accepted=(), echo=print):
     launches = Launches(directory.file("launches.jsonl"))
     progress = create_progress(experiment.plan, experiment.config.runtime.verbosity)
     with StopRequest() as stop, guarded(experiment, directory, launches, progress) as watchdog:
-        store = CheckpointStore(directory.file("checkpoints"), experiment.state,
-                                experiment.config.training.keep_checkpoints, warn,
-                                saved=lambda step: (launches.note("saved", step), progress.saved(step)))
+        store = create_store(experiment.workers, directory.file("checkpoints"), experiment.state,
+                             experiment.config.training.keep_checkpoints, warn,
+                             saved=lambda step: (launches.note("saved", step), progress.saved(step)))
         step = begin(experiment, directory, store, launches, accepted, echo)
         attendants = attend(experiment, directory, step, store, launches, progress, watchdog, stop)
         try:
             result = loop.train(experiment, step, attendants)
             result, described = describe_result(experiment, result, attendants)
+            attendants.ledger.commit(result.step)
+            if result.disk_full:
+                raise RunFailure(store.full_message)
             if result.status != "preempted":
-                with attendants.ledger.account("reporting"):
-                    attendants.board.finish(result.step, described)
+                result = show_end(directory, result, described, attendants, launches.path, stop)
         finally:
             progress.close()
             attendants.profile.close()
         attendants.ledger.commit(result.step)
-        described["goodput"] = summarize(launches.path)
-        if result.disk_full:
-            raise RunFailure(store.full_message)
+        described.update(status=result.status, goodput=summarize(launches.path))
         write_json(directory.file("result.json"), described)
         launches.note("stop", result.step, status=result.status, seconds_to_first_step=result.seconds_to_first_step)
         attendants.recorder.close()
     return result, described
 
 
+def show_end(directory, result, described, attendants, launches_path, asked_to_stop):
+    """Writes what TensorBoard shows of a run's end, up to ten thousand forward passes.
+
+    The figures are in result.json before, as of a run that was preempted: whatever comes in between, the same command
+    does the rest.
+
+    Args:
+      directory: RunDirectory, claimed.
+      result: RunResult.
+      described: what result.json is going to hold, without the goodput.
+      attendants: Attendants.
+      launches_path: launches.jsonl.
+      asked_to_stop: predicate of this process alone: of several workers the chief does this without the others.
+
+    Returns:
+      The RunResult, preempted where a stop came first.
+    """
+    at = attendants
+    write_json(directory.file("result.json"), {**described, "status": "preempted", "goodput": summarize(launches_path)})
+    at.recorder.progress.phase("writing for TensorBoard")
+    with at.ledger.account("reporting"):
+        done = at.board.finish(result.step, described, asked_to_stop, at.watchdog.beat)
+    return result if done else dataclasses.replace(result, status="preempted")
+
+
 def warn(text):
     """Prints a line that is worth reading even where --verbosity=quiet silences the rest."""
-    print(text, file=sys.stderr)
+    say(text, sys.stderr)
 
 
 def guarded(experiment, directory, launches, progress):
@@ -93,10 +121,13 @@ def begin(experiment, directory, store, launches, accepted, echo):
     """Restores what is there, puts the start on record, and returns the step to go on from."""
     step = loop.resume(experiment, store, launches.newest_saved())
     # A process that was killed before it saved leaves a checkpoint that does not know what it was allowed.
-    if INCOMPARABLE & ({name for name, *_ in accepted} | launches.allowed(step)):
+    if experiment.workers.first(bool(INCOMPARABLE & ({name for name, *_ in accepted} | launches.allowed(step)))):
         experiment.state.forget_best()
     if step:
         echo(f"resume  from the checkpoint of step {step}")
+    taken = experiment.initialization if store.last_step is None else None
+    for line in taken.lines() if taken else ():
+        echo(line)
     for name, old, new in accepted:
         more = f"; the learning rate of step {step + 1} is {learning_rate(experiment, step):.4g}"
         echo(f"--allow: {name} was {old}, is {new} from here on{more if name in LENGTH else ''}")
@@ -105,7 +136,8 @@ def begin(experiment, directory, store, launches, accepted, echo):
         launches.note("lost", step, to_step=reached, seconds=round(seconds, 4))
     # What was accepted is on record before config.json forgets how it was.
     launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
-                  allowed=accepted, age=round(process_age(), 4))
+                  allowed=accepted, age=round(process_age(), 4),
+                  **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
     directory.write_config(describe(experiment))
     directory.forget_result()
     return step
@@ -123,7 +155,8 @@ def attend(experiment, directory, step, store, launches, progress, watchdog, sto
         store.save(0)  # Something to go back to from the first steps.
     profile = create_profile(experiment.plan, step, directory, ledger, progress.note, warn, watchdog.beat)
     board = create_board(experiment, directory, recorder)
-    return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, board, stop,
+    return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, board,
+                           lambda: experiment.workers.any(stop()),
                            Rollback(experiment, store, recorder, ledger, guard, launches, warn))
 
 
@@ -144,9 +177,13 @@ def describe(experiment):
                  "image_shape": source.image_shape, "num_train": source.train.num_examples,
                  "num_validation": source.validation.num_examples if source.validation else 0,
                  "num_test": source.test.num_examples},
+        "extensions": extension.records(),
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
+        "initialization": experiment.initialization and dataclasses.asdict(experiment.initialization),
+        "frozen": experiment.frozen.describe(),
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
-        "device": {"kind": "GPU" if experiment.steps.feeding.distributes else "CPU",
+        "num_workers": experiment.workers.count,
+        "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU",
                    "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0))},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
@@ -192,8 +229,8 @@ def describe_result(experiment, result, attendants):
 def final_figures(experiment, step, attendants):
     """Returns the figures of the test split at the end of a run, or None where a stop came first."""
     test = experiment.source.test
-    figures = attendants.recorder.last_evaluation(step, test.name)
-    if figures is None:
+    figures = attendants.recorder.last_evaluation(step, test.name) or {}
+    if experiment.workers.first(not figures):
         with attendants.ledger.account("evaluating"):
             judged = experiment.evaluate(test, attendants.should_stop, attendants.watchdog.beat)
         figures = judged and judged.figures

@@ -1,10 +1,12 @@
 """The directory of a run: whose it is, what it was told, and who is writing there now. Standard library only."""
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import socket
 
+from pipeline import extension
 from pipeline.config import DEFAULT_EPOCHS, options
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
@@ -76,13 +78,14 @@ class RunDirectory:
         """What result.json holds, or None."""
         return read_json(self.file("result.json"))
 
-    def check(self, config, fingerprint=None, num_replicas=None):
+    def check(self, config, fingerprint=None, num_replicas=None, parity=True):
         """Checks that a run with this configuration may live here; touches nothing.
 
         Args:
           config: ExperimentConfig.
           fingerprint: of the data, or None before it is known.
           num_replicas: replicas in sync, or None before they are known.
+          parity: whether the model's layers compute the same on any number of replicas.
 
         Returns:
           [(name, old, new)] of differing settings that `--allow` accepted.
@@ -99,10 +102,11 @@ class RunDirectory:
                                  f"directory, e.g. --workdir={free_path(self.path)}")
             return []
         changed = differences(stored["config"], config.flat()) + _length_difference(stored["config"], config.flat())
+        changed += extension.changes(stored.get("extensions"), config.data.extension)
         if fingerprint and fingerprint != stored["data"]["fingerprint"]:
             changed.append(("fingerprint", stored["data"]["fingerprint"][:12], fingerprint[:12]))
         before = stored.get("num_replicas")
-        if num_replicas and before != num_replicas and not config.model.sync_batch_norm:
+        if num_replicas and before != num_replicas and not (config.model.sync_batch_norm and parity):
             changed.append(("replicas", before, num_replicas))  # Each replica's statistics are of its own part.
         refused = [c for c in changed if c[0] not in config.runtime.allow or _never(c[0])]
         if refused:
@@ -152,8 +156,17 @@ class RunDirectory:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
 
+    @contextlib.contextmanager
+    def claimed(self):
+        """Claims the directory for a while, see `claim`."""
+        self.claim()
+        try:
+            yield
+        finally:
+            self._lock.close()
+
     def write_config(self, values):
-        """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions"}."""
+        """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
         write_json(self.file("config.json"), values)
 
 

@@ -3,6 +3,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from pipeline.models.pixels import normalize
+
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
@@ -20,6 +22,7 @@ class StepSettings:
       scale_loss: whether the loss scale is dynamic (mixed_float16).
       synchronize: batch statistics over all replicas.
       xla: compile the pure core.
+      earlier_updates: how often the moving statistics of normalization were updated before the run.
       bucket_bytes: size of the parts in which gradients are reduced, 0 for all at once.
     """
 
@@ -37,6 +40,7 @@ class StepSettings:
     scale_loss: bool = False
     synchronize: bool = False
     xla: bool = False
+    earlier_updates: int = 0
     bucket_bytes: int = 0
 
 
@@ -51,9 +55,4 @@ def preprocess(images, settings):
       [B, H, W, settings.image_channels] of the compute dtype, in [0, 1], or normalized.
     """
     images = tf.cast(images, settings.compute_dtype) / 255.0
-    if settings.image_mean is not None:
-        mean = tf.constant(settings.image_mean, images.dtype)
-        images = (images - mean) / tf.constant(settings.image_deviation, images.dtype)
-    if images.shape[-1] == 1 and settings.image_channels > 1:
-        images = tf.repeat(images, settings.image_channels, axis=-1)
-    return images
+    return normalize(images, settings.image_channels, settings.image_mean, settings.image_deviation)

@@ -1,9 +1,8 @@
 """What changes while a model trains: exactly what a checkpoint holds."""
-import hashlib
-
-import keras
 import numpy as np
 import tensorflow as tf
+
+from pipeline.models.identity import weights_sha256  # noqa: F401 (part of what is said of a state)
 
 INITIAL_LOSS_SCALE = 2.0**15
 UNSCALED = -1  # Instead of a count of finite steps, where the loss is not scaled.
@@ -29,9 +28,14 @@ class TrainState:
       best_value, best_step, evaluations_since_best: the best evaluation so far (float64, int64, int64).
     """
 
-    def __init__(self, model, optimizer, with_ema=False, scale_loss=False):
-        """Makes the variables; call it inside the strategy's scope."""
+    def __init__(self, model, optimizer, with_ema=False, scale_loss=False, held=()):
+        """Makes the variables; call it inside the strategy's scope.
+
+        Args:
+          held: keras.Variables of the model that no step changes: they are frozen.
+        """
         self.model, self.optimizer = model, optimizer
+        self._held = {id(v) for v in held}
 
         def counter(name, value=0, dtype=tf.int64):
             return tf.Variable(value, trainable=False, name=name, dtype=dtype,
@@ -55,6 +59,14 @@ class TrainState:
     def averaged(self):
         """Returns the model's variables that an exponential moving average follows: the float ones, in order."""
         return averaged(self.model)
+
+    def changing(self, values):
+        """Leaves out what belongs to frozen variables; `values` has one entry a non-trainable variable, in order.
+
+        A frozen weight may not pass through the reduction: the mean of three equal numbers is not always that number.
+        """
+        return [value for value, variable in zip(values, self.model.non_trainable_variables, strict=True)
+                if id(variable) not in self._held]
 
     def counters(self):
         """Returns {name: tf.Variable} of everything but model, optimizer and averages."""
@@ -103,11 +115,3 @@ def averaged(model):
 def specs(variables):
     """Returns [[path, shape, dtype], ...] of variables, Keras's or TensorFlow's."""
     return [[getattr(v, "path", v.name), list(v.shape), tf.as_dtype(v.dtype).name] for v in variables]
-
-
-def weights_sha256(model):
-    """Returns the SHA-256 over every model variable's bytes, in order: the identity of a trained model."""
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.decision import clip, is_finite, unscale
 from pipeline.training.feeding import Feeding
@@ -22,9 +23,11 @@ from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
 
 # weight_norm and update_ratio: norm of all weights after the step, and norm of their change over it; NaN on the steps
-# between those that measure them. input_wait: seconds in which the step could have begun but had no batch yet.
+# between those that measure them. top5_accuracy: NaN with no more than five classes. input_wait: seconds in which the
+# step could have begun but had no batch yet.
 TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
-                 "update_ratio", "input_wait")
+                 "update_ratio", "top5_accuracy", "input_wait")
+SUMS = ("objective", "hits", "top5_hits", "weight")  # Over the examples of a step.
 WEIGHTS_EVERY = 20  # Steps: weights are measured on multiples of it.
 PHASES = ("forward", "backward", "reduction")  # In their order; what follows is the update.
 
@@ -66,7 +69,7 @@ class StepFunctions:
           loss_scale: float scalar.
 
         Returns:
-          (grads of loss_scale times this replica's part of the objective, new state, [objective, hits, weight]).
+          (grads of loss_scale times this replica's part of the objective, new state, [len(SUMS)] SUMS).
         """
         with tf.GradientTape() as tape:
             tape.watch(params)
@@ -76,23 +79,23 @@ class StepFunctions:
         return grads, state, sums
 
     def _forward(self, params, state, batch, draw_index, first_row, statistics_updates):
-        """Returns (new state, [objective, hits, weight]); the arguments are those of `_pure`."""
+        """Returns (new state, [len(SUMS)] SUMS); the arguments are those of `_pure`."""
         settings = self.settings
         context = StepContext(settings.seed, draw_index, first_row, statistics_updates,
                               settings.synchronize, self.num_replicas)
         with step_context(context):
-            logits, state, extra = self.state.model.stateless_call(
-                params, state, preprocess(batch["image"], settings), training=True, return_losses=True)
-            loss, hit = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
-                                        settings.class_weights)
+            logits, state, extra = call_in_training(self.state.model, params, state,
+                                                    preprocess(batch["image"], settings))
+            loss, *hits = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
+                                          settings.class_weights)
             weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
             objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
-        return state, tf.stack([objective, tf.reduce_sum(hit), weight])
+        return state, tf.stack([objective, *map(tf.reduce_sum, hits), weight])
 
     def _layer_losses(self, losses, weight):
         """Adds what layers add: activity losses as example-weighted means, regularizers once over all parts.
 
-        Keras lists the regularizers of trainable variables last.
+        The regularizers of trainable variables are last.
         """
         dtype = self.settings.compute_dtype
         regularizers = sum(v.regularizer is not None for v in self.state.model.trainable_variables)
@@ -124,11 +127,12 @@ class StepFunctions:
                 # Without the dependency all micro-batches may be in memory at once.
                 with tf.control_dependencies(total or []):
                     part = {key: value[m * size:(m + 1) * size] for key, value in batch.items()}
+            updates = (step - skipped) * k + m + self.settings.earlier_updates
             grads, state, part_sums = compute(
-                params, state, part, step * k + m, replica * size, (step - skipped) * k + m, loss_scale)
+                params, state, part, step * k + m, replica * size, updates, loss_scale)
             total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
             sums = part_sums if sums is None else sums + part_sums
-        return total, state, sums
+        return total, self.state.changing(state), sums
 
     def _replica_step(self, batch, step, skipped, loss_scale):
         """One replica's part of a step up to the decision: reduced, unscaled, clipped gradients."""
@@ -191,7 +195,8 @@ class StepFunctions:
         """Moves weights, statistics and averages; in cross-replica context, for the steps that are not skipped."""
         self.strategy.run(self._apply_gradients, args=(grads,))
         extended = self.strategy.extended
-        for variable, value in zip(self.state.model.non_trainable_variables, state, strict=True):
+        changing = self.state.changing(self.state.model.non_trainable_variables)
+        for variable, value in zip(changing, state, strict=True):
             extended.update(variable.value, lambda v, new: v.assign(new), args=(value,), group=False)
         if self.settings.ema_decay:
             # As TensorFlow's ExponentialMovingAverage with num_updates: the start must not weigh for ever.
@@ -249,7 +254,8 @@ class StepFunctions:
 
         tf.cond(finite, apply, lambda: False)  # The same on every replica: it looks at reduced values.
         self._finish(finite)
-        row = [sums[0], sums[1] / settings.batch_size, rate, norm, scale, finite, *self._moved(measured, before), wait]
+        hit, near = sums[1] / settings.batch_size, sums[2] / settings.batch_size
+        row = [sums[0], hit, rate, norm, scale, finite, *self._moved(measured, before), near, wait]
         return tf.stack([tf.cast(value, tf.float64) for value in row])
 
     def _weights(self, measured):

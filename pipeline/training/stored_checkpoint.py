@@ -19,6 +19,7 @@ from pipeline.files import read_json, sha256, sync, write_json
 
 PREFIX = "ckpt"
 MANIFEST = ".manifest.json"
+BEST = "best"  # Folder inside of checkpoints/.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +158,7 @@ def find_checkpoint(directory, name):
     Raises:
       UsageError: there is none of that name, or it is damaged.
     """
-    found = stored_checkpoints(os.path.join(directory, "best") if name == "best" else directory)
+    found = stored_checkpoints(os.path.join(directory, BEST) if name == "best" else directory)
     if name not in ("newest", "best"):
         stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
         if os.path.dirname(name):

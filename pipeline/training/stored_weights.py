@@ -1,10 +1,42 @@
 """Weights from checkpoints, without the rest of a run's state."""
+import os
+
 import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UsageError
 from pipeline.training.state import averaged, specs
-from pipeline.training.stored_checkpoint import check_specs, stored_checkpoints
+from pipeline.training.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
+
+READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
+
+
+def load_weights(model, directory, name, ema=False, average=1):
+    """Finds checkpoints and puts their weights into a model; of several, their mean.
+
+    A training beside may remove one as it is read: then they are found again.
+
+    Args:
+      model: built keras.Model.
+      directory: `checkpoints/` of a run.
+      name: see stored_checkpoint.find_checkpoint.
+      ema: take the moving averages of the weights instead of the weights.
+      average: how many checkpoints, the named one and those before it.
+
+    Returns:
+      Their StoredCheckpoints, newest first.
+
+    Raises:
+      UsageError: there are none of that name, too few, or they do not fit.
+    """
+    for attempt in range(READS):
+        found = newest_checkpoints(find_checkpoint(directory, name), average)
+        try:
+            read_weights(model, found, ema)
+            return found
+        except Exception:
+            if attempt + 1 == READS or not any(checkpoint.gone for checkpoint in found):
+                raise
 
 
 def read_weights(model, checkpoints, ema=False):
@@ -48,17 +80,32 @@ def _read(stored, model, ema):
     return values
 
 
-def newest_checkpoints(directory, checkpoint, count):
-    """Returns a checkpoint and the good ones before it, newest first.
+def described(steps, ema=False):
+    """Returns in words which weights those of `read_weights` are.
 
     Args:
-      directory: `checkpoints/` of a run.
+      steps: global steps of the checkpoints, newest first.
+      ema: whether they are the moving averages.
+    """
+    if len(steps) == 1:
+        return "moving average" if ema else "as trained"
+    return (f"mean of {'the moving averages of ' * ema}{len(steps)} checkpoints (steps "
+            f"{', '.join(map(str, reversed(steps)))})")
+
+
+def newest_checkpoints(checkpoint, count):
+    """Returns a checkpoint and the good ones before it of the same run, newest first.
+
+    Args:
       checkpoint: StoredCheckpoint to begin with.
       count: how many in all, at least 1.
 
     Raises:
       UsageError: there are fewer.
     """
+    directory = os.path.dirname(checkpoint.path)
+    if os.path.basename(directory) == BEST:  # The best one lies apart from those before it.
+        directory = os.path.dirname(directory)
     before = [c for c in stored_checkpoints(directory) if c.step < checkpoint.step and not c.problem]
     if len(before) + 1 < count:
         steps = ", ".join(str(c.step) for c in (checkpoint, *before))

@@ -3,6 +3,7 @@
 A collective that waits for a replica, a read from a dead network disk or a deadlock never returns and raises nothing.
 Standard library only.
 """
+import contextlib
 import datetime
 import faulthandler
 import os
@@ -37,31 +38,38 @@ class Watchdog:
         self._ended, self._thread = threading.Event(), None
         self._progress, self._since = "the start", time.monotonic()
 
+    @contextlib.contextmanager
+    def within(self, seconds):
+        """Gives what is done in the block its own time, in seconds, instead of the usual; 0: it may last."""
+        usual, self.seconds, self._since = self.seconds, seconds, time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds, self._since = usual, time.monotonic()
+
     def beat(self, text):
         """Takes note that something was finished: "step 120", "evaluation at step 120"."""
         self._progress, self._since = text, time.monotonic()
 
     def __enter__(self):
         self._since = time.monotonic()
-        if self.seconds:
-            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *exception):
         self._ended.set()
-        if self._thread:
-            self._thread.join()
+        self._thread.join()
 
     def _watch(self):
-        pause = min(1.0, self.seconds / PAUSES)
+        pause = min(1.0, self.seconds / PAUSES) or 1.0
         looked = time.monotonic()
         while not self._ended.wait(pause):
             now = time.monotonic()
             if now - looked > STOPPED * pause:
                 self._since = now
             looked = now
-            if now - self._since >= self.seconds:
+            if self.seconds and now - self._since >= self.seconds:
                 self._end(now - self._since)
 
     def _end(self, seconds):
@@ -124,6 +132,10 @@ class NoWatchdog:
 
     def beat(self, text):
         """Takes no note."""
+
+    def within(self, seconds):
+        """Gives no time."""
+        return contextlib.nullcontext()
 
     def __enter__(self):
         return self

@@ -120,6 +120,9 @@ def train_flags(config):
 
 
 def settings(config, steps):
-    """Returns the configuration of the runs: that of the user, short, with a checkpoint every few steps."""
+    """Returns the configuration of the runs: that of the user, short, with a checkpoint every few steps.
+
+    Nobody looks at them, so what TensorBoard shows beside curves is left out.
+    """
     return config.replace(steps=steps, epochs=None, checkpoint_every=str(STEPS_BETWEEN_CHECKPOINTS),
-                          early_stopping_patience=0, allow=(), verbosity="quiet")
+                          early_stopping_patience=0, allow=(), verbosity="quiet", tensorboard="scalars")

@@ -5,8 +5,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.dropout import Dropout
-from pipeline.models.normalization import BatchNormalization
+from pipeline.models.foreign import departures
 from pipeline.training.settings import preprocess
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from pipeline.verification.comparison import relative_difference
@@ -24,14 +23,8 @@ def unclaimed_parity(model, synchronize):
       model: a built keras.Model.
       synchronize: whether batch statistics are taken over all replicas.
     """
-    for layer in model._flatten_layers():
-        if layer._seed_generators and not isinstance(layer, Dropout):
-            return f"{type(layer).__name__} of Keras draws the same on every replica"
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return "Keras's own BatchNormalization takes the statistics of each replica's part"
-        if isinstance(layer, BatchNormalization) and not synchronize:
-            return "--nosync_batch_norm: batch statistics are those of each replica's part"
-    return ""
+    found = departures(model, synchronize)
+    return found[0][0] if found else ""
 
 
 def training(experiment, steps):

@@ -34,11 +34,19 @@ def test_every_figure_is_there_and_can_be(measured):
     assert said == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
 
 
+def test_batches_that_a_step_makes_itself_are_not_waited_for(strategy, monkeypatch):
+    experiment = small.build(strategy(1), precision="float32", augment=("rotate",), cache="device")
+    slower = {"examples_per_second": 1.0, "input_wait_share": 0.5}
+    monkeypatch.setattr(measure, "throughput", lambda *_: dict(slower))
+    monkeypatch.setattr(measure, "split", lambda *_: {})
+    assert measure.measure(experiment, QUICK)["input_wait_share"] == 0
+
+
 def test_operations_and_bytes_are_those_of_the_model(measured):
     _, found, _ = measured
     inputs, hidden, classes = 28 * 28, 64, 10
     assert found["gradient_bytes"] == 4 * 50_890
-    assert found["reduced_bytes"] == 4 * (50_890 + 3)
+    assert found["reduced_bytes"] == 4 * (50_890 + 4)
     # Forward, and backward to the weights of both layers and to the activations between them.
     assert found["flops_per_example"] == 2 * (2 * inputs * hidden + 3 * hidden * classes)
 

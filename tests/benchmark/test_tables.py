@@ -85,7 +85,7 @@ def test_emulated_precisions_and_shared_cores_are_said_in_a_plain_sentence():
     assert remarks(report(sweep(("float32", "mixed_float16"), (1, 2), gpu=True), gpus=["NVIDIA H100"])) == []
     (line,) = remarks(report([cell(), cell(precision="mixed_bfloat16", rate=900.0)]))
     assert "is emulated on this hardware: 1.12x the speed of float32 here" in line
-    assert remarks(report([cell(note="warm"), cell(note="warm", batch_size=2)])) == ["warm"]
+    assert remarks(report([cell(note="warm"), cell(note="cold; wet\nwarm", batch_size=2)])) == ["warm", "cold; wet"]
 
 
 def test_a_label_names_what_differs_and_nothing_else():

@@ -19,7 +19,8 @@ from tests.commands import REPOSITORY, mirrorline, result
 
 MOST_BYTES = 300_000
 WINDOW = {"width": 1400, "height": 900}
-PINNED = ("accuracy", "loss", "learning_rate", "gradient_norm", "update_ratio", "examples_per_second")
+PINNED = ("accuracy", "loss", "learning_rate", "optimization/gradient_norm", "optimization/update_ratio",
+          "speed/examples_per_second")
 RUNS = {"cnn": ("--model=cnn", "--epochs=4"), "mlp": ("--model=mlp", "--epochs=4", "--learning_rate=0.002"),
         "three_apis": ("--model=three_apis", "--epochs=4", "--learning_rate=0.004")}
 UNTOLD = ("accumulate_steps", "batch_norm_momentum")  # Hyper-parameters that most runs have in common.

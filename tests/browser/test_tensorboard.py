@@ -145,7 +145,11 @@ def test_the_projector_shows_the_test_split_as_the_model_judged_it(runs, opened)
         run = next(name for name in RATES if data.evaluate("panel => panel.selectedRun").startswith(name))
         dimensions = int(frame.locator(".dim").inner_text())
         search = frame.locator("vz-projector-inspector-panel")
-        search.locator("#search-box input").first.fill("no")  # By the column `right`, the last one.
+        # Classes that are called by numbers are what points are labelled and searched by all the same.
+        assert data.evaluate("panel => panel.selectedLabelOption") == "label"
+        assert search.evaluate("panel => panel.selectedMetadataField") == "label"
+        search.evaluate("panel => { panel.selectedMetadataField = 'right'; }")
+        search.locator("#search-box input").first.fill("0")
         wrong = int(search.get_by_text(re.compile(r"^\d+ matches\.$")).inner_text().split()[0])
         choices = [text.strip() for text in data.locator("paper-item").all_inner_texts()]
     assert wrong == round((1 - result(runs / run)["test_accuracy"]) * TEST_EXAMPLES)

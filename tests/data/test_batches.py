@@ -42,6 +42,31 @@ def _image_files(folder):
     return load(DataConfig(dataset=f"folder:{folder / 'own'}", memory_budget=0), 8).train
 
 
+@pytest.mark.parametrize("workers, replicas, micro_batches", [(2, 2, 1), (3, 6, 2)])
+def test_the_parts_of_several_workers_are_the_batches_of_one(train_split, workers, replicas, micro_batches):
+    split, numbers = train_split
+    flip = (Augmentation("flip", None), *MIXUP)
+    whole = BatchLayout(48, replicas, micro_batches)
+    wanted = list(train_stream(split, whole, seed=3, start_step=5, augmentations=flip).take(3))
+    parts = [list(train_stream(split, dataclasses.replace(whole, workers=workers, worker=worker), seed=3, start_step=5,
+                               augmentations=flip).take(3)) for worker in range(workers)]
+    for step, batch in enumerate(wanted):
+        for name, value in batch.items():
+            # Replicas are neighbours in the whole batch, and a worker has some of them.
+            np.testing.assert_array_equal(np.concatenate([part[step][name] for part in parts]), value)
+            assert len(parts[0][step][name]) == 48 // workers
+
+
+def test_the_workers_of_an_evaluation_share_out_every_batch_and_its_padding(train_split):
+    split, numbers = train_split
+    whole = list(eval_batches(split, BatchLayout(48, 4)))
+    parts = [list(eval_batches(split, BatchLayout(48, 4, 1, 2, worker))) for worker in range(2)]
+    assert len(parts[0]) == len(parts[1]) == len(whole)
+    for number, batch in enumerate(whole):
+        for name, value in batch.items():
+            np.testing.assert_array_equal(np.concatenate([part[number][name] for part in parts]), value)
+
+
 def test_every_epoch_meets_every_example_once_with_its_label(train_split):
     split, numbers = train_split
     size = 50

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.data import folder as folder_room
+from pipeline.data.image_file import UnreadableImage, read_image
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, eval_batches
 from pipeline.errors import UsageError
@@ -68,6 +70,55 @@ def test_grey_images_have_one_channel(tmp_path):
     source = loaded(tmp_path)
     assert source.image_shape == (6, 8, 1)
     assert np.unique(pixels(source.train)[0]).tolist() == [77]
+
+
+STEPS = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize("values, expected", [
+    (STEPS.astype(np.uint16) * 257, STEPS), (STEPS.astype(np.uint16), STEPS), (STEPS.astype(np.int32) * 257, STEPS),
+    ((STEPS / 255).astype(np.float32), STEPS), (STEPS.astype(np.float32), STEPS),
+    # 10, 12 and 14 bits in 16, 24 in 32; floats that are neither shares nor levels, and no numbers.
+    *((STEPS.astype(np.uint16) * factor, None) for factor in (4, 16, 64)), (STEPS.astype(np.int32) * 65536, None),
+    ((STEPS / 100).astype(np.float32), None), ((STEPS / 255 - 0.1).astype(np.float32), None),
+    (np.full([16, 16], np.nan, np.float32), None)])
+def test_numbers_become_levels_or_are_named(tmp_path, values, expected):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    if expected is None:
+        with pytest.raises(UnreadableImage, match="its grey values go from .* which white"):
+            read_image(tmp_path / "a.tif", 1)
+    else:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 1)[..., 0], expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("colour, seen, ground", [(0, 0, 255), (60, 60, 255), (255, 255, 0), (200, 200, 0)])
+def test_what_transparency_alone_draws_can_be_seen(tmp_path, mode, colour, seen, ground):
+    square = Image.fromarray(np.pad(np.full([8, 8], 255, np.uint8), 4))
+    flat = Image.new("L", square.size, colour)
+    Image.merge(mode, [*[flat] * (len(mode) - 1), square]).save(tmp_path / "a.png")
+    for channels in (1, 3):
+        found = read_image(tmp_path / "a.png", channels)
+        assert (found[4:12, 4:12] == seen).all() and (found[:4] == ground).all() and (found[:, 12:] == ground).all()
+
+
+def test_of_pictures_that_have_colours_transparency_is_dropped(tmp_path):
+    pixels = np.random.RandomState(0).randint(256, size=(6, 8, 4)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 3), pixels[..., :3])
+    opaque = Image.new("RGBA", (8, 6), (9, 9, 9, 255))
+    opaque.save(tmp_path / "b.png")
+    assert (read_image(tmp_path / "b.png", 3) == 9).all()
+
+
+def test_what_is_made_of_transparency_is_in_the_fingerprint_where_it_matters(folder, monkeypatch):
+    plain = loaded(folder).fingerprint
+    monkeypatch.setattr(folder_room, "INTERPRETATION", "other")
+    assert loaded(folder).fingerprint == plain
+    save(folder / "train" / "cat" / "clear.png", mode="RGBA")
+    other = loaded(folder).fingerprint
+    monkeypatch.undo()
+    assert loaded(folder).fingerprint != other
 
 
 def test_the_exif_orientation_is_applied(tmp_path):

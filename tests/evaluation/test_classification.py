@@ -48,10 +48,15 @@ def test_precision_recall_and_f1_are_scikit_learns():
         assert list(values.values()) == list(report[f"{kind} avg"].values())
 
 
-def test_classes_that_are_not_there_are_zero_and_count_in_no_mean():
-    figures = classification.per_class([0, 0, 1], [0, 1, 1], 4)
-    assert figures["precision"].tolist() == [1, 0.5, 0, 0] and figures["support"].tolist() == [2, 1, 0, 0]
-    assert classification.averages([0, 0, 1], [0, 1, 1])["macro"]["recall"] == 0.75
+def test_classes_that_are_not_there_have_no_figures_and_count_in_no_mean():
+    labels, predicted = [0, 0, 1, 1], [0, 1, 1, 2]  # The third is predicted and not there.
+    figures = classification.per_class(labels, predicted, 4)
+    for name, known in (("precision", [1, 0.5]), ("recall", [0.5, 0.5]), ("f1", [2 / 3, 0.5])):
+        np.testing.assert_allclose(figures[name], [*known, np.nan, np.nan])
+    assert figures["support"].tolist() == [2, 2, 0, 0]
+    averages = classification.averages(labels, predicted)
+    assert averages["macro"]["recall"] == averages["weighted"]["recall"] == 0.5
+    assert averages["macro"]["precision"] == 0.75 and averages["macro"]["f1"] == pytest.approx((2 / 3 + 0.5) / 2)
 
 
 def test_the_most_confused_pairs_come_first():

@@ -37,7 +37,18 @@ def test_the_difference_has_the_width_that_theory_gives():
     deviation = math.sqrt(0.1 - 0.02**2) / math.sqrt(1000)
     assert found["value"] == 0.02
     assert (found["low"], found["high"]) == pytest.approx((0.02 - 1.96 * deviation, 0.02 + 1.96 * deviation), abs=2e-3)
-    assert comparison.difference(0, 0, 10) == {"value": 0, "low": 0, "high": 0}
+    assert comparison.difference(0, 0, 10) == {"value": 0, "low": None, "high": None}
+
+
+def test_the_difference_and_the_test_say_the_same():
+    """Zero is outside of the interval where the p-value is below 0.05, and there alone."""
+    for one in range(26):
+        for another in range(26 - one):
+            found = comparison.difference(one, another, 1000)
+            if one + another:
+                apart = found["low"] > 0 or found["high"] < 0
+                assert apart is (comparison.mcnemar(one, another) < comparison.SIGNIFICANCE), (one, another)
+                assert found["low"] <= found["value"] <= found["high"]
 
 
 def test_several_p_values_are_held_to_more():

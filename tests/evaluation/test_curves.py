@@ -71,3 +71,5 @@ def test_long_curves_are_thinned_without_losing_area():
 
 def test_curves_of_the_worst_classes_are_shown():
     assert curves.classes_to_show(np.linspace(1, 0, 100), most=3) == [97, 98, 99]
+    some = np.where(np.arange(100) < 60, np.nan, np.linspace(1, 0, 100))  # Most have no examples.
+    assert curves.classes_to_show(some, most=3) == [97, 98, 99] and curves.classes_to_show(some) == [*range(60, 100)]

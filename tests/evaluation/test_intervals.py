@@ -5,8 +5,9 @@ import scipy.sparse
 from scipy import stats
 
 from pipeline.evaluation import classification, intervals
-from pipeline.evaluation.curves import CurveSet
+from pipeline.evaluation.curves import CurveSet, class_curves
 from pipeline.evaluation.metrics import calibration_error
+from pipeline.evaluation.probabilities import Predictions
 from tests.evaluation.judgements import predictions, softmax
 
 
@@ -36,7 +37,7 @@ def test_the_bootstrap_agrees_with_one_that_is_written_out():
                       calibration_error(part.confidence, part.hit)))
     loss, f1, error = np.quantile(drawn, [0.025, 0.975], axis=0).T
     own = calibration_error(found.confidence, found.hit)
-    ours = intervals.bootstrap(found, np.arange(4))
+    ours = intervals.bootstrap(found)
     assert ours["loss"] == pytest.approx(tuple(loss), abs=0.01)
     assert ours["macro_f1"] == pytest.approx(tuple(f1), abs=0.01)
     reversed_error = max(0, 2 * own - error[1]), max(own, 2 * own - error[0])
@@ -44,6 +45,67 @@ def test_the_bootstrap_agrees_with_one_that_is_written_out():
     assert ours["calibration_error"][0] <= own <= ours["calibration_error"][1]
     normal = stats.norm.interval(0.95, found.losses.mean(), stats.sem(found.losses))
     assert ours["loss"] == pytest.approx(normal, abs=0.02)
+
+
+def test_the_bootstrap_says_nothing_of_mistakes_that_it_has_not_seen():
+    found = predictions(60, 4, strength=1.5)
+    for labels in (found.predicted, (found.predicted + 1) % 4):  # Every example a hit, and none.
+        drawn = intervals.bootstrap(Predictions(found.logits, labels))
+        assert drawn["macro_f1"] == (None, None) and drawn["loss"][0] < drawn["loss"][1]
+
+
+def few_a_class(generator, each, classes=100, right=0.9):
+    """Returns Predictions of `each` examples a class; nine in ten are hits, and the others fall anywhere."""
+    labels = np.repeat(np.arange(classes), each)
+    any_class = generator.randint(classes, size=len(labels))
+    predicted = np.where(generator.random_sample(len(labels)) < right, labels, any_class)
+    return Predictions(3 * np.eye(classes, dtype=np.float32)[predicted], labels)
+
+
+def test_the_macro_f1_of_few_examples_a_class_is_in_its_interval():
+    """A class that a resample has nothing of is no class that is never found."""
+    generator, inside = np.random.RandomState(3), 0
+    for _ in range(20):
+        low, high = intervals.bootstrap(few_a_class(generator, each=2))["macro_f1"]
+        inside += low <= 0.901 <= high  # Of very many examples a class.
+        assert 0.05 < high - low < 0.15
+    assert inside >= 18
+    assert intervals.bootstrap(few_a_class(generator, each=1))["macro_f1"] == (None, None)
+
+
+def sure(generator, count, too_sure):
+    """Returns Predictions of two classes that are right `too_sure` less often than their confidence says."""
+    confidence = np.clip(0.5 + 0.5 * generator.beta(6, 1.2, count), 0.5, 0.999)
+    labels = (generator.random_sample(count) >= confidence - too_sure).astype(int)
+    return Predictions(np.stack([np.log(confidence / (1 - confidence)), np.zeros(count)], axis=1), labels)
+
+
+def test_a_model_that_is_as_sure_as_it_is_right_may_be_so_by_its_interval():
+    generator = np.random.RandomState(0)
+    lows = [intervals.bootstrap(sure(generator, 1000, 0.0))["calibration_error"][0] for _ in range(40)]
+    assert sum(low == 0 for low in lows) >= 35
+    for _ in range(3):
+        low, high = intervals.bootstrap(sure(generator, 1000, 0.1))["calibration_error"]
+        assert 0 < low < 0.1 < high
+
+
+def test_errors_of_calibrated_models_are_those_of_drawn_hits():
+    generator, confidence = np.random.RandomState(1), sure(np.random.RandomState(0), 400, 0.0).confidence
+    which = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+    drawn = [calibration_error(confidence, generator.random_sample(400) < confidence) for _ in range(1000)]
+    np.testing.assert_allclose(np.quantile(intervals.calibrated_errors(confidence, which), [0.05, 0.5, 0.95]),
+                               np.quantile(drawn, [0.05, 0.5, 0.95]), rtol=0.08)
+
+
+def test_delong_is_that_of_the_textbook_down_to_two_examples_of_a_class():
+    generator = np.random.RandomState(0)
+    for positives in (2, 7):
+        scores, positive = generator.randint(12, size=40) / 12, np.arange(40) < positives
+        ours = class_curves(positive, scores)
+        wins = (scores[positive][:, None] > scores[~positive]) + 0.5 * (scores[positive][:, None] == scores[~positive])
+        variance = wins.mean(axis=1).var(ddof=1) / positives + wins.mean(axis=0).var(ddof=1) / (40 - positives)
+        assert np.square(ours.influence).sum() / 40**2 == pytest.approx(variance, rel=1e-9)
+    assert intervals.delong(0.9, class_curves(np.arange(40) < 1, scores).influence) == (None, None)
 
 
 def test_delong_agrees_with_the_bootstrap_of_the_macro_area():

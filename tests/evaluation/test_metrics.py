@@ -59,8 +59,11 @@ def test_a_class_without_examples_has_no_accuracy():
 
 def test_features_are_what_the_last_layer_sees(judged):
     experiment, outputs, _ = judged
-    found = experiment.outputs(experiment.source.test, limit=70, features=True)
-    assert found.features.shape == (70, 64) and len(found.logits) == len(found.labels) == 70
+    seen = {}
+    found = experiment.outputs(experiment.source.test, limit=70, look=seen.__setitem__)
+    assert list(seen) == [0, 50] and len(found.logits) == len(found.labels) == 70
+    features = np.concatenate(list(seen.values()))
+    assert features.shape == (70, 64) and features.dtype == np.float32
     np.testing.assert_array_equal(found.logits, outputs.logits[:70])
     kernel, bias = [v.numpy() for v in experiment.state.model.trainable_variables[-2:]]
-    np.testing.assert_allclose(found.features @ kernel + bias, outputs.logits[:70], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features @ kernel + bias, outputs.logits[:70], rtol=1e-4, atol=1e-5)

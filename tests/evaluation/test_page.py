@@ -78,11 +78,13 @@ def test_a_report_is_there_with_every_figure(ten, tmp_path):
     shown += [number(key, part[key]) for part in (before, after) for key in ("ece", "nll", "brier")]
     shown += [number("", ten[kind]["macro"]["area"]) for kind in ("roc", "pr")]
     assert set(shown) <= set(reader.cells)
-    for words in ("339 of 360 examples of the test split", "step 539 (ckpt-539)", "1,097,098 parameters",
+    for words in ("339 of 360 examples of the test split", "step 539 (ckpt-539)",
+                  "1,097,098 parameters · 2026-03-14 09:26 UTC",
                   ten["calibration"]["fitted_on"], "steps that counted 59.6%, 18 s", "wall time 31 s", "1.1 TFLOP",
                   "SHA-256 of the weights 7fee798b97c7b66d", "2 of 19 options are not their defaults",
                   "augment crop:3, rotate:10 changed schedule one-cycle changed dataset", "tensorflow 2.21.0",
-                  "Intel(R) Xeon(R)", "seed 0", "The test split was watched during training"):
+                  "judged on Intel(R) Xeon(R) Platinum 8481C, 2 cores, 23.4 GiB of memory, no GPU, Linux-6.1-x86_64",
+                  "seed 0", "The test split was watched during training"):
         assert words in reader.text, words
     described = " ".join(reader.pictures)
     for words in ("Loss by step", "Accuracy by step", "Learning rate by step", "ROC curves", "Precision-recall",
@@ -106,6 +108,8 @@ def test_other_runs_stand_beside_the_first_with_what_differs(ten):
         run = "B" if other is second else "C"
         assert (f"is {one['true']} A: {one['first']} {marks[0]} {one['confidence_first']:.0%} {run}: {one['this']} "
                 f"{marks[1]} {one['confidence_this']:.0%} example {one['index']}") in reader.text
+    same = {**second, "accuracy_difference": {"value": 0.0, "low": None, "high": None}}
+    assert "0.00%" in read({**ten, "compared": [same]}).cells
     alone = read({**ten, "compared": None})
     assert "Compared" not in alone.text and "of every run" not in " ".join(alone.pictures)
 
@@ -176,7 +180,8 @@ def test_names_are_text_and_not_markup(count):
 
 
 def test_what_is_not_known_is_left_out_or_said():
-    given = reports.report(("a", "b"), 40, skill=30)
+    machine = {"cores": 8, "gpus": ["H200", "H200"], "features": ["avx2", "sve"], "environment": {}}
+    given = reports.report(("a", "b"), 40, skill=30, machine=machine)
     assert given["mistakes"] == [] and given["confused_pairs"] == []
     empty = {"train": {name: [] for name in ("step", "loss", "accuracy", "learning_rate")}, "evaluation": {}}
     given = {**given, "curves": empty, "goodput": {}, "cost": {}, "confusion": None, "unsure_hits": [],
@@ -187,9 +192,10 @@ def test_what_is_not_known_is_left_out_or_said():
     reader = read(given)
     for words in ("No plot: the run has no metrics.jsonl", "No plot: no class has examples",
                   "No temperature was fitted", "There are none: every example is judged rightly",
-                  "Where the time went is not known", "macro ROC AUC – no interval",
-                  "No example is taken for another class"):
+                  "Where the time went is not known", "macro F1 1.0000 no interval", "macro ROC AUC – no interval",
+                  "No example is taken for another class", "judged on 8 cores, 2 × H200, features avx2, sve"):
         assert words in reader.text, words
+    assert "environment" not in reader.text
     assert [said for said in reader.pictures if "Reliability" not in said] == []
     assert "Confusion matrix" not in reader.text and "–" in reader.cells
 

@@ -76,8 +76,22 @@ def test_classes_without_examples_are_named_and_are_none():
     found = predictions(100, 3)
     report = report_of(Predictions(np.pad(found.logits, [(0, 0), (0, 2)], constant_values=-9), found.labels))
     json.dumps(report, allow_nan=False)
-    assert report["per_class"][4]["roc_auc"] is None and report["per_class"][4]["support"] == 0
-    assert "class 3, class 4" in report["notes"][0]
+    assert [report["per_class"][4][name] for name in ("precision", "recall", "f1", "roc_auc")] == [None] * 4
+    assert report["per_class"][4]["support"] == 0 and "class 3, class 4" in report["notes"][0]
+    assert [one["name"] for one in report["roc"]["classes"]] == ["class 0", "class 1", "class 2"]
+
+
+def test_half_of_the_classes_without_examples_are_neither_drawn_nor_averaged():
+    found = predictions(240, 120, labels=np.arange(240) % 60 + 60, strength=3.0)
+    assert (found.predicted < 60).any()
+    report = report_of(found)
+    there = [one for one in report["per_class"] if one["support"]]
+    assert len(there) == 60 and len(report["roc"]["classes"]) == 50 and None not in report["roc"]["classes"]
+    for name in ("precision", "recall", "f1"):
+        assert report["averages"]["macro"][name] == pytest.approx(np.mean([one[name] for one in there]))
+    headline = {item["name"]: item for item in report["headline"]}
+    assert headline["macro F1"]["low"] < headline["macro F1"]["value"] < headline["macro F1"]["high"]
+    assert "50 of 60 classes" in report["notes"][0] and "class 0, class 1" in report["notes"][1]
 
 
 def test_many_classes_and_examples_stay_small_and_fast():
@@ -91,6 +105,31 @@ def test_many_classes_and_examples_stay_small_and_fast():
     assert max(c["f1"] for c in report["per_class"] if c["name"] in shown) == worst[-1]["f1"]
     assert "50 of 250 classes" in report["notes"][0] and "left out" in report["notes"][1]
     assert len(json.dumps(report, allow_nan=False)) < 2**20
+
+
+def test_no_name_moves_the_cursor():
+    found, file = predictions(60, 2), io.StringIO()
+    names = ("cat\x1b]0;owned\x07", "\x1b[2Jdog")
+    screen.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
+    assert "cat" in file.getvalue() and "dog taken for" in file.getvalue()
+    assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
+
+
+def test_of_several_runs_the_terminal_says_the_p_value_that_the_verdict_is_from():
+    labels = np.arange(1000) % 3
+
+    def model(wrong):
+        return Predictions(3 * np.eye(3, dtype=np.float32)[np.where(np.isin(np.arange(1000), wrong), labels + 1, labels)
+                                                           % 3], labels)
+
+    others = [model([*range(11, 30), 100, 101]), model(range(1, 32)), model(range(28))]
+    report, file = report_of(model(range(30)), others), io.StringIO()
+    screen.print_report(report, file)
+    first = report["compared"][0]
+    assert first["mcnemar_p"] < 0.05 < first["mcnemar_p_adjusted"]
+    line = next(line for line in file.getvalue().splitlines() if "runs/b" in line)
+    assert f"{first['mcnemar_p_adjusted']:.3f}" in line and "no difference beyond chance" in line
+    assert "(Holm)" in file.getvalue()
 
 
 def test_the_terminal_says_what_the_report_says():

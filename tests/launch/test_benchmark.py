@@ -238,7 +238,9 @@ def test_a_model_that_does_not_exist_is_found_before_anything_is_measured(tmp_pa
 
 @pytest.mark.parametrize("code, text, limited, expected", [
     (3, "", False, True), (-9, "", False, True), (-6, "terminate called: std::bad_alloc", False, True),
-    (-11, "", True, True), (-11, "", False, False), (1, "ValueError: no", True, False), (None, "too long", True, False),
+    (-11, "", True, True), (-11, "", False, False), (1, "RESOURCE_EXHAUSTED: OOM when allocating", False, True),
+    (1, "RESOURCE_EXHAUSTED: x; No space left on device", False, False), (1, "ValueError: no", True, False),
+    (None, "too long", True, False),
 ])
 def test_ends_for_want_of_memory_are_known_from_others(code, text, limited, expected):
     assert ends_for_memory(code, text, limited) is expected

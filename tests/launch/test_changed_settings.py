@@ -7,7 +7,7 @@ import pytest
 from tests.commands import metrics, mirrorline, result
 
 TRAIN = ("train", "--model=mlp", "--batch_size=100", "--schedule=constant", "--augment=", "--optimizer=sgd",
-         "--learning_rate=0.01", "--verbosity=quiet", "--workdir=run")
+         "--learning_rate=0.01", "--verbosity=quiet", "--tensorboard=scalars", "--workdir=run")
 
 
 def succeed(*command, cwd):

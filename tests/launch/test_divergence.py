@@ -9,7 +9,7 @@ from tests.commands import assert_every_step_once, kill_at_step, metrics, mirror
 # At a rate of 100 the loss is beyond 50 from the second step on; at a thousandth of it the run trains.
 DIVERGING = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--schedule=constant", "--augment=",
              "--batch_size=100", "--steps=40", "--evaluate_every=20", "--checkpoint_every=6", "--divergence_steps=3",
-             "--loss_limit=50")
+             "--loss_limit=50", "--tensorboard=scalars")
 
 
 def events(workdir, name):
@@ -77,7 +77,7 @@ def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_
     # The rate rises: a checkpoint that the stop leaves at step 4 is one that an uninterrupted run does not have.
     command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--warmup=200", "--schedule=constant",
                "--augment=", "--batch_size=100", "--evaluate_every=100", "--checkpoint_every=20", "--steps=60",
-               "--divergence_steps=5", "--loss_limit=4", "--rollback_factor=0.01")
+               "--divergence_steps=5", "--loss_limit=4", "--rollback_factor=0.01", "--tensorboard=scalars")
     whole = mirrorline(*command, "--workdir=whole", cwd=tmp_path)
     assert whole.returncode == 0 and "back to step 0" in whole.stderr, whole.stderr
     code, errors = kill_at_step(start(*command, "--workdir=stopped", "--steps_per_loop=1", cwd=tmp_path),
@@ -92,8 +92,8 @@ def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_
 def test_the_best_is_kept_though_its_step_had_diverged(tmp_path):
     command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=0.05", "--schedule=constant", "--augment=",
                "--batch_size=16", "--evaluate_every=10", "--checkpoint_every=1000", "--steps=60", "--loss_limit=0.01",
-               "--divergence_steps=100", "--workdir=run")
+               "--divergence_steps=100", "--tensorboard=scalars", "--workdir=run")
     assert mirrorline(*command, cwd=tmp_path).returncode == 0
     best = result(tmp_path / "run")["best"]
-    said = mirrorline("evaluate", "--workdir=run", "--checkpoint=best", "--verbosity=quiet", cwd=tmp_path)
+    said = mirrorline("evaluate", "--workdir=run", "--checkpoint=best", "--noreport", "--verbosity=quiet", cwd=tmp_path)
     assert {key: json.loads(said.stdout)[key] for key in best} == best

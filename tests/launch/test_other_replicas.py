@@ -9,7 +9,7 @@ from tests.commands import assert_every_step_once, kill_at_step, metrics, mirror
 
 COMMAND = ("train", "--dataset=digits", "--model=three_apis", "--batch_size=100", "--steps=24", "--evaluate_every=12",
            "--checkpoint_every=1000", "--augment=crop,mixup", "--normalize=per_channel", "--schedule=cosine",
-           "--optimizer=sgd", "--learning_rate=0.01")
+           "--optimizer=sgd", "--learning_rate=0.01", "--tensorboard=scalars")
 
 
 def test_a_stopped_run_goes_on_with_more_replicas(tmp_path):

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from launch import __main__ as command_line
+from launch import cuda
 from launch import sweep as command
-from launch import verify
 from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.sweep import trials as trial_processes
@@ -207,7 +207,7 @@ def test_a_model_that_does_not_exist_is_found_before_anything_starts(tmp_path):
     (0, (), 3, [{}, {}, {}]), (4, (), 1, [{}]), (4, (), 2, [{"devices": ("0",)}, {"devices": ("1",)}]),
     (4, ("3", "1"), 2, [{"devices": ("3",)}, {"devices": ("1",)}])])
 def test_each_trial_at_once_has_a_gpu_of_its_own(monkeypatch, gpus, devices, parallel, places):
-    monkeypatch.setattr(verify, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(cuda, "count_gpus", lambda: gpus)
     assert command.choose_places(RuntimeConfig(devices=devices), parallel) == places
     if gpus:
         with pytest.raises(UsageError, match="--parallel=5 on 4 GPUs: each trial takes one; give at most 4"):

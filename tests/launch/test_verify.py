@@ -1,14 +1,21 @@
 """mirrorline verify as a user runs it: it holds, and it does not hold with a cure taken out."""
+import contextlib
+import io
 import json
 import os
 import re
 import signal
+import subprocess
+import tempfile
 import time
 
 import pytest
 
+from launch import __main__ as command_line
 from launch import cuda, verify
 from pipeline.config import ExperimentConfig
+from pipeline.verification import processes
+from tests import commands, forking
 from tests.commands import mirrorline, start
 from tests.cures import PROVED, verify_without
 
@@ -26,14 +33,38 @@ def rows(path):
     return json.loads(path.read_text())["rows"]
 
 
+def start_forked(self, *arguments):
+    """Stands for Processes.start: the same module with the same arguments, forked (see tests.forking)."""
+    errors, (_, module, *rest) = tempfile.TemporaryFile(), arguments
+    with open(os.devnull, "wb") as nothing:
+        pid = commands.forks.fork(module, rest, os.getcwd(), commands.environment(), nothing.fileno(), errors.fileno())
+    process = forking.Forked(arguments, pid)
+    process.errors = errors
+    self._running.append(process)
+    return process
+
+
+def verify_forked(folder, *arguments):
+    """Runs `mirrorline verify` in this process, and the six that it starts forked; returns it completed."""
+    patch, out, errors = pytest.MonkeyPatch(), io.StringIO(), io.StringIO()
+    patch.setattr(processes.Processes, "start", start_forked)
+    patch.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = command_line.main(["verify", *arguments])
+    finally:
+        patch.undo()
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory):
-    """{name: (folder, completed process)} of PROOFS."""
+    """{name: (folder, completed process)} of PROOFS; those without cures start every process from nothing."""
     found = {}
     for name, cures in PROOFS.items():
         folder, arguments = tmp_path_factory.mktemp("proof"), (*SMALL, "--output=proof.json")
         found[name] = folder, (verify_without(cures, folder, *arguments) if cures else
-                               mirrorline("verify", *arguments, cwd=folder, fresh=True))
+                               verify_forked(folder, *arguments))
     return found
 
 
@@ -113,14 +144,14 @@ def test_wrong_use_is_one_line_and_leaves_nothing(arguments, line, tmp_path):
     (4, {}, ("GPU", 4)), (4, {"devices": ("0", "2")}, ("GPU", 2)), (4, {"replicas": 3}, ("GPU", 3)),
 ])
 def test_replicas_are_those_asked_for_or_every_gpu_or_few_cpus(gpus, options, expected, monkeypatch):
-    monkeypatch.setattr(verify, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(cuda, "count_gpus", lambda: gpus)
     assert verify.choose_replicas(ExperimentConfig.from_flat({"batch_size": 64, **options})) == expected
 
 
 def test_gpus_are_counted_by_tensorflow(monkeypatch):
     monkeypatch.setattr(cuda, "hardware", lambda: "1 device file")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert verify.count_gpus() == 0
+    assert cuda.count_gpus() == 0
 
 
 def test_a_signal_ends_its_processes_and_clears_its_files(tmp_path, monkeypatch):
@@ -129,17 +160,17 @@ def test_a_signal_ends_its_processes_and_clears_its_files(tmp_path, monkeypatch)
     monkeypatch.setenv("TMPDIR", str(scratch))
     process = start("verify", *SMALL, "--only=resume", cwd=tmp_path)
     deadline = time.monotonic() + 60
-    while not any("launch" in command and str(scratch) in command for command in commands().values()):
+    while not any("launch" in command and str(scratch) in command for command in running().values()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
-    assert not [command for command in commands().values() if str(scratch) in command]
+    assert not [command for command in running().values() if str(scratch) in command]
     assert os.listdir(scratch) == []
 
 
-def commands():
+def running():
     """Returns {process id: command line} of every process that runs."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):

@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 from sklearn.decomposition import PCA
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -24,16 +23,21 @@ from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
+from pipeline.monitoring.board.board import Board
 from pipeline.monitoring.board.canvas import MARGIN, TITLE
 from pipeline.monitoring.board.confusion import ConfusionPicture, shade
 from pipeline.monitoring.board.model_graph import readable
-from pipeline.monitoring.board.projector import principal_components, sketched_features, spread, write_projector
+from pipeline.monitoring.board.projector import FeatureSketch, principal_components, spread, write_projector
 from pipeline.monitoring.board.samples import MistakesPicture, sample_captions, worst_mistakes
 from pipeline.monitoring.events import EventWriter, event_files, histogram_value, image_value, read_events, text_value
+from pipeline.monitoring.progress import NoProgress
+from pipeline.monitoring.recorder import Recorder
 from pipeline.options import augmentations
 from pipeline.training.cadence import plan
+from pipeline.training.run_directory import RunDirectory
 from tests.commands import kill_at_step, metrics, mirrorline, result, start
 from tests.small_disk import small_disk
+from tests.training import small
 
 BATCH, STEPS = 16, 20
 TRAIN = ("train", "--dataset=digits", "--model=mlp", f"--batch_size={BATCH}", "--subset=10", "--epochs=2",
@@ -247,7 +251,8 @@ def test_the_projector_finds_the_embeddings(runs, source):
     assert head == ["label", "prediction", "right"]
     assert [line[0] for line in lines] == [str(label) for label in source.test.labels]
     accuracy = result(runs / "runs/killed")["test_accuracy"]
-    assert sum(line[2] == "yes" for line in lines) == round(accuracy * count)
+    assert [line[2] == "1" for line in lines] == [line[0] == line[1] for line in lines]
+    assert sum(int(line[2]) for line in lines) == round(accuracy * count)
     sprite = np.asarray(Image.open(folder / embedding.sprite.image_path))
     images, _ = examples(source.test, np.array([0, 1]))
     assert (sprite[:28, :28] == images[0, :, :, 0]).all() and (sprite[:28, 28:56] == images[1, :, :, 0]).all()
@@ -258,9 +263,12 @@ def test_wide_features_keep_their_distances_and_principal_components():
     rng = np.random.default_rng(1)
     wide = (rng.normal(size=(60, 5)) @ rng.normal(size=(5, 20_000))).astype(np.float32)
 
-    images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
-    sketch = sketched_features(lambda part: tf.constant(wide[part[:, 0, 0, 0]]), images, 16)
-    assert sketch.shape == (60, 4096)
+    every, third = FeatureSketch(spread(60)), FeatureSketch(spread(60, 20))
+    for first in range(0, 60, 16):
+        every(first, wide[first:first + 16])
+        third(first, wide[first:first + 16])
+    sketch = every.values
+    assert sketch.shape == (60, 4096) and (third.values == sketch[::3]).all()
     pairs = np.array(list(itertools.combinations(range(60), 2)))
     near, far = (np.linalg.norm(v[pairs[:, 0]] - v[pairs[:, 1]], axis=1) for v in (sketch, wide))
     assert np.abs(near / far - 1).max() < 0.15
@@ -268,6 +276,20 @@ def test_wide_features_keep_their_distances_and_principal_components():
     assert np.allclose(np.abs(found[:, :5]), np.abs(expected[:, :5]), rtol=1e-2, atol=1e-2 * np.abs(expected).max())
     assert principal_components(wide[:, :64]).shape == (60, 64)
     assert spread(5).tolist() == [0, 1, 2, 3, 4] and spread(10_000, 4).tolist() == [0, 2500, 5000, 7500]
+
+
+def test_what_is_shown_takes_one_stream_and_one_pass_over_the_test_split(tmp_path, strategy):
+    experiment, directory = small.build(strategy(1), precision="float32"), RunDirectory(str(tmp_path))
+    recorder, inference = Recorder(directory, 16, NoProgress(experiment.plan)), experiment.steps.inference
+    trained_on = experiment.train_dataset(0)
+    board = Board(experiment, directory, recorder)
+    board.begin(0)
+    assert experiment.train_dataset(0) is trained_on and experiment.train_dataset(1) is not trained_on
+    board.finish(0, {"status": "finished", "test_accuracy": 0.1, "test_loss": 2.3})
+    assert (tmp_path / "tensorboard/test/penultimate.tsv").exists()
+    passes = inference.outputs_of_batch, inference.logits_of_batch, inference.evaluate_steps
+    assert [function.experimental_get_tracing_count() for function in passes] == [1, 0, 0]
+    recorder.close()
 
 
 def test_runs_compare_by_their_hyperparameters(runs):

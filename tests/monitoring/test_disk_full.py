@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.evaluation.metrics import evaluation
 from pipeline.files import no_room, read_json, write_json
 from pipeline.monitoring.events import EventWriter, event_files, read_events
-from pipeline.monitoring.framing import checksum, frame
+from pipeline.monitoring.framing import checksum, frame, frames
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines
 from pipeline.monitoring.record_file import MOST_UNSYNCED, RecordFile
@@ -172,6 +172,8 @@ def test_records_are_framed_as_tensorflow_does(tmp_path):
         for record in records:
             writer.write(record)
     assert (tmp_path / "theirs").read_bytes() == b"".join(map(frame, records))
+    for count in range(len(records) + 1):
+        assert frames(records[:count]) == [frame(record) for record in records[:count]]
 
 
 def test_a_page_of_zeros_is_a_torn_record(tmp_path):

@@ -1,8 +1,10 @@
 """Goodput: every second of a run is booked once, and what a restart went back behind was lost."""
 import json
+import time
 
 import pytest
 
+from pipeline.monitoring import goodput as room
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 
@@ -53,6 +55,23 @@ def test_the_ledger_books_every_second_once(tmp_path):
     assert second["seconds"]["steps"] == 0 and second["seconds"]["input"] == 1.0
 
 
+def test_an_account_inside_of_another_is_booked_once(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    ledger = Ledger(Launches(str(tmp_path / "launches.jsonl")), age=0.0)
+    with ledger.account("evaluating"):
+        now[0] += 5.0
+        for _ in range(2):
+            with ledger.account("reporting"), ledger.account("profiling"):
+                now[0] += 1.0
+        now[0] += 3.0
+    with ledger.account("saving"):
+        now[0] += 4.0
+    ledger.commit(1)
+    spent = json.loads((tmp_path / "launches.jsonl").read_text())["seconds"]
+    assert spent == {"starting": 0, "evaluating": 8, "reporting": 0, "profiling": 2, "saving": 4, "other": 0}
+
+
 def test_what_was_computed_after_the_last_note_is_found(tmp_path):
     launches = _launches(tmp_path / "launches.jsonl", {"event": "start", "step": 0, "wall_time": 100.0},
                          {**_spent(10, steps=1.0), "wall_time": 110.0})
@@ -65,6 +84,13 @@ def test_what_was_computed_after_the_last_note_is_found(tmp_path):
 
 def test_the_age_of_this_process_is_that_of_a_running_test():
     assert 0 < process_age() < 7200
+
+
+def test_what_a_script_did_before_it_became_this_process_is_not_starting(monkeypatch):
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr(room.time, "clock_gettime", lambda clock: now + 1e5)  # A day: it waited for its data.
+    monkeypatch.setattr(room, "BEGAN", time.monotonic() - 7)
+    assert process_age() == pytest.approx(7 + room.INTERPRETER_SECONDS, abs=0.5)
 
 
 def test_starts_that_were_killed_and_hangs_have_cost_their_time(tmp_path):

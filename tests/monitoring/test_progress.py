@@ -206,7 +206,7 @@ def test_dumb_terminals_files_and_closed_streams_get_plain_lines(term, live, tmp
 
 SPEAKS = """
 import os, sys
-from pipeline.monitoring.progress import say
+from pipeline.terminal import say
 if sys.argv[1] == "closed":
     sys.stdout.close()
 if sys.argv[1] == "pipe":
@@ -225,6 +225,55 @@ def test_nobody_listening_does_not_end_the_training(how):
                           timeout=60)
     assert (done.returncode, done.stderr) == (0, "went on\n")
     assert done.stdout == ("a line\n" * 3 if how == "open" else "")
+
+
+LOOKED_AT = """
+import os, pathlib, sys
+from pipeline.config import ExperimentConfig
+from pipeline.monitoring.live_progress import LiveProgress
+from pipeline.sweep.leaderboard import LiveLeaderboard
+from pipeline.sweep.records import FAILED, Trial
+from pipeline.training.cadence import plan
+
+if sys.argv[1] == "run":
+    live = LiveProgress(plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437))
+    live.start(0)
+    def look():
+        live.window(1, 2.4, 0.1, {})
+        live.evaluation(1, "test", {"loss": 1.0, "accuracy": 0.5, "examples": 360})
+        live._live.refresh()
+else:
+    live, trial = LiveLeaderboard("accuracy", 3), Trial(1, {"seed": 1}, FAILED, message="it diverged")
+    def look():
+        live._shown = 0.0
+        live.update([trial], [], False)
+        live.end(trial, [trial])
+look()
+while os.isatty(1):
+    look()
+for _ in range(5):
+    look()
+live.close()
+print("the end")
+pathlib.Path(sys.argv[2]).write_text("went on")
+"""
+
+
+@pytest.mark.parametrize("display", ["run", "sweep"])
+def test_a_terminal_that_is_closed_does_not_end_what_it_showed(display, tmp_path):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOKED_AT, display, tmp_path / "end"], env={**environment(), "TERM": "xterm-256color"},
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    seen = b""
+    while b"%" not in seen and b"diverged" not in seen:
+        seen += os.read(master, 65536)  # Raises where it has ended.
+    os.close(master)
+    try:
+        assert process.wait(timeout=60) == 0 and (tmp_path / "end").read_text() == "went on"
+    finally:
+        process.kill()
 
 
 class Terminal:

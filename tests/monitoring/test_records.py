@@ -1,11 +1,20 @@
 """What is written while a model trains: every step once, whatever happened to the process."""
 import json
 import os
+import shutil
+import tracemalloc
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.monitoring.events import EventWriter, event_files
+from launch.judging import Run
+from pipeline.evaluation.history import learning_curves
+from pipeline.monitoring import framing, metrics_log
+from pipeline.monitoring.events import EventWriter, event_files, read_events
+from pipeline.monitoring.goodput import lost_tail
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.monitoring.recorder import Recorder
+from pipeline.training.run_directory import RunDirectory
 
 
 def _scalars(directory, tag="loss"):
@@ -27,6 +36,20 @@ def test_events_are_read_back_by_tensorboard(tmp_path):
     assert _scalars(tmp_path) == [(s, round(1 / s, 6)) for s in range(1, 6)]
 
 
+def test_a_long_window_costs_no_checksum_a_step_in_python(tmp_path, monkeypatch):
+    checksums, checksum = [], framing.checksum
+    monkeypatch.setattr(framing, "checksum", lambda data: checksums.append(len(data)) or checksum(data))
+    writer = EventWriter(str(tmp_path))
+    writer.window([(step, 1000.0 + step, {"loss": 1 / step, **({"rate": 2.0} if step == 500 else {})})
+                   for step in range(1, 501)])
+    writer.close()
+    assert len(checksums) < 20
+    assert _scalars(tmp_path) == [(s, round(1 / s, 6)) for s in range(1, 501)] and _scalars(tmp_path, "rate") == [
+        (500, 2.0)]
+    assert [event.wall_time for event, _ in read_events(event_files(str(tmp_path))[0])][1:] == [
+        1000.0 + step for step in range(1, 501)]
+
+
 def test_a_cut_and_a_resume_leave_every_step_once(tmp_path):
     _write(tmp_path, range(1, 8)).close()
     again = EventWriter(str(tmp_path))
@@ -44,6 +67,66 @@ def test_a_torn_event_file_loses_its_torn_record_alone(tmp_path):
     EventWriter(str(tmp_path)).cut_after(100)
     _write(tmp_path, [7, 8]).close()
     assert [s for s, _ in _scalars(tmp_path)] == list(range(1, 9))
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """metrics.jsonl of 30,000 steps, 6 MB, with a torn last line."""
+    path = tmp_path_factory.mktemp("long") / "metrics.jsonl"
+    with open(path, "w") as file:
+        for step in range(1, 30_001):
+            record = {"kind": "train", "step": step, "examples": step * 64, "wall_time": 1e9 + step, "loss": 1 / step,
+                      "accuracy": 0.953125, "learning_rate": 0.0012345678901, "gradient_norm": 0.5123456789,
+                      **({"examples_per_second": float(step)} if step % 100 == 0 else {})}
+            file.write(json.dumps(record) + "\n")
+        file.write(json.dumps({"kind": "evaluation", "step": 30_000, "note": "x" * 200_000}) + '\n{"kind": "tra')
+    return path
+
+
+def peak(function):
+    """Returns (what a function returns, the most MiB that Python held for it at a time)."""
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_run_is_looked_at_from_its_end(long_run, tmp_path):
+    launches = tmp_path / "launches.jsonl"
+    launches.write_text(json.dumps({"event": "start", "step": 0, "wall_time": 1e9 + 29_000}) + "\n")
+    tail, most = peak(lambda: lost_tail(launches, long_run))
+    assert tail == (30_000, 1000.0) and most < 2
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.parent.mkdir()
+    shutil.copy(long_run, path)
+    recorder, most = peak(lambda: Recorder(RunDirectory(str(path.parent)), 64, None))
+    assert most < 2 and path.read_bytes().endswith(b'x"}\n')  # The torn line is cut off.
+    parsed, parse = [], metrics_log.parse_line
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_log, "parse_line", lambda line: parsed.append(line) or parse(line))
+        assert recorder.mean_loss(29_991) == sum(1 / step for step in range(29_991, 30_001)) / 10
+    assert len(parsed) == 12  # Those ten, the evaluation, and the step before.
+    assert recorder.examples_per_second() == 15_050
+    recorder.close()
+
+
+def test_learning_curves_hold_numbers_and_not_records(long_run):
+    run = Run(RunDirectory(str(long_run.parent)), {}, None)
+    curves, most = peak(lambda: learning_curves(run.records))
+    assert most < 6 and len(curves["train"]["step"]) == 500 and curves["train"]["step"][-1] == 29_970.5
+    assert curves["evaluation"][None]["step"] == [30_000]
+
+
+def test_lines_are_the_same_from_both_ends(tmp_path):
+    path = tmp_path / "log"
+    for count in (0, 1, 2, 3000):
+        text = "".join(json.dumps({"step": step, "text": "y" * (step % 97)}) + "\n" for step in range(count))
+        path.write_text(text)
+        assert [r["step"] for r in metrics_log.read_backwards(path)] == [*reversed(range(count))]
+        path.write_text(text + '{"step": 1')
+        assert [r["step"] for r in metrics_log.read_backwards(path)] == [*reversed(range(count))]
+    assert list(metrics_log.read_backwards(tmp_path / "none")) == []
 
 
 def test_a_torn_line_is_cut_off(tmp_path):

@@ -21,8 +21,11 @@ from tests.training import small
 
 CEILING = 1e6  # 1e9 operations/s: no machine is so fast, so that the share can be checked.
 STEPS, BATCH, REPLICAS = 60, 32, 2
-OF_WINDOWS = {"examples_per_second", "examples_per_second_per_replica", "ceiling_share", "input_wait",
-              "host_memory_mib", "host_memory_share", "host_memory_full", "goodput"}
+ALONE = {"loss", "accuracy", "top5_accuracy", "learning_rate"}
+IN_SECTIONS = {"optimization/gradient_norm", "optimization/weight_norm", "optimization/update_ratio",
+               "optimization/loss_scale", "optimization/skipped_steps", "speed/examples_per_second",
+               "speed/examples_per_second_per_replica", "speed/ceiling_share", "speed/input_wait", "speed/goodput",
+               "memory/host_memory_mib", "memory/host_memory_share", "memory/host_memory_full"}
 COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
            "update_ratio", "input_wait")
 
@@ -50,12 +53,14 @@ def _scalars(workdir, part):
 def test_tensorboard_and_metrics_say_the_same_of_every_step(workdir):
     records = metrics(workdir, "train")
     shown = _scalars(workdir, "train")
-    assert set(shown) == OF_WINDOWS | {"loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale",
-                                       "skipped_steps", "weight_norm", "update_ratio"}
+    assert set(shown) == ALONE | IN_SECTIONS
     for tag, values in shown.items():
-        assert values == pytest.approx({r["step"]: r[tag] for r in records if tag in r}, rel=1e-6), tag
-    assert list(shown["loss"]) == list(shown["skipped_steps"]) == list(range(1, STEPS + 1))
-    assert list(shown["weight_norm"]) == list(shown["update_ratio"]) == [20, 40, 60]
+        name = tag.rpartition("/")[2]
+        assert values == pytest.approx({r["step"]: r[name] for r in records if name in r}, rel=1e-6), tag
+    every = list(range(1, STEPS + 1))
+    assert list(shown["loss"]) == list(shown["top5_accuracy"]) == list(shown["optimization/skipped_steps"]) == every
+    assert list(shown["optimization/weight_norm"]) == list(shown["optimization/update_ratio"]) == [20, 40, 60]
+    assert all(r["accuracy"] <= r["top5_accuracy"] <= 1 for r in records) and records[0]["top5_accuracy"] > 0.2
 
 
 def test_the_speed_of_a_window_is_that_of_its_steps(workdir):
@@ -89,13 +94,13 @@ def test_evaluations_tell_the_classes_apart(workdir):
     records = metrics(workdir, "evaluation")
     assert [r["step"] for r in records] == [20, 40, 60]
     assert set(shown) == {"loss", "accuracy", "calibration_error", "top5_accuracy",
-                          *(f"accuracy_by_class/{digit}" for digit in range(10))}
+                          *(f"per_class_accuracy/{digit}" for digit in range(10))}
     for record in records:
         for tag in ("loss", "accuracy", "calibration_error", "top5_accuracy"):
             assert shown[tag][record["step"]] == pytest.approx(record[tag], rel=1e-6)
         assert list(record["per_class_accuracy"]) == [str(digit) for digit in range(10)]
         for name, share in record["per_class_accuracy"].items():
-            assert shown[f"accuracy_by_class/{name}"][record["step"]] == pytest.approx(share, rel=1e-6)
+            assert shown[f"per_class_accuracy/{name}"][record["step"]] == pytest.approx(share, rel=1e-6)
         assert record["top5_accuracy"] > record["accuracy"] > 0.15 and 0 < record["calibration_error"] < 0.7
         # 36 examples of a class, about: their mean is the accuracy, nearly.
         assert np.mean(list(record["per_class_accuracy"].values())) == pytest.approx(record["accuracy"], abs=0.02)
@@ -120,7 +125,7 @@ def test_skipped_steps_add_up_and_go_back_with_a_rollback(tmp_path):
     again.window(6, COLUMNS, _rows(1), 1003.0, 1.0, True, True)
     again.close()
     assert [r["skipped_steps"] for r in metrics(tmp_path, "train")] == [0, 1, 2, 2, 3, 3]
-    assert _scalars(tmp_path, "train")["skipped_steps"] == {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3}
+    assert _scalars(tmp_path, "train")["optimization/skipped_steps"] == {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3}
 
 
 def test_many_classes_are_in_metrics_alone_and_absent_ones_nowhere(tmp_path):
@@ -133,8 +138,8 @@ def test_many_classes_are_in_metrics_alone_and_absent_ones_nowhere(tmp_path):
         recorder.close()
         stored = metrics(folder)[0]["per_class_accuracy"]
         assert len(stored) == classes and [stored["class/0"], stored["class/1"], stored["class/2"]] == [1, None, 0]
-        shown = {tag for tag in _scalars(folder, "validation") if tag.startswith("accuracy_by_class/")}
-        assert shown == ({"accuracy_by_class/class/0", "accuracy_by_class/class/2"} if classes == 3 else set())
+        shown = {tag for tag in _scalars(folder, "validation") if tag.startswith("per_class_accuracy/")}
+        assert shown == ({"per_class_accuracy/class/0", "per_class_accuracy/class/2"} if classes == 3 else set())
         assert recorder.last_evaluation(5, "test")["calibration_error"] == pytest.approx(0.45)
 
 

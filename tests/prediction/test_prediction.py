@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pipeline.data.tfds_source import ExampleFormat
 from pipeline.errors import UsageError
 from pipeline.prediction import figure, output, pictures, screen
 from pipeline.prediction.pictures import Prediction, border_brightness, find_files, has_dark_ground, read_batches
@@ -65,6 +66,15 @@ def test_batches_are_full_in_order_and_read_only_a_little_ahead(tmp_path):
         taken.append([files.index(name) for name in names])
     assert taken == [[0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
     assert bad == [files[1], *files[13:]]
+
+
+@pytest.mark.parametrize("size", [(20, 20), (500, 375)])
+def test_pictures_are_resized_as_those_of_a_data_set_of_tensorflow_datasets(tmp_path, size):
+    pixels = np.random.RandomState(0).randint(256, size=(*size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    theirs = ExampleFormat("image", "label", (32, 24, 3), True).decode((tmp_path / "a.png").read_bytes()).numpy()
+    ((_, (ours,)),) = read_batches([str(tmp_path / "a.png")], (32, 24, 3), 4, None)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1 and ours.std() > 2
 
 
 def test_the_border_tells_light_ground_from_dark():

@@ -4,7 +4,8 @@
 
 Its accuracy after the evaluation i of 4 is the learning rate plus i hundredths. 0.9 diverges, 0.8 is wrong use, 0.7 is
 killed, and what --behaviour says: `wait` goes on after the second evaluation once a file called `go` is there, `slow`
-ends after a signal alone, `meet` goes on when another trial runs beside it.
+ends after a signal alone, `meet` goes on when another trial runs beside it, `busy` is in the middle of something at the
+second evaluation and would save after it. It takes signals as a training does.
 """
 import json
 import os
@@ -12,14 +13,21 @@ import signal
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from pipeline.training.preemption import StopRequest  # noqa: E402
+
 STEPS, EVALUATIONS = 40, 4
 
 
 def main(flags):
     """Runs; ends the process."""
+    with StopRequest() as asked:
+        train(flags, asked)
+
+
+def train(flags, asked):
+    """Writes the files of a run; asked: StopRequest."""
     folder, rate = flags["workdir"], float(flags["learning_rate"])
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     ends = {0.9: "the loss diverged in steps 1 to 2 (loss nan)", 0.8: "unknown model 'cnm'"}
     if rate in ends:
         print(f"mirrorline train: {ends[rate]}", file=sys.stderr)
@@ -40,7 +48,7 @@ def main(flags):
             file.write(json.dumps({"kind": "evaluation", "step": number * STEPS // EVALUATIONS, "split": "validation",
                                    "loss": 1 - rate, "accuracy": rate + number / 100, "examples": 11}) + "\n")
         wait(flags.get("behaviour"), folder, number, asked)
-        if asked:
+        if asked():
             sys.exit(75)
 
 
@@ -49,9 +57,12 @@ def wait(behaviour, folder, number, asked):
     around = os.path.dirname(folder)
     conditions = {
         "wait": lambda: number < 2 or os.path.exists(os.path.join(around, "go")), "slow": lambda: number < 2,
+        "busy": lambda: number != 2,
         "meet": lambda: sum(name.startswith("trial-") and not name.endswith(".log") for name in os.listdir(around)) > 1}
     deadline = time.monotonic() + 20
-    while behaviour in conditions and not conditions[behaviour]() and not asked and time.monotonic() < deadline:
+    while behaviour in conditions and not conditions[behaviour]() and time.monotonic() < deadline:
+        if asked() and behaviour != "busy":
+            break
         time.sleep(0.01)
 
 

@@ -6,7 +6,7 @@ import rich.console
 
 from pipeline.config import ExperimentConfig
 from pipeline.sweep import best_flags
-from pipeline.sweep.leaderboard import print_final, table
+from pipeline.sweep.leaderboard import PlainLeaderboard, print_final, table
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, Trial, best, ranked
 
 NAMES = ("learning_rate", "batch_size", "label_smoothing", "augment", "schedule")
@@ -58,6 +58,17 @@ def test_the_end_says_every_value_and_why_trials_failed():
     print_final(TRIALS, "accuracy", text)
     assert "trial 2 failed: the loss diverged\n" in text.getvalue() and "crop:3,rotate:10" in text.getvalue()
     assert "\x1b" not in text.getvalue()
+
+
+def test_no_name_moves_the_cursor():
+    bad = Trial(1, {"augment": "\x1b[2Jgone"}, FAILED, message="it said \x1b]0;owned\x07 and died")
+    text, lines = io.StringIO(), []
+    print_final([bad], "accuracy", text)
+    plain = PlainLeaderboard("accuracy", 1, lines.append)
+    plain.begin(bad)
+    plain.end(bad, [bad])
+    said = text.getvalue() + "".join(lines)
+    assert "it said" in said and "gone" in said and "\x1b" not in said and "\x07" not in said
 
 
 def test_the_flag_file_says_what_makes_the_run_and_what_it_reached(tmp_path):

@@ -1,6 +1,7 @@
 """The driver of a sweep with processes that stand in for trainings: ends of every kind, pruned, stopped, resumed."""
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import pytest
 
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
+from pipeline.monitoring.metrics_log import parse_line
 from pipeline.sweep import trials as trial_processes
 from pipeline.sweep.leaderboard import PlainLeaderboard
-from pipeline.sweep.records import SweepDirectory
+from pipeline.sweep.records import FINISHED, SweepDirectory, Trial
 from pipeline.sweep.search import Search
 from pipeline.sweep.space import parse_space
 
@@ -122,6 +124,71 @@ def test_asked_to_stop_it_lets_trials_save_and_goes_on_later(tmp_path):
         one.pop("seconds")
     assert resumed == whole
     assert again.lines[0] == "trial 2/3 goes on after 2 epochs  learning_rate=0.6"
+
+
+def test_stopped_with_its_trials_by_whoever_stops_every_process_it_goes_on_later(tmp_path, monkeypatch):
+    """A trial then has a signal already when the sweep asks it to save, and takes the second one for impatience."""
+    asked, started, start = [], [], trial_processes.start_process
+    monkeypatch.setattr(trial_processes, "start_process", lambda *a: started.append(start(*a)) or started[-1])
+    sweep = Sweep(tmp_path / "out", (0.5, 0.6), behaviours={2: "busy"}, stop=lambda: bool(asked))
+    note = sweep.search._note
+
+    def after_two(process, evaluation):
+        note(process, evaluation)
+        if process.trial.number == 2 and len(process.trial.evaluations) == 2:
+            started[-1].send_signal(signal.SIGINT)  # The sweep's will be SIGTERM: two of one kind may become one.
+            asked.append(True)
+
+    sweep.search._note = after_two
+    assert [one["status"] for one in sweep.run()] == ["finished", "stopped"]
+    assert started[-1].returncode == 128 + signal.SIGTERM and sweep.search.stopped
+    assert [one["status"] for one in Sweep(tmp_path / "out", (0.5, 0.6)).run()] == ["finished"] * 2
+
+
+def test_of_a_growing_log_only_what_is_new_is_read(tmp_path, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(trial_processes, "parse_line", lambda line: parsed.append(line) or parse_line(line))
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"batch_size": 10}, "plan": {"total_steps": 40},
+                                                      "data": {"num_train": 100, "num_validation": 11}}))
+    process = trial_processes.TrialProcess.__new__(trial_processes.TrialProcess)
+    process.workdir, process._plan = str(tmp_path), None
+    process._size, process._read, process._last = None, 0, b""
+    path = tmp_path / "metrics.jsonl"
+
+    def line(step, loss=0.5):
+        return json.dumps({"kind": "evaluation", "step": step, "accuracy": 0.5, "loss": loss, "examples": 11}) + "\n"
+
+    def news():
+        return [(one["step"], one["loss"]) for one in process.news() or ()]
+
+    path.write_text(line(10) + '{"kind": "train", "step": 11}\n' + line(20) + line(30)[:20])
+    assert news() == [(10, 0.5), (20, 0.5)] and process.news() is None
+    path.write_text(path.read_text()[:-20] + line(30))
+    assert news() == [(30, 0.5)]
+    assert len(parsed) == 3  # Every line once.
+    path.write_text(line(10) + line(20, 0.25) + line(30, 0.25) + line(40))  # It has gone back to step 10.
+    assert news() == [(10, 0.5), (20, 0.25), (30, 0.25), (40, 0.5)]
+    path.write_text(line(10))
+    assert news() == [(10, 0.5)]
+    assert [one["step"] for one in process.evaluations()] == [10]
+
+
+def test_what_another_sweep_has_done_in_the_meantime_is_seen(tmp_path):
+    early = Sweep(tmp_path / "other", (0.5, 0.6)).directory
+    settings = early.settings
+    early, other = (SweepDirectory(str(tmp_path / "out"), settings) for _ in range(2))
+    different = SweepDirectory(str(tmp_path / "out"), {**settings, "search": "random"})
+    other.claim()
+    other.trials.append(Trial(1, {"learning_rate": 0.5}, FINISHED))
+    other.save()
+    other.close()
+    early.claim()
+    assert [(trial.number, trial.status) for trial in early.trials] == [(1, FINISHED)]
+    early.close()
+    with pytest.raises(UsageError, match=r"search grid \(now random\)"):
+        different.claim()
+    early.claim()  # Who was refused has let go of it.
+    early.close()
 
 
 def test_several_trials_run_at_once_each_in_its_place(tmp_path):

@@ -13,11 +13,12 @@ from tests.training.small import build, run, weights
 MIXED = {"augment": ("flip", "crop", "mixup"), "accumulate_steps": 2, "batch_size": 32}
 
 
-@pytest.mark.parametrize("replicas,options", [(1, {}), (1, MIXED), (2, MIXED), (4, {"batch_size": 32})])
+@pytest.mark.parametrize("replicas,options", [(1, {}), (1, MIXED), (2, MIXED),
+                                              (4, {"batch_size": 32, "model": "mlp"})])
 def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, options):
     found = {}
     for cache in ("host", "device"):
-        experiment = build(strategy(replicas), model="three_apis", cache=cache, **options)
+        experiment = build(strategy(replicas), **{"model": "three_apis", "cache": cache, **options})
         rows = np.concatenate([run(experiment, 50), run(experiment, 2, start=50)])  # Over the end of an epoch.
         figures = [experiment.evaluate(split).figures for split in (experiment.source.test, experiment.source.train)]
         found[cache] = rows[:, :-1], weights(experiment), figures

@@ -6,13 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import top_k_accuracy_score
 
 from pipeline.errors import UsageError
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from tests.parity_cells import EVERYTHING, PARITY
 from tests.training.small import build, copies, distance, run, weights
 
-LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, WAIT = range(len(TRAIN_COLUMNS))
+LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, TOP5, WAIT = range(len(TRAIN_COLUMNS))
 
 
 def test_replicas_agree_with_everything_on(strategy):
@@ -22,7 +23,8 @@ def test_replicas_agree_with_everything_on(strategy):
         runs[replicas] = run(experiment, 12), weights(experiment)
         assert all((c == every[0]).all() for every in copies(experiment) for c in every)
     for replicas in (2, 4):
-        np.testing.assert_allclose(runs[replicas][0][:, LOSS], runs[1][0][:, LOSS], rtol=1e-8)
+        for column in (LOSS, ACCURACY, TOP5):
+            np.testing.assert_allclose(runs[replicas][0][:, column], runs[1][0][:, column], rtol=1e-8)
         assert distance(runs[1][1], runs[replicas][1]) < 1e-8
 
 
@@ -58,10 +60,13 @@ def test_one_step_is_that_of_keras_fit(strategy, name, optimizer):
     batch = next(iter(experiment.train_iterator(0)))
     images, labels = batch["image"].numpy() / 255.0, batch["label"].numpy()
     reference.compile(keras.optimizers.SGD(0.01, momentum=0.9) if optimizer == "sgd" else keras.optimizers.Adam(0.01),
-                      keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+                      keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    logits = reference(images, training=True).numpy()
     history = reference.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
     rows = run(experiment, 1)
     assert rows[0, LOSS] == pytest.approx(history.history["loss"][0], rel=1e-6)
+    assert rows[0, ACCURACY] == history.history["accuracy"][0]
+    assert rows[0, TOP5] == top_k_accuracy_score(labels, logits, k=5, labels=range(10)) > rows[0, ACCURACY]
     # Keras follows the rounding noise in the gradient of a bias before a normalization.
     kept = [i for i, v in enumerate(model.trainable_variables) if not v.path.endswith("convolution/bias")]
     ours, theirs = ([keras.ops.convert_to_numpy(of.trainable_variables[i]) for i in kept]
@@ -82,8 +87,7 @@ def _poisoned(monkeypatch, poison, replica, at_step):
     monkeypatch.setattr(StepFunctions, "_pure", poisoning)
 
 
-@pytest.mark.parametrize("poison", [np.inf, np.nan])
-@pytest.mark.parametrize("replica", [0, 1])
+@pytest.mark.parametrize("poison, replica", [(np.inf, 0), (np.nan, 1)])
 def test_an_infinite_gradient_of_any_replica_skips_the_step_on_all(strategy, monkeypatch, poison, replica):
     _poisoned(monkeypatch, poison, replica, at_step=2)
     experiment = build(strategy(2), model="three_apis", precision="mixed_float16", force=True, ema_decay=0.9)
@@ -122,7 +126,8 @@ def test_clipping_acts_on_the_reduced_gradient(strategy):
 def test_accumulation_equals_one_large_batch(strategy):
     options = dict(batch_size=32, optimizer="adam", augment=("crop", "mixup"))
     large, parts = build(strategy(1), **options), build(strategy(1), accumulate_steps=4, **options)
-    np.testing.assert_allclose(run(parts, 5)[:, :2], run(large, 5)[:, :2], rtol=1e-10)
+    same = [LOSS, ACCURACY, TOP5]
+    np.testing.assert_allclose(run(parts, 5)[:, same], run(large, 5)[:, same], rtol=1e-10)
     assert distance(weights(large), weights(parts)) < 1e-10
 
 
@@ -178,6 +183,7 @@ def test_compiled_and_plain_step_agree(strategy):
     plain = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False), 2)
     compiled = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False, xla="on"), 2)
     np.testing.assert_allclose(compiled[:, LOSS], plain[:, LOSS], rtol=1e-4)
+    assert (compiled[:, TOP5] == plain[:, TOP5]).all() and plain[0, TOP5] > plain[0, ACCURACY]
 
 
 def test_a_compiled_core_with_statistics_over_replicas_is_refused(strategy):

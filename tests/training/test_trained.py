@@ -1,14 +1,20 @@
 """A trained model from its run's directory alone: weights of one checkpoint, of several, or their moving average."""
+import os
+import shutil
+
 import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
 from pipeline.files import write_json
 from pipeline.trained import TrainedModel
+from pipeline.training import stored_weights
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run import describe
 from pipeline.training.run_directory import RunDirectory
 from pipeline.training.state import averaged
+from pipeline.training.stored_checkpoint import find_checkpoint, remove
+from pipeline.training.stored_weights import newest_checkpoints
 from tests.training.small import build, run, weights
 
 
@@ -51,6 +57,43 @@ def test_checkpoints_are_chosen_and_averaged(trained):
         np.testing.assert_allclose(a, (b.astype(np.float64) + c) / 2, rtol=1e-6, atol=1e-9)
     with pytest.raises(UsageError, match=r"has 3 good ones up to step 6 \(6, 4, 2\)"):
         TrainedModel.load(directory, average=4)
+
+
+def test_checkpoints_named_by_a_path_are_averaged_with_those_of_their_own_run(trained, strategy, tmp_path):
+    """The run that is asked has other ones before that step, of other weights."""
+    experiment, directory, values = trained
+    other = RunDirectory(str(tmp_path))
+    write_json(other.file("config.json"), describe(experiment))
+    store = CheckpointStore(other.file("checkpoints"), experiment.state, keep=3)
+    for step in (1, 5):
+        store.save(step, best=step == 5)
+    store.sync()
+    path = directory.file("checkpoints", "ckpt-6")
+    assert [c.path for c in newest_checkpoints(find_checkpoint(other.file("checkpoints"), path), 2)] == [
+        path, directory.file("checkpoints", "ckpt-4")]
+    best = newest_checkpoints(find_checkpoint(other.file("checkpoints"), "best"), 2)
+    assert [os.path.relpath(c.path, tmp_path) for c in best] == ["checkpoints/best/ckpt-5", "checkpoints/ckpt-1"]
+    with pytest.raises(UsageError, match=rf"{directory.file('checkpoints')} has 3 good ones up to step 6"):
+        TrainedModel.load(other, path, average=4)
+
+
+def test_a_checkpoint_that_a_training_beside_removes_is_looked_for_again(trained, tmp_path, monkeypatch):
+    _, directory, values = trained
+    copy, reads = RunDirectory(str(tmp_path / "run")), []
+    shutil.copytree(directory.path, copy.path)
+    read = stored_weights.read_weights
+
+    def removed(model, checkpoints, ema):
+        reads.append([c.step for c in checkpoints])
+        if len(reads) == 1:
+            remove(copy.file("checkpoints"), "ckpt-6")
+        read(model, checkpoints, ema)
+
+    monkeypatch.setattr(stored_weights, "read_weights", removed)
+    model = TrainedModel.load(copy)
+    assert reads == [[6], [4]] and model.steps == (4,)
+    for a, b in zip(variables(model), values[4], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_the_moving_average_is_read_from_the_checkpoint(trained):

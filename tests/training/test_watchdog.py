@@ -121,8 +121,18 @@ def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path):
 
 
 @pytest.mark.parametrize("watchdog", [Watchdog(0, "/nowhere/hang.txt", str), NoWatchdog()])
-def test_without_a_timeout_nothing_is_watched(watchdog):
+def test_without_a_timeout_nothing_ends(watchdog):
     before = threading.active_count()
     with watchdog as entered:
         entered.beat("step 1")
-        assert threading.active_count() == before
+        with entered.within(0):
+            time.sleep(1.2)  # Longer than it looks away.
+    assert threading.active_count() == before
+
+
+def test_what_has_a_time_of_its_own_ends_the_process_after_it(tmp_path):
+    saving = HANG.replace("    hangs_here()\n", "    with watchdog.within(0.5):\n        hangs_here()\n")
+    hung = process(saving, 600.0, tmp_path / "hang.txt")
+    _, errors = hung.communicate(timeout=60)
+    assert hung.returncode == FAILURE and "after step 3" in errors and (tmp_path / "hang.txt").exists()
+    assert "hangs_here" in (tmp_path / "hang.txt").read_text()

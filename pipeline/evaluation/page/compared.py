@@ -67,6 +67,8 @@ def _against(other):
 def _difference(difference):
     if not difference:
         return "–"
+    if difference["low"] is None:  # No example that one of the two alone gets right.
+        return f"{difference['value']:.2%}"
     return f"{difference['value']:+.2%} ({difference['low']:+.2%} to {difference['high']:+.2%})"
 
 

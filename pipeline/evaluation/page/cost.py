@@ -1,4 +1,6 @@
 """The parts of the page about the run: where its time went, what it has cost, how to make it again."""
+from collections import Counter
+
 from pipeline.evaluation.page.curves import box_of
 from pipeline.pages.markup import definitions, escape, table, tag
 
@@ -7,6 +9,7 @@ KINDS = {"steps": ("steps that counted", "series-3"), "input": ("waiting for inp
          "saving": ("saving", "series-4"), "evaluating": ("evaluating", "series-6"),
          "reporting": ("reporting", "series-5"), "profiling": ("profiling", "series-7"),
          "starting": ("starting", "series-8"), "other": ("other", "soft")}
+MACHINE = {"cpu": ("", ""), "cores": ("", " cores"), "memory_gib": ("", " GiB of memory"), "system": ("", "")}
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
@@ -68,12 +71,28 @@ def run(report):
              ("checkpoint", escape(f"{of['checkpoint']}, step {of['step']:,}")), ("weights", escape(of["weights"])),
              ("SHA-256 of the weights", tag("code", escape(said(of.get("weights_sha256"))))),
              ("seed", escape(said(of.get("seed")))), ("selected on", escape(f"the {of.get('selected_on')} split"))]
-    for name, title in (("trained_with", "trained with"), ("versions", "judged with"), ("machine", "judged on")):
-        known = of.get(name) or {}
-        text = known if isinstance(known, str) else ", ".join(
-            f"{key.replace('_', ' ')} {said(value)}" for key, value in known.items())
-        facts.append((title, escape(text or "–")))
+    for name, title in (("trained_with", "trained with"), ("versions", "judged with")):
+        facts.append((title, escape(", ".join(_named(of.get(name) or {})) or "–")))
+    facts.append(("judged on", escape(", ".join(_machine(of.get("machine") or {})) or "–")))
     return tag("div", definitions(facts), "facts") + _options(of.get("config") or {}, of.get("changed") or {})
+
+
+def _named(known):
+    return [f"{key.replace('_', ' ')} {said(value)}" for key, value in known.items()]
+
+
+def _machine(known):
+    """Returns what is known of a machine in words, without what it has nothing of but a GPU."""
+    found = []
+    for name, value in known.items():
+        if name == "gpus":
+            counts = Counter(value).items()
+            found += [f"{count} × {gpu}" if count > 1 else gpu for gpu, count in counts] or ["no GPU"]
+        elif name in MACHINE:
+            found.append(said(value).join(MACHINE[name]))
+        elif value not in ([], {}, "", None):
+            found += _named({name: value})
+    return found
 
 
 def _options(config, changed):

@@ -1,4 +1,5 @@
 """report/index.html: a report as one page that loads nothing."""
+import datetime
 import os
 import pathlib
 
@@ -54,9 +55,10 @@ def _head(run, report):
     right = next((item["value"] for item in report["headline"] if item["name"] == "accuracy"), None)
     hits = f"{round(right * run['examples']):,} of {run['examples']:,}" if right is not None else f"{run['examples']:,}"
     parameters = f"{run['parameters']:,} parameters" if run.get("parameters") else None
+    created = datetime.datetime.fromisoformat(report["created"])
     where = " · ".join(str(text) for text in (
         run["workdir"], f"step {run['step']:,} ({run['checkpoint']})", f"weights {run['weights']}", parameters,
-        report["created"]) if text)
+        f"{created:%Y-%m-%d %H:%M %Z}") if text)
     what = f"{hits} examples of the {run['split']} split" + " are judged rightly." * (right is not None)
     return (tag("h1", f"{escape(run['model'])} on {escape(run['dataset'])}") + tag("p", escape(what))
             + tag("p", escape(where), "soft"))

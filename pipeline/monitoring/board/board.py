@@ -13,7 +13,7 @@ from pipeline.monitoring.board.confusion import ConfusionPicture
 from pipeline.monitoring.board.curves import precision_recall_values
 from pipeline.monitoring.board.histograms import histogram_values
 from pipeline.monitoring.board.model_graph import model_graph
-from pipeline.monitoring.board.projector import principal_components, sketched_features, spread, write_projector
+from pipeline.monitoring.board.projector import FeatureSketch, principal_components, spread, write_projector
 from pipeline.monitoring.board.samples import MistakesPicture, samples_picture
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
 
@@ -98,43 +98,54 @@ class Board:
             image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), ABOUT_CONFUSION),
             image_value(MISTAKES, *encode(self._mistakes.draw(split, evaluation.rows, step)))])
 
-    def finish(self, step, result):
-        """Writes how a run ended, unless it was preempted: curves, embeddings, figures of the test split.
+    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
+        """Writes how a run ended: curves, embeddings, figures of the test split.
 
         Args:
           step: global step.
           result: what result.json holds.
+          should_stop: predicate, looked at between the forward passes.
+          beat: called with a text after each of them, and after what else takes long.
+
+        Returns:
+          False where it was stopped: the same call writes it anew.
         """
-        if result["status"] == "preempted":
-            return
         now, test = time.time(), self._experiment.source.test
         self._test.cut_after(step - 1)  # Of a process that was killed here.
         self._test.scalars(step, now, {"accuracy": result["test_accuracy"], "loss": result["test_loss"]})
         index = spread(test.num_examples, MOST_JUDGED)
-        outputs = self._experiment.outputs(test if len(index) == test.num_examples else test.select(index))
+        chosen = spread(len(index))
+        sketch = FeatureSketch(chosen)
+        outputs = self._experiment.outputs(test if len(index) == test.num_examples else test.select(index), None,
+                                           sketch, should_stop, beat)
+        if outputs is None:
+            self._test.close()
+            return False
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names))
-        self._embed(index, np.asarray(outputs.logits).argmax(axis=1))
+        beat("the precision-recall curves")
+        self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
         self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
         self._recorder.sync()
         if not self._test.flush(sync=True):
             self._full(self._test.problem)
         self._test.close()
+        beat("what TensorBoard shows of the end")
+        return True
 
-    def _embed(self, index, predicted):
-        """Writes the embeddings of examples spread over those of the test split that were judged.
+    def _embed(self, index, features, predicted):
+        """Writes the embeddings of examples of the test split.
 
         Args:
           index: int64 [N], their numbers.
+          features: float32 [N, F], what the last layer is given of them.
           predicted: int [N], their predicted classes.
         """
-        inference, chosen = self._experiment.steps.inference, spread(len(index))
-        images, labels = examples(self._experiment.source.test, index[chosen])
-        features = sketched_features(inference.features, images, min(inference.evaluation_batch_size, len(images)))
         if not np.isfinite(features).all():
             return  # Training has diverged: there is nothing to look at.
+        images, labels = examples(self._experiment.source.test, index)
         try:
-            write_projector(self._folder, principal_components(features), images, labels, predicted[chosen],
+            write_projector(self._folder, principal_components(features), images, labels, predicted,
                             self._experiment.source.class_names)
         except OSError as error:
             if not no_room(error):
@@ -158,8 +169,9 @@ class NoBoard:
     def evaluation(self, step, split, evaluation, wall_time):
         """Writes nothing."""
 
-    def finish(self, step, result):
-        """Writes nothing."""
+    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
+        """Writes nothing; returns True."""
+        return True
 
 
 def create_board(experiment, directory, recorder):

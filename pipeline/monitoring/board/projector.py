@@ -21,33 +21,32 @@ def spread(count, most=MOST_EXAMPLES):
     return np.arange(count) if count <= most else np.arange(most) * count // most
 
 
-def sketched_features(features, images, batch_size):
-    """Computes what the last layer is given, in batches of one shape, and reduces wide features at once.
+class FeatureSketch:
+    """Keeps what the last layer is given of chosen examples; wide features are reduced at once.
 
     A hundred thousand values each of a thousand examples are 400 MB and seconds of arithmetic. Sums of SKETCH values
     with random signs keep the distances to a few percent (Charikar et al., "Finding frequent items in data streams").
-
-    Args:
-      features: function of uint8 [batch_size, H, W, C] to a float32 [batch_size, F] tensor.
-      images: uint8 [N, H, W, C].
-      batch_size: of a call.
-
-    Returns:
-      float32 [N, min(F, SKETCH)].
     """
-    parts, signs = [], None
-    for first in range(0, len(images), batch_size):
-        part = images[first:first + batch_size]
-        short = batch_size - len(part)
-        found = features(np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])).numpy()[:len(part)]
-        width = found.shape[1]
+
+    def __init__(self, chosen):
+        """Args: chosen: int64 [n], ascending numbers of examples."""
+        self._chosen, self._parts, self._signs = chosen, [], None
+
+    def __call__(self, first, features):
+        """Takes the features, float32 [b, F], of the examples from number `first` on: every batch once, in order."""
+        rows = self._chosen[np.searchsorted(self._chosen, first):] - first
+        found, width = features[rows[rows < len(features)]], features.shape[1]
         if width > SKETCH:
-            if signs is None:
-                signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), width)
-            found = np.pad(found * signs, [(0, 0), (0, -width % SKETCH)])
-            found = found.reshape(len(part), -1, SKETCH).sum(axis=1)
-        parts.append(found)
-    return np.concatenate(parts)
+            if self._signs is None:
+                self._signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), width)
+            found = np.pad(found * self._signs, [(0, 0), (0, -width % SKETCH)])
+            found = found.reshape(len(found), -1, SKETCH).sum(axis=1)
+        self._parts.append(found)
+
+    @property
+    def values(self):
+        """float32 [n, min(F, SKETCH)], of the chosen examples in their order."""
+        return np.concatenate(self._parts)
 
 
 def principal_components(values, most=MOST_DIMENSIONS):
@@ -78,6 +77,10 @@ def sprite(images):
 def write_projector(folder, values, images, labels, predicted, class_names):
     """Writes the files of TensorBoard's projector, the one that names the others last; earlier ones are replaced.
 
+    The projector labels and searches by the first column that holds no numbers, or by the first one where all do, and
+    names of classes may be numbers: for `label` to be that column, `right` is 1 or 0. (It colours by none until the
+    user chooses one.)
+
     Args:
       folder: directory of a TensorBoard run.
       values: float [N, D], D small.
@@ -91,7 +94,7 @@ def write_projector(folder, values, images, labels, predicted, class_names):
     os.makedirs(folder, exist_ok=True)
     names = [" ".join(str(name).split()) or "?" for name in class_names]
     lines = ["label\tprediction\tright"] + [
-        f"{names[label]}\t{names[guess]}\t{'yes' if label == guess else 'no'}"
+        f"{names[label]}\t{names[guess]}\t{int(label == guess)}"
         for label, guess in zip(labels.tolist(), predicted.tolist(), strict=True)]
     picture, size = sprite(images)
     config = ProjectorConfig()

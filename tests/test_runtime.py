@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from launch import runtime
+from pipeline import runtime
 from pipeline.data.stream import check_batch_size
 from pipeline.errors import UsageError
 
@@ -100,7 +100,7 @@ START = """
 import os
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import keras, tensorflow as tf
-from launch import runtime
+from pipeline import runtime
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 said = []

@@ -1,7 +1,9 @@
 """The devices a run computes on: which, how many replicas, in which precision."""
+import functools
 import os
 
 from pipeline.errors import UsageError
+from pipeline.workers import meeting
 
 MOST_LOGICAL_CPUS = 8
 # Measured as a training step's time over that of float32 on the same CPU.
@@ -10,10 +12,11 @@ BFLOAT16_COST = ("mixed_bfloat16 is about 2 times slower than float32 on this CP
                  "AVX512-BF16")
 
 
-def start(runtime, training, optimizer, echo=print, share_batch=True):
-    """Sets the process up and returns its one strategy; to be called before any other TensorFlow operation.
+def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=None, settings=""):
+    """Sets the process up and returns its strategy; to be called before any other TensorFlow operation.
 
-    Wrong settings are refused before a device is touched.
+    Wrong settings are refused before a device is touched. Called again it returns the strategy of before where the
+    devices are the same; how many replicas a CPU plays cannot grow any more then.
 
     Args:
       runtime: pipeline.config.RuntimeConfig.
@@ -21,6 +24,8 @@ def start(runtime, training, optimizer, echo=print, share_batch=True):
       optimizer: pipeline.config.OptimizerConfig; its number of micro-batches counts here.
       echo: called with each line that the user should know of.
       share_batch: whether the batch has to divide by the replicas; an evaluation fills it up instead.
+      cluster: pipeline.workers.cluster.Cluster where several workers train together, or None.
+      settings: text that has to be the same on every worker.
 
     Returns:
       tf.distribute.MirroredStrategy over the chosen devices, also where that is one.
@@ -37,44 +42,96 @@ def start(runtime, training, optimizer, echo=print, share_batch=True):
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
-        check_batch_size(training.batch_size, len(indices), optimizer.accumulate_steps)
+        check_batch_size(training.batch_size, len(indices) * (len(cluster.addresses) if cluster else 1),
+                         optimizer.accumulate_steps)
     warning = check_precision(runtime.precision, kind, runtime.force, cpu_features())
     if warning:
         echo(warning)
     if kind == "CPU" and len(indices) > 1:
         echo(f"{len(indices)} replicas share one CPU: for trial, not for speed")
-    if runtime.precision == "float64":
-        keras.config.set_floatx("float64")
+    keras.config.set_floatx("float64" if runtime.precision == "float64" else "float32")
     keras.config.set_dtype_policy(runtime.precision)
     keras.utils.set_random_seed(training.seed)
     if runtime.deterministic and kind == "GPU":
         tf.config.experimental.enable_op_determinism()
+    if cluster:
+        check_workers(runtime)
+        prepare_devices(kind, indices)
+        return meeting.open_strategy(cluster, (kind, len(indices)), runtime.cross_device_reduction,
+                                     runtime.start_timeout, settings)
     return open_strategy(kind, indices, runtime.cross_device_reduction)
 
 
+def check_workers(runtime):
+    """Raises UsageError for what is of one machine alone."""
+    if runtime.cross_device_reduction in ("hierarchical", "tree"):
+        raise UsageError(f"--cross_device_reduction={runtime.cross_device_reduction} is of one machine; several "
+                         "workers take auto, or nccl between GPUs")
+    if runtime.histograms_every not in ("", "0"):
+        raise UsageError(f"--histograms_every={runtime.histograms_every} is of one machine; leave it out with several "
+                         "workers")
+
+
+@functools.cache
 def open_strategy(kind, indices, cross_device_reduction="auto"):
-    """Returns a MirroredStrategy with one replica on each of the devices.
+    """Returns the MirroredStrategy with one replica on each of the devices.
 
     Args:
       kind: "GPU", whose memory then grows on demand, or "CPU", where several replicas are logical devices.
-      indices: which GPUs, as TensorFlow counts them; for CPUs, 0 to replicas - 1.
+      indices: which GPUs, as TensorFlow counts them; for CPUs, 0 to replicas - 1; a tuple.
       cross_device_reduction: as in RuntimeConfig, after `check_cross_device_reduction`.
+
+    Raises:
+      UsageError: TensorFlow has begun to compute on other devices in this process.
     """
     import tensorflow as tf
 
-    if kind == "GPU":
-        every = tf.config.list_physical_devices("GPU")
-        chosen = [every[i] for i in indices]
-        tf.config.set_visible_devices(chosen, "GPU")
-        for gpu in chosen:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    elif len(indices) > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in indices])
+    prepare_devices(kind, indices)
     reductions = {"nccl": tf.distribute.NcclAllReduce, "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
                   "tree": tf.distribute.ReductionToOneDevice}
     reduction = reductions[cross_device_reduction]() if cross_device_reduction != "auto" else None
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(len(indices))], cross_device_ops=reduction)
+    visible = tf.config.get_visible_devices(kind)  # Of CPUs one, which logical devices share.
+    every = tf.config.list_physical_devices(kind)
+    places = [visible.index(every[i]) for i in indices] if kind == "GPU" else indices
+    return tf.distribute.MirroredStrategy([f"{kind}:{place}" for place in places], cross_device_ops=reduction)
+
+
+def prepare_devices(kind, indices):
+    """Makes the chosen devices the visible ones; arguments and errors are those of open_strategy."""
+    import tensorflow as tf
+
+    if kind == "GPU":
+        _choose_gpus([tf.config.list_physical_devices("GPU")[i] for i in indices])
+    elif len(indices) > 1:
+        _divide_cpu(len(indices))
+
+
+def _choose_gpus(chosen):
+    """Makes GPUs the visible ones; a process that has begun with more of them goes on with some of these."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:
+        if not set(chosen) <= set(tf.config.get_visible_devices("GPU")):
+            raise UsageError("--devices: TensorFlow has begun to compute on other GPUs in this process: start Python "
+                             "anew, with the most GPUs first") from error
+
+
+def _divide_cpu(replicas):
+    """Makes as many logical devices of the CPU; more than are needed do no harm."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
+                                                   [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
+    except RuntimeError as error:
+        there = len(tf.config.list_logical_devices("CPU"))
+        if there < replicas:
+            raise UsageError(f"--replicas={replicas}: in this process TensorFlow has begun to compute with the CPU as "
+                             f"{there}: start Python anew, with the most replicas first") from error
 
 
 def check_cross_device_reduction(name, kind, replicas):

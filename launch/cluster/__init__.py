@@ -1,0 +1,1 @@
+"""Several workers of one run: who they are, how they are started and watched. Nothing here imports TensorFlow."""

@@ -1,0 +1,202 @@
+"""What an engine starts once a worker: it works out where the others are, starts the trainer, and passes on signals.
+
+It does not import TensorFlow, so it answers whatever the trainer does. The engine tells it by variables who it is (see
+adapters); the trainer is told by TF_CONFIG alone.
+"""
+import contextlib
+import datetime
+import os
+import signal
+import socket
+import sys
+import time
+import types
+
+from launch.cluster import failures
+from launch.cluster.adapters import VARIABLES, Cluster, from_environment
+from launch.cluster.guard import Guard
+from launch.cluster.local_workers import LocalWorkers
+from launch.cluster.run_records import RunRecords
+from launch.cluster.supervisor import Budget
+from pipeline.errors import RunFailure
+from pipeline.monitoring.metrics_log import JsonLines, read_records
+
+ASKING = (signal.SIGTERM, signal.SIGUSR1)
+POLL_SECONDS, NAME_PAUSE, NAME_SECONDS = 0.05, 0.5, 120.0
+ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
+GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
+RECORD = os.path.join("workers", "attempts.jsonl")
+# Ray sets it for models of Keras 2; with it there would be no Keras 3.
+NOT_FOR_THE_TRAINER = (*VARIABLES, "TF_USE_LEGACY_KERAS")
+
+
+class Requests:
+    """Signals that ask to stop: also that by which Slurm tells of the time limit. A context manager.
+
+    Slurm gives a signal to every process of a step. A trainer takes a second one for an order to leave at once, so in a
+    step it does not hear those that its agent passes on, and the agent leaves to it the one that it does hear (SIGINT).
+
+    Attributes:
+      count: how many came.
+      deaf: set of the signals that the trainer is not to hear.
+      passed_on: the signal by which the trainer is asked.
+    """
+
+    def __init__(self, in_step):
+        """Args: in_step: whether this is a step of Slurm."""
+        self.count, self._in_step = 0, in_step
+        self.deaf = set(ASKING) if in_step else {signal.SIGUSR1}
+        self.passed_on = signal.SIGINT if in_step else signal.SIGTERM
+
+    def _take(self, number, _):
+        self.count += number in ASKING or not self._in_step
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._take) for number in (*ASKING, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run(command, workdir, max_restarts, stopped_timeout, environment=None):
+    """Runs one worker; returns its exit code: that of the trainer, or 128 + the signal that ended it.
+
+    In a step of Slurm a trainer that was stopped and has saved (75) counts as 0: srun, which is to kill all when one
+    fails, would otherwise kill the chief while it still saves. The line ENDED tells the supervisor.
+
+    Args:
+      command: list of str, the trainer.
+      workdir: directory of the run, the same folder for all workers.
+      max_restarts: restarts without a new checkpoint, where no supervisor counts them but the engine.
+      stopped_timeout: seconds that the trainer may be stopped (SIGSTOP).
+      environment: {name: value}; default os.environ.
+
+    Raises:
+      UsageError: an engine's variables that cannot be read.
+      RunFailure: this machine cannot start the trainer.
+    """
+    environment = dict(os.environ if environment is None else environment)
+    cluster = from_environment(environment) or Cluster(("localhost",), (0,), 0,
+                                                       int(environment.get("MIRRORLINE_ATTEMPT") or 0))
+    in_step = "SLURM_STEP_ID" in environment
+    with Requests(in_step) as requests, contextlib.closing(Guard()) as guard:
+        if "JOB_COMPLETION_INDEX" in environment and cluster.rank == 0:
+            why = refuse(workdir, cluster.attempt, max_restarts)
+            if why:
+                _say(f"mirrorline launch: {why}")
+                return GIVEN_UP
+        unknown = wait_for_name(cluster.hosts[cluster.rank], requests)
+        if unknown:
+            _say(f"mirrorline launch: {unknown}")
+            return failures.PREEMPTED if requests.count else failures.PEER_LOST
+        signal.pthread_sigmask(signal.SIG_BLOCK, requests.deaf)  # The new process inherits it.
+        worker = start(command, workdir, cluster, environment, guard)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
+        code = watch(worker, requests, stopped_timeout)
+    _say(f"{ENDED}{code}")
+    if code == failures.PREEMPTED and in_step:
+        return 0
+    return code if code >= 0 else 128 - code
+
+
+def start(command, workdir, cluster, environment, guard):
+    """Starts the trainer of this worker; returns LocalWorkers, which are this one."""
+    folder = os.path.join(workdir, "workers")
+    values = trainer_environment(environment, cluster)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        workers = LocalWorkers([command], [values], [os.path.join(folder, f"{cluster.rank}.log")], guard,
+                               lambda _, line: _say(line))
+    except OSError as error:
+        raise RunFailure(f"worker {cluster.rank} cannot be started: {error}") from error
+    when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    workers.workers[0].note(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.hosts)}, process "
+                            f"{workers.workers[0].pid}, {socket.gethostname()}, {when}")
+    return workers
+
+
+def trainer_environment(environment, cluster):
+    """Returns the variables of the trainer: TF_CONFIG where there are several workers, and nothing of the engine's."""
+    values = {name: value for name, value in environment.items() if name not in NOT_FOR_THE_TRAINER}
+    values.update(MIRRORLINE_ATTEMPT=str(cluster.attempt), PYTHONUNBUFFERED="1")
+    if not {"", os.getcwd()} & set(sys.path):
+        values["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+    if len(cluster.hosts) > 1:
+        values["TF_CONFIG"] = cluster.tf_config
+    return values
+
+
+def watch(workers, requests, stopped_timeout):
+    """Hands on what the trainer writes until it ends; returns its exit code, that of a signal being negative."""
+    asked, stopped, looked = False, 0.0, time.monotonic()
+    try:
+        while workers.running:
+            if requests.count and not asked and workers.workers[0].poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(workers.workers[0].pid, requests.passed_on)
+                asked = True
+            workers.watch(POLL_SECONDS)
+            # The clock goes on while the whole machine sleeps.
+            passed, looked = min(time.monotonic() - looked, 2 * POLL_SECONDS), time.monotonic()
+            stopped = stopped + passed if workers.workers[0].stopped() else 0.0
+            if stopped > stopped_timeout:
+                _say(f"mirrorline launch: the trainer was stopped (SIGSTOP) for {stopped_timeout:g} s")
+                workers.kill()
+    finally:
+        workers.kill()
+        workers.close()
+    return workers.workers[0].code
+
+
+def refuse(workdir, attempt, max_restarts):
+    """Notes that an attempt begins; returns why it should not, None where it may.
+
+    For engines that only count: the rules are those of the supervisor, applied to what each attempt found when it
+    began. To be called by the chief's agent, before the trainer.
+
+    Args:
+      workdir: directory of the run.
+      attempt: number of the attempt, from 0; with 0 another series begins.
+      max_restarts: restarts without a new checkpoint.
+    """
+    records = RunRecords(workdir)
+    path, steps = records.file(RECORD), records.last_steps()
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    found = {"attempt": attempt, "started": time.time(), "saved": records.saved_step(),
+             "step": steps[-1]["step"] if steps else 0,
+             "starts": sum(r["event"] == "start" for r in records.launches())}
+    series = []
+    for record in [*read_records(path), found]:
+        series = [record] if record["attempt"] == 0 else [*series, record]
+    with contextlib.closing(JsonLines(path)) as file:
+        file.append([found])
+        file.sync()
+    budget, why = Budget(max_restarts, series[0]["saved"]), None
+    for before, now in zip(series, series[1:], strict=False):
+        begun = now["starts"] if now["starts"] > before["starts"] else None
+        why = budget.refuse(types.SimpleNamespace(step=now["step"], begun=begun), now["saved"])
+    return why
+
+
+def wait_for_name(host, requests, seconds=NAME_SECONDS):
+    """Waits until the name by which the others call this worker is known; returns what is wrong, None when it is.
+
+    A cluster's name service learns of a worker's name some seconds after the worker was started.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return None
+        except OSError as error:
+            if requests.count or time.monotonic() > deadline:
+                return f"the name of this worker, {host}, is not known here ({error.strerror or error})"
+        time.sleep(NAME_PAUSE)
+
+
+def _say(text):
+    with contextlib.suppress(OSError):  # Nobody listens any more; the log has the trainer's lines.
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""Kubernetes: the manifest of a JobSet whose pods are the workers, and of the network policy around them."""
+import json
+import re
+
+from launch.cluster.adapters import DEFAULT_PORT
+from launch.cluster.agent import GIVEN_UP
+from launch.cluster.slurm import fill
+from pipeline.errors import UsageError
+
+# A pod's name is <name>-workers-0-<index>-<5 characters>, and has to be a label of DNS.
+LONGEST_NAME = 63 - len("-workers-0-") - len("-12345")
+QUANTITY = r"\d+(\.\d+)?(m|[kMGTPE]i?)?"
+
+
+def manifest(*, name, workers, command, workdir, image, volume, limits, grace, gpus=0, cpus="", memory=""):
+    """Returns the text of two YAML documents.
+
+    Args:
+      name: of the JobSet, and of the subdomain in which its workers find each other.
+      workers: number of pods.
+      command: list of str, the trainer's command and flags.
+      workdir: directory of the run, within the volume.
+      image: of the container; has mirrorline on its path.
+      volume: "claim:/folder", a PersistentVolumeClaim that all pods can write to, and where they see it.
+      limits: list of str, flags of launch.
+      grace: seconds that a pod has to save once it is asked to end.
+      gpus: of each worker.
+      cpus, memory: quantities of Kubernetes that each worker asks for; "": none.
+
+    Raises:
+      UsageError: something that Kubernetes would refuse.
+    """
+    most = LONGEST_NAME - len(str(workers - 1))
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > most:
+        raise UsageError(f"--name={name}: a JobSet with {workers} workers has a name of at most {most} characters a-z, "
+                         "0-9 and -, of which the first is a letter")
+    claim, _, folder = volume.partition(":")
+    if not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", claim) or not folder.startswith("/"):
+        raise UsageError(f"--volume={volume}: give the PersistentVolumeClaim that all workers share, and where they "
+                         "see it, such as --volume=shared-runs:/runs")
+    if not workdir.startswith(folder.rstrip("/") + "/"):
+        raise UsageError(f"--workdir={workdir} is not in the volume that all workers share; give a folder in {folder}")
+    if not image:
+        raise UsageError("--image is missing: the container image with mirrorline in it, such as "
+                         "--image=registry.example/mirrorline:1")
+    asked = {kind: value for kind, value in (("cpu", cpus), ("memory", memory)) if value}
+    for kind, value in asked.items():
+        if not re.fullmatch(QUANTITY, value):
+            raise UsageError(f"{kind} of a worker: '{value}' is no quantity such as 4 or 16Gi")
+    resources = {"requests": asked} if asked else {}
+    if gpus:
+        resources["limits"] = {"nvidia.com/gpu": gpus}
+    arguments = ["launch", "--agent", *limits, "--", *command, f"--workdir={workdir}"]
+    return fill("jobset.yaml", {
+        "NAME": name, "WORKERS": str(workers), "GIVENUP": str(GIVEN_UP), "GRACE": str(round(grace)),
+        "IMAGE": json.dumps(image), "ARGUMENTS": json.dumps([_literal(argument) for argument in arguments]),
+        "PORT": str(DEFAULT_PORT), "RESOURCES": json.dumps(resources), "MOUNT": json.dumps(folder), "CLAIM": claim})
+
+
+def _literal(argument):
+    """Returns an argument as Kubernetes has to be told it: $(NAME) would be that variable's value."""
+    return argument.replace("$(", "$$(")

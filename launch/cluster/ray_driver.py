@@ -1,0 +1,125 @@
+"""Ray: a driver over Ray Train's TensorflowTrainer, which says who the workers are; each is an agent with its trainer.
+
+Ray runs a worker's function in a thread of a process of its own. A trainer sets signal handlers and takes the whole
+process with it when a peer is lost, so it is a child of that process, and ends with it.
+"""
+import os
+import pprint
+import subprocess
+import sys
+
+from launch.cluster.agent import ENDED, NOT_FOR_THE_TRAINER
+from launch.cluster.failures import PEER_LOST, PREEMPTED, USAGE, ending, last_words
+from launch.cluster.guard import end_with
+from launch.cluster.run_records import RunRecords
+
+KEPT_LINES, FIRST_SIGNAL = 60, 128
+LOST = ending(PEER_LOST)
+DRIVER = '''"""Trains with Ray. Run it with Python where the cluster is reached; change in it what does not fit."""
+import sys
+import time
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.tensorflow import TensorflowTrainer
+
+from launch.cluster.ray_driver import exit_code, train_worker
+
+ray.init(address={address!r})
+trainer = TensorflowTrainer(
+    train_worker,
+    train_loop_config={config},
+    scaling_config=ScalingConfig(num_workers={workers}, use_gpu={use_gpu}, resources_per_worker={resources}),
+    run_config=RunConfig(
+        # Two runs of the same name would share a folder, and each would go on with what the other left there.
+        name=f"{name}-{{time.time_ns()}}",
+        storage_path={storage!r},
+        # Ray's own count: a checkpoint does not renew it.
+        failure_config=FailureConfig(max_failures={max_failures}),
+    ),
+)
+sys.exit(exit_code(trainer))
+'''
+
+
+def driver(*, name, workers, command, workdir, address, max_restarts, limits, gpus=0, cpus=1):
+    """Returns the text of a Python program that trains with Ray.
+
+    Args:
+      name: how the run's name begins.
+      workers: number of workers.
+      command: list of str, the trainer's command and flags.
+      workdir: directory of the run, on a file system that all nodes share.
+      address: of the Ray cluster; None: the one of RAY_ADDRESS, or else one of this machine alone.
+      max_restarts: how often Ray starts the workers anew.
+      limits: list of str, flags of launch.
+      gpus, cpus: of each worker.
+    """
+    config = {"command": [*command, f"--workdir={workdir}"], "workdir": workdir, "limits": limits,
+              "folder": os.getcwd()}
+    resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    return DRIVER.format(name=name, workers=workers, config=pprint.pformat(config, sort_dicts=False), address=address,
+                         use_gpu=bool(gpus), resources=resources, storage=os.path.join(workdir, "workers", "ray"),
+                         max_failures=max_restarts)
+
+
+def run(text):
+    """Runs the program of `driver`; returns its exit code."""
+    process = subprocess.Popen([sys.executable, "-c", text])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # The driver heard it too, and ends its workers.
+
+
+def train_worker(config):
+    """One worker, as Ray Train calls it.
+
+    Args:
+      config: {"command": the trainer's, "workdir": path, "limits": flags of launch, "folder": to work in}.
+
+    Returns:
+      {"exit_code": 0, or 2 for wrong flags, which another attempt does not make right; "step": the newest saved}.
+
+    Raises:
+      RuntimeError: the trainer failed; with its last lines. Ray then starts all workers anew.
+    """
+    import ray.train
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_THE_TRAINER[1:]}
+    environment["MIRRORLINE_ATTEMPT"] = "0"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch", "launch", "--agent", *config["limits"], "--", *config["command"]],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=config["folder"] if os.path.isdir(config["folder"]) else None, preexec_fn=end_with(os.getpid()))
+    lines = []
+    for line in process.stdout:
+        lines = [*lines[1 - KEPT_LINES:], line.rstrip("\n")]
+        if not line.startswith(ENDED):
+            sys.stdout.write(line)  # Ray has put something of its own in the place of print.
+            sys.stdout.flush()
+    code = process.wait()
+    if code not in (0, USAGE):
+        words = last_words([line for line in lines if not line.startswith(ENDED)])
+        what = "was stopped, and saved" if code == PREEMPTED else LOST if code == PEER_LOST else ending(
+            code if code < FIRST_SIGNAL else FIRST_SIGNAL - code)
+        raise RuntimeError("\n".join([f"worker {ray.train.get_context().get_world_rank()} {what}", *words]))
+    return {"exit_code": code, "step": RunRecords(config["workdir"]).saved_step()}
+
+
+def exit_code(trainer):
+    """Runs a TensorflowTrainer of `train_worker`; returns the exit code, and says which worker failed first."""
+    from ray.train import TrainingFailedError
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        print(f"mirrorline launch: {cause(error)}", file=sys.stderr)
+        return 1
+    return int(result.return_value["exit_code"])
+
+
+def cause(error):
+    """Returns what the worker said that is the cause of a TrainingFailedError: one that lost a peer is its echo."""
+    found = [str(failure) for _, failure in sorted(getattr(error, "worker_failures", {}).items())]
+    own = [text for text in found if f"{LOST}\n" not in f"{text}\n"]
+    return (own or found or [str(error)])[0]

@@ -1,0 +1,154 @@
+"""The table of users' data sets by name, and how what one of them returns becomes a Source."""
+import dataclasses
+import inspect
+import typing
+
+import numpy as np
+
+from pipeline import extension
+from pipeline.config import DataConfig
+from pipeline.data.holdout import divide
+from pipeline.data.memory import InMemory
+from pipeline.data.source import Source, Split, digest
+from pipeline.errors import UsageError
+from pipeline.registration import at, blame, enter, place_of_caller
+
+BUILT_IN = ("digits", "folder", "synthetic")
+FORM = "(train images, train labels), (test images, test labels), class names"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A data set of a user's: the function that makes it, and (file, line) where it was registered."""
+
+    origin: typing.Callable
+    place: tuple
+
+    @property
+    def wants(self):
+        """Names of the options of DataConfig that the function takes as arguments."""
+        return [name for name in inspect.signature(self.origin).parameters if name in _options()]
+
+
+REGISTERED = {}
+
+
+def register(name):
+    """Puts a user's data set into the table of names: a decorator of a function.
+
+    The function returns a pipeline.data.source.Source, or arrays: (train images, train labels), (test images, test
+    labels), class names. Images are uint8 [N, height, width, channels], labels whole numbers [N] from 0, class names
+    one text a class. Where there is no test split, None stands for it, and --validation_split says how much of training
+    is held out for testing. The same arguments must give the same examples in the same order.
+
+    Arguments of the function have the names of data options (data_dir, image_size, ...) and get their values.
+
+    Args:
+      name: what --dataset calls it.
+
+    Raises:
+      UsageError: a name that is taken, or arguments that nobody could give.
+    """
+    place = place_of_caller()
+
+    def enter_function(function):
+        if not inspect.isroutine(function):
+            raise UsageError(f"{at(place)}: data set '{name}' is no function: give one that returns {FORM}")
+        for argument, parameter in inspect.signature(function).parameters.items():
+            if argument not in _options() and parameter.default is parameter.empty and (
+                    parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)):
+                raise UsageError(f"{at(place)}: data set '{name}' wants the argument {argument}, which is no option of "
+                                 f"data: {', '.join(_options())}; give it a default")
+        enter(REGISTERED, "data set", name, Entry(function, place), BUILT_IN)
+        return function
+
+    return enter_function
+
+
+def find(name):
+    """Returns the Entry of a user's data set, or None; packages are looked at only for a name that is not built in."""
+    if name not in REGISTERED:
+        extension.load_entry_points()
+    return REGISTERED.get(name)
+
+
+def load_registered(config):
+    """Loads a user's data set.
+
+    Args:
+      config: DataConfig whose dataset is registered.
+
+    Raises:
+      UsageError: what the function raised, with its place, or what it returned that is no data set.
+    """
+    name, found = config.dataset, REGISTERED[config.dataset]
+    with blame(f"data set {name}", found.place):
+        made = found.origin(**{argument: getattr(config, argument) for argument in found.wants})
+    source = made if isinstance(made, Source) else _from_arrays(f"data set {name} ({at(found.place)})", made, config)
+    if config.image_size and source.image_shape[:2] != (config.image_size,) * 2:
+        height, width, _ = source.image_shape
+        raise UsageError(f"--image_size={config.image_size}: data set {name} has images of {height}x{width}; to resize "
+                         "them, its function takes the argument image_size")
+    return source
+
+
+def _from_arrays(what, made, config):
+    """Makes a Source of arrays; raises UsageError naming the first thing that is wrong with them."""
+    try:
+        train, test, class_names = made
+    except (TypeError, ValueError):
+        raise UsageError(f"{what} must return {FORM}, or a Source; found {_described(made)}") from None
+    if isinstance(class_names, str) or not all(isinstance(text, (str, np.str_)) for text in class_names):
+        raise UsageError(f"{what}: class names must be a list of texts; found {_described(class_names)}")
+    names, several = tuple(map(str, class_names)), test is not None
+    pairs = {"train": train, "test": test} if several else {"train": train}
+    arrays = {split: _checked(what, split, pair, len(names)) for split, pair in pairs.items()}
+    shape, *others = [images.shape[1:] for images, _ in arrays.values()]
+    if others and others[0] != shape:
+        raise UsageError(f"{what}: train images are {_size(shape)}, and test images {_size(others[0])}: all must be "
+                         "alike")
+    splits = [Split(split, len(labels), InMemory(images, labels), labels) for split, (images, labels) in arrays.items()]
+    parts = [array for pair in arrays.values() for array in pair]
+    if not several:
+        if not config.validation_split:
+            raise UsageError(f"{what} has no test split: give --validation_split=0.2 to hold a part out for testing")
+        splits = divide(splits[0], config.validation_split, "test")
+        parts.append(config.validation_split)
+    return Source(config.dataset, names, shape, *splits, None, digest(config.dataset, names, *parts),
+                  test_from_train=not several)
+
+
+def _checked(what, split, pair, classes):
+    """Returns (images uint8 [N, H, W, C], labels int32 [N]) of a split."""
+    try:
+        images, labels = (np.asarray(array) for array in pair)
+    except (TypeError, ValueError):
+        raise UsageError(f"{what}: {split} must be (images, labels); found {_described(pair)}") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        remedy = "; give images[..., None]" if images.dtype == np.uint8 and images.ndim == 3 else (
+            "; of numbers from 0 to 1, np.rint(255 * images).astype('uint8')" if images.dtype.kind == "f" else "")
+        raise UsageError(f"{what}: {split} images must be uint8 [N, height, width, channels], at least one; found "
+                         f"{_described(images)}{remedy}")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise UsageError(f"{what}: {split} labels must be {len(images)} whole numbers, one an image; found "
+                         f"{_described(labels)}")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise UsageError(f"{what}: {split} labels are from {labels.min()} to {labels.max()}; for {classes} class names "
+                         f"they must be from 0 to {classes - 1}")
+    return images, labels.astype(np.int32)
+
+
+def _described(value):
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _size(shape):
+    return "x".join(map(str, shape))
+
+
+def _options():
+    return [field.name for field in dataclasses.fields(DataConfig)]

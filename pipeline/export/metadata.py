@@ -1,0 +1,81 @@
+"""What travels with every form of an exported model: where it is from, and what its images and outputs are."""
+import datetime
+import os
+import sys
+
+import keras
+import tensorflow as tf
+
+from pipeline.files import plain
+from pipeline.models import registry
+from pipeline.models.identity import weights_sha256
+
+FORMAT_VERSION = 1
+PLACES = ("workdir", "data_dir", "cache_dir")  # Options that name folders of the machine it was trained on.
+
+
+def metadata(trained, *, version, result=None, weights="as trained", created=None):
+    """Describes a trained model for those who get its export without its run.
+
+    Args:
+      trained: TrainedModel.
+      version: of Mirrorline, as text.
+      result: what result.json of its run holds, or None.
+      weights: which weights of the checkpoints these are, in words.
+      created: datetime with a time zone; default now.
+
+    Returns:
+      A dict of JSON types:
+        format_version: of this dict.
+        created: time in UTC, ISO 8601. mirrorline, tensorflow, keras, python: versions.
+        model, model_options, batch_norm_momentum: what registry.create takes. parameters: how many.
+        class_names: in the order of the probabilities. image_shape: [H, W, C] of the images that it takes.
+        preprocessing: see `preprocessing`.
+        precision: {"trained", "exported"}.
+        checkpoint: {"step", "steps": of all whose mean the weights are, newest first, "weights": in words}.
+        weights_sha256: over every variable of the exported model, in order, as in result.json.
+        data: {"name", "fingerprint", "num_train", "num_validation", "num_test"}.
+        config: {option: value} of the run, without the paths of its machine.
+        trained_with: versions and replicas of the run.
+        metrics: {"run": what result.json says, or None}; "proof", see pipeline.export.proof, once there is one.
+    """
+    stored, config = trained.stored, trained.stored["config"]
+    created = (created or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+    data = {key: stored["data"][key] for key in ("fingerprint", "num_train", "num_validation", "num_test")}
+    kept = {name: value for name, value in config.items() if name not in PLACES}
+    return plain({
+        "format_version": FORMAT_VERSION, "created": created.isoformat(timespec="seconds"), "mirrorline": version,
+        "tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0],
+        "model": trained.config.model.model, "model_options": trained.config.model.model_options,
+        "batch_norm_momentum": trained.config.model.batch_norm_momentum,
+        "parameters": trained.model.count_params(), "class_names": trained.class_names,
+        "image_shape": trained.image_shape, "preprocessing": preprocessing(trained),
+        "precision": {"trained": config["precision"], "exported": trained.config.runtime.precision},
+        "checkpoint": {"step": trained.step, "steps": trained.steps, "weights": weights},
+        "weights_sha256": weights_sha256(trained.model), "data": {"name": without_path(stored["data"]["name"]), **data},
+        "config": {**kept, "dataset": without_path(config["dataset"]),
+                   "extension": [os.path.basename(name) for name in config.get("extension") or ()]},
+        "trained_with": {**(stored.get("versions") or {}), "replicas": stored.get("num_replicas")},
+        "metrics": {"run": result},
+    })
+
+
+def without_path(dataset):
+    """Returns the name of a data set without the folders of the machine it was on: folder:pictures."""
+    kind, _, path = dataset.partition(":")
+    return f"{kind}:{os.path.basename(os.path.normpath(path)) or kind}" if kind == "folder" else dataset
+
+
+def preprocessing(trained):
+    """Returns what happens to an image [H, W, C] before the layers of the model see it, in this order.
+
+    {"resize": {"height", "width", "method"}, "scale": what uint8 values are multiplied by, "mean", "deviation": lists a
+    channel that normalize what is in [0, 1], or None, "channels": what the layers take, a single one being repeated}.
+    Resizing is what was done to pictures of another size before they came to the model; the rest is inside of
+    every form but the weights.
+    """
+    height, width, channels = trained.image_shape
+    settings = trained.inference.settings
+    return {"resize": {"height": height, "width": width, "method": "bilinear, antialiased"},
+            "scale": 1 / 255, "mean": settings.image_mean, "deviation": settings.image_deviation,
+            "channels": registry.wanted_channels(trained.config.model.model, channels)}

@@ -1,0 +1,92 @@
+"""What a person sees of an export: a line a form, on the terminal and in proof.md."""
+import sys
+
+from pipeline.benchmark.tables import NONE, number
+from pipeline.export import latency
+from pipeline.export.model_card import table
+from pipeline.export.publish import UNPROVED
+
+WIDTH = 200  # Where it is not a terminal.
+COLUMNS = ("form", "MB", "largest difference", "equal classes", "accuracy")
+
+
+def rows(report):
+    """Returns (names of the columns, rows of text) of what proof.json holds, a row a form.
+
+    The first column is where a form lies in the folder of the export: keras/3, or keras/3.unproved.
+    """
+    sizes = sorted({int(size) for r in report["forms"].values() for size in r["latency"]})
+    columns = (*COLUMNS, *(f"p50 ms of {size}" for size in sizes))
+    return columns, [(place(name, report), *_figures(r), *_milliseconds(r, sizes))
+                     for name, r in report["forms"].items()]
+
+
+def place(name, report):
+    """Returns where a form of a report lies in the folder of the export."""
+    record = report["forms"][name]
+    if record["bytes"] is None:
+        return f"{name}: not written"
+    return f"{name}/{report['version']}{'' if record['published'] else UNPROVED}"
+
+
+def print_table(report, file=None):
+    """Prints the table, and the live model's accuracy over it, to an open text file, default standard output."""
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+
+    console = rich.console.Console(file=file or sys.stdout)
+    if not console.is_terminal:
+        console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
+    console.print(rich.text.Text(f"the live model is right on {report['live_accuracy']:.2%} of "
+                                 f"{report['examples']:,} examples"), soft_wrap=True)
+    columns, lines = rows(report)
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns:
+        # Nothing is wrapped in 80 columns.
+        head = name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
+        drawn.add_column(head, justify="left" if name == COLUMNS[0] else "right", no_wrap=True)
+    for line in lines:
+        drawn.add_row(*map(rich.text.Text, line))
+    console.print(drawn)
+
+
+def remark(report):
+    """Returns a sentence about the rounding of float32 where it allows a form more than its bound, or None."""
+    allowed = [r["proof"]["allowed"] for r in report["forms"].values() if r["proof"]
+               and (r["proof"]["allowed"] or 0) > (r["proof"]["bounds"]["probability"] or 0)]
+    if not allowed:
+        return None
+    return (f"the live model itself differs by up to {report['rounding']:.1e} between an image alone and in a batch, "
+            f"by the rounding of float32; so forms in float32 may differ by {max(allowed):.1e}")
+
+
+def proof_page(report):
+    """Returns proof.md: what proof.json says, for reading."""
+    columns, lines = rows(report)
+    about, records = report["metadata"], report["forms"]
+    said = [f"- `{name}` is not published: {problem}" for name, r in records.items() for problem in r["problems"]]
+    measured = {latency.LIVE: {"bytes": None, "latency": report["live_latency"]}, **records}
+    timed = [f"## Latency on this machine\n\n{latency.note(measured)}\n\n{table(*latency.table(measured))}\n\n"
+             "![Latency, throughput and size of each form](latency.png)"] if report["live_latency"] else []
+    return "\n\n".join([
+        f"# Export {report['version']}: {about['model']} at step {about['checkpoint']['step']:,}",
+        f"Every form was loaded in a fresh process and run on the {report['examples']:,} examples of the test split, "
+        f"against the live model, which is right on {report['live_accuracy']:.2%} of them.",
+        table(columns, lines), *([f"Note: {remark(report)}."] if remark(report) else []),
+        *(["\n".join(said)] if said else []), *timed,
+        f"SHA-256 of the weights: `{about['weights_sha256']}`. Created {about['created']}."]) + "\n"
+
+
+def _figures(record):
+    proof, count = record["proof"], number((record["bytes"] or 0) / 1e6) if record["bytes"] else NONE
+    if not proof:
+        return (count, *[NONE] * (len(COLUMNS) - 2))
+    difference = "no number" if proof["difference"] is None else f"{proof['difference']:.1e}"
+    return count, difference, f"{proof['equal']:.2%}", f"{proof['accuracy']:.2%}"
+
+
+def _milliseconds(record, sizes):
+    found = record["latency"]
+    return [number(found[str(size)]["p50"]) if str(size) in found else NONE for size in sizes]

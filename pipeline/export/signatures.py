@@ -1,0 +1,123 @@
+"""What an exported model can be asked: its functions and signatures.
+
+The only file of this room with tf.function.
+"""
+import json
+
+import tensorflow as tf
+
+from pipeline.export import encoded_images
+from pipeline.models.pixels import normalize
+
+
+def check_single_precision(model):
+    """Raises ValueError where a model does not compute in float32 throughout: no form is written in another."""
+    for layer in model._flatten_layers():
+        dtypes = [tf.as_dtype(dtype) for dtype in (layer.compute_dtype, *(v.dtype for v in layer.variables))]
+        found = next((dtype.name for dtype in dtypes if dtype.is_floating and dtype != tf.float32), None)
+        if found:
+            raise ValueError(f"layer {layer.path} is of {found}; an export is written in float32")
+
+
+def logits_function(trained):
+    """Returns function(images, training) of float32 [n, H, W, C] in 0..1 to logits, float32 [n, classes]."""
+    settings = trained.inference.settings
+
+    def logits(images, training=False):
+        seen = normalize(images, settings.image_channels, settings.image_mean, settings.image_deviation)
+        return trained.model(seen, training=training)
+
+    return logits
+
+
+def float_function(trained):
+    """Returns the model as one function of images, for converters and signatures.
+
+    Args:
+      trained: TrainedModel whose model computes in float32.
+
+    Returns:
+      A tf.function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}. Normalizing
+      and repeating of channels are inside.
+
+    Raises:
+      ValueError: the model does not compute in float32.
+    """
+    check_single_precision(trained.model)
+    logits = logits_function(trained)
+    image = tf.TensorSpec((None, *trained.image_shape), tf.float32, name="image")
+    return tf.function(lambda image: {"probabilities": tf.nn.softmax(logits(image))}, input_signature=[image],
+                       autograph=False)
+
+
+class Serving(tf.Module):
+    """A trained model as TensorFlow alone can use it: what a SavedModel holds.
+
+    Called with images (float32 [n, H, W, C] in 0..1) and `training` it returns logits, float32 [n, classes]: with
+    training=True statistics of the batch are used and the moving ones updated, as keras.layers.BatchNormalization does,
+    and dropout draws a new mask at each call, from a state that is a variable of the model and so saved with it.
+
+    Attributes:
+      variables, trainable_variables, non_trainable_variables: lists of tf.Variable, in the order of the model's.
+      class_names: function of nothing to string [classes], in the order of the probabilities.
+      metadata: function of nothing to a string, JSON.
+    """
+
+    # In place of tf.Module's properties, whose order is another, and which a loaded model would not have.
+    variables = trainable_variables = non_trainable_variables = ()
+
+    def __init__(self, trained, metadata):
+        """
+        Args:
+          trained: TrainedModel whose model computes in float32.
+          metadata: dict of JSON types.
+
+        Raises:
+          ValueError: the model does not compute in float32.
+        """
+        super().__init__(name="serving")
+        model, names, text = trained.model, tf.constant(trained.class_names), json.dumps(metadata)
+        self.variables = [v.value for v in model.variables]
+        self.trainable_variables = [v.value for v in model.trainable_variables]
+        self.non_trainable_variables = [v.value for v in model.non_trainable_variables]
+        logits, image = logits_function(trained), float_function(trained).input_signature[0]
+        self.__call__ = tf.function(logits, autograph=False)
+        for training in (False, True):
+            self.__call__.get_concrete_function(image, training=training)
+        self.class_names = tf.function(lambda: tf.identity(names), input_signature=[], autograph=False)
+        self.metadata = tf.function(lambda: tf.constant(text), input_signature=[], autograph=False)
+
+
+def signatures(trained):
+    """Returns the signatures of a SavedModel, as TensorFlow Serving calls them: {name: tf.function}.
+
+    Each returns `probabilities` float32 [n, classes], and of the most probable class `class_ids` int64 [n] and
+    `class_names` string [n]. `serving_default` takes `image`, float32 [n, H, W, C] in 0..1; `serving_uint8` takes
+    `image`, uint8 in 0..255; `serving_bytes`, there for grey and colour images, takes `image_bytes`, string [n], see
+    encoded_images. n is 1 or more.
+
+    Args:
+      trained: TrainedModel whose model computes in float32.
+
+    Raises:
+      ValueError: the model does not compute in float32.
+    """
+    function, names, shape = float_function(trained), tf.constant(trained.class_names), trained.image_shape
+
+    def answer(image):
+        probabilities = function(image)["probabilities"]
+        ids = tf.argmax(probabilities, axis=-1)
+        return {"probabilities": probabilities, "class_ids": ids, "class_names": tf.gather(names, ids)}
+
+    def of_uint8(image):
+        return answer(tf.cast(image, tf.float32) / 255.0)
+
+    def of_bytes(image_bytes):
+        return of_uint8(encoded_images.decode(image_bytes, shape))
+
+    taken = {"serving_default": (answer, tf.TensorSpec((None, *shape), tf.float32, name="image")),
+             "serving_uint8": (of_uint8, tf.TensorSpec((None, *shape), tf.uint8, name="image"))}
+    if shape[-1] in encoded_images.CHANNELS:
+        taken["serving_bytes"] = (of_bytes, tf.TensorSpec((None,), tf.string, name="image_bytes"))
+    return {name: tf.function(called, input_signature=[spec], autograph=False)
+            for name, (called, spec) in taken.items()}

@@ -1,0 +1,129 @@
+"""What a model of a user's does in the training step that the models here do not: found before the first step."""
+import gc
+
+import keras
+import tensorflow as tf
+
+from pipeline.errors import UsageError
+from pipeline.models.calling import call_in_training
+from pipeline.models.dropout import Dropout
+from pipeline.models.normalization import BatchNormalization
+
+# Operations that draw from a state which no checkpoint holds: a run that goes on would draw something else.
+DRAWS = {"RandomUniform", "RandomUniformInt", "RandomStandardNormal", "ParameterizedTruncatedNormal",
+         "TruncatedNormal", "RandomShuffle", "Multinomial", "RandomGamma", "RandomPoisson", "RandomPoissonV2",
+         "SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2"}
+
+
+def check_foreign(model, name, num_classes, input_shape):
+    """Checks that the training step can do with a model what it promises.
+
+    Args:
+      model: built keras.Model.
+      name: what --model calls it.
+      num_classes: number of logits it was asked for.
+      input_shape: (height, width, channels) of its images.
+
+    Raises:
+      UsageError: its outputs are no logits, or it has a state that is not among its variables.
+    """
+    wanted = keras.config.dtype_policy().variable_dtype
+    odd = [v.path for v in model.trainable_variables if v.dtype != wanted]
+    if odd:
+        raise UsageError(f"model {name}: {odd[0]} is not {wanted}, as all weights have to be in this "
+                         "precision: leave its dtype to Keras, or give the layer one, not the weight")
+    check_outputs(model, name, num_classes, input_shape)
+    graph = record_training_call(model, input_shape)
+    for variable in captured_variables(graph):
+        if "seed_generator" in variable.name:
+            raise UsageError(f"model {name} draws without a seed generator of its own, so that it would draw the "
+                             "same in every step: assign keras.random.SeedGenerator() to an attribute in the "
+                             "constructor and give it as seed=, or take pipeline.models.dropout.Dropout")
+        raise UsageError(f"model {name} uses the variable '{variable.name}' that Keras does not know of, and that "
+                         "would be neither trained nor saved: make it with self.add_weight, and keep layers in "
+                         "attributes of the model")
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    drawing = next((node for node in nodes if node.op in DRAWS), None)
+    if drawing:
+        raise UsageError(f"model {name} draws with TensorFlow's {drawing.op} ({drawing.name}), which a run that goes "
+                         "on cannot repeat: draw with keras.random and a keras.random.SeedGenerator of the model, or "
+                         "take pipeline.models.dropout.Dropout")
+
+
+def widen(model):
+    """Lets every layer of a model that is not built yet compute in float64 where that is the precision.
+
+    A last layer of float32, which mixed precision asks for, would round what float64 is there to compare.
+    """
+    if keras.config.dtype_policy().variable_dtype == "float64":
+        for layer in model._flatten_layers():
+            if not layer.built and layer.variable_dtype == "float32":
+                layer.dtype_policy = "float64"
+
+
+def check_outputs(model, name, num_classes, input_shape):
+    """Raises UsageError where the outputs of a model are no logits, float [batch, classes]; see `check_foreign`."""
+    images = tf.random.stateless_uniform((2, *input_shape), (0, 0))
+    outputs = model(images, training=False)
+    if not tf.is_tensor(outputs) or tuple(outputs.shape) != (2, num_classes) or not outputs.dtype.is_floating:
+        found = f"{tuple(outputs.shape)} of {outputs.dtype.name}" if tf.is_tensor(outputs) else type(outputs).__name__
+        raise UsageError(f"model {name} must return logits, a float tensor of shape (batch, {num_classes}); of 2 "
+                         f"images it returned {found}")
+    values = tf.cast(outputs, tf.float64).numpy()
+    if num_classes > 1 and (values >= 0).all() and (abs(values.sum(axis=-1) - 1) < 1e-2).all():
+        raise UsageError(f"model {name} returns probabilities, and the loss takes logits: leave its softmax out")
+
+
+def record_training_call(model, input_shape):
+    """Returns the FuncGraph of a call in training, as the step makes it: variables come and go as tensors."""
+    with tf.__internal__.FuncGraph("training_call").as_default() as graph:
+        def placeholders(variables):
+            return [tf.compat.v1.placeholder(v.dtype, v.shape) for v in variables]
+
+        image = tf.compat.v1.placeholder(keras.config.dtype_policy().variable_dtype, (2, *input_shape))
+        call_in_training(model, placeholders(model.trainable_variables), placeholders(model.non_trainable_variables),
+                         image)
+    return graph
+
+
+def captured_variables(graph):
+    """Returns the tf.Variables that a FuncGraph reads and that were not given to it."""
+    handles = {id(outside) for outside, _ in graph.captures if outside.dtype == tf.resource}
+    # A graph knows handles alone. Looking for whose they are takes long, and is rare: a good model reads none.
+    # One that stands for its copies on the replicas has no handle; they are variables themselves.
+    return [v for v in (gc.get_objects() if handles else ()) if issubclass(type(v), tf.Variable)
+            and not issubclass(type(v), tf.distribute.DistributedValues) and id(v.handle) in handles]
+
+
+def departures(model, synchronize=True):
+    """Lists why N replicas would not compute what one does.
+
+    Args:
+      model: built keras.Model.
+      synchronize: whether the batch normalization of this product takes its statistics over all replicas.
+
+    Returns:
+      [(what happens, what to do instead)], [] where they would; the first layer of each kind.
+    """
+    found = {}
+    for layer in model._flatten_layers():
+        kind = type(layer).__name__
+        if layer._seed_generators and not isinstance(layer, Dropout):
+            found.setdefault(kind, (f"{kind} draws the same on every replica",
+                                    "pipeline.models.dropout.Dropout draws for each example"))
+        elif isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+            found.setdefault(kind, ("Keras's own BatchNormalization takes the statistics of each replica's part",
+                                    "take pipeline.models.normalization.BatchNormalization, or synchronized=True"))
+        elif isinstance(layer, BatchNormalization) and not synchronize:
+            found.setdefault(kind, ("--nosync_batch_norm: batch statistics are those of each replica's part",
+                                    "leave that flag out"))
+    return list(found.values())
+
+
+def check_compiled(model, name):
+    """Raises UsageError for a layer that cannot stand inside of compiled code on several replicas."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized:
+            raise UsageError(f"--xla=on with several replicas: {layer.path} of model {name} is synchronized, and "
+                             "statistics over replicas are a collective, which cannot stand inside compiled code")

@@ -1,0 +1,92 @@
+"""What a model's variables are called, which of two models' belong together, and what tells trained models apart."""
+import hashlib
+import re
+
+import keras
+import numpy as np
+
+
+def variable_names(model):
+    """Returns the names of a model's variables, in their order: their paths, each one once.
+
+    Keras gives two variables the same path where two layers in one place have the same name; the second is then
+    called PATH~2.
+    """
+    names, seen = [], {}
+    for variable in model.variables:
+        seen[variable.path] = seen.get(variable.path, 0) + 1
+        names.append(variable.path if seen[variable.path] == 1 else f"{variable.path}~{seen[variable.path]}")
+    return names
+
+
+def described_variables(model):
+    """Returns [[name, shape, dtype], ...] of a model's variables, in their order: str, list of int, str."""
+    return [[name, list(v.shape), keras.backend.standardize_dtype(v.dtype)]
+            for name, v in zip(variable_names(model), model.variables, strict=True)]
+
+
+def weights_sha256(model):
+    """Returns the SHA-256 over every model variable's bytes, in order: the identity of a trained model."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return digest.hexdigest()
+
+
+def match_variables(stored, wanted):
+    """Finds the stored variable of each variable that a model wants.
+
+    By name; where names differ in no more than the model's own and the numbers that Keras gives to layers without a
+    name, which count through a process, by order.
+
+    Args:
+      stored: [[name, shape, dtype], ...] of a file.
+      wanted: the same of a model.
+
+    Returns:
+      [index into stored], one a variable of the model.
+
+    Raises:
+      ValueError: one is missing, left over, or has another shape; one line with the first such.
+    """
+    theirs, ours = _within_model(stored), _within_model(wanted)
+    if set(theirs) == set(ours):
+        found = [theirs.index(name) for name in ours]
+    elif _without_numbers(theirs) == _without_numbers(ours):
+        found = list(range(len(ours)))
+    else:
+        raise ValueError(_missing_or_left_over(stored, wanted))
+    for (name, shape, _), place in zip(wanted, found, strict=True):
+        if list(shape) != list(stored[place][1]):
+            layer, _, variable = name.rpartition("/")
+            raise ValueError(f"layer {layer or name}: {variable} is expected to be {tuple(shape)}, found "
+                             f"{tuple(stored[place][1])}")
+    return found
+
+
+def _within_model(variables):
+    """Returns the names without that of the model, which all of them begin with."""
+    names = [name for name, *_ in variables]
+    if len({name.partition("/")[0] for name in names}) == 1:
+        names = [name.partition("/")[2] for name in names]
+    return names
+
+
+def _without_numbers(names):
+    """Returns the names without the numbers at the end of layers' names."""
+    return [re.sub(r"_\d+(?=/|$)", "", name) for name in names]
+
+
+def _missing_or_left_over(stored, wanted):
+    here, there = [{name: tuple(shape) for name, shape, _ in variables} for variables in (wanted, stored)]
+    missing, extra = [[name for name in a if name not in b] for a, b in ((here, there), (there, here))]
+    said = [f"{len(here)} variables are expected, found {len(there)}"]
+    if missing:
+        said.append(f"not found: {missing[0]} {here[missing[0]]}" + _and_more(missing))
+    if extra:
+        said.append(f"found, but not expected: {extra[0]} {there[extra[0]]}" + _and_more(extra))
+    return "; ".join(said)
+
+
+def _and_more(names):
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

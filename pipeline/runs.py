@@ -1,0 +1,233 @@
+"""Runs from Python: train, build, evaluate, load, export, predict. The commands go the same way, by these functions."""
+import importlib.metadata
+import json
+import os
+
+from pipeline.errors import UsageError, unknown_name
+from pipeline.preparation import (
+    Outcome,
+    assemble,
+    begins,
+    choose_split,
+    evaluation_config,
+    finished,
+    introduce,
+    open_directory,
+    peers_may_leave,
+    rebuild,
+    reopen_data,
+    resolve,
+    same_data,
+    start,
+    teller,
+)
+from pipeline.training import run_directory
+from pipeline.workers.cluster import Cluster
+
+
+def train(config, echo=None):
+    """Trains in the directory of the run, or continues what is there, and evaluates along the way.
+
+    Args:
+      config: ExperimentConfig.
+      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+
+    Returns:
+      Outcome.
+
+    Raises:
+      UsageError: wrong settings, or a directory with another run; nothing was touched.
+      RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written. PeerLost, one of
+        these, where another worker did not come or is gone; this process is then of no more use.
+    """
+    config, cluster = resolve(config), Cluster.of(os.environ)
+    settings, shared = json.dumps(config.flat(), sort_keys=True), run_directory.RunDirectory(config.runtime.workdir)
+    if cluster and cluster.rank:  # The chief speaks for all.
+        config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
+    echo = echo or teller(config)
+    directory = open_directory(config, cluster)
+    directory.check(config)
+    done = finished(shared, config)
+    if done:
+        return done
+    strategy, source = start(config, echo, cluster, settings)
+    with peers_may_leave(cluster):
+        return _train(config, source, strategy, directory, begins(shared), echo)
+
+
+def _train(config, source, strategy, directory, begins, echo):
+    """Trains what is not finished; returns the Outcome. The arguments are made by `train`."""
+    replicas = strategy.num_replicas_in_sync
+    directory.check(config, source.fingerprint, replicas)
+    experiment = assemble(config, source, strategy, directory.config, begins)
+    experiment.check_batches()
+    from pipeline.models.foreign import departures
+    found = departures(experiment.state.model)
+    directory.check(config, source.fingerprint, replicas, not found)
+    with directory.claimed():
+        # Another process may have had the directory since it was looked at.
+        accepted = directory.check(config, source.fingerprint, replicas, not found)
+        done = finished(directory, config)
+        if done:
+            return done
+        introduce(experiment, directory, echo)
+        from pipeline.training.run import run, warn
+        for what, instead in found if replicas > 1 else ():
+            warn(f"{replicas} replicas do not compute what one does: {what}; {instead}")
+        ended, described = run(experiment, directory, accepted, echo)
+    return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
+
+
+def build(config, echo=None):
+    """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
+
+    Args:
+      config: ExperimentConfig.
+      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+
+    Returns:
+      pipeline.experiment.Experiment, freshly initialized.
+
+    Raises:
+      UsageError: wrong settings, or a model and data that do not fit each other.
+    """
+    strategy, source = start(config, echo or teller(config))
+    experiment = assemble(config, source, strategy)
+    experiment.check_batches()
+    return experiment
+
+
+def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
+    """Judges the model of a run on a part of its data, every example exactly once.
+
+    Args:
+      workdir: directory of the run.
+      split: "test", "validation" or "train".
+      checkpoint: "newest", "best", a step ("270"), or a path without suffix.
+      ema: take the moving average of the weights.
+      average_checkpoints: take the mean of the weights of this many checkpoints.
+      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
+
+    Returns:
+      pipeline.evaluation.metrics.Evaluation: accuracy, loss, and more.
+
+    Raises:
+      UsageError: there is no such run, checkpoint or split, or its data are not there.
+    """
+    directory, stored = run_directory.stored_config(workdir)
+    config = evaluation_config(stored, options)
+    strategy, source = reopen_data(config, stored, echo or teller(config))
+    judged = choose_split(source, split)
+    experiment = rebuild(config, stored, source, strategy)
+    from pipeline.training.stored_weights import load_weights
+    load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
+    return experiment.evaluate(judged)
+
+
+def load(workdir, checkpoint="newest", ema=False, average_checkpoints=1, devices=(), batch_size=None, extension=None):
+    """Loads the model of a run, for predictions; on one GPU where there is one. Its data are not needed.
+
+    Args:
+      workdir: directory of the run.
+      checkpoint, ema, average_checkpoints: as for `evaluate`.
+      devices: index of the GPU to use, as a tuple of one str; default the first.
+      batch_size: most images computed at once; default that of training.
+      extension: where the files of its own code lie now, if not where they were.
+
+    Returns:
+      pipeline.trained.TrainedModel: probabilities(images), logits(images), class_names, image_shape, ...
+
+    Raises:
+      UsageError: there is no such run or checkpoint.
+    """
+    import tensorflow as tf
+
+    from pipeline import runtime
+    from pipeline.trained import TrainedModel
+    directory, stored = run_directory.stored_config(workdir)
+    kind, indices = runtime.choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
+    if kind == "GPU":
+        runtime.open_strategy(kind, indices)
+    precision = stored["config"]["precision"]
+    if kind == "CPU" and precision == "mixed_float16":
+        precision = "float32"  # Emulated it would take many times as long.
+    return TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, precision, batch_size, extension)
+
+
+def predict(model, files, top=3, invert=False, unreadable=None):
+    """Names the classes of image files, and of all files in folders.
+
+    Args:
+      model: TrainedModel, see `load`.
+      files: list of paths.
+      top: how many classes are told of each, the most probable first; 0 for all.
+      invert: exchange light and dark first.
+      unreadable: called with path and reason of each file that is no image; default: that is an error.
+
+    Returns:
+      list of pipeline.prediction.pictures.Prediction: file, classes ((name, probability), ...).
+
+    Raises:
+      UsageError: there is no such file, or it is no image.
+    """
+    from pipeline.prediction import pictures
+
+    def refuse(path, reason):
+        raise UsageError(f"cannot read {path}: {reason}")
+
+    found, problems = pictures.find_files(files)
+    for path, reason in problems:
+        (unreadable or refuse)(path, reason)
+    return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]
+
+
+def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
+           average_checkpoints=1, batch_sizes=(), echo=None, **options):
+    """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.
+
+    Args:
+      workdir: directory of the run.
+      forms: names of pipeline.export.form.FORMS.
+      output: folder of all its exports; default `export` in the run's directory.
+      checkpoint, ema, average_checkpoints: as for `evaluate`.
+      batch_sizes: for which latency is measured; none: not at all.
+      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      options: of the configuration that are to be others than in training: data_dir, extension.
+
+    Returns:
+      pipeline.export.run.Exported; what is beyond the bound of its form is in `failed`, and not published.
+
+    Raises:
+      UsageError: there is no such run, checkpoint or form, or its data are not there.
+    """
+    import tensorflow as tf
+
+    from pipeline.export.extras import check_extra
+    from pipeline.export.form import FORMS
+    from pipeline.export.metadata import metadata
+    from pipeline.export.run import export as export_model
+    from pipeline.trained import TrainedModel
+    from pipeline.training.stored_weights import described
+    for name in forms:
+        if name not in FORMS:
+            raise unknown_name("form", name, FORMS)
+        check_extra(FORMS[name])
+    directory, stored = run_directory.stored_config(workdir)
+    config = evaluation_config(stored, {**options, "precision": "float32"})
+    echo = echo or teller(config)
+    with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and forms are compared with this model.
+        source = same_data(config, stored, echo)
+        trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
+                                    extension=config.data.extension)
+        about = metadata(trained, version=_version(), result=directory.result, weights=described(trained.steps, ema))
+        return export_model(trained, source, tuple(forms), output or directory.file("export"), about,
+                            tuple(batch_sizes), echo)
+
+
+def _version():
+    """Returns the version of this product, "not installed" where it runs from a folder alone."""
+    try:
+        return importlib.metadata.version("mirrorline")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

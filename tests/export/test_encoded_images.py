@@ -1,0 +1,75 @@
+"""Image files decoded by TensorFlow inside a SavedModel, against Pillow, which `predict` and training decode with."""
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipeline.data.image_file import read_image
+from pipeline.export import encoded_images
+
+HEIGHT, WIDTH = 31, 42
+
+
+def picture():
+    """Returns uint8 [HEIGHT, WIDTH, 4], smooth as a photograph."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 4), np.uint8), "RGBA")
+    return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def kinds():
+    """Returns {file name: (image, arguments of its save)}."""
+    values = picture()
+    colour, grey = Image.fromarray(values[..., :3]), Image.fromarray(values[..., 0])
+    table = colour.quantize(20)
+    found = {
+        "colour.png": (colour, {}), "clear.png": (Image.fromarray(values), {}), "grey.png": (grey, {}),
+        "table.png": (table, {}), "clear_table.png": (table, {"transparency": 3}),
+        "clear_grey.png": (Image.merge("LA", (grey, grey.rotate(180))), {}), "bits.png": (colour.convert("1"), {}),
+        "deep.png": (Image.fromarray(values[..., 0].astype(np.uint16) * 256 + 7), {}),
+        "colour.bmp": (colour, {}), "grey.bmp": (grey, {}), "table.bmp": (table, {}),
+        "moving.gif": (colour, {"save_all": True, "append_images": [colour.rotate(180)]}),
+        "colour.webp": (colour, {"lossless": True}), "colour.jpg": (colour, {"quality": 90}), "grey.jpg": (grey, {}),
+        "fine.jpg": (colour, {"quality": 98, "subsampling": 0, "progressive": True}),
+        "print.jpg": (colour.convert("CMYK"), {})}
+    for number in range(1, 9):
+        for order, name in (("<", "little"), (">", "big")):
+            exif = Image.Exif()
+            exif.endian = order
+            exif[0x010F], exif[0x0112], exif[0x0132] = "maker", number, "2024:05:06 07:08:09"
+            found[f"{name}_{number}.jpg"] = (colour, {"exif": exif})
+    return found
+
+
+def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path):
+    files = {}
+    for name, (image, arguments) in kinds().items():
+        image.save(tmp_path / name, **arguments)
+        files[name] = (tmp_path / name).read_bytes()
+    assert files["little_5.jpg"] != files["big_5.jpg"] and b"MM\0*" in files["big_5.jpg"]
+    for channels in (1, 3):
+        # As it is: upright, and where height and width change places.
+        for size, names in (((HEIGHT, WIDTH), [n for n in files if n[-5] not in "5678"]),
+                            ((WIDTH, HEIGHT), [n for n in files if n[-5] in "5678"])):
+            found = decode([files[name] for name in names], (*size, channels))
+            for name, pixels in zip(names, found, strict=True):
+                np.testing.assert_array_equal(pixels, read_image(tmp_path / name, channels), err_msg=name)
+        for size in ((13, 9), (40, 64)):
+            for name, pixels in zip(files, decode(list(files.values()), (*size, channels)), strict=True):
+                off = np.abs(pixels.astype(int) - read_image(tmp_path / name, channels, size))
+                assert off.max() <= 1 and off.mean() < 0.3, name  # Which axis Pillow begins with is its own choice.
+
+
+def decode(contents, image_shape):
+    return tf.function(lambda files: encoded_images.decode(files, image_shape), autograph=False)(
+        tf.constant(contents)).numpy()
+
+
+def test_what_is_no_image_or_cut_short_is_refused():
+    file = io.BytesIO()
+    Image.fromarray(picture()[..., :3]).save(file, "JPEG")
+    for content in (b"", b"no image", file.getvalue()[:-200]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode([content], (8, 8, 3))
+    assert decode(np.zeros([0], object), (8, 7, 3)).shape == (0, 8, 7, 3)

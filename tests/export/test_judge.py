@@ -1,0 +1,136 @@
+"""A form in a process of its own: what it says, how it fails, and that it never stays behind."""
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+
+from pipeline.errors import RunFailure
+from pipeline.export import fresh_process, judge
+from pipeline.export.form import FORMS
+from pipeline.files import write_json
+from tests.export.fresh_models import metadata, pixels, trained_model
+from tests.test_structure import PACKAGES, imports, under
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(TrainedModel, {form name: folder}) of an mlp in two forms."""
+    trained, folders = trained_model("mlp"), {}
+    for name in ("onnx", "tflite_int8"):
+        folders[name] = tmp_path_factory.mktemp(name)
+        FORMS[name].write(trained, str(folders[name] / FORMS[name].file), metadata(trained), pixels(trained, 50))
+    return trained, folders
+
+
+def test_it_says_what_the_form_says_and_how_long_it_takes(exported):
+    trained, folders = exported
+    images = pixels(trained, 2 * judge.BATCH + 5)  # Three batches, the last one short.
+    found = fresh_process.judge(FORMS["onnx"], folders["onnx"], images, (1, 200), seconds=0.05)
+    assert found.probabilities.dtype == np.float32
+    np.testing.assert_allclose(found.probabilities, trained.probabilities(images), rtol=0, atol=1e-5)
+    assert list(found.latencies) == ["1", "200"]  # More than there are images, too.
+    assert found.latencies["1"]["calls"] >= judge.FEWEST_CALLS and 0 < found.latencies["1"]["p50"] < 1000
+    assert found.threads == len(os.sched_getaffinity(0)) and 0 < found.load_seconds < 60
+    assert found.runtime == f"onnxruntime {onnxruntime.__version__}"
+
+
+def test_quantized_inputs_and_outputs_are_those_of_the_model(exported, tmp_path):
+    trained, folders = exported
+    images = pixels(trained, 9)
+    np.save(tmp_path / "images.npy", images)
+    found = fresh_process.judge(FORMS["tflite_int8"], folders["tflite_int8"], tmp_path / "images.npy")
+    assert np.abs(found.probabilities - trained.probabilities(images)).max() < 0.03 and found.latencies == {}
+    np.testing.assert_allclose(found.probabilities * 256, np.rint(found.probabilities * 256), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "keras", "weights"])
+def test_forms_of_tensorflow_and_keras_are_opened_alike(name, tmp_path):
+    trained, path = trained_model("three_apis"), os.path.join(tmp_path, FORMS[name].file)
+    FORMS[name].write(trained, path, metadata(trained))
+    write_json(os.path.join(tmp_path, "metadata.json"), metadata(trained))
+    images = pixels(trained, 5)
+    options = argparse.Namespace(model=path, maker=None, metadata=os.path.join(tmp_path, "metadata.json"))
+    if name == "weights":
+        options.maker = fresh_process.WEIGHTS_MAKER
+    signatures = ("serving_default", "serving_uint8", "serving_bytes") if name == "saved_model" else (None,)
+    for options.signature in signatures:
+        prepare, compute, _ = judge.RUNTIMES[FORMS[name].runtime](options)
+        np.testing.assert_allclose(judge.probabilities(prepare, compute, images), trained.probabilities(images),
+                                   rtol=0, atol=1e-5)
+
+
+def test_it_knows_nothing_of_this_project(tmp_path):
+    with open(fresh_process.JUDGE, encoding="utf-8") as file:
+        assert not [name for name in imports(file.read()) if under(name, *PACKAGES)]
+    done = subprocess.run([sys.executable, "-I", fresh_process.JUDGE, "--runtime=onnxruntime", "--model=x",
+                           "--images=x", f"--output={tmp_path}/x", f"--path={fresh_process.ROOT}", "--import=pipeline"],
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "ModuleNotFoundError: import of pipeline halted; None in sys.modules\n"
+
+
+def test_what_cannot_be_loaded_fails_in_one_line(exported, tmp_path, capfd):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(RunFailure, match=r"^form onnx in a process of its own: InvalidProtobuf: .*model.onnx.*"):
+        fresh_process.judge(FORMS["onnx"], tmp_path, pixels(exported[0]))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A path that nothing is ever read from: who opens it waits."""
+    os.mkfifo(tmp_path / "images.npy")
+    return tmp_path / "images.npy"
+
+
+def judges(path):
+    """Returns the running processes that have been given a path."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if f"--images={path}" in (process.info["cmdline"] or ()) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def test_it_has_a_time_limit(exported, endless):
+    with pytest.raises(RunFailure, match="form onnx .*: a process did not end within 0.5 s"):
+        fresh_process.judge(FORMS["onnx"], exported[1]["onnx"], endless, timeout=0.5)
+    assert judges(endless) == []
+
+
+def test_an_interruption_ends_it(exported, endless):
+    def interrupt():
+        with open(endless, "wb"):  # Until it is read from.
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before, thread = signal.signal(signal.SIGINT, signal.default_int_handler), threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fresh_process.judge(FORMS["onnx"], exported[1]["onnx"], endless, timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        thread.join()
+    assert judges(endless) == []
+
+
+def test_it_ends_with_a_process_that_was_killed(endless):
+    command = (f"{sys.executable} -I {fresh_process.JUDGE} --runtime=onnxruntime --model=x --images={endless} "
+               f"--output=x --parent=$$ & wait")
+    parent = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL)
+    with open(endless, "wb"):
+        assert len(judges(endless)) == 1
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 20
+        while judges(endless) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert judges(endless) == []

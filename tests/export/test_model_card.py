@@ -1,0 +1,116 @@
+"""A model card is true, is what Hugging Face reads, and its code runs as it stands."""
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import yaml
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from pipeline.export.form import FORMS
+from pipeline.export.model_card import figures, model_card
+from pipeline.files import write_json
+from tests.export.described import described, digits_model
+
+PROOF = {"difference": 2e-7, "equal": 1.0, "accuracy": 0.125, "holds": True}
+RECORDS = {"keras": {"bytes": 4_400_000, "proof": PROOF}, "onnx": {"bytes": 90_000, "proof": PROOF},
+           "tflite": {"bytes": 1, "proof": {**PROOF, "holds": False}}}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """(TrainedModel, Source, metadata, figures)."""
+    trained, source = digits_model(precision="mixed_float16")
+    found = figures(trained.probabilities(source.test.reader.images), source.test.labels, trained.class_names)
+    return trained, source, described(trained), found
+
+
+def test_figures_are_those_of_the_field(made):
+    trained, source, _, found = made
+    labels, probabilities = source.test.labels, trained.probabilities(source.test.reader.images)
+    predicted = probabilities.argmax(axis=1)
+    assert found["accuracy"] == metrics.accuracy_score(labels, predicted) and found["examples"] == 360
+    expected = binomtest(int((predicted == labels).sum()), 360).proportion_ci(method="wilson")
+    assert (found["low"], found["high"]) == (expected.low, expected.high)
+    report = metrics.classification_report(labels, predicted, output_dict=True, zero_division=0)
+    assert [c["f1"] for c in found["per_class"]] == [report[str(i)]["f1-score"] for i in range(10)]
+    more = figures(np.pad(probabilities, [(0, 0), (0, 1)]), labels, (*trained.class_names, "ten"))
+    assert more["per_class"] == found["per_class"]  # Nothing is known of a class without examples.
+    confusion = metrics.confusion_matrix(labels, predicted)
+    np.fill_diagonal(confusion, 0)
+    assert found["confused_pairs"][0]["count"] == confusion.max()
+
+
+def test_the_front_matter_is_read(made):
+    _, _, about, found = made
+    text = model_card(FORMS["keras"], about, found, RECORDS)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "keras" and front["pipeline_tag"] == "image-classification"
+    result = front["model-index"][0]["results"][0]
+    assert result["dataset"] == {"name": "digits", "type": "digits", "split": "test"}
+    assert result["metrics"] == [{"type": "accuracy", "value": pytest.approx(found["accuracy"], abs=1e-6)}]
+
+
+def test_the_card_says_what_is_known_and_nothing_else(made):
+    _, _, about, found = made
+    text = model_card(FORMS["onnx"], about, found, RECORDS)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# mlp on digits", "## Intended use", "## Data", "## Figures", "## Forms", "## Training", "## Limits",
+        "## Load it", "## Origin"]
+    for said in (f"| accuracy | {found['accuracy']:.2%} |", f"{found['low']:.2%} to {found['high']:.2%}", "1,437",
+                 about["data"]["fingerprint"], about["weights_sha256"], "50,890",
+                 "| keras | 4.40 MB", "| onnx (this one) | 90.0 kB | 2.0e-07",
+                 "trained in mixed_float16", "in float32", "best one on the test split itself",
+                 "| precision | mixed\\_float16 |", "class a é", "| replicas | 2 |"):
+        assert said in text, said
+    assert "| tflite |" not in text and "None" not in text and "nan" not in text.lower()
+
+
+def test_names_cannot_break_the_card(made):
+    trained, _, about, found = made
+    names = ["a|b", "<script>", "x\ny: z", *about["class_names"][3:]]
+    about = {**about, "class_names": names, "data": {**about["data"], "name": "folder:my \"pictures\": 1"}}
+    found = {**found, "per_class": [{**c, "name": n} for c, n in zip(found["per_class"], names, strict=True)]}
+    text = model_card(FORMS["onnx"], about, found, RECORDS)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == 'my "pictures": 1'
+    assert "\\<script\\>" in text and "| a\\|b | " in text
+    assert all(line.count("|") - line.count("\\|") == 6 for line in text.splitlines() if line.startswith("| a\\|b"))
+
+
+def test_many_classes_are_cut_to_those_that_matter(made):
+    _, _, about, _ = made
+    names = [f"class {i}" for i in range(300)]
+    labels = np.arange(600) % 300
+    probabilities = np.eye(300)[np.where(labels == 7, 8, labels)]
+    found = figures(probabilities, labels, names)
+    text = model_card(FORMS["onnx"], {**about, "class_names": names}, found, RECORDS)
+    assert "The 100 of 300 classes with the lowest F1" in text and "| class 7 | 0.000" in text
+    assert "280 more, listed in metadata.json" in text and "| class 7 | class 8 | 2 | 100.0% |" in text
+
+
+@pytest.mark.parametrize("name", ["saved_model", "keras", "weights", "tflite", "tflite_int8", "onnx"])
+def test_the_code_of_a_card_runs_in_its_folder(made, name, tmp_path, monkeypatch, capsys):
+    trained, source, about, found = made
+    form = FORMS[name]
+    path = str(tmp_path / form.file) if form.file else str(tmp_path)
+    form.write(trained, path, about, source.train.reader.images[:50])
+    write_json(str(tmp_path / "metadata.json"), about)
+    text = model_card(form, about, found, RECORDS)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == (2 if name == "saved_model" else 1)
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    for block in blocks:
+        exec(block, space)
+    expected = trained.class_names[int(trained.probabilities(np.zeros((1, 28, 28, 1), np.uint8)).argmax())]
+    said = capsys.readouterr().out
+    assert said.count(str(expected.encode()) if name == "saved_model" else expected) == len(blocks), said
+
+
+def test_an_extension_is_named_where_it_is_needed(made):
+    _, _, about, found = made
+    about = {**about, "config": {**about["config"], "extension": ["my_models.py"]}}
+    assert "Import `my_models.py` first" in model_card(FORMS["keras"], about, found, RECORDS)
+    assert "my_models" not in model_card(dataclasses.replace(FORMS["onnx"]), about, found, RECORDS).split("## Load")[1]

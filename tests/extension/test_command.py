@@ -1,0 +1,87 @@
+"""An extension on the command line: the run finds it again, and notices what has changed."""
+import json
+import os
+import shutil
+
+import pytest
+
+from tests.commands import REPOSITORY, mirrorline, result
+
+TRAIN = ("train", "--dataset=shapes", "--model=small_net", "--model_options=width=4", "--batch_size=50",
+         "--schedule=constant", "--workdir=run", "--verbosity=quiet")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with mine.py and a run of three steps that was trained with it."""
+    folder = tmp_path_factory.mktemp("extension")
+    shutil.copy(REPOSITORY / "docs" / "example_extension.py", folder / "mine.py")
+    done = mirrorline(*TRAIN, "--steps=3", "--extension=mine.py", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A folder with a copy of that run, whose extension lies where it lay."""
+    shutil.copytree(run / "run", tmp_path / "run")
+    stored = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(stored.replace(str(run), str(tmp_path)))
+    shutil.copy(run / "mine.py", tmp_path)
+    return tmp_path
+
+
+def test_the_run_keeps_where_it_lies_and_what_is_in_it(run):
+    stored = json.loads((run / "run" / "config.json").read_text())
+    assert stored["config"]["extension"] == [str(run / "mine.py")]
+    record, = stored["extensions"]
+    assert (record["kind"], record["name"]) == ("file", str(run / "mine.py"))
+    assert list(record["files"]) == ["mine.py"] and len(record["files"]["mine.py"]) == 64
+
+
+def test_changed_code_is_refused_until_it_is_allowed(copy):
+    with open(copy / "mine.py", "a") as file:
+        file.write("# Changed.\n")
+    before = (copy / "run" / "config.json").read_bytes()
+    refused = mirrorline(*TRAIN, "--steps=5", "--extension=mine.py", cwd=copy)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "run holds a run with other settings: extension mine.py " in refused.stderr
+    assert "continue it all the same with --allow=extension" in refused.stderr
+    assert (copy / "run" / "config.json").read_bytes() == before
+    judged = mirrorline("evaluate", "--workdir=run", "--noreport", "--verbosity=quiet", cwd=copy)
+    assert judged.returncode == 0 and judged.stderr.startswith("the code of this run's model or data has changed since")
+    allowed = mirrorline(*TRAIN, "--steps=5", "--allow=extension", cwd=copy)  # It knows where the file lies.
+    assert (allowed.returncode, allowed.stderr, result(copy / "run")["step"]) == (0, "", 5)
+    again = mirrorline(*TRAIN, "--steps=5", cwd=copy)
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_a_file_that_was_moved_is_named_and_found_where_it_is_given(copy):
+    (copy / "mine.py").rename(copy / "there.py")
+    lost = mirrorline("predict", "--workdir=run", str(REPOSITORY / "docs" / "report.png"), cwd=copy)
+    assert lost.returncode == 2
+    assert lost.stderr == (f"mirrorline predict: --extension={copy / 'mine.py'}: no such file or directory; where it "
+                           "has moved, give its new place\n")
+    os.mkdir(copy / "new")
+    (copy / "there.py").rename(copy / "new" / "mine.py")
+    found = mirrorline("predict", "--workdir=run", "--extension=new/mine.py", "--format=csv", "--verbosity=quiet",
+                       str(REPOSITORY / "docs" / "report.png"), cwd=copy)
+    assert (found.returncode, found.stderr) == (0, "") and found.stdout.splitlines()[1].count(",") == 6
+
+
+def test_a_mistake_is_said_before_anything_is_loaded_or_written(tmp_path):
+    (tmp_path / "mine.py").write_text("def f(:\n")
+    for command in ("train", "verify", "benchmark", "inspect"):
+        done = mirrorline(command, "--extension=mine.py", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (f"mirrorline {command}: --extension={tmp_path / 'mine.py'}, line 1: invalid syntax\n")
+    assert os.listdir(tmp_path) == ["mine.py"]
+
+
+def test_inspect_and_sweep_know_its_models(tmp_path):
+    extension = f"--extension={REPOSITORY / 'docs' / 'example_extension.py'}"
+    shown = mirrorline("inspect", extension, "--model=small_net", cwd=tmp_path)
+    assert shown.returncode == 0 and "conv2d" in shown.stdout and "24x24x1" in shown.stdout
+    done = mirrorline("sweep", extension, "--dataset=shapes", "--space=model=small_net|small_nte", cwd=tmp_path)
+    assert done.returncode == 2 and os.listdir(tmp_path) == []
+    assert "unknown model 'small_nte': did you mean 'small_net'?" in done.stderr

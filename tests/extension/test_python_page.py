@@ -1,0 +1,67 @@
+"""The page about Python holds: its blocks run as they stand, and do what the commands do."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import REPOSITORY, environment, metrics, mirrorline, result
+
+PAGE = REPOSITORY / "docs" / "python.md"
+EXAMPLE = REPOSITORY / "docs" / "example_extension.py"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """(folder, lines) of one process that has run the blocks of the page."""
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copy(EXAMPLE, folder)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (folder / "page.py").write_text("\n".join(blocks))
+    done = subprocess.run([sys.executable, "page.py"], cwd=folder, text=True, capture_output=True, timeout=300,
+                          env={**environment(), "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout.splitlines()
+
+
+def test_its_blocks_say_what_they_should(ran):
+    folder, lines = ran
+    first, whole = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("first", "shapes"))
+    assert lines[0] == "64 float32"
+    assert lines[1] == "unknown --optimizer 'adm': did you mean 'adam'? known: adam, adamw, lamb, lion, sgd"
+    status, _, sha256 = lines[2].split()
+    assert status == "finished" and len(sha256) == 64
+    assert lines[3] == "45 steps in runs/first" and first["step"] == 45
+    assert lines[4].split()[2] == "360"
+    assert lines[5] == f"{tuple(map(str, range(10)))} (28, 28, 1) 45"
+    assert re.fullmatch(r"white\.png \(\('\d', 0\.\d+\), \('\d', 0\.\d+\)\)", lines[6])
+    assert lines[7] == "1 []" and sorted(os.listdir(folder / "runs" / "first" / "export")) == [
+        "keras", "reports", "weights"]
+    assert [line.split()[0] for line in lines[8:10]] == ["keras", "weights"]
+    assert "'loss'" in lines[10] and float(lines[11]) > 0
+    assert float(lines[12]) == whole["test_accuracy"] > 0.6
+    assert lines[13] == f"{whole['test_accuracy']} ('disc', 'square', 'cross')" and len(lines) == 14
+
+
+def test_a_run_of_python_is_one_of_the_commands(ran):
+    folder, lines = ran
+    options = ["--dataset=digits", "--model=three_apis", "--augment=crop", "--learning_rate=3e-3", "--verbosity=quiet"]
+    unlike = ["--batch_size=64", "--schedule=constant", "--warmup=0", "--optimizer=adam", "--ema_decay=0"]
+    done = mirrorline("train", *options, *unlike, "--epochs=1", "--workdir=command", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert result(folder / "command")["weights_sha256"] == lines[2].split()[2]
+    losses = [r["loss"] for r in metrics(folder / "runs" / "first", "train")]
+    assert losses[:23] == [r["loss"] for r in metrics(folder / "command", "train")]
+    judged = mirrorline("evaluate", "--workdir=runs/first", "--verbosity=quiet", "--noreport", "--checkpoint=best",
+                        cwd=folder)
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads(judged.stdout)["accuracy"] == float(lines[4].split()[0])
+
+
+def test_the_page_shows_what_the_example_has():
+    names = re.findall(r'register\("(\w+)"', EXAMPLE.read_text())
+    assert names == ["small_net", "shapes"] and all(name in PAGE.read_text() for name in names)
+    assert "docs/python.md" in (REPOSITORY / "README.md").read_text()

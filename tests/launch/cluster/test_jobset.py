@@ -1,0 +1,143 @@
+"""The manifest against the public schema of its kinds, and what its variables make of a pod."""
+import copy
+import json
+import re
+
+import pytest
+import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+
+from launch.cluster import agent, jobset
+from launch.cluster.adapters import from_environment
+from pipeline.errors import UsageError
+from tests.commands import mirrorline
+
+MANIFEST = {"name": "digits", "workers": 3, "command": ["train", "--model=mlp", "--augment=flip,crop"],
+            "workdir": "/runs/digits", "image": "registry.example/mirrorline:1", "volume": "shared:/runs",
+            "limits": ["--max_restarts=3"], "grace": 300.0}
+
+
+def documents(**changed):
+    return list(yaml.safe_load_all(jobset.manifest(**{**MANIFEST, **changed})))
+
+
+def pod_spec(document):
+    return document["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
+
+def accept(document):
+    """Takes a document through the models made of JobSet's and Kubernetes's OpenAPI, which refuse what has another type
+    and drop what they do not know."""
+    assert JobsetV1alpha2JobSet.from_dict(document).to_dict() == document
+
+
+@pytest.mark.parametrize("changed", [{}, {"gpus": 8, "cpus": "500m", "memory": "16Gi"}, {"workers": 1},
+                                     {"command": ["train", "--class_names=a: 'b',\"c\"", "--x=$(HOME) #"]}])
+def test_it_is_what_the_schema_of_a_jobset_says(changed):
+    accept(documents(**changed)[0])
+
+
+@pytest.mark.parametrize("path, value", [
+    (("spec", "failurePolicy", "maxRestarts"), "3"), (("spec", "network", "enableDNSHostNames"), True),
+    (("spec", "replicatedJobs", 0, "template", "spec", "backofLimit"), 0),
+    (("spec", "replicatedJobs", 0, "template", "spec", "podFailurePolicy", "rules", 0, "action"), 5),
+    (("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "arguments"), []),
+])
+def test_the_check_sees_what_the_schema_does_not_have(path, value):
+    document = copy.deepcopy(documents()[0])
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises((ValueError, AssertionError)):
+        accept(document)
+
+
+def test_all_pods_are_workers_of_one_run():
+    document, _ = documents(gpus=2)
+    job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"], job["backoffLimit"]) == ("Indexed", 3, 3, 0)
+    pod = pod_spec(document)
+    assert pod["restartPolicy"] == "Never" and pod["terminationGracePeriodSeconds"] == 300
+    container = pod["containers"][0]
+    assert container["command"] + container["args"] == [
+        "mirrorline", "launch", "--agent", "--max_restarts=3", "--", "train", "--model=mlp", "--augment=flip,crop",
+        "--workdir=/runs/digits"]
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted["shared"] == "/runs"
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "shared"
+
+
+def test_wrong_flags_and_a_vain_run_are_not_started_again():
+    document, _ = documents()
+    job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
+    rule, = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2, agent.GIVEN_UP]
+    assert rule["onExitCodes"]["containerName"] == pod_spec(document)["containers"][0]["name"]
+    rule, = document["spec"]["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
+
+
+def variables(document, index, attempt):
+    """Returns the variables of a pod, as Kubernetes and JobSet give them."""
+    name, (job,) = document["metadata"]["name"], document["spec"]["replicatedJobs"]
+    annotations = {"jobset.sigs.k8s.io/jobset-name": name, "jobset.sigs.k8s.io/replicatedjob-name": job["name"],
+                   "jobset.sigs.k8s.io/job-index": "0", "jobset.sigs.k8s.io/restart-attempt": str(attempt)}
+    found = {"JOB_COMPLETION_INDEX": str(index)}
+    for variable in pod_spec(document)["containers"][0]["env"]:
+        path = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        found[variable["name"]] = annotations[re.fullmatch(r"metadata\.annotations\['(.*)'\]", path)[1]] \
+            if path else variable["value"]
+    return found
+
+
+@pytest.mark.parametrize("workers, index, attempt", [(3, 0, 0), (3, 2, 5), (2, 1, 1)])
+def test_from_the_variables_of_a_pod_to_tf_config(workers, index, attempt):
+    document, _ = documents(workers=workers)
+    found = from_environment(variables(document, index, attempt))
+    assert json.loads(found.tf_config) == {
+        "cluster": {"worker": [f"digits-workers-0-{pod}.digits:2222" for pod in range(workers)]},
+        "task": {"type": "worker", "index": index}}
+    assert found.attempt == attempt
+    assert document["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "digits"}
+
+
+def test_one_pod_needs_nothing_that_listens():
+    assert from_environment(variables(documents(workers=1)[0], 0, 0)) is None
+
+
+def test_only_the_workers_of_the_run_reach_its_pods():
+    document, policy = documents()
+    own = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": document["metadata"]["name"]}}
+    assert policy["apiVersion"] == "networking.k8s.io/v1" and policy["kind"] == "NetworkPolicy"
+    assert policy["spec"] == {"podSelector": own, "policyTypes": ["Ingress"],
+                              "ingress": [{"from": [{"podSelector": own}]}]}
+
+
+def test_what_looks_like_a_variable_stays_as_it_is():
+    # Kubernetes puts the value of a variable in the place of $(NAME), and $(NAME) in that of $$(NAME).
+    assert pod_spec(documents(command=["train", "--x=$(HOME)"])[0])["containers"][0]["args"][-2] == "--x=$$(HOME)"
+
+
+@pytest.mark.parametrize("changed, words", [
+    ({"name": "Digits"}, "--name=Digits"), ({"name": "7digits"}, "first is a letter"),
+    ({"name": "d" * 46}, "at most 45"),
+    ({"volume": "shared"}, "--volume=shared"), ({"volume": "a b:/runs"}, "PersistentVolumeClaim"),
+    ({"workdir": "/home/x"}, "not in the volume"), ({"workdir": "/runs2/x"}, "not in the volume"),
+    ({"image": ""}, "--image is missing"), ({"memory": "16 GB"}, "no quantity"), ({"cpus": "many"}, "no quantity"),
+])
+def test_what_kubernetes_would_refuse_is_said_in_one_line(changed, words):
+    with pytest.raises(UsageError, match=words) as error:
+        documents(**changed)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_prints_it(tmp_path):
+    done = mirrorline("launch", "--engine=kubernetes", "--print", "--workers=2", "--image=mirrorline:1", "--gpus=1",
+                      "--volume=shared:/runs", "--", "train", "--model=mlp", "--workdir=/runs/digits", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document, _ = yaml.safe_load_all(done.stdout)
+    accept(document)
+    assert document["metadata"]["name"] == "mirrorline-digits" and list(tmp_path.iterdir()) == []

@@ -1,0 +1,57 @@
+"""What a terminal shows of several workers: one line of progress, in place, and everything else above it."""
+import contextlib
+import os
+import pty
+
+from launch.cluster.screen import CLEAR_LINE, Screen
+
+STEP = "epoch  0.50/10  step  12/230  loss 0.5000  accuracy  90.00%  1,234 examples/s  0:10 left"
+
+
+def read_all(descriptor):
+    """Returns what was written to the other end of a terminal that is closed there, and closes it here."""
+    said = b""
+    with contextlib.suppress(OSError):  # EIO: the end.
+        while part := os.read(descriptor, 2**16):
+            said += part
+    os.close(descriptor)
+    return said
+
+
+def test_on_a_terminal_the_line_of_progress_stays_the_last_one(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as stream:
+        screen = Screen(out=stream, errors=stream)
+        screen.worker(0, STEP)
+        screen.worker(1, "a warning")
+        screen.worker(1, STEP)  # Only the chief's moves.
+        screen.note("launch  a note")
+        screen.close()
+    said = read_all(ours).decode().replace("\r\n", "\n")
+    shown = CLEAR_LINE + STEP[:79]
+    assert said == "".join(f"{shown}{CLEAR_LINE}{line}" for line in (
+        "[1] a warning\n", f"[1] {STEP}\n", "launch  a note\n", ""))
+
+
+def test_in_a_file_every_line_stands(tmp_path):
+    with open(tmp_path / "out", "w") as out, open(tmp_path / "errors", "w") as errors:
+        screen = Screen(out=out, errors=errors)
+        screen.worker(0, STEP)
+        screen.worker(0, "mirrorline train: told by the supervisor")
+        screen.note("a note")
+        screen.error("an error")
+        quiet = Screen(quiet=True, out=out, errors=errors)
+        quiet.note("unsaid")
+        quiet.error("another")
+    assert (tmp_path / "out").read_text() == f"[0] {STEP}\na note\n"
+    assert (tmp_path / "errors").read_text() == "an error\nanother\n"
+
+
+def test_nobody_reading_any_more_ends_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stream:
+        screen = Screen(out=stream, errors=stream)
+        screen.worker(0, "one")
+        screen.note("two")

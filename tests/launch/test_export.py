@@ -1,0 +1,194 @@
+"""mirrorline export on real runs: what is published and what is not, versions, a full disk, and wrong use."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.export.form import FORMS
+from tests.commands import environment, mirrorline, result
+from tests.small_disk import small_disk
+
+TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--tensorboard=scalars")
+PUBLISHED = ("saved_model", "tflite", "tflite_float16", "onnx")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with two runs: `taught`, in half precision on two replicas, and `begun`, of two steps."""
+    folder = tmp_path_factory.mktemp("exported")
+    for name, more in (
+            ("taught", ("--steps=60", "--evaluate_every=20", "--learning_rate=3e-3", "--precision=mixed_bfloat16",
+                        "--replicas=2", "--normalize=per_channel", "--ema_decay=0.9")),
+            ("begun", ("--steps=2", "--subset=3", "--learning_rate=1e-4", "--quiet"))):
+        done = mirrorline(*TRAIN, f"--workdir={name}", *more, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    """What the command says of the moving averages of `taught` in forms of every runtime."""
+    done = mirrorline("export", "--workdir=taught", "--checkpoint=best", "--ema", "--nolatency",
+                      "--format=saved_model,tflite,tflite_float16,onnx", cwd=trained)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def averages(workdir):
+    """Returns (TrainedModel of the moving averages at the best checkpoint, images and labels of the test split)."""
+    from pipeline.data.digits import load_digits
+    from pipeline.trained import TrainedModel
+    from pipeline.training.run_directory import RunDirectory
+    model = TrainedModel.load(RunDirectory(str(workdir)), "best", ema=True, precision="float32")
+    test = load_digits(None).test
+    return model, test.reader.images, test.labels
+
+
+def test_every_form_is_published_with_what_belongs_to_it(trained, exported):
+    output = trained / "taught" / "export"
+    metadata = []
+    for name in PUBLISHED:
+        assert [p.name for p in (output / name).iterdir()] == ["1"]
+        assert {"MODEL_CARD.md", "metadata.json", "proof.json"} < {p.name for p in (output / name / "1").iterdir()}
+        assert (output / name / "1" / FORMS[name].file).exists()
+        metadata.append(json.loads((output / name / "1" / "metadata.json").read_text()))
+    assert all(one == metadata[0] for one in metadata)
+    assert metadata[0]["precision"] == {"trained": "mixed_bfloat16", "exported": "float32"}
+    assert metadata[0]["metrics"]["run"] == result(trained / "taught") and set(
+        metadata[0]["proof"]) == set(PUBLISHED)
+    assert sorted(p.name for p in (output / "reports" / "1").iterdir()) == ["proof.json", "proof.md"]
+
+
+def test_what_is_published_is_the_moving_average_at_that_checkpoint(trained, exported):
+    model, images, labels = averages(trained / "taught")
+    report = json.loads((trained / "taught" / "export" / "reports" / "1" / "proof.json").read_text())
+    assert report["metadata"]["checkpoint"] == {"step": model.step, "steps": [model.step], "weights": "moving average"}
+    assert report["metadata"]["weights_sha256"] != result(trained / "taught")["weights_sha256"]
+    expected = model.probabilities(images)
+    loaded = tf.saved_model.load(trained / "taught" / "export" / "saved_model" / "1")
+    found = loaded.signatures["serving_uint8"](image=tf.constant(images))
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=0, atol=1e-5)
+    accuracy = np.mean(expected.argmax(axis=1) == labels)
+    for name, record in report["forms"].items():
+        assert record["published"] and record["proof"]["live_accuracy"] == accuracy, name
+        assert record["proof"]["difference"] <= record["proof"]["allowed"] < 1.1 * FORMS[name].bounds.probability
+
+
+def test_the_screen_says_what_was_exported_and_how_it_was_proved(exported):
+    lines = exported.splitlines()
+    assert [line for line in lines if "mixed_bfloat16" in line and "exported in float32" in line]
+    assert any(line.startswith("model ") and "moving average" in line for line in lines)
+    table = {line.split()[0]: line for line in lines if line.strip()}
+    assert "export  version 1 in taught/export:" in lines and "100.00%" in table["onnx/1"]
+    assert set(table) >= {f"{name}/1" for name in PUBLISHED}
+    assert lines[-1] == "look    taught/export/reports/1/proof.md" and "p50" not in exported
+
+
+@pytest.fixture(scope="module")
+def violated(trained):
+    """The completed command on `begun`, whose classes are as good as equally probable: int8 tells them apart badly."""
+    return mirrorline("export", "--workdir=begun", "--format=tflite_int8,tflite", "--output=out", "--batch_sizes=1,3",
+                      "--quiet", cwd=trained)
+
+
+def test_a_form_beyond_its_bound_is_not_published(trained, violated):
+    assert violated.returncode == 1 and violated.stderr.count("\n") == 1, violated.stderr
+    for said in ("tflite_int8 is not published", "of the predictions are equal, at least 99.00% must be",
+                 "its files are in out/tflite_int8/1.unproved/model.tflite"):
+        assert said in violated.stderr
+    assert os.listdir(trained / "out" / "tflite_int8") == ["1.unproved"]
+    assert (trained / "out" / "tflite_int8" / "1.unproved" / "model.tflite").exists()
+    assert not (trained / "out" / "tflite_int8" / "1.unproved" / "MODEL_CARD.md").exists()
+    assert (trained / "out" / "tflite" / "1" / "model.tflite").exists()
+
+
+def test_quiet_is_one_line_of_json(trained, violated):
+    said = json.loads(violated.stdout)
+    assert said["version"] == 1 and set(said["forms"]) == {"tflite_int8", "tflite"}
+    assert said["forms"]["tflite"]["published"] and not said["forms"]["tflite_int8"]["published"]
+    assert said["forms"]["tflite"]["proof"]["examples"] == 180  # Of --subset=3, as in training.
+    assert [set(times) >= {"p50", "p90", "p99", "images_per_second"}
+            for times in said["forms"]["tflite"]["latency"].values()] == [True] * 2
+    assert (trained / "out" / "reports" / "1" / "latency.png").stat().st_size > 10_000
+
+
+def test_the_next_export_has_a_version_of_its_own(trained, violated):
+    before = (trained / "out" / "tflite" / "1" / "model.tflite").read_bytes()
+    done = mirrorline("export", "--workdir=begun", "--format=tflite", "--output=out", "--nolatency", cwd=trained)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert sorted(os.listdir(trained / "out" / "tflite")) == ["1", "2"]
+    assert (trained / "out" / "tflite" / "1" / "model.tflite").read_bytes() == before
+    assert "removed out/tflite_int8/1.unproved" in done.stdout and not os.listdir(trained / "out" / "tflite_int8")
+
+
+def test_a_full_disk_leaves_no_half_model(trained, tmp_path):
+    with small_disk(tmp_path / "disk", 2) as disk:
+        output = os.path.join(disk.folder, "export")
+        if not disk.real:
+            pytest.fail("this test needs the right to mount a file system")
+        disk.fill(leave=200_000)  # Less than the images, or the model, need.
+        done = mirrorline("export", "--workdir=begun", "--format=tflite", f"--output={output}", cwd=trained)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "the disk is full" in done.stderr and output in done.stderr
+        assert os.listdir(disk.folder) == ["ballast"]
+
+
+REFUSED = {
+    ("--format=tflit",): ["unknown format 'tflit'", "did you mean 'tflite'?", "saved_model"],
+    ("--format=keras,h5",): ["unknown format 'h5'", "weights"],
+    ("--format=",): ["names no form"],
+    ("--batch_sizes=0",): ["--batch_sizes", "found '0'"],
+    ("--batch_sizes=1,x",): ["found 'x'", "--nolatency"],
+    ("--checkpoint=270",): ["no checkpoint '270'", "steps there: 2"],
+    ("--checkpoint=nowhere/ckpt-1",): ["nowhere"],
+    ("--average_checkpoints=0",): ["--average_checkpoints", "at least 1", "found 0"],
+    ("--ema",): ["--ema_decay"],
+    ("--model=cnn",): ["--model=cnn", "mlp"],
+    ("--output=begun/config.json",): ["--output=begun/config.json", "give a folder"],
+    ("--output=begun",): ["begun/keras", "file exists"],
+    ("--output=/proc/mirrorline",): ["--output=/proc/mirrorline", "cannot be written"],
+    ("--output=",): ["no name"],
+    ("--workdir=nowhere",): ["nowhere holds no run", "mirrorline train"],
+}
+WITHOUT_TENSORFLOW = f"""
+import json, sys
+from launch.__main__ import main
+codes = []
+for arguments in {[list(a) for a in REFUSED]!r}:
+    codes.append(main(["export", "--workdir=begun", *arguments]))
+    print("----", file=sys.stderr)
+print(json.dumps([codes, sorted({{"tensorflow", "keras", "numpy"}} & set(sys.modules))]))
+"""
+
+
+def snapshot(folder):
+    return {str(p): p.is_file() and (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*")}
+
+
+def test_wrong_use_is_refused_before_anything_long_begins(trained, tmp_path):
+    shutil.copytree(trained / "begun", tmp_path / "begun")
+    (tmp_path / "begun" / "keras").write_text("a file of somebody else")
+    before = snapshot(tmp_path)
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW], cwd=tmp_path, env=environment(), text=True,
+                          capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    codes, loaded = json.loads(done.stdout)
+    lines = done.stderr.split("----\n")[:-1]
+    assert codes == [2] * len(REFUSED) and loaded == [], (codes, loaded)
+    for (arguments, says), line in zip(REFUSED.items(), lines, strict=True):
+        assert line.count("\n") == 1 and [text for text in says if text not in line] == [], (arguments, line)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_missing_package_is_named_with_its_remedy(trained):
+    code = ("import sys; sys.modules['tf2onnx'] = None; from launch.__main__ import main; "
+            "sys.exit(main(['export', '--workdir=begun', '--format=onnx']))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=trained, env=environment(), text=True, capture_output=True,
+                          timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "tf2onnx" in done.stderr and "pip install 'mirrorline[onnx]'" in done.stderr

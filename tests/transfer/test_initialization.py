@@ -1,0 +1,195 @@
+"""--initialize_from: a run starts from any form of a trained model, and from nothing that does not fit."""
+import dataclasses
+import json
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.export.form import FORMS
+from pipeline.files import write_json
+from pipeline.models import registry
+from pipeline.trained import TrainedModel
+from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.run import describe
+from pipeline.training.run_directory import RunDirectory
+from pipeline.transfer.initialization import Initialization, initialize
+from pipeline.transfer.matching import match
+from pipeline.transfer.names import named
+from tests.training.small import build, run
+
+SHAPE = (28, 28, 3)
+FILES = {"saved_model": "export/saved_model", "keras": "export/keras/2/model.keras",
+         "weights": "export/weights/2/model.weights.h5", "checkpoint": "run",
+         "keras of Keras's own making": "plain.keras"}
+
+
+def arrays(model):
+    return {name: keras.ops.convert_to_numpy(v) for name, v in named(model).items()}
+
+
+def fresh(classes=10, model="three_apis", shape=SHAPE, **options):
+    keras.utils.set_random_seed(7)
+    return registry.create(model, classes, shape, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(strategy, tmp_path_factory):
+    """(folder with a run of three_apis and its exports, its variables)."""
+    folder = tmp_path_factory.mktemp("trained")
+    experiment = build(strategy(1), model="three_apis", precision="float32")
+    directory = RunDirectory(str(folder / "run"))
+    os.makedirs(directory.path)
+    write_json(directory.file("config.json"), describe(experiment))
+    store = CheckpointStore(directory.file("checkpoints"), experiment.state, keep=3)
+    for step in (1, 2):
+        run(experiment, 1, start=step - 1)
+        store.save(step, best=step == 2)
+    store.sync()
+    experiment.state.model.save(folder / "plain.keras")
+    model = TrainedModel.load(directory)
+    for form in ("saved_model", "keras", "weights"):
+        for version in ("2", "10.unproved"):
+            os.makedirs(folder / "export" / form / version)
+        FORMS[form].write(model, str(folder / "export" / form / "2" / FORMS[form].file), {})
+    return folder, arrays(experiment.state.model)
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_every_form_gives_the_weights_it_was_made_of(trained, form):
+    folder, values = trained
+    model = fresh()
+    found = initialize(model, str(folder / FILES[form]), SHAPE)
+    assert (found.form, found.loaded, found.fresh, found.unused) == (form.split()[0], len(values), (), ())
+    assert len(found.sha256) == 64
+    for name, value in arrays(model).items():
+        np.testing.assert_array_equal(value, values[name], err_msg=name)
+    again = fresh(classes=4)  # A head for other classes is fresh, all of it.
+    before = arrays(again)
+    found = initialize(again, str(folder / FILES[form]), SHAPE)
+    assert found.fresh == ("network/classifier/kernel", "network/classifier/bias")
+    for name, value in arrays(again).items():
+        np.testing.assert_array_equal(value, (before if name in found.fresh else values)[name], err_msg=name)
+    assert Initialization.stored(json.loads(json.dumps({"initialization": dataclasses.asdict(found)}))) == found
+
+
+def test_a_file_that_changed_since_the_run_began_is_refused(trained):
+    folder, _ = trained
+    path = str(folder / FILES["keras"])
+    began = Initialization(path, path, "keras", "0" * 64, 1, (), ())
+    with pytest.raises(UsageError, match="no longer what this run was started from.*another --workdir"):
+        initialize(fresh(), path, SHAPE, before=began)
+    initialize(fresh(), str(folder / "run"), SHAPE, before=began)  # Another file was asked for.
+
+
+def test_moving_statistics_go_on_from_those_of_the_file(trained, strategy):
+    folder, values = trained
+    experiment = build(strategy(1), model="three_apis", precision="float32", initialize_from=str(folder / "run"),
+                       batch_norm_momentum=0.99, ema_decay=0.5)
+    np.testing.assert_array_equal(experiment.state.ema[0].numpy(), values["network/convolution1/kernel"])
+    run(experiment, 1)
+    after = arrays(experiment.state.model)
+    for name in (n for n in values if n.endswith("moving_variance")):
+        # A hundredth of the way to the batch's, not all of it as in a run that begins at nothing.
+        assert 0 < np.abs(after[name] - values[name]).max() < 0.02 * np.abs(values[name]).max()
+
+
+WANTED = {"stem/kernel": (3, 3, 1, 8), "stem/bias": (8,), "head/kernel": (8, 10), "head/bias": (10,)}
+HEAD = {"head/kernel", "head/bias"}
+
+
+def found_file(**changed):
+    """Returns what a file of the model of WANTED holds, with shapes changed or, with None, left out; __ for /."""
+    shapes = {**WANTED, **{name.replace("__", "/"): shape for name, shape in changed.items()}}
+    return {f"net/{name}": np.ones(shape, np.float32) for name, shape in shapes.items() if shape is not None}
+
+
+def test_what_fits_is_matched_by_path_and_shape():
+    file = {**found_file(head__bias=(5,), extra__kernel=(2, 2)), "net/seed": np.ones(2, np.uint32)}
+    found = match(WANTED, HEAD, file, "FILE")
+    # The kernel of the head would fit; a layer of which one part is trained and one is not makes no sense.
+    assert set(found.loaded) == {"stem/kernel", "stem/bias"} and set(found.fresh) == HEAD
+    assert found.unused == ("extra/kernel",)
+
+
+def test_layers_that_keras_has_numbered_otherwise_are_matched_in_order():
+    wanted = {"conv2d/kernel": (1,), "conv2d_1/kernel": (1,), "dense/kernel": (1,)}
+    file = {name: np.array([number], np.float32) for number, name in enumerate(
+        ("net/conv2d_4/kernel", "net/conv2d_5/kernel", "net/dense_2/kernel"))}
+    found = match(wanted, {"dense/kernel"}, file, "FILE")
+    assert {name: int(value[0]) for name, value in found.loaded.items()} == dict(zip(wanted, range(3), strict=True))
+
+
+@pytest.mark.parametrize("changed,says", [
+    (dict(stem__bias=(4,)), "FILE does not fit: layer stem expects bias of shape (8,), found (4,); give the --model"),
+    (dict(stem__bias=None), "layer stem expects bias of shape (8,), found none"),
+    (dict(stem__kernel=(3, 3, 3, 8)), "it was trained on images of 3 channels, those here have 1"),
+])
+def test_what_does_not_fit_is_named(changed, says):
+    with pytest.raises(UsageError) as error:
+        match(WANTED, HEAD, found_file(**changed), "FILE")
+    assert says in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    file = found_file()
+    file["net/stem/bias"][3] = np.nan
+    with pytest.raises(UsageError, match="stem/bias is not finite"):
+        match(WANTED, HEAD, file, "FILE")
+
+
+def test_a_file_of_another_model_is_refused(trained):
+    folder, _ = trained
+    with pytest.raises(UsageError, match="is of another model: it holds network/convolution1/kernel, .* this one "
+                                         "block1/convolution/kernel"):
+        initialize(fresh(model="cnn"), str(folder / FILES["weights"]), SHAPE)
+
+
+def _cut(path):
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+def _flip(path, at=0.5):
+    with open(path, "r+b") as file:
+        file.seek(int(os.path.getsize(path) * at))
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 255]))
+
+
+def _with_lambda(path):
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Lambda(lambda x: x)]).save(path)
+
+
+def _values(path):
+    return os.path.join(path, "2", "variables", "variables.data-00000-of-00001")
+
+
+@pytest.mark.parametrize("name,spoil,says", [
+    ("nothing.keras", None, "nothing.keras does not exist; give a SavedModel's folder"),
+    ("notes.txt", lambda path: open(path, "w").close(), "notes.txt is no model that training can start from"),
+    ("folder", os.makedirs, "folder holds no model that training can start from"),
+    ("lambda.keras", _with_lambda, "Lambda layer"),
+    ("keras", lambda path: _cut(f"{path}/2/model.keras"), "cut short"),
+    ("keras", lambda path: _flip(f"{path}/2/model.keras"), "model.keras cannot be read, it may be damaged"),
+    ("weights", lambda path: _cut(f"{path}/2/model.weights.h5"), "cut short"),
+    ("saved_model", lambda path: _flip(_values(path)), "cannot be read, it may be damaged"),
+    ("saved_model", lambda path: os.remove(_values(path)), "cannot be read, it may be damaged"),
+    ("run", lambda path: [_flip(f"{path}/checkpoints/{name}.data-00000-of-00001") for name in
+                          ("ckpt-1", "ckpt-2", "best/ckpt-2")], "every checkpoint of"),
+])
+def test_bad_input_is_one_line(trained, tmp_path, name, spoil, says):
+    folder, _ = trained
+    source = folder / name if name == "run" else folder / "export" / name
+    if source.exists():
+        shutil.copytree(source, tmp_path / name)
+    if spoil:
+        spoil(str(tmp_path / name))
+    with pytest.raises(UsageError) as error:
+        initialize(fresh(model="mlp"), str(tmp_path / name), SHAPE)
+    assert str(error.value).startswith("--initialize_from: ") and says in str(error.value)
+    assert "\n" not in str(error.value)

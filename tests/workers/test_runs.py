@@ -1,0 +1,94 @@
+"""Several workers compute what one machine computes, stop together, and go on after a loss."""
+import re
+import signal
+import time
+
+import pytest
+
+from tests.commands import assert_every_step_once, metrics, mirrorline, result
+from tests.workers.processes import ends, free_ports, start, start_workers, task
+
+PEER_LOST = 76
+COMMAND = ("train", "--dataset=digits", "--model=three_apis", "--batch_size=96", "--evaluate_every=12",
+           "--checkpoint_every=6", "--augment=flip,crop,mixup", "--tensorboard=scalars", "--optimizer=sgd",
+           "--learning_rate=0.01")
+
+
+def wait_for_step(workdir, step, processes, timeout=120):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and all(process.poll() is None for process in processes):
+        if any(r["step"] >= step for r in metrics(workdir)):
+            return
+        time.sleep(0.02)
+    raise AssertionError([process.communicate() for process in processes if process.poll() is not None])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of one process with two replicas."""
+    folder = tmp_path_factory.mktemp("one")
+    done = mirrorline(*COMMAND, "--steps=24", "--replicas=2", "--workdir=run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_lost_worker_costs_nothing_but_time(tmp_path, whole):
+    workers = start_workers(2, *COMMAND, "--steps=24", "--steps_per_loop=1", "--workdir=run", cwd=tmp_path)
+    wait_for_step(tmp_path / "run", 8, workers)
+    workers[1].send_signal(signal.SIGKILL)
+    (_, chief_code), (_, other_code) = found = ends(workers, timeout=60)
+    assert (chief_code, other_code) == (PEER_LOST, -signal.SIGKILL), found
+    assert re.fullmatch(r"mirrorline train: worker 0 lost another worker \(.*\); run the same command .*\n",
+                        found[0][0][1]), found[0][0][1]
+    again = ends(start_workers(2, *COMMAND, "--steps=24", "--workdir=run", cwd=tmp_path))
+    assert [code for _, code in again] == [0, 0], again
+    assert "resume  from the checkpoint of step" in again[0][0][0]
+    assert again[1][0][0] == ""  # The chief speaks for all.
+    assert_every_step_once(tmp_path / "run", 24)
+    assert result(tmp_path / "run")["weights_sha256"] == result(whole)["weights_sha256"]
+    assert [r["loss"] for r in metrics(tmp_path / "run", "train")] == [r["loss"] for r in metrics(whole, "train")]
+    for name in ("loss", "accuracy", "calibration_error"):
+        one, two = ([r[name] for r in metrics(run, "evaluation")] for run in (whole, tmp_path / "run"))
+        assert two == pytest.approx(one, rel=1e-9)
+    assert sorted(p.name for p in (tmp_path / "run").glob("hang*")) == []
+
+
+def test_asking_one_worker_to_stop_stops_all_at_the_same_step(tmp_path):
+    workers = start_workers(2, *COMMAND, "--steps=2000", "--steps_per_loop=2", "--workdir=run", cwd=tmp_path)
+    wait_for_step(tmp_path / "run", 4, workers)
+    workers[1].send_signal(signal.SIGTERM)
+    found = ends(workers, timeout=60)
+    assert [code for _, code in found] == [75, 75], found
+    steps = [re.search(r"stopped at step (\d+) of 2000 and saved", text[1])[1] for text, _ in found]
+    assert steps[0] == steps[1] == str(result(tmp_path / "run")["step"])
+
+
+def test_a_worker_that_never_comes_is_named_at_the_deadline(tmp_path):
+    ports = free_ports(2)
+    began = time.monotonic()
+    found = ends([start(*COMMAND, "--steps=4", "--start_timeout=4", "--workdir=run", cwd=tmp_path,
+                        more=task(ports, 0))], timeout=60)
+    assert found[0][1] == PEER_LOST, found
+    assert f"no word from worker 1 at 127.0.0.1:{ports[1]}" in found[0][0][1]
+    assert time.monotonic() - began < 40
+
+
+def test_workers_with_other_flags_do_not_begin(tmp_path):
+    ports = free_ports(2)
+    workers = [start(*COMMAND, f"--steps={4 + rank}", "--workdir=run", cwd=tmp_path, more=task(ports, rank))
+               for rank in range(2)]
+    found = ends(workers, timeout=60)
+    assert [code for _, code in found] == [2, 2], found
+    assert "worker 1 of 2 has other flags" in found[0][0][1] and "worker 1 of 2 has other flags" in found[1][0][1]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--batch_size=33",), "does not divide by 2 replicas"), (("--cross_device_reduction=tree",), "is of one machine"),
+    (("--histograms_every=10",), "is of one machine"),
+])
+def test_what_several_workers_cannot_do_is_refused_before_they_meet(tmp_path, flags, words):
+    done = start(*COMMAND, *flags, "--workdir=run", cwd=tmp_path, more=task(free_ports(2), 1))
+    _, errors = done.communicate(timeout=60)
+    assert done.returncode == 2 and words in errors and errors.count("\n") == 1, errors
+    assert not (tmp_path / "run").exists()
