@@ -22,7 +22,9 @@ from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
-POLL_SECONDS, NAME_PAUSE, NAME_SECONDS = 0.05, 0.5, 120.0
+POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, ECHO_SECONDS = 0.05, 0.5, 120.0, 1.0
+HOLD_SECONDS = 0.5
+STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
 GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
 RECORD = os.path.join("workers", "attempts.jsonl")
@@ -44,12 +46,21 @@ class Requests:
 
     def __init__(self, in_step):
         """Args: in_step: whether this is a step of Slurm."""
-        self.count, self._in_step = 0, in_step
+        self.count, self._in_step, self._due = 0, in_step, 0.0
         self.deaf = set(ASKING) if in_step else {signal.SIGUSR1}
         self.passed_on = signal.SIGINT if in_step else signal.SIGTERM
 
     def _take(self, number, _):
         self.count += number in ASKING or not self._in_step
+        if self.count == 1:
+            # srun asks so when another worker has failed: a trainer that also sees to a request then finds out seconds
+            # later that it has lost a peer.
+            self._due = time.monotonic() + (HOLD_SECONDS if self._in_step and number == signal.SIGTERM else 0.0)
+
+    @property
+    def due(self):
+        """Whether it is time to pass it on."""
+        return self.count > 0 and time.monotonic() >= self._due
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._take) for number in (*ASKING, signal.SIGINT)}
@@ -81,6 +92,8 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
     cluster = from_environment(environment) or Cluster(("localhost",), (0,), 0,
                                                        int(environment.get("MIRRORLINE_ATTEMPT") or 0))
     in_step = "SLURM_STEP_ID" in environment
+    if in_step:
+        _say(f"{STEP}{environment.get('SLURM_JOB_ID')}.{environment['SLURM_STEP_ID']}")
     with Requests(in_step) as requests, contextlib.closing(Guard()) as guard:
         if "JOB_COMPLETION_INDEX" in environment and cluster.rank == 0:
             why = refuse(workdir, cluster.attempt, max_restarts)
@@ -95,10 +108,19 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         worker = start(command, workdir, cluster, environment, guard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
         code = watch(worker, requests, stopped_timeout)
-    _say(f"{ENDED}{code}")
+        _say(f"{ENDED}{code}")
+        if code == failures.PEER_LOST and in_step:
+            let_the_cause_speak(requests)
     if code == failures.PREEMPTED and in_step:
         return 0
     return code if code >= 0 else 128 - code
+
+
+def let_the_cause_speak(requests):
+    """Waits a moment: as this agent ends srun kills the others, also the one whose trainer failed first."""
+    deadline = time.monotonic() + ECHO_SECONDS
+    while time.monotonic() < deadline and not requests.count:
+        time.sleep(POLL_SECONDS)
 
 
 def start(command, workdir, cluster, environment, guard):
@@ -133,7 +155,7 @@ def watch(workers, requests, stopped_timeout):
     asked, stopped, looked = False, 0.0, time.monotonic()
     try:
         while workers.running:
-            if requests.count and not asked and workers.workers[0].poll() is None:
+            if requests.due and not asked and workers.workers[0].poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(workers.workers[0].pid, requests.passed_on)
                 asked = True

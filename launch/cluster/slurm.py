@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import time
 
-from launch.cluster.agent import ENDED
+from launch.cluster.agent import ENDED, STEP
 from launch.cluster.failures import GOOD, PEER_LOST
 from launch.cluster.local_workers import KILL_SECONDS, POLL_SECONDS, Worker
 from pipeline.errors import RunFailure, UsageError
@@ -104,7 +104,7 @@ class SlurmWorkers:
           say: called with (rank, line) of everything that the workers write; "srun" in place of the rank for srun.
         """
         self.workers, self._say = [Task(rank) for rank in range(size)], say
-        self._job, self._last = environment.get("SLURM_JOB_ID", ""), ""
+        self._job, self._step, self._last = environment.get("SLURM_JOB_ID", ""), None, ""
         self._srun = Worker(0, srun, environment, log, guard)
 
     @property
@@ -138,6 +138,8 @@ class SlurmWorkers:
         rank, text = int(spoken[1]), spoken[2]
         if text.startswith(ENDED):
             self._end(rank, int(text.removeprefix(ENDED)))
+        elif text.startswith(STEP):
+            self._step = text.removeprefix(STEP)
         else:
             self._say(rank, text)
 
@@ -156,7 +158,7 @@ class SlurmWorkers:
 
     def ask(self):
         """Asks all to stop: their agents, for srun itself would kill them."""
-        subprocess.run(["scancel", "--quiet", "--signal=USR1", self._job], check=False, stdin=subprocess.DEVNULL)
+        signal_to(self._job, "USR1")
 
     def kill(self):
         """Takes the step away, and waits until srun is gone.
@@ -172,8 +174,11 @@ class SlurmWorkers:
                 self._srun.kill()
                 raise RunFailure("srun does not end its step; look at what its tasks wait for, and cancel the job "
                                  f"(scancel {self._job})")
-            if time.monotonic() > asked + STOP_SECONDS:  # On SIGTERM srun kills the tasks, and waits for them.
-                self._srun.ask()
+            if time.monotonic() > asked + STOP_SECONDS:
+                if self._step:
+                    signal_to(self._step, "KILL")
+                else:  # No task runs yet. On SIGTERM srun gives up, or asks tasks and waits for them.
+                    self._srun.ask()
                 asked = time.monotonic()
             self.watch(POLL_SECONDS)
         self.watch(0)
@@ -227,6 +232,11 @@ class SlurmStart:
                                 os.path.join(self._workdir, "workers", "srun.log"), self._guard, say)
         except OSError as error:
             raise RunFailure(f"srun cannot be started: {error}") from error
+
+
+def signal_to(job_or_step, name):
+    """Sends a signal to all processes of a step, or of a job's steps."""
+    subprocess.run(["scancel", "--quiet", f"--signal={name}", job_or_step], check=False, stdin=subprocess.DEVNULL)
 
 
 def expand_ranks(text):

@@ -131,14 +131,13 @@ def test_accumulation_equals_one_large_batch(strategy):
     assert distance(weights(large), weights(parts)) < 1e-10
 
 
-def test_accumulation_with_batch_norm_agrees_on_any_number_of_replicas(strategy):
+def test_accumulation_with_batch_norm_agrees_on_one_replica_and_two(strategy):
     options = dict(PARITY, model="three_apis", image_size=20, augment=("mixup",))
     one = build(strategy(1), accumulate_steps=2, **options)
     losses, first = run(one, 6)[:, LOSS], weights(one)
-    for replicas in (2, 4):
-        several = build(strategy(replicas), accumulate_steps=2, **options)
-        np.testing.assert_allclose(run(several, 6)[:, LOSS], losses, rtol=1e-8)
-        assert distance(first, weights(several)) < 1e-8
+    several = build(strategy(2), accumulate_steps=2, **options)
+    np.testing.assert_allclose(run(several, 6)[:, LOSS], losses, rtol=1e-8)
+    assert distance(first, weights(several)) < 1e-8
     whole = build(strategy(1), **options)  # The statistics are those of a micro-batch.
     assert abs(run(whole, 1)[0, LOSS] - losses[0]) > 1e-3
 

@@ -16,32 +16,33 @@ import subprocess
 import sys
 import time
 
-SAVE_EVERY, START_SECONDS, PEER_SECONDS, STEP_SECONDS = 5, 2.0, 0.8, 0.01
+SAVE_EVERY, STEP_SECONDS = 5, 0.01
+PATIENCE = 30.0  # Seconds for a peer's answer; longer than a busy machine needs.
 
 
 class Peers:
     """The others, through the chief: a step is done when all have said so."""
 
-    def __init__(self, addresses, rank):
-        self.rank, self.links = rank, []
+    def __init__(self, addresses, rank, patience):
+        self.rank, self.links, self.patience = rank, [], patience
         host, port = addresses[0].rsplit(":", 1)
         try:
             if rank == 0 and len(addresses) > 1:
                 with socket.create_server((host, int(port))) as server:
-                    server.settimeout(START_SECONDS)
+                    server.settimeout(2 * patience)
                     self.links = [server.accept()[0] for _ in addresses[1:]]
             elif rank:
                 self.links = [self.connect(host, int(port))]
         except OSError:
             lost(f"no answer from {addresses[1 - min(rank, 1)]}")
         for link in self.links:
-            link.settimeout(PEER_SECONDS)
+            link.settimeout(patience)
 
     def connect(self, host, port):
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + 2 * self.patience
         while True:
             try:
-                return socket.create_connection((host, port), PEER_SECONDS)
+                return socket.create_connection((host, port), self.patience)
             except ConnectionRefusedError:
                 if time.monotonic() > deadline:
                     raise
@@ -110,7 +111,7 @@ def main(workdir, told):
         subprocess.Popen(["sleep", "1000"])
     print(f"rank {rank} of {addresses} pid {os.getpid()}", flush=True)
     due("start")
-    peers = Peers(addresses, rank)
+    peers = Peers(addresses, rank, told.get("patience", PATIENCE))
     saved = [json.loads(line)["step"] for line in (workdir / "launches.jsonl").read_text().splitlines()
              if '"saved"' in line] if (workdir / "launches.jsonl").exists() else []
     step = max(saved, default=0)

@@ -46,6 +46,8 @@ def start(workdir, variables, *command):
 ])
 def test_the_trainer_hears_one_request_though_all_are_signalled(tmp_path, variables, number, code, heard):
     process = start(tmp_path, variables, sys.executable, "-c", TRAINER)
+    if "SLURM_STEP_ID" in variables:
+        assert process.stdout.readline() == f"{agent.STEP}7.0\n"
     told = json.loads(process.stdout.readline())
     assert json.loads(told.pop("TF_CONFIG"))["task"] == {"type": "worker", "index": 1}
     attempt = variables.get("MIRRORLINE_ATTEMPT", "0")

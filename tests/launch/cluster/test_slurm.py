@@ -136,7 +136,7 @@ class Allocation(Supervised):
         programs.mkdir()
         for name, text in (("srun", f'exec {sys.executable} -m tests.launch.cluster.stand_in_srun "$@"'),
                            # Slurm gives a signal to every process of a step.
-                           ("scancel", f"exec {sys.executable} {programs}/signalling {self.mark}")):
+                           ("scancel", f"exec {sys.executable} {programs}/signalling {self.mark} $@")):
             (programs / name).write_text(f"#!/bin/bash\n{text}\n")
             (programs / name).chmod(0o755)
         signalling = textwrap.dedent(f"""
@@ -145,7 +145,7 @@ class Allocation(Supervised):
                 try:
                     told = (folder / "environ").read_bytes()
                     if f"{MARK}={{sys.argv[1]}}".encode() in told and b"SLURM_STEP_ID=" in told:
-                        os.kill(int(folder.name), signal.SIGUSR1)
+                        os.kill(int(folder.name), signal.SIGKILL if "--signal=KILL" in sys.argv else signal.SIGUSR1)
                 except OSError:
                     pass
         """)
@@ -203,7 +203,9 @@ def test_asked_to_stop_all_save_though_every_process_hears_the_signal(tmp_path):
     code, _, errors = run.end()
     assert code == 75, errors
     attempt, = records(run.workdir / "attempts.jsonl")
-    assert attempt["exit_codes"] == [75, 75] and attempt["failure"] is None
+    # One that has saved because another was asked may be ended by the signal that comes late.
+    assert attempt["exit_codes"][0] == 75 and attempt["exit_codes"][1] in (75, -signal.SIGINT)
+    assert attempt["failure"] is None
 
 
 def test_a_step_that_cannot_be_started_ends_with_what_srun_said(tmp_path):

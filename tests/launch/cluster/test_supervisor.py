@@ -31,7 +31,7 @@ def nothing_left():
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory):
     """A run of 35 steps in which another thing goes wrong in every attempt: more often than there are restarts."""
-    run = Supervised(tmp_path_factory.mktemp("disturbed"), steps=35, child=True, limits={
+    run = Supervised(tmp_path_factory.mktemp("disturbed"), steps=35, child=True, patience=1.0, limits={
         "max_restarts": 2, "grace_seconds": 0.3}, do=[
             [0, 1, 7, f"signal {KILL}"], [1, 0, 12, "exit 1"], [2, 1, 17, f"signal {STOP}"], [3, 1, 22, "deaf"],
             [3, 1, 22, "hang"], [4, 0, 27, "raise"], [5, 1, "start", "hang"]])
@@ -66,7 +66,7 @@ def test_all_are_stopped_and_started_anew_within_a_moment(disturbed):
     for attempt, after in zip(attempts, attempts[1:], strict=False):
         assert attempt["started"] < attempt["failed"] <= attempt["ended"] <= after["started"]
         assert attempt["first_step"] is None or attempt["started"] < attempt["first_step"] <= attempt["failed"]
-        assert attempt["ended"] - attempt["failed"] < 2 and after["started"] - attempt["ended"] < 1
+        assert attempt["ended"] - attempt["failed"] < 5 and after["started"] - attempt["ended"] < 5
 
 
 def test_every_attempt_has_fresh_ports_on_the_loopback_interface(disturbed):
@@ -150,13 +150,14 @@ def test_who_does_not_save_in_time_is_killed(tmp_path):
 
 
 def test_a_second_signal_kills_at_once(tmp_path):
-    run = Supervised(tmp_path, steps=4000, child=True, do=[[0, rank, 2, "deaf"] for rank in range(2)])
+    run = Supervised(tmp_path, steps=4000, child=True, limits={"grace_seconds": 90},
+                     do=[[0, rank, 2, "deaf"] for rank in range(2)])
     run.until_step(4)
     run.process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # The first one is being waited for.
     assert run.process.poll() is None and len(run.pids()) == 6
     run.process.send_signal(signal.SIGTERM)
-    code, _, _ = run.end(timeout=3)
+    code, _, _ = run.end(timeout=45)
     assert code == 128 + signal.SIGTERM and records(tmp_path / "attempts.jsonl")[0]["exit_codes"] == [-KILL, -KILL]
 
 
@@ -195,11 +196,12 @@ def test_fewer_go_on_where_some_cannot_be_started_and_all_are_tried_again(tmp_pa
 
 
 def test_one_worker_has_no_peers_and_is_watched_too(tmp_path):
-    run = Supervised(tmp_path, sizes=(1,), limits={"stopped_timeout": 0.3}, do=[[0, 0, 7, f"signal {STOP}"]])
+    run = Supervised(tmp_path, sizes=(1,), limits={"stopped_timeout": 0.3, "grace_seconds": 90},
+                     do=[[0, 0, 7, f"signal {STOP}"]])
     code, out, errors = run.end()
     assert code == 0 and "rank 0 of ['none:0']" in out and "worker 0 was stopped (SIGSTOP), after step 7" in errors
     attempt = records(tmp_path / "attempts.jsonl")[0]
-    assert attempt["ended"] - attempt["failed"] < 2  # It cannot hear SIGTERM: nobody waits the five seconds for it.
+    assert attempt["ended"] - attempt["failed"] < 30  # It cannot hear SIGTERM, so nobody waits 90 s for it.
 
 
 def test_a_directory_has_one_supervisor_at_a_time(tmp_path):
