@@ -14,7 +14,7 @@ from pipeline.options import FREE, NEVER
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
-PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt"}
+PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
 
 
 def default_path(config):

@@ -13,8 +13,8 @@ from tests.training.small import build, run, weights
 APPLIED, WAIT = TRAIN_COLUMNS.index("applied"), TRAIN_COLUMNS.index("input_wait")
 
 # Pairs: every precision with 1 and 2 replicas, every augmentation, optimizer and schedule. The time goes into tracing,
-# which grows with the layers and the replicas, so the deep models have one number of replicas. mixed_float16 is emulated
-# on a CPU, many times slower, so the small models stand for it here.
+# which grows with the layers and the replicas, so the deep models have one number of replicas. mixed_float16 is
+# emulated on a CPU, many times slower, so the small models stand for it here.
 CELLS = [
     ("mlp", 1, "mixed_float16", dict(optimizer="sgd", augment=("flip", "mixup"), schedule="cosine", warmup="2")),
     ("mlp", 2, "mixed_bfloat16", dict(optimizer="lamb", augment=("color", "cutout"), ema_decay=0.9,
