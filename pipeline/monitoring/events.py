@@ -17,6 +17,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from pipeline import files
 from pipeline.monitoring.framing import CHECKSUM, HEADER, frames, length_of
 from pipeline.monitoring.record_file import RecordFile
+from pipeline.monitoring.scalar_events import scalar_events
 
 GRAPH = "graph"  # As what `latest` knows the graph, which has no tag of its own.
 BUCKETS = 30  # Of a histogram, as many as TensorBoard's own writer makes.
@@ -31,7 +32,7 @@ class EventWriter:
 
     def __init__(self, directory):
         self.directory = directory
-        self._file, self._latest, self._scalar_events = None, {}, {}
+        self._file, self._latest = None, {}
 
     @property
     def problem(self):
@@ -88,23 +89,11 @@ class EventWriter:
 
     def scalars(self, step, wall_time, values):
         """Takes {tag: float} at a global step; wall_time in seconds since the epoch. `flush` writes it."""
-        self.window([(step, wall_time, values)])
+        self.window(np.array([step]), np.array([wall_time]), {tag: np.array([value]) for tag, value in values.items()})
 
-    def window(self, steps):
-        """Takes the scalars of several steps: a list of what `scalars` takes of each."""
-        self._append(*((step, self._scalars(step, wall_time, values)) for step, wall_time, values in steps))
-
-    def _scalars(self, step, wall_time, values):
-        """Returns the bytes of an event; that of the last step with these tags is filled anew."""
-        tags = tuple(values)
-        if tags not in self._scalar_events:
-            event = Event(summary=Summary(value=[Summary.Value(tag=tag) for tag in tags]))
-            self._scalar_events[tags] = event, list(event.summary.value)
-        event, slots = self._scalar_events[tags]
-        event.step, event.wall_time = step, wall_time
-        for slot, value in zip(slots, values.values(), strict=True):
-            slot.simple_value = value
-        return event.SerializeToString()
+    def window(self, steps, wall_times, columns):
+        """Takes the scalars of several steps with the same tags; arguments as of scalar_events."""
+        self._append(*zip(steps.tolist(), scalar_events(steps, wall_times, columns), strict=True))
 
     def tensors(self, step, wall_time, values):
         """Takes Summary.Values that carry a plugin's metadata, each an event of its own, as TensorBoard writes them."""

@@ -45,6 +45,21 @@ class JsonLines:
             self._file.append(record.get("step", 0), f"{_json(record)}\n".encode())
         self.flush()
 
+    def append_table(self, fixed, columns):
+        """Takes the lines of a table, which `flush` writes: what `append` writes of a dict a row, faster.
+
+        Args:
+          fixed: {name: value} that begins all lines.
+          columns: {name: list of n ints or floats}; "step" is one of them.
+        """
+        begin = "".join(f"{_ENCODER.encode(name)}: {_ENCODER.encode(value)}, " for name, value in fixed.items())
+        names = (_ENCODER.encode(name).replace("%", "%%") for name in columns)
+        line = f"{{{begin.replace('%', '%%')}{', '.join(f'{name}: %r' for name in names)}}}\n"
+        for step, row in zip(columns["step"], zip(*columns.values(), strict=True), strict=True):
+            finite = all(map(math.isfinite, row))
+            text = line % row if finite else f"{_json({**fixed, **dict(zip(columns, row, strict=True))})}\n"
+            self._file.append(step, text.encode())
+
     def flush(self, sync=False):
         """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
         return self._file.flush(sync)

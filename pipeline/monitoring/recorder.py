@@ -6,6 +6,8 @@ import os
 import statistics
 import sys
 
+import numpy as np
+
 from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.files import no_room
 from pipeline.monitoring.alerts import NoAlerts
@@ -97,32 +99,33 @@ class Recorder:
         """
         count, means = len(rows), dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
         vitals = self.vitals.window(step, count, seconds, count * means.get("input_wait", 0.0), steady)
-        records, shown = [], []
-        for i, row in enumerate(rows.tolist()):
-            values = dict(zip(columns, row, strict=True))
-            at, when = step - count + 1 + i, started + seconds * (i + 1) / count
-            scalars = {**self._scalars(values, scale_loss), **(vitals if i == count - 1 else {})}
-            record = {"kind": "train", "step": at, "examples": at * self.batch_size, "wall_time": round(when, 3),
-                      **scalars}
-            if not values["applied"]:
-                record["skipped"] = True
-            shown.append((at, when, {TAGS.get(name, name): value for name, value in scalars.items()}))
-            records.append(record)
-        self.train_events.window(shown)
-        self._log.append(records)
+        steps, times = np.arange(step - count + 1, step + 1), started + seconds * np.arange(1, count + 1) / count
+        for begin, end in _alike(columns, rows):
+            scalars = self._scalars(dict(zip(columns, rows[begin:end].T, strict=True)), scale_loss)
+            if end == count:
+                scalars.update((name, np.array([value])) for name, value in vitals.items())
+            self._write(steps[begin:end], times[begin:end], scalars, skipped=not rows[begin, columns.index("applied")])
         self._flush()
         self.progress.window(step, means["loss"], means["accuracy"], vitals)
         for line in self._alerts.window(step, columns, rows, seconds, vitals):
             self.progress.warn(line)
 
     def _scalars(self, values, scale_loss):
-        """Returns {name: float} of one step from {column: float}."""
-        self._skipped += not values["applied"]
+        """Returns {name: [n] floats} of alike steps from {column: [n] floats}."""
+        skipped = self._skipped + np.cumsum(values["applied"] == 0)
+        self._skipped = int(skipped[-1])
         found = {tag: values[tag] for tag in TRAIN_TAGS}
-        found.update((tag, values[tag]) for tag in MEASURED_AT_TIMES if math.isfinite(values.get(tag, math.nan)))
+        found.update((tag, values[tag]) for tag in MEASURED_AT_TIMES if tag in values and math.isfinite(values[tag][0]))
         if scale_loss:
-            found.update(loss_scale=values["loss_scale"], skipped_steps=self._skipped)
+            found.update(loss_scale=values["loss_scale"], skipped_steps=skipped)
         return found
+
+    def _write(self, steps, times, scalars, skipped):
+        """Takes {name: [n] numbers} of alike steps for the event file and metrics.jsonl."""
+        self.train_events.window(steps, times, {TAGS.get(name, name): values for name, values in scalars.items()})
+        columns = {"step": steps, "examples": steps * self.batch_size, "wall_time": times.round(3), **scalars}
+        self._log.append_table({"kind": "train", **({"skipped": True} if skipped else {})},
+                               {name: values.tolist() for name, values in columns.items()})
 
     def evaluation(self, step, split, evaluation, wall_time):
         """Records an Evaluation of a split, given by its name."""
@@ -197,3 +200,17 @@ class Recorder:
 def tensorboard_command(directory):
     """Returns the command that shows this run beside its neighbours."""
     return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"
+
+
+def _alike(columns, rows):
+    """Yields (begin, end) of the longest runs of rows that have the same columns to write; the last row is by itself.
+
+    Args:
+      columns: names of the columns.
+      rows: [n, k] float64.
+    """
+    marks = [rows[:, columns.index("applied")] != 0]
+    marks += [np.isfinite(rows[:, columns.index(name)]) for name in MEASURED_AT_TIMES if name in columns]
+    changes = np.any(np.diff(np.stack(marks), axis=1), axis=0)
+    ends = sorted({*(np.flatnonzero(changes) + 1).tolist(), len(rows) - 1, len(rows)} - {0})
+    yield from itertools.pairwise([0, *ends])

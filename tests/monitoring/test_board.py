@@ -23,7 +23,7 @@ from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
-from pipeline.monitoring.board.board import Board
+from pipeline.monitoring.board.board import Board, judged
 from pipeline.monitoring.board.canvas import MARGIN, TITLE
 from pipeline.monitoring.board.confusion import ConfusionPicture, shade
 from pipeline.monitoring.board.model_graph import readable
@@ -276,6 +276,10 @@ def test_wide_features_keep_their_distances_and_principal_components():
     assert np.allclose(np.abs(found[:, :5]), np.abs(expected[:, :5]), rtol=1e-2, atol=1e-2 * np.abs(expected).max())
     assert principal_components(wide[:, :64]).shape == (60, 64)
     assert spread(5).tolist() == [0, 1, 2, 3, 4] and spread(10_000, 4).tolist() == [0, 2500, 5000, 7500]
+
+
+def test_the_curves_at_the_end_take_a_small_share_of_the_examples_trained_on():
+    assert [judged(examples) for examples in (10, 30_000, 100_000, 10**6)] == [1000, 1000, 3000, 10_000]
 
 
 def test_what_is_shown_takes_one_stream_and_one_pass_over_the_test_split(tmp_path, strategy):

@@ -1,11 +1,15 @@
 """What is written while a model trains: every step once, whatever happened to the process."""
 import json
+import math
 import os
 import shutil
 import tracemalloc
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from launch.judging import Run
 from pipeline.evaluation.history import learning_curves
@@ -14,6 +18,7 @@ from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.goodput import lost_tail
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 from pipeline.monitoring.recorder import Recorder
+from pipeline.monitoring.scalar_events import scalar_events
 from pipeline.training.run_directory import RunDirectory
 
 
@@ -40,14 +45,36 @@ def test_a_long_window_costs_no_checksum_a_step_in_python(tmp_path, monkeypatch)
     checksums, checksum = [], framing.checksum
     monkeypatch.setattr(framing, "checksum", lambda data: checksums.append(len(data)) or checksum(data))
     writer = EventWriter(str(tmp_path))
-    writer.window([(step, 1000.0 + step, {"loss": 1 / step, **({"rate": 2.0} if step == 500 else {})})
-                   for step in range(1, 501)])
+    steps = np.arange(1, 501)
+    writer.window(steps[:-1], 1000.0 + steps[:-1], {"loss": 1 / steps[:-1]})
+    writer.scalars(500, 1500.0, {"loss": 1 / 500, "rate": 2.0})
     writer.close()
     assert len(checksums) < 20
     assert _scalars(tmp_path) == [(s, round(1 / s, 6)) for s in range(1, 501)] and _scalars(tmp_path, "rate") == [
         (500, 2.0)]
     assert [event.wall_time for event, _ in read_events(event_files(str(tmp_path))[0])][1:] == [
         1000.0 + step for step in range(1, 501)]
+
+
+def test_events_of_many_steps_are_the_bytes_of_the_protocol_buffers():
+    steps = np.array([0, 1, 127, 128, 129, 16383, 16384, 2**21 - 1, 2**21, 2**40])
+    columns = {"loss": np.array([0, 1e-9, np.nan, np.inf, -np.inf, 1e300, -1, 2, 3, 4]), "x" * 140: np.arange(10.0)}
+    for i, found in enumerate(scalar_events(steps, 1000.5 + steps, columns)):
+        event = Event(step=int(steps[i]), wall_time=1000.5 + steps[i], summary=Summary(
+            value=[Summary.Value(tag=tag, simple_value=values[i]) for tag, values in columns.items()]))
+        assert found == event.SerializeToString(), steps[i]
+
+
+def test_a_table_of_steps_is_the_lines_of_its_rows(tmp_path):
+    columns = {"step": [3, 4, 5], "loss": [0.1, math.nan, 1e-17], "50% \"quoted\"": [1.0, math.inf, 3e300]}
+    table, rows = JsonLines(str(tmp_path / "table.jsonl")), JsonLines(str(tmp_path / "rows.jsonl"))
+    table.append_table({"kind": "train", "of": "100%"}, columns)
+    table.flush()
+    rows.append([{"kind": "train", "of": "100%", **{name: values[i] for name, values in columns.items()}}
+                 for i in range(3)])
+    assert (tmp_path / "table.jsonl").read_text() == (tmp_path / "rows.jsonl").read_text()
+    table.cut_after(4)
+    assert [r["loss"] for r in read_records(tmp_path / "table.jsonl")] == [0.1, None]
 
 
 def test_a_cut_and_a_resume_leave_every_step_once(tmp_path):

@@ -13,19 +13,21 @@ def softmax(logits):
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
-def precision_recall_values(logits, labels, class_names):
+def precision_recall_values(logits, labels, class_names, description=""):
     """Returns the Summary.Values of the curves, one class against the rest; none where a logit is not a number.
 
     Args:
       logits: float [N, classes].
       labels: int [N].
       class_names: in the order of the labels.
+      description: shown beside each.
     """
     if not np.isfinite(logits).all():
         return []
     probabilities, labels = softmax(logits), np.asarray(labels)
     found = []
     for label, name in list(enumerate(class_names))[:MOST_CURVES]:
-        made = summary.pb(f"precision_recall/{name}", labels == label, probabilities[:, label], display_name=str(name))
+        made = summary.pb(f"precision_recall/{name}", labels == label, probabilities[:, label], display_name=str(name),
+                          description=description)
         found += Summary.FromString(made.SerializeToString()).value
     return found
