@@ -89,11 +89,12 @@ class EventWriter:
 
     def scalars(self, step, wall_time, values):
         """Takes {tag: float} at a global step; wall_time in seconds since the epoch. `flush` writes it."""
-        self.window(np.array([step]), np.array([wall_time]), {tag: np.array([value]) for tag, value in values.items()})
+        columns = {tag: np.array([value]) for tag, value in values.items()}
+        self.events([step], scalar_events(np.array([step]), np.array([wall_time]), columns))
 
-    def window(self, steps, wall_times, columns):
-        """Takes the scalars of several steps with the same tags; arguments as of scalar_events."""
-        self._append(*zip(steps.tolist(), scalar_events(steps, wall_times, columns), strict=True))
+    def events(self, steps, events):
+        """Takes serialized Events of global steps; see scalar_events."""
+        self._append(*zip(steps, events, strict=True))
 
     def tensors(self, step, wall_time, values):
         """Takes Summary.Values that carry a plugin's metadata, each an event of its own, as TensorBoard writes them."""

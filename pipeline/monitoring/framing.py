@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 HEADER, CHECKSUM = 12, 4  # Bytes of the length with its checksum, and of the checksum at the end.
-FEWEST = 4  # Records from which on it pays to open a file in memory.
+FEWEST, SMALLEST = 4, 4096  # Records, and bytes of them all, from which on it pays to open a file in memory.
 _NUMBER = itertools.count()
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected: RFC 3720, appendix B.4.
 _MASK = 0xA282EAD8
@@ -56,7 +56,7 @@ def frame(data):
 
 def frames(records):
     """Returns a list of bytes as whole records, the same as `frame` of each."""
-    if len(records) < FEWEST:
+    if len(records) < FEWEST and sum(map(len, records)) < SMALLEST:
         return [frame(data) for data in records]
     path = f"ram://records-{os.getpid()}-{next(_NUMBER)}"  # TensorFlow's file system in memory.
     with tf.io.TFRecordWriter(path) as writer:

@@ -45,20 +45,10 @@ class JsonLines:
             self._file.append(record.get("step", 0), f"{_json(record)}\n".encode())
         self.flush()
 
-    def append_table(self, fixed, columns):
-        """Takes the lines of a table, which `flush` writes: what `append` writes of a dict a row, faster.
-
-        Args:
-          fixed: {name: value} that begins all lines.
-          columns: {name: list of n ints or floats}; "step" is one of them.
-        """
-        begin = "".join(f"{_ENCODER.encode(name)}: {_ENCODER.encode(value)}, " for name, value in fixed.items())
-        names = (_ENCODER.encode(name).replace("%", "%%") for name in columns)
-        line = f"{{{begin.replace('%', '%%')}{', '.join(f'{name}: %r' for name in names)}}}\n"
-        for step, row in zip(columns["step"], zip(*columns.values(), strict=True), strict=True):
-            finite = all(map(math.isfinite, row))
-            text = line % row if finite else f"{_json({**fixed, **dict(zip(columns, row, strict=True))})}\n"
-            self._file.append(step, text.encode())
+    def append_lines(self, steps, lines):
+        """Takes lines (bytes) of global steps, which `flush` writes; see `table_lines`."""
+        for step, line in zip(steps, lines, strict=True):
+            self._file.append(step, line)
 
     def flush(self, sync=False):
         """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
@@ -71,6 +61,30 @@ class JsonLines:
     def close(self):
         """Closes the file."""
         self._file.close()
+
+
+def table_lines(fixed, columns):
+    """Returns the lines of a table, list of bytes: what `JsonLines.append` writes of a dict a row, faster.
+
+    Args:
+      fixed: {name: value} that begins all lines.
+      columns: {name: list of n ints or floats}.
+    """
+    # A column of one value, as a constant learning rate, is formatted once.
+    same = {**fixed, **{name: values[0] for name, values in columns.items() if values.count(values[0]) == len(values)}}
+    rows = list(zip(*(values for name, values in columns.items() if name not in same), strict=True)) or [()]
+    line = f"{{{', '.join(_field(name, same) for name in (*fixed, *columns))}}}\n"
+    lines = [line % row for row in rows]
+    for i, row in enumerate(rows):
+        if not all(map(math.isfinite, row)):
+            lines[i] = f"{_json({**fixed, **{name: values[i] for name, values in columns.items()}})}\n"
+    return [text.encode() for text in lines]
+
+
+def _field(name, same):
+    """Returns the format of a field: with the value that it has in all lines, or with a place for it."""
+    key = _ENCODER.encode(name).replace("%", "%%")
+    return f"{key}: " + (_json(same[name]).replace("%", "%%") if name in same else "%r")
 
 
 def _json(record):

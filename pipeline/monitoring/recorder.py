@@ -13,7 +13,8 @@ from pipeline.files import no_room
 from pipeline.monitoring.alerts import NoAlerts
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
-from pipeline.monitoring.metrics_log import JsonLines, read_backwards
+from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines
+from pipeline.monitoring.scalar_events import scalar_events
 from pipeline.monitoring.vitals import NoVitals
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
@@ -99,33 +100,42 @@ class Recorder:
         """
         count, means = len(rows), dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
         vitals = self.vitals.window(step, count, seconds, count * means.get("input_wait", 0.0), steady)
-        steps, times = np.arange(step - count + 1, step + 1), started + seconds * np.arange(1, count + 1) / count
-        for begin, end in _alike(columns, rows):
-            scalars = self._scalars(dict(zip(columns, rows[begin:end].T, strict=True)), scale_loss)
-            if end == count:
-                scalars.update((name, np.array([value])) for name, value in vitals.items())
-            self._write(steps[begin:end], times[begin:end], scalars, skipped=not rows[begin, columns.index("applied")])
+        values = dict(zip(columns, rows.T, strict=True))
+        self._write(np.arange(step - count + 1, step + 1), started + seconds * np.arange(1, count + 1) / count,
+                    {**values, "skipped_steps": self._count_skipped(values["applied"])}, scale_loss, vitals)
         self._flush()
         self.progress.window(step, means["loss"], means["accuracy"], vitals)
         for line in self._alerts.window(step, columns, rows, seconds, vitals):
             self.progress.warn(line)
 
-    def _scalars(self, values, scale_loss):
-        """Returns {name: [n] floats} of alike steps from {column: [n] floats}."""
-        skipped = self._skipped + np.cumsum(values["applied"] == 0)
+    def _count_skipped(self, applied):
+        """Returns how many steps the run has skipped by each step of a window; applied: [n] floats, 0 where skipped."""
+        skipped = self._skipped + np.cumsum(applied == 0)
         self._skipped = int(skipped[-1])
-        found = {tag: values[tag] for tag in TRAIN_TAGS}
-        found.update((tag, values[tag]) for tag in MEASURED_AT_TIMES if tag in values and math.isfinite(values[tag][0]))
-        if scale_loss:
-            found.update(loss_scale=values["loss_scale"], skipped_steps=skipped)
-        return found
+        return skipped
 
-    def _write(self, steps, times, scalars, skipped):
-        """Takes {name: [n] numbers} of alike steps for the event file and metrics.jsonl."""
-        self.train_events.window(steps, times, {TAGS.get(name, name): values for name, values in scalars.items()})
-        columns = {"step": steps, "examples": steps * self.batch_size, "wall_time": times.round(3), **scalars}
-        self._log.append_table({"kind": "train", **({"skipped": True} if skipped else {})},
-                               {name: values.tolist() for name, values in columns.items()})
+    def _write(self, steps, times, values, scale_loss, vitals):
+        """Takes the steps of a window for the event file and metrics.jsonl.
+
+        Args:
+          steps, times: [n], their numbers and wall times.
+          values: {column: [n] floats}.
+          scale_loss: whether the loss scale is worth recording.
+          vitals: {name: float} that stand at the last one.
+        """
+        events, lines = np.empty(len(steps), object), np.empty(len(steps), object)
+        for index, names in _alike(values, scale_loss):
+            scalars = {name: values[name][index] for name in names}
+            if index[-1] == len(steps) - 1:
+                scalars.update((name, np.array([value])) for name, value in vitals.items())
+            events[index] = scalar_events(steps[index], times[index],
+                                          {TAGS.get(name, name): column for name, column in scalars.items()})
+            columns = {"step": steps[index], "examples": steps[index] * self.batch_size,
+                       "wall_time": times[index].round(3), **scalars}
+            lines[index] = table_lines({"kind": "train", **({} if values["applied"][index[0]] else {"skipped": True})},
+                                       {name: column.tolist() for name, column in columns.items()})
+        self.train_events.events(steps.tolist(), events)
+        self._log.append_lines(steps.tolist(), lines)
 
     def evaluation(self, step, split, evaluation, wall_time):
         """Records an Evaluation of a split, given by its name."""
@@ -202,15 +212,18 @@ def tensorboard_command(directory):
     return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"
 
 
-def _alike(columns, rows):
-    """Yields (begin, end) of the longest runs of rows that have the same columns to write; the last row is by itself.
+def _alike(values, scale_loss):
+    """Yields (numbers of rows, [k] ascending; names of their scalars) of the rows that are written alike.
 
     Args:
-      columns: names of the columns.
-      rows: [n, k] float64.
+      values: {column: [n] floats}.
+      scale_loss: whether the loss scale is worth recording.
     """
-    marks = [rows[:, columns.index("applied")] != 0]
-    marks += [np.isfinite(rows[:, columns.index(name)]) for name in MEASURED_AT_TIMES if name in columns]
-    changes = np.any(np.diff(np.stack(marks), axis=1), axis=0)
-    ends = sorted({*(np.flatnonzero(changes) + 1).tolist(), len(rows) - 1, len(rows)} - {0})
-    yield from itertools.pairwise([0, *ends])
+    measured = [name for name in MEASURED_AT_TIMES if name in values]
+    last = np.arange(len(values["applied"])) == len(values["applied"]) - 1
+    marks = np.stack([last, values["applied"] == 0, *(np.isfinite(values[name]) for name in measured)])
+    kinds = (1 << np.arange(len(marks))) @ marks
+    for kind in np.unique(kinds):
+        index = np.flatnonzero(kinds == kind)
+        yield index, (*TRAIN_TAGS, *(name for name, there in zip(measured, marks[2:, index[0]], strict=True) if there),
+                      *(("loss_scale", "skipped_steps") if scale_loss else ()))

@@ -16,7 +16,7 @@ from pipeline.evaluation.history import learning_curves
 from pipeline.monitoring import framing, metrics_log
 from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.goodput import lost_tail
-from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.monitoring.metrics_log import JsonLines, read_records, table_lines
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.scalar_events import scalar_events
 from pipeline.training.run_directory import RunDirectory
@@ -46,7 +46,7 @@ def test_a_long_window_costs_no_checksum_a_step_in_python(tmp_path, monkeypatch)
     monkeypatch.setattr(framing, "checksum", lambda data: checksums.append(len(data)) or checksum(data))
     writer = EventWriter(str(tmp_path))
     steps = np.arange(1, 501)
-    writer.window(steps[:-1], 1000.0 + steps[:-1], {"loss": 1 / steps[:-1]})
+    writer.events(steps[:-1], scalar_events(steps[:-1], 1000.0 + steps[:-1], {"loss": 1 / steps[:-1]}))
     writer.scalars(500, 1500.0, {"loss": 1 / 500, "rate": 2.0})
     writer.close()
     assert len(checksums) < 20
@@ -68,7 +68,7 @@ def test_events_of_many_steps_are_the_bytes_of_the_protocol_buffers():
 def test_a_table_of_steps_is_the_lines_of_its_rows(tmp_path):
     columns = {"step": [3, 4, 5], "loss": [0.1, math.nan, 1e-17], "50% \"quoted\"": [1.0, math.inf, 3e300]}
     table, rows = JsonLines(str(tmp_path / "table.jsonl")), JsonLines(str(tmp_path / "rows.jsonl"))
-    table.append_table({"kind": "train", "of": "100%"}, columns)
+    table.append_lines(columns["step"], table_lines({"kind": "train", "of": "100%"}, columns))
     table.flush()
     rows.append([{"kind": "train", "of": "100%", **{name: values[i] for name, values in columns.items()}}
                  for i in range(3)])
