@@ -4,7 +4,7 @@ import dataclasses
 
 from benchmarks.processes import Process, Turns, in_order
 from benchmarks.ratios import median_ratio
-from benchmarks.workloads import CNN, prepare_data
+from benchmarks.workloads import CNN, WORKLOADS, prepare_data
 
 SAVING_INTERVAL = 30.0  # Seconds between two checkpoints, as --checkpoint_every=30s.
 LOOP_SECONDS = 3.0  # Of a block in which one checkpoint is written.
@@ -41,8 +41,8 @@ COMPARISONS = {
         "one held batch": HELD, "CIFAR-10, flip and crop": {**PLAIN, "options": {"augment": ["flip", "crop"]}}}, (
         ("CIFAR-10, flip and crop", "one held batch", 0.97),)),
 }
-RECORDS, START = "records", "start"
-NAMES = (*COMPARISONS, RECORDS, START)
+RECORDS, START = {"records": CNN["mnist"], "records of small steps": WORKLOADS["mlp"]}, "start"
+NAMES = (*COMPARISONS, *RECORDS, START)
 
 
 def order_of(workload, data, order, options):
@@ -75,8 +75,8 @@ def measure(name, folder, settings, say):
     Returns:
       {"examples/s" or "seconds" or "MiB": {setting: [rounds]}, "ratios": [{"what", "ratio", "bound", "at_least"}]}.
     """
-    if name == RECORDS:
-        return measure_records(folder, settings, say)
+    if name in RECORDS:
+        return measure_records(RECORDS[name], folder, settings, say)
     if name == START:
         return measure_starts(folder, settings, say)
     comparison = COMPARISONS[name]
@@ -96,12 +96,11 @@ def measure(name, folder, settings, say):
     return {"examples/s": speeds, "ratios": ratios, "idle_share": turns.idle_share}
 
 
-def measure_records(folder, settings, say):
+def measure_records(workload, folder, settings, say):
     """Compares the whole loop, with metrics, event files, progress and checkpoints, with the bare steps.
 
     A block has one checkpoint in it, so what is lost beyond the bare steps is scaled to one each SAVING_INTERVAL.
     """
-    workload = CNN["mnist"]
     data = prepare_data(workload, folder, settings.data_dir)
     with contextlib.ExitStack() as stack:
         bare = stack.enter_context(Process("bare steps", order_of(workload, data, PLAIN, settings.options)))
@@ -122,9 +121,9 @@ def measure_records(folder, settings, say):
     share = LOOP_SECONDS / SAVING_INTERVAL
     # Seconds an example: those of recording always, those of saving in their share.
     both = [1 / (1 / a + (1 / b - 1 / a) * share) for a, b in zip(recorded, saved, strict=True)]
-    compared = ((f"recording, and saving every {SAVING_INTERVAL:g} s, over bare steps", both, 0.98),
-                (f"recording, and saving every {LOOP_SECONDS:g} s, over bare steps", saved, None),
-                ("recording over bare steps", recorded, None))
+    compared = ((f"`{workload.model}`: recording, and saving every {SAVING_INTERVAL:g} s, over bare steps", both, 0.98),
+                (f"`{workload.model}`: recording, and saving every {LOOP_SECONDS:g} s, over bare steps", saved, None),
+                (f"`{workload.model}`: recording over bare steps", recorded, None))
     return {"examples/s": speeds, "idle_share": turns.idle_share, "ratios": [
         {"what": what, "ratio": median_ratio(first, plain), "bound": bound, "at_least": True}
         for what, first, bound in compared]}

@@ -85,6 +85,7 @@ def held_between_blocks(train_steps, blocks):
         blocks.call_begins()
         blocks.count(int(count))
         return train_steps(iterator, count)
+    held.get_concrete_function = train_steps.get_concrete_function  # Its operations are counted.
     return held
 
 

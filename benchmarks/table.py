@@ -35,7 +35,8 @@ def markdown(report):
             lines += workload_lines(name, parts[name])
     own = [name for name in parts if name not in WORKLOADS]
     if own:
-        lines += ["## Mirrorline beside itself, `cnn`, batch 64", "", *ratio_lines([parts[name] for name in own])]
+        lines += ["## Mirrorline beside itself, `cnn` or what is named, batch 64", "",
+                  *ratio_lines([parts[name] for name in own])]
         for name in own:
             lines += [f"**{name}**, {conditions(parts[name])}: {medians(parts[name])}.", ""]
     return "\n".join(lines).rstrip() + "\n"

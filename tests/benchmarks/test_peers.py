@@ -73,6 +73,13 @@ def test_a_peer_trains_the_steps_that_it_is_told_to_across_the_ends_of_epochs(pe
     assert len(others) == 3 + len(evaluations)
 
 
+def test_the_whole_loop_trains_the_steps_that_it_is_told_to(tmp_path):
+    order = {"workload": dataclasses.asdict(TINY), "data": str(workloads.prepare_data(TINY, tmp_path)), "weights": None,
+             "peer": "mirrorline_run", "options": {"checkpoint_every": "4", "steps_per_loop": 2}}
+    with Process("the loop", order) as process:
+        assert [process.ask("train", steps=steps)["steps"] for steps in (6, 8)] == [6, 8]
+
+
 def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(workloads.WORKLOADS, "mlp", TINY)
     output = tmp_path / "peers.json"
