@@ -117,10 +117,16 @@ def _wrong_value(error, flag_values):
     if isinstance(parser, flags.EnumParser):
         return unknown_name(f"--{name}", value, parser.enum_values)
     option = config.options().get(name)
-    span = describe_range(option.metadata) if option else ""
+    span = describe_range(option.metadata) if option else _bounds(parser)
     unit = f" ({option.metadata['unit']})" if option and option.metadata["unit"] else ""
     kind = KINDS.get(parser.flag_type(), parser.syntactic_help or "another value")
     return UsageError(f"--{name} must be {kind}{' ' + span if span else ''}{unit}; found '{value}'")
+
+
+def _bounds(parser):
+    """Returns the range of a number that is a flag of one command alone, in words, "" where every number goes."""
+    bounds = [(sign, getattr(parser, key, None)) for key, sign in (("lower_bound", ">="), ("upper_bound", "<="))]
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
 def _unreadable_flag_file(error):

@@ -137,8 +137,8 @@ def describe(run, weights, judgement, split, command):
     """Collects what report.json says of run and machine: {"created", "command", "run", "goodput", "cost"}."""
     from launch import benchmark_machine
     from pipeline.evaluation.history import cost
+    from pipeline.models.identity import weights_sha256
     from pipeline.monitoring.goodput import summarize
-    from pipeline.training.state import weights_sha256
     experiment, newest, result = judgement.experiment, judgement.checkpoints[0], run.directory.result or {}
     values = run.stored["config"]
     default = {name: field.default for name, field in configuration.options().items()}

@@ -28,7 +28,7 @@ SAMPLES = {"images": 200}
 def define(flag_values):
     """Defines the flags of this command alone."""
     absl_flags.DEFINE_string("logdir", "runs", "folder of runs, shown beside each other; traces of "
-                             "--profile are shown where xprof is installed too (pip install xprof)",
+                             "--profile are shown where xprof is installed too (pip install 'mirrorline[profiler]')",
                              flag_values=flag_values)
     absl_flags.DEFINE_string("workdir", None, "show this run alone; default every run in --logdir",
                              flag_values=flag_values)

@@ -27,7 +27,7 @@ def define(flag_values):
     """Defines the flags of this command alone."""
     absl_flags.DEFINE_list("only", list(PARTS), f"parts to prove, of {', '.join(PARTS)}", flag_values=flag_values)
     absl_flags.DEFINE_integer("verify_steps", 10, "steps of each run, instead of --epochs or --steps; the data are "
-                              "half as many batches of each split", lower_bound=FEWEST_STEPS, flag_values=flag_values)
+                              "half as many batches of each split", flag_values=flag_values)
     absl_flags.DEFINE_string("output", None, "also write what was found to this JSON file", flag_values=flag_values)
 
 
@@ -39,6 +39,7 @@ def run(config: ExperimentConfig, flag_values):
       RunFailure: a claim does not hold, named in one line.
     """
     check_parts(flag_values.only)
+    check_steps(flag_values.verify_steps)
     check_output(flag_values.output)
     began, steps = time.monotonic(), flag_values.verify_steps
     kind, replicas = choose_replicas(config)
@@ -63,6 +64,13 @@ def check_parts(only):
     for part in only:
         if part not in PARTS:
             raise unknown_name("part", part, PARTS)
+
+
+def check_steps(steps):
+    """Raises UsageError for a run that is too short to be killed in the middle."""
+    if steps < FEWEST_STEPS:
+        raise UsageError(f"--verify_steps={steps} is too short: a run is killed in its middle, so it needs a "
+                         f"checkpoint, steps after it to lose, and an end; give at least {FEWEST_STEPS}")
 
 
 def check_output(path):

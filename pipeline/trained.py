@@ -12,6 +12,7 @@ from pipeline.training.inference import Inference
 from pipeline.training.run_directory import stored_config
 from pipeline.training.settings import StepSettings
 from pipeline.training.stored_weights import load_weights
+from pipeline.transfer.freezing import freeze
 
 
 @dataclasses.dataclass
@@ -90,7 +91,7 @@ class TrainedModel:
 
 
 def create_model(config, stored):
-    """Makes the model of a run, with fresh weights, in the precision of a configuration.
+    """Makes the model of a run, with fresh weights, in the precision of a configuration; what it froze is frozen.
 
     Args:
       config: ExperimentConfig.
@@ -100,8 +101,10 @@ def create_model(config, stored):
     wanted, before = registry.wanted_channels(config.model.model, channels), keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.runtime.precision)
     try:
-        return registry.create(config.model.model, len(stored["data"]["class_names"]), (height, width, wanted),
-                               config.model.model_options, config.model.batch_norm_momentum)
+        model = registry.create(config.model.model, len(stored["data"]["class_names"]), (height, width, wanted),
+                                config.model.model_options, config.model.batch_norm_momentum)
+        freeze(model, config.model.freeze, (height, width, wanted))
+        return model
     finally:
         keras.config.set_dtype_policy(before)
 

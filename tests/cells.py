@@ -5,8 +5,8 @@ import random
 import tempfile
 import time
 
-from tests import export_cells, extension_cells, verify_cells
-from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+from tests import export_cells, extension_cells, transfer_cells, verify_cells
+from tests.commands import assert_every_step_once, kill_at_step, metrics, result, start, succeed
 from tests.kills import killed_again_and_again
 from tests.parity_cells import parity
 
@@ -21,13 +21,6 @@ def train_command(model, replicas, precision, *more):
     """The command of a cell."""
     return ("train", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}",
             *(("--force",) if precision == "mixed_float16" else ()), *more)
-
-
-def succeed(*command, cwd):
-    """Runs a command that has to end well; returns it completed."""
-    done = mirrorline(*command, cwd=cwd, timeout=1500)
-    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-500:]}"
-    return done
 
 
 def killed_and_resumed(model, replicas):
@@ -105,5 +98,6 @@ def cells():
             yield (f"loss falls: {model}, {replicas} replica(s), {precision}", loss_falls,
                    (model, replicas, precision))
     yield from export_cells.cells(MODELS)
+    yield from transfer_cells.cells(MODELS)
     for seed in range(5):
         yield f"mirrorline train, seed {seed}", digits, (seed,)

@@ -30,6 +30,13 @@ def mirrorline(*arguments, cwd, timeout=300, fresh=False):
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
+def succeed(*arguments, cwd, timeout=1800):
+    """Runs `mirrorline ARGUMENTS`, which have to end well; returns the completed process."""
+    done = mirrorline(*arguments, cwd=cwd, timeout=timeout)
+    assert done.returncode == 0, f"mirrorline {' '.join(arguments)}: exit {done.returncode}: {done.stderr[-800:]}"
+    return done
+
+
 def start(*arguments, cwd, fresh=False, more=None):
     """Starts `mirrorline ARGUMENTS`; returns the running process, with text pipes.
 

@@ -4,12 +4,18 @@ import pathlib
 import tempfile
 
 from pipeline.export.form import FORMS
-from tests.commands import mirrorline, result
+from tests.commands import mirrorline, result, succeed
 
 EXACT = ("saved_model", "keras", "weights", "tflite", "onnx")  # In float32: these have to hold whatever the model is.
-STEPS = 24
-SHORT = ("--batch_size=16", f"--steps={STEPS}", "--subset=12", "--evaluate_every=12", "--checkpoint_every=12",
-         "--schedule=constant", "--learning_rate=2e-3", "--augment=crop", "--normalize=per_channel", "--ema_decay=0.9")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+LEAST_ACCURACY = 0.9  # Below it classes lie too close together for int8 to have a fair chance.
+# The shortest training that takes each model above that: its length and learning rate.
+TRAINING = {"mlp": ("--epochs=8", "--learning_rate=5e-3"), "cnn": ("--epochs=3", "--learning_rate=1e-3"),
+            "resnet_like": ("--epochs=3", "--learning_rate=1e-3"), "inception": ("--epochs=4", "--learning_rate=2e-3"),
+            "mini_inception": ("--epochs=4", "--learning_rate=2e-3"),
+            "three_apis": ("--epochs=12", "--learning_rate=3e-3")}
+COMMON = ("--dataset=digits", "--batch_size=32", "--schedule=one-cycle", "--normalize=per_channel", "--ema_decay=0.9",
+          "--tensorboard=scalars", "--verbosity=quiet")
 
 
 def exported(folder, *flags):
@@ -47,38 +53,35 @@ def check(folder, code, errors, report):
     return found
 
 
-def round_trip(model, replicas, precision):
-    """Trains briefly and exports the moving averages in every form: those in float32 have to hold."""
+def every_form(model, replicas, precision):
+    """Trains a model until it is good, and exports it in every form: of those in float32 each has to be published.
+
+    In single precision latency is measured too; in half precision it is the moving average that is exported.
+    """
+    single = precision == "float32"
     with tempfile.TemporaryDirectory() as folder:
-        done = mirrorline("train", "--dataset=digits", *SHORT, f"--model={model}", f"--replicas={replicas}",
-                          f"--precision={precision}", "--force", "--workdir=run", cwd=folder, timeout=1500)
-        assert done.returncode == 0, done.stderr[-800:]
-        code, errors, report = exported(folder, "--nolatency", "--ema")
+        succeed("train", *COMMON, *TRAINING[model], f"--model={model}", f"--replicas={replicas}",
+                f"--precision={precision}", "--force", "--workdir=run", cwd=folder)
+        code, errors, report = exported(folder, *(("--checkpoint=best",) if single else ("--nolatency", "--ema")))
         assert report["metadata"]["precision"] == {"trained": precision, "exported": "float32"}
-        assert report["metadata"]["checkpoint"]["step"] == STEPS
-        return check(folder, code, errors, report)
-
-
-def every_form(model):
-    """Trains a model until it is good, and publishes it in every form, with latencies."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = mirrorline("train", "--dataset=digits", f"--model={model}", "--workdir=run",
-                          *(("--learning_rate=5e-3",) if model == "mlp" else ()), cwd=folder, timeout=3000)
-        assert done.returncode == 0, done.stderr[-800:]
-        code, errors, report = exported(folder, "--checkpoint=best")
+        assert report["metadata"]["trained_with"]["replicas"] == replicas
         figures = check(folder, code, errors, report)
-        assert code == 0, errors
-        assert report["live_accuracy"] == result(f"{folder}/run")["best"]["accuracy"], report["live_accuracy"]
-        return {name: {**figures[name], "p50_ms": {size: round(times["p50"], 3) for size, times in
-                                                   report["forms"][name]["latency"].items()}} for name in figures}
+        assert report["live_accuracy"] >= LEAST_ACCURACY, f"trained too little: {report['live_accuracy']}"
+        if single:
+            assert report["live_accuracy"] == result(f"{folder}/run")["best"]["accuracy"], report["live_accuracy"]
+        for name, figure in figures.items():
+            figure.update({"p50_ms": {size: round(times["p50"], 3) for size, times in
+                                      report["forms"][name]["latency"].items()}} if single else {})
+        return {"live_accuracy": report["live_accuracy"],
+                "not_published": [name for name in figures if not report["forms"][name]["published"]], **figures}
 
 
 def cells(models):
-    """Yields (name, function, arguments) of every cell, for the names of models."""
-    for model in models:
-        yield f"every form published: {model}", every_form, (model,)
-    for model in models:
-        for replicas in (1, 2):
-            for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
-                yield (f"round trip in every form: {model}, {replicas} replica(s), {precision}", round_trip,
-                       (model, replicas, precision))
+    """Yields (name, function, arguments) of every cell, for the names of models.
+
+    Each model in every form and every precision, on one replica and on two.
+    """
+    for i, model in enumerate(models):
+        for j, precision in enumerate(PRECISIONS):
+            replicas = 1 + (i + j) % 2
+            yield f"every form: {model}, {replicas} replica(s), {precision}", every_form, (model, replicas, precision)

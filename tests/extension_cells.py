@@ -3,17 +3,10 @@ import json
 import pathlib
 import tempfile
 
-from tests.commands import REPOSITORY, kill_at_step, mirrorline, result, start
+from tests.commands import REPOSITORY, kill_at_step, mirrorline, result, start, succeed
 
 EXAMPLE = (f"--extension={REPOSITORY / 'docs' / 'example_extension.py'}", "--dataset=shapes", "--model=small_net")
 KERAS = (f"--extension={REPOSITORY / 'tests' / 'extension' / 'keras_layers.py'}", "--dataset=digits", "--model=plain")
-
-
-def succeed(*arguments, cwd):
-    """Runs a command that has to end well; returns it completed."""
-    done = mirrorline(*arguments, cwd=cwd, timeout=1800)
-    assert done.returncode == 0, f"mirrorline {' '.join(arguments)}\n{done.stderr[-2000:]}"
-    return done
 
 
 def verified(flags, unclaimed):
@@ -51,6 +44,8 @@ def every_command(flags, model):
                 "--repeat_seconds=0.1", "--output=bench", "--verbosity=quiet", cwd=folder)
         succeed("sweep", *flags[:2], f"--space=model={model}|mlp,learning_rate=1e-3|1e-2", "--search=grid",
                 "--epochs=1", "--output=sweep", "--verbosity=quiet", cwd=folder)
+        wrong = mirrorline("sweep", *flags[:2], "--space=model=small_nte|mlp", cwd=folder)
+        assert wrong.returncode == 2 and "unknown model 'small_nte'" in wrong.stderr, wrong.stderr
         best = json.loads((pathlib.Path(folder) / "sweep" / "sweep.json").read_text())["best"]
         succeed("train", "--flagfile=sweep/best.flags", "--workdir=again", "--verbosity=quiet", cwd=folder)
         return {"test_accuracy": result(f"{folder}/run")["test_accuracy"], "best": best["values"]}

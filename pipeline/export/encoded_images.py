@@ -1,8 +1,8 @@
 """Encoded images to pixels with TensorFlow's operations alone, as pipeline.data.image_file does it with Pillow.
 
 The pixels of a decoded file are the same; those of a resized one differ by one level here and there. What else differs:
-TensorFlow decodes no TIFF files and no BMP files of 1 or 4 bits a pixel, and only in JPEG files the EXIF orientation is
-looked for.
+TensorFlow decodes no TIFF files and no BMP files of 1 or 4 bits a pixel, gives transparent pixels of GIF files no
+colour of their own, and only in JPEG files the EXIF orientation is looked for.
 """
 import tensorflow as tf
 
@@ -10,6 +10,10 @@ CHANNELS = (1, 3)  # What an image file can be turned into: grey, or red, green 
 ORIENTATION = 0x0112
 HEADER = 65_536  # Bytes of a file in which its EXIF block or colour table begins.
 EXIF = b"Exif\0\0"
+PNG = b"\x89PNG"
+DEPTH, COLOURS = 24, 25  # Places in a PNG file of the bits a value, and of what the values are: 0 for grey.
+# What pipeline.data.image_file makes of 16 bits and of transparency; a SavedModel cannot ask it.
+LEAST_OF_16_BITS, ONE_COLOUR = 2**14, 8
 # Pillow's weights of red, green and blue (ITU-R 601-2), in 1/65536.
 LUMA, LUMA_BITS = (19_595, 38_470, 7_471), 16
 
@@ -18,14 +22,17 @@ def decode(contents, image_shape):
     """Decodes encoded images and brings them to one size.
 
     Args:
-      contents: string [n], each a JPEG, PNG, BMP, GIF (the first frame) or WebP file. Transparency is dropped.
+      contents: string [n], each a JPEG, PNG, BMP, GIF (the first frame) or WebP file. Transparency is dropped; but a
+        PNG or WebP picture of one colour, drawn by its transparency alone, is laid over white, and over black where it
+        is light.
       image_shape: (H, W, C) with C of CHANNELS.
 
     Returns:
       uint8 [n, H, W, C].
 
     Raises:
-      tf.errors.InvalidArgumentError: one is no image, or is cut short; none of the batch is computed then.
+      tf.errors.InvalidArgumentError: one is no image, is cut short, or is a grey PNG file of 16 bits of which it is
+        not known which value is white; none of the batch is computed then.
     """
     return tf.map_fn(lambda content: _decode_one(content, image_shape), contents,
                      fn_output_signature=tf.TensorSpec(image_shape, tf.uint8))
@@ -33,21 +40,71 @@ def decode(contents, image_shape):
 
 def _decode_one(content, image_shape):
     height, width, channels = image_shape
-    # Not with the channels that are wanted: BMP and GIF files know only their own. JPEG files by the transformation
-    # that Pillow takes: the fast one, which TensorFlow takes else, is up to ten levels off.
-    pixels = tf.cond(
-        tf.io.is_jpeg(content), lambda: tf.io.decode_jpeg(content, channels=0, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(content, channels=0, dtype=tf.uint8, expand_animations=False))
     header = _header(content)
+    is_bmp, is_png, is_deep = _starts_with(header, b"BM"), _starts_with(header, PNG), _is_deep(header)
+    # Not with the channels that are wanted: BMP and GIF files know only their own. JPEG files by the transformation
+    # that Pillow takes: the fast one, which TensorFlow takes else, is up to ten levels off. PNG files with their
+    # transparency, be it that of a single colour.
+    pixels = tf.case(
+        [(tf.io.is_jpeg(content), lambda: tf.io.decode_jpeg(content, channels=0, dct_method="INTEGER_ACCURATE")),
+         (is_deep, lambda: _levels(tf.io.decode_png(content, channels=0, dtype=tf.uint16))),
+         (is_png, lambda: tf.io.decode_png(content, channels=4))],
+        lambda: tf.io.decode_image(content, channels=0, dtype=tf.uint8, expand_animations=False))
     pixels = _looked_up(tf.ensure_shape(pixels, [None, None, None]), header)
     pixels = _turned(pixels, _orientation(header))
-    colours = pixels[..., :tf.where(tf.shape(pixels)[-1] < 3, 1, 3)]
-    colours = tf.broadcast_to(colours, [*tf.unstack(tf.shape(pixels)[:2]), 3])
+    transparent = (tf.shape(pixels)[-1] == 4) & ~is_bmp
+    colours = tf.cond(transparent, lambda: _laid_over(pixels), lambda: _colours(pixels))
     if channels == 1:
         weighted = tf.reduce_sum(tf.cast(colours, tf.int32) * LUMA, axis=-1, keepdims=True)
         colours = tf.cast(tf.bitwise.right_shift(weighted + 2**(LUMA_BITS - 1), LUMA_BITS), tf.uint8)
     colours = _resized(colours, [tf.shape(colours)[0], width])
     return tf.ensure_shape(_resized(colours, [height, width]), image_shape)
+
+
+def _starts_with(header, mark):
+    return tf.reduce_all(header[:len(mark)] == list(mark))
+
+
+def _is_deep(header):
+    """Tells whether a file is a grey PNG file of 16 bits."""
+    return _starts_with(header, PNG) & (header[DEPTH] == 16) & (header[COLOURS] == 0)
+
+
+def _levels(values):
+    """Makes 8 bits of uint16 [h, w, 1], where it is known which value is white; see pipeline.data.image_file."""
+    values = tf.cast(values, tf.int32)
+    low, high = tf.reduce_min(values), tf.reduce_max(values)
+    known = tf.debugging.Assert((high <= 255) | (high >= LEAST_OF_16_BITS), [
+        "its grey values go from", low, "to", high, "and it does not say which is black and which white"])
+    with tf.control_dependencies([known]):
+        return tf.cast(tf.where(high <= 255, values, values // 256), tf.uint8)
+
+
+def _colours(pixels):
+    """Returns red, green and blue, uint8 [h, w, 3], of pixels [h, w, 1 to 4]."""
+    colours = pixels[..., :tf.where(tf.shape(pixels)[-1] < 3, 1, 3)]
+    return tf.broadcast_to(colours, [*tf.unstack(tf.shape(pixels)[:2]), 3])
+
+
+def _laid_over(pixels):
+    """Lays a picture of one colour, drawn by its transparency alone, over a ground; of any other drops transparency.
+
+    Rounds as Pillow's alpha_composite does.
+
+    Args:
+      pixels: uint8 [h, w, 4], the last channel 255 where it covers.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    colours, cover = tf.cast(pixels[..., :3], tf.int32), tf.cast(pixels[..., 3:], tf.int32)
+    seen = tf.boolean_mask(colours, cover[..., 0] > 0)
+    spread = tf.reduce_max(tf.reduce_max(seen, axis=0) - tf.reduce_min(seen, axis=0))
+    drawn = (tf.reduce_max(cover) - tf.reduce_min(cover) > ONE_COLOUR) & (spread <= ONE_COLOUR)
+    ground = tf.where(tf.reduce_mean(tf.cast(seen, tf.float64)) < 128, 255, 0)
+    mixed = colours * cover + ground * (255 - cover) + 128
+    laid = tf.bitwise.right_shift(tf.bitwise.right_shift(128 * mixed, 8) + 128 * mixed, 15)
+    return tf.cast(tf.where(drawn, laid, colours), tf.uint8)
 
 
 def _resized(pixels, size):

@@ -37,6 +37,10 @@ def metadata(trained, *, version, result=None, weights="as trained", created=Non
         data: {"name", "fingerprint", "num_train", "num_validation", "num_test"}.
         config: {option: value} of the run, without the paths of its machine.
         trained_with: versions and replicas of the run.
+        initialization: what it took over when it began (--initialize_from): {"file": its name, "form", "sha256",
+          "loaded": how many variables, "fresh", "unused": names}, or None.
+        frozen: what did not train (--freeze): {"patterns", "variables": names, "parameters": how many numbers,
+          "trained_parameters"}, or None.
         metrics: {"run": what result.json says, or None}; "proof", see pipeline.export.proof, once there is one.
     """
     stored, config = trained.stored, trained.stored["config"]
@@ -54,8 +58,11 @@ def metadata(trained, *, version, result=None, weights="as trained", created=Non
         "checkpoint": {"step": trained.step, "steps": trained.steps, "weights": weights},
         "weights_sha256": weights_sha256(trained.model), "data": {"name": without_path(stored["data"]["name"]), **data},
         "config": {**kept, "dataset": without_path(config["dataset"]),
+                   "initialize_from": _last_part(config.get("initialize_from")),
                    "extension": [os.path.basename(name) for name in config.get("extension") or ()]},
         "trained_with": {**(stored.get("versions") or {}), "replicas": stored.get("num_replicas")},
+        "initialization": initialization(stored),
+        "frozen": {"patterns": config["freeze"], **stored["frozen"]} if stored.get("frozen") else None,
         "metrics": {"run": result},
     })
 
@@ -64,6 +71,18 @@ def without_path(dataset):
     """Returns the name of a data set without the folders of the machine it was on: folder:pictures."""
     kind, _, path = dataset.partition(":")
     return f"{kind}:{os.path.basename(os.path.normpath(path)) or kind}" if kind == "folder" else dataset
+
+
+def initialization(stored):
+    """Returns what config.json says of the weights that a run began with, without paths, or None."""
+    found = stored.get("initialization")
+    return found and {"file": _last_part(found["file"]),
+                      **{key: found[key] for key in ("form", "sha256", "loaded", "fresh", "unused")}}
+
+
+def _last_part(path):
+    """Returns the name of a file or folder without the folders of its machine; None where there is none."""
+    return path and os.path.basename(os.path.normpath(path))
 
 
 def preprocessing(trained):

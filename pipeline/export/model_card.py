@@ -155,7 +155,21 @@ def training(metadata):
                  f"\n\nIt was trained in {said['trained']}; what is exported computes in {said['exported']}.")
     return (f"## Training\n\nWith Mirrorline {metadata['mirrorline']}, {metadata['parameters']:,} "
             "parameters. Settings that are not listed have their defaults; metadata.json holds all.\n\n"
-            + table(("setting", "value"), rows) + different)
+            + table(("setting", "value"), rows) + _transfer(metadata) + different)
+
+
+def _transfer(metadata):
+    """Says what it was made of, where it did not begin with random weights or did not train as a whole."""
+    begun, frozen = metadata["initialization"], metadata["frozen"]
+    lines = []
+    if begun:
+        anew = f"; {', '.join(map(_cell, begun['fresh']))} began anew" if begun["fresh"] else ""
+        lines.append(f"It began with {begun['loaded']:,} variables of {_cell(begun['file'])} ({begun['form']}, SHA-256 "
+                     f"`{begun['sha256']}`){anew}.")
+    if frozen:
+        lines.append(f"{frozen['parameters']:,} of its parameters were frozen ({_cell(_shown(frozen['patterns']))}); "
+                     f"{frozen['trained_parameters']:,} trained.")
+    return "".join(f"\n\n{line}" for line in lines)
 
 
 def limits(metadata):

@@ -13,6 +13,7 @@ from pipeline.files import write_bytes
 from pipeline.models import registry
 from pipeline.models.identity import described_variables, match_variables, variable_names
 from pipeline.models.image_classifier import ImageClassifier
+from pipeline.models.trainability import freeze_parts, frozen_parts
 
 OWN = "_mirrorline"  # A group that Keras does not look into.
 DESCRIPTION, UNSEEN = f"{OWN}/description", f"{OWN}/unseen"
@@ -62,7 +63,8 @@ def write(trained, path, metadata, calibration=None):
         places = _save(model, store)
         height, width, _ = trained.image_shape
         description = {"input_shape": [height, width, trained.inference.settings.image_channels],
-                       "variables": described_variables(model), "places": places, "metadata": metadata}
+                       "variables": described_variables(model), "places": places, "frozen": frozen_parts(model),
+                       "metadata": metadata}
         store.h5_file.create_dataset(DESCRIPTION, data=json.dumps(description))
     write_bytes(path, file.getvalue())  # Not by HDF5, whose errors do not say that a disk is full.
 
@@ -82,7 +84,7 @@ def _save(model, store):
 
 
 def load(path, metadata=None):
-    """Makes the model anew that a file of weights is of, with its preprocessing.
+    """Makes the model anew that a file of weights is of, with its preprocessing, and what was frozen frozen.
 
     Args:
       path: of a file that `write` wrote.
@@ -94,14 +96,15 @@ def load(path, metadata=None):
     Raises:
       UsageError: the file cannot be read, or is not of that model.
     """
-    if metadata is None:
-        with _opened(path) as store:
-            metadata = _description(store, path)["metadata"]
+    with _opened(path) as store:
+        described = _description(store, path)
+    metadata = metadata or described["metadata"]
     height, width, _ = metadata["image_shape"]
     before = metadata["preprocessing"]
     network = registry.create(metadata["model"], len(metadata["class_names"]), (height, width, before["channels"]),
                               metadata["model_options"], metadata["batch_norm_momentum"])
     load_into(network, path)
+    freeze_parts(network, described["frozen"])
     return ImageClassifier(network, metadata["image_shape"], before["channels"], metadata["class_names"],
                            before["mean"], before["deviation"], metadata)
 

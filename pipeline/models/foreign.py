@@ -112,6 +112,8 @@ def departures(model, synchronize=True):
         if layer._seed_generators and not isinstance(layer, Dropout):
             found.setdefault(kind, (f"{kind} draws the same on every replica",
                                     "pipeline.models.dropout.Dropout draws for each example"))
+        elif not layer.trainable:
+            continue  # Frozen, a normalization uses its moving statistics, which are the same everywhere.
         elif isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             found.setdefault(kind, ("Keras's own BatchNormalization takes the statistics of each replica's part",
                                     "take pipeline.models.normalization.BatchNormalization, or synchronized=True"))

@@ -7,6 +7,7 @@ import tensorflow as tf
 from pipeline.models.identity import described_variables, match_variables, weights_sha256
 from pipeline.models.pixels import normalize
 from pipeline.models.serialization import registered
+from pipeline.models.trainability import freeze_parts, frozen_parts
 
 
 @registered
@@ -15,7 +16,8 @@ class ImageClassifier(keras.Model):
 
     It refuses to be loaded as anything but what was saved: Keras goes on without a word where a model inside cannot be
     built, and looks for variables in some kinds of containers only. So its file holds the variables of the network as
-    one list, with their names, shapes and SHA-256, and loading compares all of them.
+    one list, with their names, shapes and SHA-256, and loading compares all of them. What of it was frozen is frozen
+    again.
 
     Args:
       network: built keras.Model from images [n, H, W, channels] to logits [n, classes].
@@ -26,10 +28,11 @@ class ImageClassifier(keras.Model):
       metadata: dict of JSON types that travels with the model.
       variables: [[name, shape, dtype], ...] that the network must have, and weights_sha256: what their values must have
         once they are loaded; None: those that it has.
+      frozen: what of the network does not train, see trainability.frozen_parts; None: what does not train in it.
     """
 
     def __init__(self, network, image_shape, channels, class_names, image_mean=None, image_deviation=None,
-                 metadata=None, variables=None, weights_sha256=None, **kwargs):
+                 metadata=None, variables=None, weights_sha256=None, frozen=None, **kwargs):
         super().__init__(**kwargs)
         self.network, self.image_shape, self.channels = network, tuple(image_shape), channels
         self.class_names = tuple(class_names)
@@ -39,6 +42,8 @@ class ImageClassifier(keras.Model):
         self._weights_sha256 = weights_sha256
         if variables is not None:
             _check_variables(network, variables)
+        if frozen is not None:
+            freeze_parts(network, frozen)
         self.built = True
 
     @property
@@ -72,7 +77,8 @@ class ImageClassifier(keras.Model):
         return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network),
                 "image_shape": self.image_shape, "channels": self.channels, "class_names": self.class_names,
                 "image_mean": self.image_mean, "image_deviation": self.image_deviation, "metadata": self.metadata,
-                "variables": described_variables(self.network), "weights_sha256": weights_sha256(self.network)}
+                "variables": described_variables(self.network), "weights_sha256": weights_sha256(self.network),
+                "frozen": frozen_parts(self.network)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

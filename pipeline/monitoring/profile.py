@@ -13,7 +13,7 @@ from pipeline.monitoring.operations_table import OperationsTable, render
 from pipeline.monitoring.trace_operations import operations
 
 MARKER = "train_steps"  # Name of the events in the trace that span the calls of steps.
-HOW_TO_SEE = "TensorBoard shows the trace in its tab Profile, after `pip install xprof`"
+HOW_TO_SEE = "TensorBoard shows the trace in its tab Profile, after `pip install 'mirrorline[profiler]'`"
 
 
 class Profile:

@@ -1,7 +1,4 @@
-"""Forward passes that change nothing: evaluation, outputs, saliency.
-
-Beside step.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
-"""
+"""Forward passes that change nothing, compiled: evaluation, outputs, saliency."""
 import dataclasses
 
 import tensorflow as tf

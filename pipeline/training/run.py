@@ -10,6 +10,7 @@ import tensorflow as tf
 from pipeline import extension
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
+from pipeline.models.identity import weights_sha256
 from pipeline.monitoring.alerts import Alerts, Circumstances
 from pipeline.monitoring.board import create_board
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
@@ -27,7 +28,6 @@ from pipeline.training.preemption import StopRequest
 from pipeline.training.rollback import Rollback
 from pipeline.training.run_directory import LENGTH
 from pipeline.training.self_test import reduction_name
-from pipeline.training.state import weights_sha256
 from pipeline.training.watchdog import Watchdog
 
 INCOMPARABLE = {"best_metric", "validation_split"}  # Settings with which the best so far means nothing any more.

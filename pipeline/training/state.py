@@ -2,8 +2,6 @@
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.identity import weights_sha256  # noqa: F401 (part of what is said of a state)
-
 INITIAL_LOSS_SCALE = 2.0**15
 UNSCALED = -1  # Instead of a count of finite steps, where the loss is not scaled.
 LOSS_SCALE_GROWTH_STEPS = 2000  # Finite steps after which the loss scale doubles (Keras's LossScaleOptimizer does so).

@@ -28,6 +28,8 @@ def kinds():
         "table.png": (table, {}), "clear_table.png": (table, {"transparency": 3}),
         "clear_grey.png": (Image.merge("LA", (grey, grey.rotate(180))), {}), "bits.png": (colour.convert("1"), {}),
         "deep.png": (Image.fromarray(values[..., 0].astype(np.uint16) * 256 + 7), {}),
+        "low.png": (Image.fromarray(values[..., 0].astype(np.uint16)), {}),
+        **drawn_by_transparency(values[..., 3]),
         "colour.bmp": (colour, {}), "grey.bmp": (grey, {}), "table.bmp": (table, {}),
         "moving.gif": (colour, {"save_all": True, "append_images": [colour.rotate(180)]}),
         "colour.webp": (colour, {"lossless": True}), "colour.jpg": (colour, {"quality": 90}), "grey.jpg": (grey, {}),
@@ -40,6 +42,21 @@ def kinds():
             exif[0x010F], exif[0x0112], exif[0x0132] = "maker", number, "2024:05:06 07:08:09"
             found[f"{name}_{number}.jpg"] = (colour, {"exif": exif})
     return found
+
+
+def drawn_by_transparency(cover):
+    """Returns pictures of one colour, or nearly, and of two, which `cover` uint8 [HEIGHT, WIDTH] lets through."""
+    def painted(*colours):
+        pixels = np.array(colours, np.uint8)[np.indices(cover.shape).sum(0) % len(colours)]
+        return Image.fromarray(np.concatenate([pixels, cover[..., None]], axis=-1))
+
+    black, grey = painted((0, 0, 0)), painted((5, 5, 5)).convert("LA")
+    icon = Image.fromarray(255 * (cover > 99).astype(np.uint8))
+    return {"black.png": (black, {}), "white.png": (painted((250, 255, 251)), {}), "grey_icon.png": (grey, {}),
+            "blue.png": (painted((20, 30, 200), (24, 36, 208)), {}),
+            "two.png": (painted((20, 30, 200), (29, 30, 200)), {}),
+            "icon.png": (icon, {"transparency": 0}), "black.webp": (black, {"lossless": True}),
+            "icon_table.png": (icon.convert("RGB").quantize(2), {"transparency": 1})}
 
 
 def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path):
@@ -69,7 +86,9 @@ def decode(contents, image_shape):
 def test_what_is_no_image_or_cut_short_is_refused():
     file = io.BytesIO()
     Image.fromarray(picture()[..., :3]).save(file, "JPEG")
-    for content in (b"", b"no image", file.getvalue()[:-200]):
+    dim = io.BytesIO()  # Of 12 bits: white may be 4095, or 65535.
+    Image.fromarray(picture()[..., 0].astype(np.uint16) * 16).save(dim, "PNG")
+    for content in (b"", b"no image", file.getvalue()[:-200], dim.getvalue()):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode([content], (8, 8, 3))
     assert decode(np.zeros([0], object), (8, 7, 3)).shape == (0, 8, 7, 3)

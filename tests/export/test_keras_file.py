@@ -15,6 +15,7 @@ from pipeline.models.identity import variable_names, weights_sha256
 from pipeline.models.image_classifier import ImageClassifier
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import PACKAGE, constructor_arguments
+from pipeline.transfer.freezing import freeze
 from tests.export import fresh_models
 
 CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity_kernel=3",)),
@@ -43,7 +44,7 @@ EXAMPLES = {
     ImageClassifier: (dict(image_shape=(20, 21, 1), channels=3, class_names=("a", "b", "c"), image_mean=(0.4,),
                            image_deviation=(0.3,), metadata={"a": [1, {"b": None}]}), (2, 20, 21, 1)),
 }
-KEPT_INSIDE = {"network", "variables", "weights_sha256"}  # Arguments of ImageClassifier that are the network's own.
+KEPT_INSIDE = {"network", "variables", "weights_sha256", "frozen"}  # Arguments that are the network's own.
 
 
 def classes():
@@ -105,6 +106,25 @@ def test_every_variable_of_every_model_comes_back(name, options, tmp_path):
     with zipfile.ZipFile(path) as archive:
         size = sum(v.value.shape.num_elements() * v.value.dtype.size for v in trained.model.variables)
         assert archive.getinfo("model.weights.h5").file_size < 1.2 * size + 200_000  # Not twice.
+
+
+@pytest.mark.parametrize("name, patterns", [("cnn", ("block1", "block?/norm/gamma")), ("three_apis", ("backbone",))])
+def test_what_was_frozen_is_frozen_again(name, patterns, tmp_path):
+    trained = fresh_models.trained_model(name)
+    freeze(trained.model, patterns, (*trained.image_shape[:2], trained.inference.settings.image_channels))
+    path, weights = str(tmp_path / "model.keras"), str(tmp_path / "model.weights.h5")
+    keras_file.write(trained, path, {})
+    weights_file.write(trained, weights, fresh_models.metadata(trained))
+    wanted = [(layer.name, layer.trainable) for layer in trained.model._flatten_layers() if layer.variables]
+    names = [v.path for v in trained.model.trainable_variables]
+    assert {name for name, trains in wanted if not trains} >= {"cnn": {"block1", "norm"}, "three_apis": {"norm1"}}[name]
+    assert 0 < len(names) < len(trained.model.variables)
+    for loaded in (keras.saving.load_model(path), weights_file.load(weights)):
+        assert [(x.name, x.trainable) for x in loaded.network._flatten_layers() if x.variables] == wanted
+        assert [v.path for v in loaded.network.trainable_variables] == names == [
+            v.path for v in loaded.trainable_variables]
+        keras.saving.save_model(loaded, path)  # And so on.
+        assert [v.path for v in keras.saving.load_model(path).network.trainable_variables] == names
 
 
 @pytest.fixture

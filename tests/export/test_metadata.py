@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.export.metadata import FORMAT_VERSION, metadata
-from pipeline.training.state import weights_sha256
+from pipeline.models.identity import weights_sha256
 from tests.export.described import RESULT, described, digits_model
 
 
@@ -40,6 +40,20 @@ def test_paths_of_the_machine_stay_there(made):
     found = described(dataclasses.replace(trained, stored=stored))
     assert found["data"]["name"] == found["config"]["dataset"] == "folder:pictures"
     assert found["config"]["extension"] == ["my_models.py"] and "/home/me" not in json.dumps(found)
+
+
+def test_it_says_what_the_run_began_with_and_what_was_frozen(made):
+    trained, found = made
+    assert found["initialization"] is found["frozen"] is None
+    begun = {"path": "runs/net", "file": "/home/me/runs/net/checkpoints/best/ckpt-4", "form": "checkpoint",
+             "sha256": "0" * 64, "loaded": 2, "fresh": ["classifier/w", "classifier/b"], "unused": []}
+    frozen = {"variables": ["hidden/w"], "parameters": 50_176, "trained_parameters": 714}
+    config = {**trained.stored["config"], "initialize_from": "/home/me/runs/net/", "freeze": ["hidden/w"]}
+    found = described(dataclasses.replace(trained, stored={**trained.stored, "config": config, "initialization": begun,
+                                                           "frozen": frozen}))
+    assert found["initialization"] == {**{k: v for k, v in begun.items() if k != "path"}, "file": "ckpt-4"}
+    assert found["frozen"] == {"patterns": ["hidden/w"], **frozen}
+    assert found["config"]["initialize_from"] == "net" and "/home/me" not in json.dumps(found)
 
 
 def test_its_time_is_utc(made):

@@ -67,6 +67,18 @@ def test_the_card_says_what_is_known_and_nothing_else(made):
     assert "| tflite |" not in text and "None" not in text and "nan" not in text.lower()
 
 
+def test_what_was_taken_over_and_frozen_is_said(made):
+    _, _, about, found = made
+    begun = {"file": "model.keras", "form": "keras", "sha256": "5" * 64, "loaded": 14, "fresh": ["head/w"],
+             "unused": []}
+    frozen = {"patterns": ["block1", "*/norm"], "variables": [], "parameters": 50_176, "trained_parameters": 714}
+    text = model_card(FORMS["keras"], {**about, "initialization": begun, "frozen": frozen}, found, RECORDS)
+    assert f"14 variables of model.keras (keras, SHA-256 `{'5' * 64}`); head/w began anew." in text
+    assert "50,176 of its parameters were frozen (block1, \\*/norm); 714 trained." in text
+    plain = model_card(FORMS["keras"], about, found, RECORDS)
+    assert "began" not in plain and "frozen" not in plain
+
+
 def test_names_cannot_break_the_card(made):
     trained, _, about, found = made
     names = ["a|b", "<script>", "x\ny: z", *about["class_names"][3:]]

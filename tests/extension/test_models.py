@@ -72,6 +72,9 @@ def test_what_differs_between_replicas_is_named(strategy, plain):
     assert [what for what, _ in foreign.departures(experiment.state.model)] == [
         "Keras's own BatchNormalization takes the statistics of each replica's part",
         "Dropout draws the same on every replica"]
+    next(x for x in experiment.state.model.body if isinstance(x, keras.layers.BatchNormalization)).trainable = False
+    # Its moving statistics are the same everywhere.
+    assert unclaimed_parity(experiment.state.model, True) == "Dropout draws the same on every replica"
 
 
 class Mixed(keras.Model):

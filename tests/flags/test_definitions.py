@@ -111,5 +111,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, line):
     assert "\n" not in str(caught.value)
 
 
+def test_the_range_of_a_flag_of_one_command_is_said():
+    flag_values = absl_flags.FlagValues()
+    absl_flags.DEFINE_integer("trials", 1, "", lower_bound=1, upper_bound=9, flag_values=flag_values)
+    for wrong in ("0", "10", "few"):
+        with pytest.raises(UsageError, match=f"^--trials must be a whole number >= 1 and <= 9; found '{wrong}'$"):
+            flags.parse([f"--trials={wrong}"], flag_values)
+
+
 def test_given_options_are_those_that_were_typed():
     assert flags.given_options(parsed("--steps=3", "--augment=flip")) == {"steps": 3, "augment": ["flip"]}

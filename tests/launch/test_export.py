@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.data.digits import load_digits
 from pipeline.export.form import FORMS
+from pipeline.trained import TrainedModel
+from pipeline.training.run_directory import RunDirectory
 from tests.commands import environment, mirrorline, result
 from tests.small_disk import small_disk
 
@@ -24,7 +27,8 @@ def trained(tmp_path_factory):
     for name, more in (
             ("taught", ("--steps=60", "--evaluate_every=20", "--learning_rate=3e-3", "--precision=mixed_bfloat16",
                         "--replicas=2", "--normalize=per_channel", "--ema_decay=0.9")),
-            ("begun", ("--steps=2", "--subset=3", "--learning_rate=1e-4", "--quiet"))):
+            ("begun", ("--steps=2", "--subset=3", "--learning_rate=1e-4", "--freeze=hidden",
+                       "--quiet"))):
         done = mirrorline(*TRAIN, f"--workdir={name}", *more, cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder
@@ -41,9 +45,6 @@ def exported(trained):
 
 def averages(workdir):
     """Returns (TrainedModel of the moving averages at the best checkpoint, images and labels of the test split)."""
-    from pipeline.data.digits import load_digits
-    from pipeline.trained import TrainedModel
-    from pipeline.training.run_directory import RunDirectory
     model = TrainedModel.load(RunDirectory(str(workdir)), "best", ema=True, precision="float32")
     test = load_digits(None).test
     return model, test.reader.images, test.labels
@@ -105,6 +106,15 @@ def test_a_form_beyond_its_bound_is_not_published(trained, violated):
     assert (trained / "out" / "tflite_int8" / "1.unproved" / "model.tflite").exists()
     assert not (trained / "out" / "tflite_int8" / "1.unproved" / "MODEL_CARD.md").exists()
     assert (trained / "out" / "tflite" / "1" / "model.tflite").exists()
+
+
+def test_what_was_frozen_is_known_and_frozen_again(trained, violated):
+    about = json.loads((trained / "out" / "tflite" / "1" / "metadata.json").read_text())
+    assert about["frozen"] == {"patterns": ["hidden"], "variables": ["hidden/w", "hidden/b"], "parameters": 50_240,
+                               "trained_parameters": 650} and about["initialization"] is None
+    model = TrainedModel.load(RunDirectory(str(trained / "begun"))).model
+    assert [v.path for v in model.trainable_variables] == ["mlp/classifier/w", "mlp/classifier/b"]
+    assert [layer.name for layer in model._flatten_layers() if not layer.trainable] == ["hidden"]
 
 
 def test_quiet_is_one_line_of_json(trained, violated):

@@ -126,7 +126,8 @@ def test_without_a_cure_its_part_is_violated(proofs, name):
     (["--only=replica"], "mirrorline verify: unknown part 'replica': did you mean 'replicas'? known: infinite, "),
     (["--only="], "mirrorline verify: --only is empty: "),
     (["--output=no/such/folder.json"], "mirrorline verify: --output=no/such/folder.json cannot be written: "),
-    (["--verify_steps=2"], "mirrorline verify: --verify_steps must be a whole number"),
+    (["--verify_steps=5"], "mirrorline verify: --verify_steps=5 is too short: a run is killed in its middle, so it "
+                           "needs a checkpoint, steps after it to lose, and an end; give at least 6"),
     (["--replicas=9"], "mirrorline verify: --replicas=9 without a GPU"),
     (["--replicas=3", "--only=infinite"], "mirrorline verify: --batch_size=32 does not divide by 3 replicas"),
 ])
