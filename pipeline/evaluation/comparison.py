@@ -1,6 +1,9 @@
 """Two models on the same examples: where they differ, and whether that is more than chance."""
+import math
+
 import numpy as np
-from scipy.stats import binomtest
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
 
 from pipeline.evaluation.intervals import LEVEL
 
@@ -39,17 +42,26 @@ def mcnemar(one, another):
 
 
 def difference(one, another, count):
-    """Returns {"value", "low", "high"}: (one - another) / count with its exact 95% interval.
+    """Returns {"value", "low", "high"}: (one - another) / count with its 95% score interval for paired shares.
 
-    It is that of the share of `one` among the examples that one model alone gets right (Clopper and Pearson, Biometrika
-    26, 1934), their number taken as it is: so it excludes 0 where McNemar's p is below 0.05, and there alone. Without
-    such an example low and high are None.
+    It holds the differences that a score test would not reject (Tango, Statistics in Medicine 17, 1998), so that the
+    number of examples that one model alone gets right varies too, and that of no such example is not empty. It excludes
+    0 where McNemar's test without the binomial distribution, (one - another)^2 / (one + another), has p below 0.05; the
+    exact one asks for a little more.
     """
-    value, alone = (one - another) / count, one + another
-    if not alone:
-        return {"value": value, "low": None, "high": None}
-    share = binomtest(one, alone).proportion_ci(LEVEL, method="exact")
-    low, high = ((2 * float(end) - 1) * alone / count for end in (share.low, share.high))
+    value, reach = (one - another) / count, norm.ppf((1 + LEVEL) / 2)
+
+    def score(supposed):
+        """How many standard errors the value is above a supposed difference in (-1, 1)."""
+        first, second = 2 * count, -one - another + (2 * count - one + another) * supposed
+        third = -another * supposed * (1 - supposed)
+        share = (math.sqrt(max(0.0, second**2 - 4 * first * third)) - second) / (2 * first)
+        variance = count * (2 * share + supposed * (1 - supposed))
+        return (one - another - count * supposed) / math.sqrt(max(variance, np.finfo(float).tiny))
+
+    edge = 1 - 1e-12
+    low = brentq(lambda supposed: score(supposed) - reach, -edge, value) if value > -1 else -1.0
+    high = brentq(lambda supposed: score(supposed) + reach, value, edge) if value < 1 else 1.0
     return {"value": value, "low": low, "high": high}
 
 

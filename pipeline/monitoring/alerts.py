@@ -14,6 +14,8 @@ LEAST_LOSS_SCALE, MOST_SKIPPED = 128.0, 5
 # The norm of an update over that of the weights is about 1e-3 where training goes well; a layer's first steps, and the
 # last ones of a schedule that ends at zero, are another matter.
 MEASUREMENTS, LEAST_RATIO, MOST_RATIO, SETTLED_STEPS, NEAR_PEAK = 5, 1e-6, 3e-2, 100, 0.1
+SLOW_RATIO = 1e-4  # Below it, a model that knows nothing has moved too little rather than too far.
+MOST_LOSS = 10  # Times the loss of naming classes at random: no model gets there but one whose numbers have blown up.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,9 @@ class Alerts:
 
     def evaluation(self, step, evaluation):
         """Looks at an Evaluation of a step; returns as `window`."""
-        return self._new({"chance": self._at_chance(step, evaluation)})
+        if not self._has_learned_for_a_while(step):
+            return []
+        return self._new({"loss": self._blown_up(step, evaluation), "chance": self._at_chance(step, evaluation)})
 
     def forget(self):
         """Forgets what was seen of steps that the run goes back behind; what was said stays said."""
@@ -157,18 +161,27 @@ class Alerts:
                     "their norm, where 1e-3 is usual; try ten times as much (--learning_rate)")
         return None
 
-    def _at_chance(self, step, evaluation):
-        after = max(self._of.steps_per_epoch, self._of.warmup_steps, SETTLED_STEPS)
-        if step < after or self._of.num_classes < 2:
+    def _has_learned_for_a_while(self, step):
+        return self._of.num_classes > 1 and step >= max(self._of.steps_per_epoch, self._of.warmup_steps, SETTLED_STEPS)
+
+    def _blown_up(self, step, evaluation):
+        guessed = math.log(self._of.num_classes)
+        if not math.isfinite(evaluation.loss) or evaluation.loss <= MOST_LOSS * guessed:
             return None
+        return (f"after {step} steps the loss is {evaluation.loss:.3g}, where guessing at random has {guessed:.3g}: "
+                "the learning rate looks too high; try a tenth of it (--learning_rate)")
+
+    def _at_chance(self, step, evaluation):
         counts = np.bincount(evaluation.rows[:, 0].astype(np.int64), minlength=self._of.num_classes)
         chance = counts.max() / counts.sum()  # Of naming the most frequent class each time.
         error = math.sqrt(chance * (1 - chance) / counts.sum())
         if chance == 1 or evaluation.accuracy > chance + 2 * error:
             return None
+        slow = self._ratios and np.median(self._ratios) < SLOW_RATIO
+        rate = "ten times as much --learning_rate" if slow else "a tenth of the --learning_rate"
         return (f"after {step} steps the accuracy of {evaluation.accuracy:.2%} is no better than always naming the "
-                f"most frequent of {self._of.num_classes} classes ({chance:.2%}): try a tenth of the --learning_rate, "
-                "and look whether the labels belong to the images")
+                f"most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
+                "labels belong to the images")
 
 
 class NoAlerts:

@@ -37,18 +37,31 @@ def test_the_difference_has_the_width_that_theory_gives():
     deviation = math.sqrt(0.1 - 0.02**2) / math.sqrt(1000)
     assert found["value"] == 0.02
     assert (found["low"], found["high"]) == pytest.approx((0.02 - 1.96 * deviation, 0.02 + 1.96 * deviation), abs=2e-3)
-    assert comparison.difference(0, 0, 10) == {"value": 0, "low": None, "high": None}
+    none = comparison.difference(0, 0, 100)
+    # Of no example of n the score interval of a share reaches z^2 / (n + z^2), here on both sides.
+    assert none["value"] == 0 and (none["low"], none["high"]) == pytest.approx((-0.03699, 0.03699), abs=1e-5)
+    assert comparison.difference(10, 0, 10)["high"] == 1 and comparison.difference(0, 10, 10)["low"] == -1
 
 
-def test_the_difference_and_the_test_say_the_same():
-    """Zero is outside of the interval where the p-value is below 0.05, and there alone."""
+@pytest.mark.parametrize("count, first_alone, other_alone", [
+    (360, 42 / 360, 7 / 360), (2000, 0.0972, 0.0194), (360, 42 / 360, 0.0), (2000, 0.09, 0.001), (2000, 0.09, 0.08)])
+def test_95_of_100_intervals_hold_the_true_difference(count, first_alone, other_alone):
+    rest = 1 - first_alone - other_alone
+    draws = np.random.default_rng(0).multinomial(count, [other_alone, first_alone, rest], 1000)
+    found = [comparison.difference(int(one), int(another), count) for one, another, _ in draws]
+    held = np.mean([entry["low"] <= other_alone - first_alone <= entry["high"] for entry in found])
+    assert 0.93 <= held <= 0.97
+
+
+def test_the_difference_and_the_test_say_nearly_the_same():
+    """Zero is outside of the interval where the exact test rejects, but not where chance alone is far from rejected."""
     for one in range(26):
         for another in range(26 - one):
-            found = comparison.difference(one, another, 1000)
-            if one + another:
-                apart = found["low"] > 0 or found["high"] < 0
-                assert apart is (comparison.mcnemar(one, another) < comparison.SIGNIFICANCE), (one, another)
-                assert found["low"] <= found["value"] <= found["high"]
+            found, p_value = comparison.difference(one, another, 1000), comparison.mcnemar(one, another)
+            apart = found["low"] > 0 or found["high"] < 0
+            assert apart or p_value >= comparison.SIGNIFICANCE, (one, another)
+            assert not apart or p_value < 0.13, (one, another)
+            assert found["low"] <= found["value"] <= found["high"]
 
 
 def test_several_p_values_are_held_to_more():

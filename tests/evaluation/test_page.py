@@ -108,8 +108,8 @@ def test_other_runs_stand_beside_the_first_with_what_differs(ten):
         run = "B" if other is second else "C"
         assert (f"is {one['true']} A: {one['first']} {marks[0]} {one['confidence_first']:.0%} {run}: {one['this']} "
                 f"{marks[1]} {one['confidence_this']:.0%} example {one['index']}") in reader.text
-    same = {**second, "accuracy_difference": {"value": 0.0, "low": None, "high": None}}
-    assert "0.00%" in read({**ten, "compared": [same]}).cells
+    same = {**second, "accuracy_difference": {"value": 0.0, "low": -0.01, "high": 0.01}}
+    assert "+0.00% (-1.00% to +1.00%)" in read({**ten, "compared": [same]}).cells
     alone = read({**ten, "compared": None})
     assert "Compared" not in alone.text and "of every run" not in " ".join(alone.pictures)
 

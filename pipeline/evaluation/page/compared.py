@@ -21,7 +21,8 @@ def section(report, pictures):
     names = [report["run"]["workdir"], *(other["name"] for other in others)]
     entries = [(swatch(place), f"{letter(place)}  {name}") for place, name in enumerate(names)]
     words = ("McNemar's test asks of the examples that one of two models alone gets right whether they are divided as "
-             "chance would: p below 0.05 says no. It is about these two models; another seed would give another model.")
+             "chance would: p below 0.05 says no. It is about these two models; another seed would give another model. "
+             "The difference in accuracy has the 95% score interval for pairs (Tango).")
     parts = [_table(report, names), tag("p", words, "soft"), legend(entries), _plots(report, others)]
     for place, other in enumerate(others, 1):
         parts.append(_differing(other, place, pictures))
@@ -67,8 +68,6 @@ def _against(other):
 def _difference(difference):
     if not difference:
         return "–"
-    if difference["low"] is None:  # No example that one of the two alone gets right.
-        return f"{difference['value']:.2%}"
     return f"{difference['value']:+.2%} ({difference['low']:+.2%} to {difference['high']:+.2%})"
 
 
