@@ -10,6 +10,7 @@ from absl import flags as absl_flags
 import flags
 from launch.judging import Run, Weights, describe, judge, nothing_to_say
 from pipeline import extension
+from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.preparation import choose_split, evaluation_config, reopen_data
 from pipeline.training import run_directory
@@ -51,7 +52,7 @@ def merged(stored, given):
       UsageError: an option that only training can set was given another value.
     """
     for name in ("dataset", "model"):
-        if name in given and given[name] != stored["config"][name]:
+        if name in given and not may_be_same(given[name], stored["config"][name]):
             raise UsageError(f"--{name}={given[name]}: the run in this workdir was trained with "
                              f"{stored['config'][name]}")
     return evaluation_config(stored, given)
@@ -225,13 +226,15 @@ def say_figures(run, judgement, split):
         print(json.dumps({"step": step, "split": split.name, **evaluation.figures}))
         return
     seen = f", mean over {len(judgement.views)} views of each" if len(judgement.views) > 1 else ""
-    print(f"{run.directory.path} at step {step} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
+    averaged = f", mean of the weights of {len(judgement.checkpoints)} checkpoints" if len(
+        judgement.checkpoints) > 1 else ""
+    print(f"{run.directory.path} at step {step}{averaged} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
           f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
 
 
 def make_report(runs, weights, judgement, source, split, strategy, command):
     """Judges the runs to compare with, and returns what report.json holds."""
-    from pipeline.evaluation.report import Judged, make_report
+    from pipeline.evaluation.report import Judged, make_report, name_files
     judged = []
     for run in runs:
         found = judgement if run is runs[0] else judge(run, weights, source, split, strategy)
@@ -239,7 +242,9 @@ def make_report(runs, weights, judgement, source, split, strategy, command):
             raise RunFailure(nothing_to_say(run, found))
         judged.append(Judged(run.directory.path, found.evaluation, found.predictions, run.records))
     described = describe(runs[0], weights, judgement, split, command)
-    return make_report(judged[0], source.class_names, split.name, described, judgement.held_out, judged[1:])
+    report = make_report(judged[0], source.class_names, split.name, described, judgement.held_out, judged[1:])
+    name_files(report, split.files)
+    return report
 
 
 def write_report(report, split, folder):

@@ -7,6 +7,7 @@ import sys
 from absl import flags as absl_flags
 
 import flags
+from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.training import run_directory
 
@@ -62,7 +63,7 @@ def run(config, flag_values, files):
     found, problems = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
     directory, stored = run_directory.stored_config(config.runtime.workdir or run_directory.default_path(config))
     for name, value in flags.given_options(flag_values).items():
-        if name in ("dataset", "model") and value != stored["config"][name]:
+        if name in ("dataset", "model") and not may_be_same(value, stored["config"][name]):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
         raise RunFailure(f"there is no file in {', '.join(files)}")

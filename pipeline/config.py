@@ -4,6 +4,7 @@ Every field is a flag of the same name (flags/ builds the command line from this
 flag has to say: default, meaning, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
+import os
 import re
 import typing
 
@@ -21,6 +22,19 @@ from pipeline.options import (
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
+FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
+
+
+def located(dataset):
+    """Returns the name of a data set with the path of a folder made absolute, so that it is found from anywhere."""
+    if not dataset.startswith(FOLDER):
+        return dataset
+    return FOLDER + os.path.abspath(os.path.expanduser(dataset[len(FOLDER):]))
+
+
+def may_be_same(one, another):
+    """Tells whether two data sets, or models, may be the same: folders move, and are told apart by their content."""
+    return one == another or (one.startswith(FOLDER) and another.startswith(FOLDER))
 
 
 @dataclasses.dataclass(frozen=True)

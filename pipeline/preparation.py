@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from pipeline import extension as extensions
-from pipeline.config import ExperimentConfig
+from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
@@ -47,7 +47,8 @@ def resolve(config):
     directory = run_directory.RunDirectory(config.runtime.workdir or run_directory.default_path(config))
     stored = (directory.config or {}).get("config", {})
     names = config.data.extension or tuple(stored.get("extension", ()))
-    values = {"workdir": directory.path, "extension": extensions.absolute(names)}
+    values = {"workdir": directory.path, "extension": extensions.absolute(names),
+              "dataset": located(config.data.dataset)}
     if config.training.early_stopping_patience and not config.data.validation_split:
         values["validation_split"] = HELD_OUT
     return config.replace(**values)
@@ -174,8 +175,9 @@ def same_data(config, stored, echo):
     source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo)
     known = stored["data"]["fingerprint"]
     if source.fingerprint != known:
+        remedy = "--dataset=folder:PATH" if source.name.startswith(FOLDER) else "--data_dir"
         raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
-                         f"{source.fingerprint[:12]}, then {known[:12]}): give its --data_dir")
+                         f"{source.fingerprint[:12]}, then {known[:12]}): give its {remedy}")
     return source
 
 

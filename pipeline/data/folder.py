@@ -103,7 +103,7 @@ def load_folder(path, config, echo=print):
     for name, (paths, labels) in files.items():
         kept = [(file, label) for file, label in zip(paths, labels, strict=True) if file not in bad]
         _check_classes([label for _, label in kept], class_names, folders[name])
-        splits.append(_make_split(name, kept, pixels, shape, config.image_size))
+        splits.append(_make_split(name, path, kept, pixels, shape, config.image_size))
         parts += [name, [(os.path.relpath(file, path), os.path.getsize(file), digest(np.frombuffer(
             headers[file].ends, np.uint8))) for file, _ in kept]]
         if any(headers[file].interpreted for file, _ in kept):
@@ -119,7 +119,7 @@ def load_folder(path, config, echo=print):
 def _split_folders(path, validation_split):
     """Returns {"train": folder} or {"train": folder, "test": folder}."""
     if not os.path.isdir(path):
-        raise UsageError(f"--dataset=folder:{path}: there is no such folder")
+        raise UsageError(f"--dataset=folder:{path}: there is no such folder; where it was moved, give its new path")
     train = os.path.join(path, "train")
     if not os.path.isdir(train):
         train, tests = path, []
@@ -199,13 +199,13 @@ def _check_classes(labels, class_names, folder):
         raise UsageError(f"class folder {os.path.join(folder, class_names[label])} has no image that can be read")
 
 
-def _make_split(name, kept, pixels, shape, size):
+def _make_split(name, root, kept, pixels, shape, size):
     labels = np.array([label for _, label in kept], np.int32)
     if pixels:
         reader = InMemory(np.stack([pixels[file] for file, _ in kept]), labels)
     else:
         reader = ImageFiles([file for file, _ in kept], labels, shape, size)
-    return Split(name, len(kept), reader, labels)
+    return Split(name, len(kept), reader, labels, [os.path.relpath(file, root) for file, _ in kept])
 
 
 def _notes(bad, in_memory):

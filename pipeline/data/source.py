@@ -42,18 +42,21 @@ class Split:
       num_examples: how many.
       reader: gets them.
       labels: int32 [num_examples], or None where finding out means reading everything (`reader.read_labels()`).
+      files: list of the names of the files that the examples are, or None where they are none.
     """
 
     name: str
     num_examples: int
     reader: Reader
     labels: np.ndarray | None = None
+    files: list | None = None
 
     def select(self, index, name=None):
         """Returns the split of the examples `index`, int64 [n] ascending, alone."""
         index = np.asarray(index, np.int64)
         labels = None if self.labels is None else self.labels[index]
-        return Split(name or self.name, len(index), self.reader.select(index), labels)
+        files = None if self.files is None else [self.files[i] for i in index]
+        return Split(name or self.name, len(index), self.reader.select(index), labels, files)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

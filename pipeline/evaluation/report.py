@@ -128,8 +128,18 @@ def compare_all(first, others, names):
 
 def named_examples(report):
     """Returns int64 [n], ascending: the examples of the split whose pictures a report shows."""
+    return np.unique([example["index"] for example in _listed(report)]).astype(np.int64)
+
+
+def name_files(report, files):
+    """Says which "file" each example is that a report lists; files: names by the number of the example, or None."""
+    for example in _listed(report) if files else ():
+        example["file"] = files[example["index"]]
+
+
+def _listed(report):
     lists = [report["mistakes"], report["unsure_hits"], *(other["differing"] for other in report["compared"] or [])]
-    return np.unique([example["index"] for examples in lists for example in examples]).astype(np.int64)
+    return [example for examples in lists for example in examples]
 
 
 def _examples(predictions, names, wanted, order):

@@ -7,7 +7,7 @@ import os
 import socket
 
 from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, options
+from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
@@ -20,8 +20,8 @@ PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt", "workers", 
 def default_path(config):
     """Returns runs/<dataset>-<model> for an ExperimentConfig, with what a file name cannot hold replaced."""
     dataset = config.data.dataset
-    if dataset.startswith("folder:"):
-        dataset = os.path.basename(os.path.abspath(dataset[len("folder:"):])) or "folder"
+    if dataset.startswith(FOLDER):
+        dataset = os.path.basename(located(dataset)) or "folder"
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 
 
@@ -47,6 +47,7 @@ def differences(old, new):
 
     return [(name, old.get(name, field.default), new[name]) for name, field in options().items()
             if field.metadata["resume"] != FREE and name not in LENGTH
+            and not (name == "dataset" and may_be_same(old.get(name, field.default), new[name]))
             and plain(old.get(name, field.default)) != plain(new[name])]
 
 

@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -253,3 +254,23 @@ def test_what_cannot_be_is_said_and_nothing_is_written(trained, arguments, code,
     for text in says:
         assert text in done.stderr, done.stderr
     assert sorted(trained.rglob("*")) == before
+
+
+def test_a_run_on_a_folder_is_judged_from_anywhere_and_after_a_move(trained, tmp_path):
+    workdir = f"--workdir={trained / 'runs' / 'corners-mlp'}"
+    shutil.copytree(trained / "corners", tmp_path / "moved")
+    done = mirrorline("evaluate", workdir, "--report=judged", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "judged" / "report.json").read_text())
+    listed = [*report["mistakes"], *report["unsure_hits"]]
+    page = (tmp_path / "judged" / "index.html").read_text()
+    for example in listed:
+        assert example["file"].startswith(os.path.join("test", example["true"])) and example["file"] in page
+        assert (trained / "corners" / example["file"]).is_file()
+    assert listed
+    moved = mirrorline("evaluate", workdir, "--noreport", "--dataset=folder:moved/", cwd=tmp_path)
+    assert moved.returncode == 0 and f"accuracy {report['headline'][0]['value']:.4%}" in moved.stdout
+    Image.fromarray(noise(1, 1)).save(tmp_path / "moved" / "test" / "dark" / "5.png")
+    other = mirrorline("evaluate", workdir, "--noreport", "--dataset=folder:moved", cwd=tmp_path)
+    assert other.returncode == 2 and "is not what this run was trained on" in other.stderr
+    assert "give its --dataset=folder:PATH" in other.stderr and len(other.stderr.splitlines()) == 1

@@ -35,7 +35,7 @@ def gallery(examples, pictures, captions):
 def _shown(one, pictures, captions):
     index = one["index"]
     image = image_tag(pictures[index], f"example {index:,}, a {one['true']}") if index in pictures else ""
-    lines = [*captions(one), tag("span", f"example {index:,}", "soft")]
+    lines = [*captions(one), tag("span", escape(one.get("file") or f"example {index:,}"), "soft")]
     return tag("figure", image + tag("figcaption", "".join(lines)))
 
 
