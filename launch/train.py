@@ -28,12 +28,14 @@ def run(config: ExperimentConfig, flag_values):
         print(f"mirrorline train: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(PEER_LOST)  # What TensorFlow does at the end of a process waits for the other workers.
-    return conclude(trained, echo) if trained.ended else say_finished(trained, echo)
+    return conclude(trained, echo) if trained.ended else say_finished(trained, config, echo)
 
 
-def say_finished(trained, echo):
+def say_finished(trained, config, echo):
     """Says that nothing is left to do, and what would be more; returns the exit code."""
-    more = "train longer with more --epochs" if trained.status == "finished" else (
+    longer = "--epochs" if config.optimizer.schedule == "constant" else (
+        "--epochs and --allow=epochs, since the learning rate follows a schedule over the whole length")
+    more = f"train longer with more {longer}" if trained.status == "finished" else (
         "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
     result = trained.result
     accuracy = "unknown" if result["test_accuracy"] is None else f"{result['test_accuracy']:.2%}"

@@ -111,7 +111,7 @@ class RunDirectory:
             changed.append(("replicas", before, num_replicas))  # Each replica's statistics are of its own part.
         refused = [c for c in changed if c[0] not in config.runtime.allow or _never(c[0])]
         if refused:
-            listed = ", ".join(f"{name} {_shown(old)} (now {_shown(new)})" for name, old, new in refused)
+            listed = ", ".join(f"{_named(name, old)} (now {_shown(new)})" for name, old, new in refused)
             names = ",".join(name for name, *_ in refused)
             remedy = "" if any(_never(name) for name, *_ in refused) else (
                 f"continue it all the same with --allow={names}, or ")
@@ -186,7 +186,14 @@ def _length_difference(old, new):
     return [("steps" if new.get("steps") else "epochs", length(old), length(new))]
 
 
+def _named(name, value):
+    """Returns a setting with its value; that of a length says itself what it is."""
+    return _shown(value) if _shown(value).endswith(f" {name}") else f"{name} {_shown(value)}"
+
+
 def _shown(value):
+    if value is None:
+        return "not given"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
