@@ -1,4 +1,4 @@
-"""mirrorline benchmark: how fast the training step is, over models, sizes, precisions, replicas and batches."""
+"""mirrorline benchmark: how fast the training step is, over precisions, workers, replicas, batches and models."""
 import datetime
 import os
 import re
@@ -8,14 +8,16 @@ import tempfile
 from absl import flags as absl_flags
 
 import flags
-from launch import benchmark_machine, cuda
+from launch import benchmark_machine, benchmark_projection, cuda
+from launch.benchmark_workers import CellWorkers
+from launch.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
 from pipeline.benchmark import grid
 from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 
-SUMMARY = "measure how fast the training step is, over precisions, replicas, batches and models"
+SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
 SCHEMA = 1
@@ -38,7 +40,10 @@ def define(flag_values):
     define_list("models", "models to measure; default --model")
     define_list("image_sizes", "sizes of made-up images, e.g. 28x28x1,32x32x3; default the images of --dataset")
     define_list("precisions", "precisions to measure; default float32,mixed_bfloat16, on GPUs mixed_float16 too")
-    define_list("replica_counts", "numbers of replicas; default 1,2, on GPUs 1,2,4 and so on to all of them")
+    define_list("workers", "numbers of processes of this machine that train together, each with the replicas of "
+                "--replica_counts; default 1")
+    define_list("replica_counts", "numbers of replicas; default 1,2, on GPUs 1,2,4 and so on to all of them, with "
+                "several workers 1")
     define_list("batch_sizes", "global batch sizes; default 16,32,64, on GPUs 64,128,256,512")
     define_list("xla_modes", "off, on or both; on with several replicas needs --nosync_batch_norm; default off")
     absl_flags.DEFINE_integer("repeats", FEWEST_REPEATS, f"windows a cell is measured in, at least {FEWEST_REPEATS}",
@@ -54,15 +59,7 @@ def define(flag_values):
     absl_flags.DEFINE_string("compare", None, "benchmark.json of before: show what changed, exit code 1 on a "
                              "regression", flag_values=flag_values)
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
-    absl_flags.DEFINE_integer("project", 0, "project the efficiency up to this many GPUs; 0: do not",
-                              flag_values=flag_values)
-    absl_flags.DEFINE_string("link_inside", None, "--project: link of each GPU inside a machine, nominal GB/s in one "
-                             "direction:microseconds, e.g. 450:3.4; default two known kinds of machine",
-                             flag_values=flag_values)
-    absl_flags.DEFINE_string("link_between", None, "--project: link of each machine, nominal GB/s in one "
-                             "direction:microseconds, e.g. 50:14", flag_values=flag_values)
-    absl_flags.DEFINE_integer("gpus_per_machine", 8, "--project: GPUs of a machine, where links are given",
-                              flag_values=flag_values)
+    benchmark_projection.define(flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -77,7 +74,7 @@ def run(config: ExperimentConfig, flag_values):
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
     check(cells, config, flag_values, gpus)
-    links = given_links(flag_values)
+    links = benchmark_projection.given_links(flag_values)
     old = comparison.read(flag_values.compare) if flag_values.compare else None
     check_output(flag_values.output, flag_values.compare)
     extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
@@ -86,7 +83,7 @@ def run(config: ExperimentConfig, flag_values):
                                        "machine": benchmark_machine.machine()})
     display = screen.create_display(config.runtime.verbosity)
     try:
-        found, complete = sweep(cells, config, store, extent, display, flag_values.memory_limit)
+        found, complete = sweep(cells, config, store, extent, display, flag_values.memory_limit, visible_gpus(gpus))
     finally:
         display.close()
     if not found:
@@ -98,7 +95,7 @@ def run(config: ExperimentConfig, flag_values):
     return conclude(report, cells, old, flag_values.tolerance)
 
 
-def sweep(cells, config, store, extent, display, memory_limit):
+def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
     """Measures what is not there yet; returns (figures of the cells, whether it came to the end)."""
     from pipeline.benchmark.sweep import Sweep
     from pipeline.training.preemption import StopRequest
@@ -110,8 +107,8 @@ def sweep(cells, config, store, extent, display, memory_limit):
     for part, count in store.strangers.items():
         display.note(f"          {count} measured before under other {part} {'do' if count > 1 else 'does'} not count")
     with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
-            Processes(timeout) as processes:
-        return Sweep(processes, folder, store, config, extent, display, stop, memory_limit,
+            Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
+        return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,
                      timeout).run(cells, kept)
 
 
@@ -139,7 +136,9 @@ def resolve_axes(config, flag_values, gpus):
     defaults = (GPU_QUICK_AXES if flag_values.quick else GPU_AXES) if gpus else (
         CPU_QUICK_AXES if flag_values.quick else CPU_AXES)
     defaults = {"replica_counts": tuple(n for n in (1, 2, 4, 8, 16) if n <= gpus), "xla_modes": ("off",),
-                "models": (config.model.model,), **defaults}
+                "models": (config.model.model,), "workers": (1,), **defaults}
+    if flag_values.workers not in (None, ["1"]):
+        defaults["replica_counts"] = (1,)
     given, axes = flags.given_options(flag_values), {}
     for name, values in defaults.items():
         if flag_values[name].value is not None:
@@ -157,7 +156,7 @@ def resolve_axes(config, flag_values, gpus):
 def _read_list(name, values):
     if not values:
         raise UsageError(f"--{name} is empty: give at least one value, or leave it out")
-    if name in ("replica_counts", "batch_sizes"):
+    if name in ("workers", "replica_counts", "batch_sizes"):
         wrong = [value for value in values if not re.fullmatch(r"[1-9]\d{0,8}", str(value))]
         if wrong:
             raise UsageError(f"--{name} must be whole numbers from 1, such as 1,2; found '{wrong[0]}'")
@@ -177,17 +176,32 @@ def check(cells, config, flag_values, gpus):
     if flag_values.repeats < FEWEST_REPEATS:
         raise UsageError(f"--repeats must be at least {FEWEST_REPEATS}, or the spread means nothing; found "
                          f"{flag_values.repeats}")
-    for name, least in (("repeat_seconds", 0.001), ("memory_limit", 0), ("project", 0), ("gpus_per_machine", 1),
-                        ("tolerance", 0)):
+    for name, least in (("repeat_seconds", 0.001), ("memory_limit", 0), ("tolerance", 0)):
         if not least <= flag_values[name].value < 1e9:
             raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
-    if flag_values.project == 1 or flag_values.tolerance >= 1:
-        raise UsageError("--project=1: give at least 2 GPUs" if flag_values.project == 1 else
-                         f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
+    if flag_values.tolerance >= 1:
+        raise UsageError(f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
+    benchmark_projection.check(flag_values)
     for cell in cells:
-        kind, indices = runtime.choose_devices(gpus, config.runtime.devices, cell.replicas)
+        if cell.workers > 1:
+            check_workers(cell, config, gpus)
+        kind, indices = runtime.choose_devices(gpus // cell.workers, config.runtime.devices, cell.replicas)
         runtime.check_cross_device_reduction(config.runtime.cross_device_reduction, kind, len(indices))
         grid.check(cell, config)
+
+
+def check_workers(cell, config, gpus):
+    """Raises UsageError where this machine or these settings do not allow as many workers as a cell has."""
+    from pipeline import runtime
+    if cell.workers > MOST_WORKERS:
+        raise UsageError(f"--workers={cell.workers}: give at most {MOST_WORKERS}, all on this machine")
+    if gpus and cell.all_replicas > gpus:
+        raise UsageError(f"--workers={cell.workers} with --replica_counts={cell.replicas} on {gpus} "
+                         f"GPU{'s' * (gpus > 1)}: each worker has GPUs of its own; give fewer of either")
+    if config.runtime.devices:
+        raise UsageError(f"--devices={','.join(config.runtime.devices)} is of one process: with --workers each worker "
+                         "has its share of the GPUs; choose them with CUDA_VISIBLE_DEVICES")
+    runtime.check_workers(config.runtime)
 
 
 def check_output(folder, compared):
@@ -207,38 +221,13 @@ def repeat_seconds(flag_values):
     return QUICK_SECONDS if quick else flag_values.repeat_seconds
 
 
-def given_links(flag_values):
-    """Returns the links for --project that the user described, or None for those that are known.
-
-    Raises:
-      UsageError: one of the two is missing, or not of the form GB/s:microseconds.
-    """
-    from pipeline.benchmark.projection import Cluster, Link
-    texts = {name: flag_values[name].value for name in ("link_inside", "link_between")}
-    if not any(texts.values()):
-        return None
-    links = []
-    for name, text in texts.items():
-        try:
-            bandwidth, latency = map(float, (text or "").split(":"))
-        except ValueError:
-            bandwidth, latency = 0.0, 0.0
-        if not (0 < bandwidth < 1e9 and 0 <= latency < 1e9):
-            raise UsageError(f"--{name} must be GB/s:microseconds, such as 50:14, and both links are given together; "
-                             f"found '{text or ''}'")
-        links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
-    count = flag_values.gpus_per_machine
-    return (Cluster(f"{count} GPU{'s' * (count > 1)} a machine, links as given", count, *links),)
-
-
 def write_report(found, complete, store, config, flag_values, links, gpus):
     """Derives what follows from several cells and writes the four files; returns what benchmark.json holds."""
-    from pipeline.benchmark import derived, page, projection
+    from pipeline.benchmark import derived, page
     from pipeline.files import plain, write_json
     wanted = {cell["precision"] for cell in found}
     ceilings = {name: figures for name, figures in store.ceilings().items() if name in wanted}
     derived.derive(found, ceilings, shared_cores=not gpus)
-    start = projection.choose(found) if flag_values.project else None
     given = [flag_values[name].serialize() for name in flag_values if not flag_values[name].using_default_value]
     default = {name: field.default for name, field in configuration.options().items()}
     unsaid = {*INDIFFERENT, "xla", *SINGLE.values()}
@@ -250,7 +239,7 @@ def write_report(found, complete, store, config, flag_values, links, gpus):
         "flags": {name: value for name, value in config.flat().items()
                   if value != default[name] and name not in unsaid},
         "ceilings": ceilings, "cells": found,
-        "projection": start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS)})
+        "projection": benchmark_projection.project(found, flag_values, links)})
     os.makedirs(store.folder, exist_ok=True)
     write_json(store.file("benchmark.json"), report)
     page.write_all(report, store.folder)

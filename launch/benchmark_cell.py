@@ -1,10 +1,11 @@
-"""One process of `mirrorline benchmark`: looks the machine over, or measures one cell with its one strategy.
+"""One process of `mirrorline benchmark`: looks the machine over, or measures one cell as its one or one of its workers.
 
 Not a command: `python -m launch.benchmark_cell ORDER.json`. An order holds "config": {option: value}, "parent": the
 process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase": where a few
-words say what it is at; and, to look the machine over, "survey", else "extent", see pipeline.benchmark.measure.
+words say what it is at; and, to look the machine over, "survey", else "workers" and "extent", see
+pipeline.benchmark.measure. Which of several workers it is, TF_CONFIG says; the chief's words are those of all.
 
-Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory.
+Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory, 76 another worker was lost.
 """
 import json
 import os
@@ -17,12 +18,16 @@ import traceback
 from launch import silence
 from pipeline import extension
 from pipeline.benchmark import out_of_memory
+from pipeline.benchmark.sweep import results_file
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, write_json
+from pipeline.workers.cluster import Cluster
+from pipeline.workers.roll_call import PeerLost
 
-FAILURE, USAGE, NO_MEMORY = 1, 2, 3
+FAILURE, USAGE, NO_MEMORY, PEER_LOST = 1, 2, 3, 76
 POLL_SECONDS = 0.5
+CEILING_SECONDS = 0.3  # A round of the matrix product, or less where windows are shorter.
 
 
 def main(path):
@@ -34,12 +39,24 @@ def main(path):
         # Private memory that can be written; the address space that libraries merely reserve does not count.
         resource.setrlimit(resource.RLIMIT_DATA, (order["memory_limit"] * 2**20,) * 2)
     silence.quiet(order["config"]["verbosity"])
+    cluster = Cluster.of(os.environ) if order.get("workers", 1) > 1 else None
+    code = carry_out(order, cluster)
+    if code and cluster:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # What TensorFlow does at the end of a process waits for the other workers.
+    return code
+
+
+def carry_out(order, cluster):
+    """Does what an order asks for, as one worker of a pipeline.workers.cluster.Cluster or alone: returns the code."""
     try:
         config = ExperimentConfig.from_flat(order["config"])
-        write_json(order["results"], survey(order, config) if "survey" in order else measure(order, config))
+        found = survey(order, config) if "survey" in order else measure(order, config, cluster)
+        write_json(results_file(order, cluster.rank if cluster else 0), found)
     except (UsageError, RunFailure) as error:
         print(" ".join(str(error).splitlines()), file=sys.stderr)
-        return USAGE if isinstance(error, UsageError) else FAILURE
+        return PEER_LOST if isinstance(error, PeerLost) else USAGE if isinstance(error, UsageError) else FAILURE
     except Exception as error:
         if is_memory(error):
             print(f"not enough memory ({type(error).__name__})", file=sys.stderr)
@@ -72,7 +89,7 @@ def survey(order, config):
     """Loads each data set, checks that each model fits, and measures the ceilings.
 
     Args:
-      order: with "survey": {"precisions": names, "pairs": [[model, dataset]]}.
+      order: with "survey": {"precisions": names, "pairs": [[model, dataset]], "seconds": of a window of a cell}.
       config: ExperimentConfig of the sweep.
 
     Returns:
@@ -90,7 +107,7 @@ def survey(order, config):
     ceilings = {}
     for precision in wanted["precisions"]:
         say(order, f"matrix product, {precision}")
-        ceilings[precision] = matrix_product_rate(precision, kind)
+        ceilings[precision] = matrix_product_rate(precision, kind, min(CEILING_SECONDS, wanted["seconds"]))
     return {"ceilings": ceilings, "image_sizes": sizes}
 
 
@@ -112,29 +129,28 @@ def check_inputs(pairs, config, echo):
     return {dataset: "x".join(map(str, shape)) for dataset, shape in shapes.items()}
 
 
-def measure(order, config):
+def measure(order, config, cluster):
     """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
-    from pipeline import runtime
-    say(order, "starting")
-    notes = []
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, notes.append)
-    from pipeline import experiment as experiments
+    from pipeline import preparation, runtime
+    tell = (lambda text: None) if cluster and cluster.rank else (lambda text: say(order, text))
+    tell("starting")
+    # What it says of precisions and of replicas that share cores, the report says with measured figures.
+    strategy, source = preparation.start(config, lambda text: None, cluster, json.dumps(order, sort_keys=True))
     from pipeline.benchmark.measure import Extent
     from pipeline.benchmark.measure import measure as measure_experiment
-    from pipeline.data.load import load
     from pipeline.training.feeding import uses_gpus
-    say(order, "building")
-    source = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
-    experiment = experiments.build(config, source, strategy)
-    experiment.check_batches()
-    found = measure_experiment(experiment, Extent(**order["extent"]), lambda text: say(order, text))
-    kind = "GPU" if uses_gpus(strategy) else "CPU"
+    tell("building")
+    with preparation.peers_may_leave(cluster):
+        experiment = preparation.assemble(config, source, strategy)
+        experiment.check_batches()
+        found = measure_experiment(experiment, Extent(**order["extent"]), tell)
+    kind, notes = "GPU" if uses_gpus(strategy) else "CPU", []
     if found["applied_share"] < 0.99:
         notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
     if experiment.resident:
         notes.append("with --cache=device a step makes its batch itself: gathering and augmenting are in its rest")
     emulated = runtime.check_precision(config.runtime.precision, kind, True, runtime.cpu_features()) is not None
-    return {**found, "device": kind, "emulated": emulated, "note": "\n".join(dict.fromkeys(notes)) or None}
+    return {**found, "device": kind, "emulated": emulated, "note": "\n".join(notes) or None}
 
 
 def say(order, text):

@@ -5,7 +5,7 @@ import random
 import tempfile
 import time
 
-from tests import export_cells, extension_cells, transfer_cells, verify_cells
+from tests import benchmark_cells, export_cells, extension_cells, transfer_cells, verify_cells
 from tests.commands import assert_every_step_once, kill_at_step, metrics, result, start, succeed
 from tests.kills import killed_again_and_again
 from tests.parity_cells import parity
@@ -89,6 +89,7 @@ def cells():
         yield f"1, 2 and 4 replicas agree: {model}", parity, (model,)
     yield from verify_cells.cells()
     yield from extension_cells.cells()
+    yield from benchmark_cells.cells()
     for model in MODELS:
         for replicas in (1, 2):
             yield f"killed and resumed: {model}, {replicas} replica(s), float32", killed_and_resumed, (model, replicas)

@@ -1,12 +1,16 @@
 """Running the real command in real processes, as a user does."""
 import contextlib
+import io
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+
+import pytest
 
 from tests import forking
 
@@ -20,9 +24,9 @@ def environment():
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
-def mirrorline(*arguments, cwd, timeout=300, fresh=False):
+def mirrorline(*arguments, cwd, timeout=300, fresh=False, module="launch"):
     """Runs `mirrorline ARGUMENTS`, see `start`; returns the completed process with text output."""
-    process = start(*arguments, cwd=cwd, fresh=fresh)
+    process = start(*arguments, cwd=cwd, fresh=fresh, module=module)
     try:
         out, errors = process.communicate(timeout=timeout)
     finally:
@@ -37,16 +41,16 @@ def succeed(*arguments, cwd, timeout=1800):
     return done
 
 
-def start(*arguments, cwd, fresh=False, more=None):
+def start(*arguments, cwd, fresh=False, more=None, module="launch"):
     """Starts `mirrorline ARGUMENTS`; returns the running process, with text pipes.
 
     With `fresh`, and wherever no forks were offered, it starts from nothing; else see tests.forking. `more` is added to
-    its environment.
+    its environment. Another `module` than that of the command may lie in `cwd`.
     """
     env = {**environment(), **(more or {})}
     if forks and not fresh:
-        return forks.start(arguments, cwd, env)
-    return subprocess.Popen([sys.executable, "-m", "launch", *arguments], cwd=cwd, env=env, text=True,
+        return forks.start(arguments, cwd, env, module)
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
@@ -59,6 +63,37 @@ def forked():
         yield
     finally:
         forks = forks.close()
+
+
+def with_forked_children(*arguments, cwd):
+    """Runs `mirrorline ARGUMENTS` in this process; what it starts through Processes is forked, see tests.forking.
+
+    Returns:
+      The completed process with text output.
+    """
+    from launch import __main__ as command_line
+    from pipeline.verification import processes
+    patch, out, errors = pytest.MonkeyPatch(), io.StringIO(), io.StringIO()
+    patch.setattr(processes.Processes, "start", start_forked)
+    patch.chdir(cwd)
+    patch.setenv("PYTHONPATH", str(REPOSITORY))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = command_line.main(list(arguments))
+    finally:
+        patch.undo()
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+
+def start_forked(self, *arguments):
+    """Stands for Processes.start: the same module with the same arguments."""
+    errors, (_, module, *rest) = tempfile.TemporaryFile(), arguments
+    with open(os.devnull, "wb") as nothing:
+        pid = forks.fork(module, rest, os.getcwd(), environment(), nothing.fileno(), errors.fileno())
+    process = forking.Forked(arguments, pid)
+    process.errors = errors
+    self._running.append(process)
+    return process
 
 
 def metrics(workdir, kind=None):

@@ -37,10 +37,10 @@ class Forks:
         """
         self._command, self._socket, self._lock = command, None, threading.Lock()
 
-    def start(self, arguments, cwd, env):
-        """Starts `python -m launch ARGUMENTS`; returns a Forked, a child of this process."""
+    def start(self, arguments, cwd, env, module="launch"):
+        """Starts `python -m MODULE ARGUMENTS`; returns a Forked, a child of this process."""
         (out, child_out), (errors, child_errors) = os.pipe(), os.pipe()
-        pid = self.fork("launch", arguments, cwd, env, child_out, child_errors)
+        pid = self.fork(module, arguments, cwd, env, child_out, child_errors)
         for descriptor in (child_out, child_errors):
             os.close(descriptor)
         return Forked(arguments, pid, open(out, encoding="utf-8"), open(errors, encoding="utf-8"))

@@ -2,7 +2,7 @@
 import html.parser
 import re
 
-VOID = {"meta", "br", "link", "img"}
+VOID = {"meta", "br", "link", "img", "input"}
 ADDRESSES = ("src", "href", "xlink:href", "data", "action")
 
 

@@ -87,4 +87,4 @@ def cells(models):
         yield f"from every form, frozen, killed and resumed: {model}", transferred, (model,)
     yield "mirrorline verify, begun and frozen: cnn", verified, ("cnn",)
     yield "mirrorline verify, begun and frozen: three_apis, half precision", verified, (
-        "three_apis", "--precision=mixed_float16", "--ema_decay=0.9")
+        "three_apis", "--precision=mixed_bfloat16", "--ema_decay=0.9")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 from pipeline.benchmark.derived import KEY, batch_of, is_measured
+from pipeline.benchmark.grid import replicas_words
 from pipeline.errors import UsageError
 
 SCHEMA = 1
@@ -60,6 +61,9 @@ def read(path):
         raise UsageError(f"'{path}' is not a benchmark of schema {SCHEMA} (found: {found}); write it again with "
                          "'mirrorline benchmark'")
     cells = report.get("cells")
+    for cell in cells if isinstance(cells, list) else ():
+        if isinstance(cell, dict):
+            cell.setdefault("workers", 1)  # There was a time without several.
     if not isinstance(cells, list) or not all(isinstance(c, dict) and all(k in c for k in KEY) for c in cells):
         raise UsageError(f"'{path}' has no list of cells with {', '.join(KEY)}; write it again with 'mirrorline "
                          "benchmark'")
@@ -68,7 +72,7 @@ def read(path):
 
 def name_of(cell):
     """Returns a cell's key in words."""
-    replicas = f"{cell['replicas']} replica{'s' * (cell['replicas'] != 1)}"
+    replicas = replicas_words(cell["workers"], cell["replicas"])
     return (f"{cell['model']} {cell['image_size']} {cell['precision']}, {replicas}, batch {cell['batch_size']}, "
             f"xla {cell['xla']}")
 

@@ -1,9 +1,10 @@
 """What one measured cell says beside others: speed-up, scaling efficiency, share of the machine's ceiling."""
 import statistics
 
+from pipeline.benchmark.grid import KEY
+
 NAMES = ("speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ceiling_share",
          "ideal_speedup")
-KEY = ("model", "image_size", "precision", "replicas", "batch_size", "xla")
 
 
 def is_measured(cell):
@@ -28,6 +29,9 @@ def derive(cells, ceilings, shared_cores=None):
     - weak_scaling_efficiency: examples/s of n replicas at batch n*b over n times that of one replica at batch b.
     - strong_scaling_efficiency: examples/s of n replicas at batch b over n times that of one replica at batch b.
     - ideal_speedup: the n of these two; 1 where replicas are logical devices that share the same cores.
+
+    With several workers the n of these three is that of the workers, over one worker with as many replicas.
+
     - ceiling_share: floating-point operations a second of the training step over those of the devices' largest
       matrix product in the same precision.
 
@@ -36,7 +40,7 @@ def derive(cells, ceilings, shared_cores=None):
     Args:
       cells: dicts as in benchmark.json.
       ceilings: {precision: {"matmul_gflops": GFLOP/s of one device}}.
-      shared_cores: whether replicas share one CPU; None: as no cell has seen the memory of a GPU.
+      shared_cores: whether replicas and workers share one CPU; None: as no cell has seen the memory of a GPU.
     """
     if shared_cores is None:
         shared_cores = not any((cell.get("peak_memory_mib") or {}).get("device") for cell in cells)
@@ -47,7 +51,7 @@ def derive(cells, ceilings, shared_cores=None):
     for cell in cells:
         cell.update(dict.fromkeys(NAMES))
         if is_measured(cell):
-            _derive_one(cell, rates, ceilings or {}, 1 if shared_cores else cell["replicas"])
+            _derive_one(cell, rates, ceilings or {}, shared_cores)
 
 
 def median_speedup(cells, precision):
@@ -62,20 +66,23 @@ def _place(cell, **other):
     return tuple(values[name] for name in KEY)
 
 
-def _derive_one(cell, rates, ceilings, ideal):
-    rate, replicas, batch = cell["examples_per_second"], cell["replicas"], batch_of(cell)
-    cell["ideal_speedup"] = ideal
+def _derive_one(cell, rates, ceilings, shared_cores):
+    rate, batch = cell["examples_per_second"], batch_of(cell)
+    over = "workers" if cell["workers"] > 1 else "replicas"
+    count = cell[over]
+    ideal = cell["ideal_speedup"] = 1 if shared_cores else count
     if cell["precision"] != "float32":
         cell["speedup_over_float32"] = _ratio(rate, rates.get(_place(cell, precision="float32")))
-    if replicas > 1:
-        one = rates.get(_place(cell, replicas=1))
+    if count > 1:
+        one = rates.get(_place(cell, **{over: 1}))
         cell["strong_scaling_efficiency"] = _ratio(rate, one and ideal * one)
-        share = rates.get(_place(cell, replicas=1, batch_size=batch // replicas)) if batch % replicas == 0 else None
+        share = rates.get(_place(cell, **{over: 1}, batch_size=batch // count)) if batch % count == 0 else None
         cell["weak_scaling_efficiency"] = _ratio(rate, share and ideal * share)
     gflops = (ceilings.get(cell["precision"]) or {}).get("matmul_gflops")
     operations = cell.get("flops_per_example")
     if gflops and operations:
-        cell["ceiling_share"] = rate * operations / 1e9 / (gflops * ideal)
+        devices = 1 if shared_cores else cell["workers"] * cell["replicas"]
+        cell["ceiling_share"] = rate * operations / 1e9 / (gflops * devices)
 
 
 def _ratio(value, base):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.hardware import operations
+from pipeline.models.normalization import BatchNormalization
 from pipeline.monitoring.goodput import process_age
 from pipeline.training.reduction import is_averaged
 from pipeline.training.step import PHASES, SUMS, TRAIN_COLUMNS
@@ -59,6 +60,8 @@ class Feed:
 def measure(experiment, extent, say=lambda text: None):
     """Measures one experiment, freshly built, in a process that does nothing else.
 
+    Of several workers each measures by its own clock; how many steps are made, the chief's clock decides for all.
+
     Args:
       experiment: Experiment.
       extent: Extent.
@@ -67,7 +70,7 @@ def measure(experiment, extent, say=lambda text: None):
     Returns:
       The figures of a cell by name, see the schema of benchmark.json: examples/s, ms, seconds, MiB, bytes, operations.
     """
-    steps, batch_size = experiment.steps, experiment.plan.batch_size
+    steps, batch_size, agree = experiment.steps, experiment.plan.batch_size, experiment.workers.first
     say("tracing")
     real = Feed(steps.train_steps, experiment.train_iterator(0))
     began = time.perf_counter()
@@ -77,23 +80,25 @@ def measure(experiment, extent, say=lambda text: None):
     first_call = real.run(1)
     found["first_step_seconds"] = process_age()
     say("warming up")
-    step = warm_up(real, extent)
+    step = warm_up(real, extent, agree)
     found["compile_seconds"] = max(0.0, first_call - step) if experiment.settings.xla else None
     say("single steps")
-    found["step_ms"] = percentiles([real.run(1) for _ in range(single_calls(step, extent))])
+    found["step_ms"] = percentiles([real.run(1) for _ in range(int(agree(single_calls(step, extent))))])
     say("throughput")
     ready = Feed(steps.train_steps, one_batch(experiment))
     ready.run(1)
-    found.update(throughput(real, ready, step, batch_size, extent))
+    found.update(throughput(real, ready, step, batch_size, extent, agree))
     if experiment.resident:
         found["input_wait_share"] = 0.0  # What a batch takes beside one that is there is work of the step.
     found["examples_per_second_per_replica"] = found["examples_per_second"] / experiment.strategy.num_replicas_in_sync
     found["peak_memory_mib"] = peak_memory(experiment.strategy)
     say("parts of a step")
-    found["split_ms"] = split(steps, ready, extent, 1e3 * batch_size / found["examples_per_second"])
-    counted = operations.count(graph)
-    found["flops_per_example"] = counted and counted / batch_size
+    found["split_ms"] = split(steps, ready, extent, 1e3 * batch_size / found["examples_per_second"], agree)
+    counted = operations.count(graph)  # Of the replicas of this process.
+    found["flops_per_example"] = counted and counted * experiment.workers.count / batch_size
     found.update(reduction_bytes(experiment.state, experiment.settings.compute_dtype))
+    found["statistics_reductions"] = statistics_reductions(experiment) if (
+        experiment.config.model.sync_batch_norm) else None
     found["first_losses"] = real.losses
     found["applied_share"] = (real.applied + ready.applied) / (real.steps + ready.steps)
     return found
@@ -104,10 +109,16 @@ def one_batch(experiment):
     return experiment.steps.feeding.iterator(experiment.train_dataset(0).take(1).cache().repeat())
 
 
-def warm_up(feed, extent):
-    """Runs single steps until they are steady; returns the seconds of one."""
+def warm_up(feed, extent, agree):
+    """Runs single steps until they are steady; returns the seconds of one.
+
+    Args:
+      feed: Feed.
+      extent: Extent.
+      agree: function that returns the chief's value of a number, called alike in every worker.
+    """
     seconds, deadline = [], time.perf_counter() + max(0.2, extent.repeat_seconds / 2)
-    while len(seconds) < FIRST_LOSSES or (time.perf_counter() < deadline and len(seconds) < MOST_CALLS):
+    while agree(len(seconds) < FIRST_LOSSES or (time.perf_counter() < deadline and len(seconds) < MOST_CALLS)):
         seconds.append(feed.run(1))
     return float(np.median(seconds[len(seconds) // 2:]))
 
@@ -122,7 +133,7 @@ def percentiles(seconds):
     return {f"p{q}": float(np.percentile(seconds, q)) * 1e3 for q in (50, 90, 99)}
 
 
-def throughput(real, ready, step, batch_size, extent):
+def throughput(real, ready, step, batch_size, extent, agree):
     """Measures windows of many steps on the stream and on one batch in turns.
 
     Untimed steps lead into each window: while the other had its turn, the stream has made batches ahead.
@@ -132,13 +143,14 @@ def throughput(real, ready, step, batch_size, extent):
       step: seconds of one step, about.
       batch_size: examples of one step.
       extent: Extent.
+      agree: see `warm_up`.
 
     Returns:
       Figures in examples/s, and the share of the stream's time that waits for it.
     """
-    count = max(1, round(extent.repeat_seconds / step))
+    count = int(agree(max(1, round(extent.repeat_seconds / step))))
     step = min(feed.run(count) / count for feed in (real, ready))  # Less than a call of one step takes.
-    count = max(1, round(extent.repeat_seconds / step))
+    count = int(agree(max(1, round(extent.repeat_seconds / step))))
     lead = count // 5
     rates, ready_rates, waits = [], [], []
     for _ in range(extent.repeats):
@@ -163,7 +175,7 @@ def peak_memory(strategy):
     return {"host": host, "device": max(peaks) / MIB if peaks else None}
 
 
-def split(steps, ready, extent, whole):
+def split(steps, ready, extent, whole, agree):
     """Tells the phases of a step apart, by what it takes to compute it up to each of them.
 
     Args:
@@ -171,6 +183,7 @@ def split(steps, ready, extent, whole):
       ready: Feed of a batch that is there.
       extent: Extent.
       whole: ms of a step of the stream.
+      agree: see `warm_up`.
 
     Returns:
       {phase: ms, "update": ms, "rest": ms}, none below 0: `rest` is what of the whole the others do not explain, such
@@ -185,9 +198,9 @@ def split(steps, ready, extent, whole):
     calls["update"] = ready.run
     for call in calls.values():
         call(1)
-    count = max(1, math.ceil(PARTIAL_SECONDS / (whole / 1e3)))
+    count = int(agree(max(1, math.ceil(PARTIAL_SECONDS / (whole / 1e3)))))
     round_seconds = sum(call(count) for call in calls.values())
-    rounds = int(np.clip(2 * extent.repeat_seconds / round_seconds, *PARTIAL_ROUNDS))
+    rounds = int(agree(np.clip(2 * extent.repeat_seconds / round_seconds, *PARTIAL_ROUNDS)))
     seconds = [[call(count) / count for call in calls.values()] for _ in range(rounds)]
     return differences(dict(zip(calls, 1e3 * np.median(seconds, axis=0), strict=True)), whole)
 
@@ -222,3 +235,22 @@ def reduction_bytes(state, dtype):
     averaged = [v for v in state.changing(model.non_trainable_variables) if is_averaged(tf.convert_to_tensor(v.value))]
     reduced = (elements(model.trainable_variables) + elements(averaged) + len(SUMS)) * tf.as_dtype(dtype).size
     return {"gradient_bytes": gradients, "reduced_bytes": reduced}
+
+
+def statistics_reductions(experiment):
+    """Returns what synchronized batch normalization reduces beside the gradients, where there are several replicas.
+
+    Each layer reduces a table with a row a replica in the forward pass, and its gradient in the backward pass, in every
+    micro-batch; see pipeline.models.normalization.moments_over_replicas. So the bytes grow with the replicas.
+
+    Args:
+      experiment: Experiment, with any number of replicas.
+
+    Returns:
+      {"count": reductions a step, "bytes_a_replica": of all of them together, a replica that takes part}.
+    """
+    rows = [(2 * layer.gamma.shape[0] + 1) * tf.as_dtype(layer.variable_dtype).size
+            for layer in experiment.state.model._flatten_layers()
+            if isinstance(layer, BatchNormalization) and layer.trainable]
+    times = 2 * experiment.settings.micro_batches
+    return {"count": times * len(rows), "bytes_a_replica": times * sum(rows)}

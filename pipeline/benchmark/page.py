@@ -5,10 +5,11 @@ import pathlib
 import re
 import statistics
 
-from pipeline.benchmark import plots, tables
-from pipeline.benchmark.derived import KEY, is_halved, is_measured, median_speedup
+from pipeline.benchmark import plots, projected, tables
+from pipeline.benchmark.derived import is_halved, is_measured, median_speedup
+from pipeline.benchmark.grid import KEY
 from pipeline.files import write_text
-from pipeline.pages.markup import box, cards, definitions, fill, items, table, tag
+from pipeline.pages.markup import box, cards, definitions, fill, table, tag
 
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.html")
 SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; all stand at the end.
@@ -27,7 +28,8 @@ def write_all(report, folder):
       The paths written.
     """
     paths = [os.path.join(folder, name) for name in FILES]
-    texts = (tables.csv_text(report["cells"]), tables.markdown(report), page(report))
+    texts = (tables.csv_text(report["cells"]), tables.markdown(report) + projected.markdown(report.get("projection")),
+             page(report))
     for path, text in zip(paths, texts, strict=True):
         write_text(path, text)
     return paths
@@ -38,11 +40,11 @@ def page(report):
     title = f"Benchmark: {', '.join(dict.fromkeys(str(cell['model']) for cell in report['cells'])) or 'no cells'}"
     cells = report["cells"]
     names = tables.varying(cells) or KEY
-    more = {"cell": lambda cell: tables.label(cell, names), **tables.MORE}
+    more = {"cell": lambda cell: tables.label(cell, names), **tables.more(cells)}
     parts = [_head(report), box(tables.problems(report), "Not as asked for", "box bad", LISTED),
              box(tables.remarks(report), "To read the figures rightly", listed=LISTED),
              tag("div", "\n".join(_sections(report)), "sections"),
-             _cells_table("Every cell", tables.COLUMNS, cells),
+             _cells_table("Every cell", tables.columns(cells), cells),
              _cells_table("More of every cell", more, list(filter(is_measured, cells))), _machine(report)]
     return fill(pathlib.Path(__file__).with_name("page.html"), title=html.escape(title),
                 body="\n".join(part for part in parts if part))
@@ -68,8 +70,9 @@ def _what_ran(cells):
         return list(dict.fromkeys(cell[name] for cell in cells))
 
     models = ", ".join(dict.fromkeys(f"{cell['model']} {cell['image_size']}" for cell in cells))
-    replicas = values("replicas")
+    replicas, workers = values("replicas"), values("workers")
     return "; ".join([models, ", ".join(map(str, values("precision"))),
+                      *([f"{', '.join(map(str, workers))} workers"] if workers != [1] else []),
                       f"{', '.join(map(str, replicas))} replica{'s' * (replicas != [1])}",
                       f"batch {', '.join(f'{size:,}' for size in values('batch_size'))}",
                       f"XLA {', '.join(map(str, values('xla')))}"])
@@ -92,11 +95,11 @@ def headline(cells):
     for kind in ("weak", "strong"):
         known = [cell for cell in measured if cell.get(f"{kind}_scaling_efficiency") is not None]
         if known:
-            most = max(known, key=lambda cell: (cell["replicas"], cell["examples_per_second"]))
+            most = max(known, key=lambda cell: (cell["workers"], cell["replicas"], cell["examples_per_second"]))
             ideal = ", which share the same cores" if most.get("ideal_speedup") == 1 else ""
             found.append((f"{kind} scaling efficiency", tables.percent(most[f"{kind}_scaling_efficiency"]),
-                          f"with {most['replicas']} replicas{ideal}: "
-                          f"{tables.label(most, [name for name in names if name != 'replicas'])}"))
+                          f"with {tables.replicas_text(most)}{ideal}: "
+                          f"{tables.label(most, [name for name in names if name not in ('replicas', 'workers')])}"))
     near = [cell for cell in measured if cell.get("ceiling_share") is not None]
     if near:
         top = max(near, key=lambda cell: cell["ceiling_share"])
@@ -122,10 +125,13 @@ def _sections(report):
                    "Examples/s over those of the same cell in float32; hatched where the precision is emulated.",
                    "no other precision was measured beside float32; --precisions=float32,mixed_bfloat16 draws "
                    "it.")
-    scaled = [group for group in lines.values() if any(plots.best_line(group, kind)[1] for kind in ("weak", "strong"))]
-    yield _section("Scaling over replicas", [plots.scaling(group, _title(group)) for group in scaled],
-                   _scaling_words(cells), "one replica and several were not measured; --replica_counts=1,2 draws it "
-                                          "(for weak scaling with --batch_sizes=32,64: N times as large).")
+    hints = {"replicas": "--replica_counts=1,2", "workers": "--workers=1,2"}
+    for over, flag in hints.items():
+        scaled = [group for group in lines.values()
+                  if any(plots.best_line(group, kind, over)[1] for kind in ("weak", "strong"))]
+        yield _section(f"Scaling over {over}", [plots.scaling(group, _title(group), over) for group in scaled],
+                       _scaling_words(cells, over), f"one {over.removesuffix('s')} and several were not measured; "
+                       f"{flag} draws it (for weak scaling with --batch_sizes=32,64: N times as large).")
     split = [cell for cell in cells if plots.step_parts(cell)]
     yield _section("Where a step goes", _by_rows(split, plots.breakdown),
                    "Each bar is a whole step on real data; input wait is what real data take longer than one batch "
@@ -133,7 +139,7 @@ def _sections(report):
     known = [cell for cell in cells if any((cell.get("peak_memory_mib") or {}).values())]
     yield _section("Peak memory", _by_rows(known, plots.memory), "Of the whole process on the host, of the fullest "
                    "device beside it.", "no cell has its peak memory.")
-    yield _projection(report.get("projection"))
+    yield projected.section(report.get("projection"))
 
 
 def _title(cells):
@@ -154,11 +160,12 @@ def _by_rows(cells, draw):
     return pictures
 
 
-def _scaling_words(cells):
-    words = ("Weak: the batch grows with the replicas; strong: the batch stays. Where several batches were measured, "
+def _scaling_words(cells, over):
+    words = (f"Weak: the batch grows with the {over}; strong: the batch stays. Where several batches were measured, "
              "the one with the most points; the others are in the table.")
-    if any(cell["replicas"] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
-        words += " The replicas here are logical devices on the same cores: the ideal is 1x, not N times."
+    if any(cell[over] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
+        what = {"replicas": "logical devices on", "workers": "processes that share"}[over]
+        words += f" The {over} here are {what} the same cores: the ideal is 1x, not N times."
     return words
 
 
@@ -173,41 +180,6 @@ def _section(title, pictures, words, missing):
 
 def _code(match):
     return tag("code", match[0])
-
-
-def _projection(projected):
-    title = tag("h2", "Projection to more GPUs")
-    if not projected:
-        words = "Not asked for: <code>--project=64</code> adds the efficiency to expect at up to 64 GPUs."
-        return tag("section", title + tag("p", words, "soft"))
-    clusters, cell = projected["clusters"], html.escape(tables.label(projected["cell"]))
-    words = (f"<b>A projection, not a measurement:</b> what a cost model expects of {cell}, at "
-             f"{tables.number(projected['step_ms'])} ms a step. Solid: no overlap of reduction and backward pass; "
-             "dashed: full overlap.")
-    links = [f"{link['name']}: {tables.number(link['gigabytes_per_second'])} GB/s, "
-             f"{tables.number(link['microseconds'])} µs a message ({link['source']})."
-             for cluster in clusters for link in cluster["links"]]
-    bounds = [f"{cluster['name']}: a step must take at least {tables.number(cluster['step_ms_for_90_percent'])} ms to "
-              f"keep 90% at {projected['most']:,} replicas without overlap." for cluster in clusters]
-    assumed = tag("div", tag("b", "Assumptions") + items(projected["assumptions"]))
-    below = tag("div", assumed + tag("div", tag("b", "Links") + items(links) + tag("b", "It follows")
-                                       + items(bounds)), "plots")
-    figures = tag("figure", plots.projection(projected)) + tag("figure", plots.projection_by_step(projected))
-    inside = title + tag("p", words) + tag("div", figures, "plots") + below + _projected_table(clusters)
-    return tag("section", inside, "wide")
-
-
-def _projected_table(clusters):
-    heads = ["replicas"] + [head for c in clusters for head in (f"{c['name']}: reduction ms", "efficiency")]
-    rows = []
-    for points in zip(*(cluster["points"] for cluster in clusters), strict=True):
-        row = [f"{points[0]['replicas']:,}"]
-        for point in points:
-            edges = (point["efficiency_without_overlap"], point["efficiency_with_overlap"])
-            row += [tables.number(point["reduction_ms"] + point["small_reductions_ms"]),
-                    " to ".join(dict.fromkeys(f"{edge:.1%}" for edge in edges if edge is not None))]
-        rows.append(tag("tr", "".join(tag("td", html.escape(text)) for text in row)))
-    return table("".join(tag("th", html.escape(head)) for head in heads), rows)
 
 
 def _cells_table(title, columns, cells):

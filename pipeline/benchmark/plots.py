@@ -6,6 +6,7 @@ line style or hatching beside it.
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured
+from pipeline.benchmark.grid import replicas_words
 from pipeline.benchmark.tables import label, number, replicas_text, times
 from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, picture
 
@@ -34,9 +35,9 @@ def color_of(precision, fallback=0):
 def throughput(cells, title):
     """Returns examples/s over the batch size, a line a precision and number of replicas, repeats as error bars."""
     def draw(axes):
-        counts = sorted({cell["replicas"] for cell in cells})
+        counts = sorted({(cell["workers"], cell["replicas"]) for cell in cells})
         precisions = list(dict.fromkeys(cell["precision"] for cell in cells))
-        for (precision, replicas), line in groups(cells, "precision", "replicas").items():
+        for (precision, *count), line in groups(cells, "precision", "workers", "replicas").items():
             # A batch that was halved to one that is there as well would stand twice.
             points = {batch_of(c): c for c in sorted(line, key=is_halved, reverse=True)}
             line = [points[size] for size in sorted(points)]
@@ -44,7 +45,7 @@ def throughput(cells, title):
             bounds = [cell.get("spread") or [rate, rate] for cell, rate in zip(line, rates, strict=True)]
             errors = [[max(0, r - b[0]) for r, b in zip(rates, bounds, strict=True)],
                       [max(0, b[1] - r) for r, b in zip(rates, bounds, strict=True)]]
-            place = counts.index(replicas)
+            place = counts.index(tuple(count))
             axes.errorbar(list(map(batch_of, line)), rates, yerr=errors, capsize=2.5, markersize=4.5, linewidth=1.4,
                           color=color_of(precision, precisions.index(precision)), marker=MARKERS[place % len(MARKERS)],
                           linestyle=DASHES[place % len(DASHES)], label=f"{precision}, {replicas_text(line[0])}")
@@ -86,38 +87,54 @@ def speedup(cells, names, title):
     return picture(draw, title, "Speed-up over float32", rows_height(len(cells)))
 
 
-def scaling(cells, title):
-    """Returns the measured speed over one replica against the number of replicas, beside the ideal.
+def scaling(cells, title, over="replicas"):
+    """Returns the measured speed over one replica or worker against their number, beside the ideal.
 
-    Weak and strong scaling begin at the batch for which most replica counts were measured; of several, the largest.
+    Weak and strong scaling begin at the batch for which most numbers were measured; of several, the largest.
+
+    Args:
+      cells: of one model, image size and XLA mode.
+      title: of the picture.
+      over: "replicas" of one worker, or "workers", each with the same number of replicas.
     """
+    one = over.removesuffix("s")
+
     def draw(axes):
         shared = all(cell.get("ideal_speedup") == 1 for cell in cells)
-        counts = sorted({1, *(cell["replicas"] for cell in cells)})
-        ideal = "ideal: 1x, the replicas share the same cores" if shared else "ideal"
+        counts = sorted({1, *(cell[over] for cell in cells if over == "workers" or cell["workers"] == 1)})
+        ideal = f"ideal: 1x, the {over} share the same cores" if shared else "ideal"
         axes.plot(counts, [1 if shared else n for n in counts], color=INK, linewidth=1, linestyle="--", label=ideal)
-        for place, ((precision,), line) in enumerate(groups(cells, "precision").items()):
+        for place, (key, line) in enumerate(scaling_lines(cells, over).items()):
             for kind, dashes, marker in (("weak", "-", "o"), ("strong", ":", "s")):
-                base, points = best_line(line, kind)
+                base, points = best_line(line, kind, over)
                 if points:
                     axes.plot(*zip(*sorted({1: 1.0, **points}.items()), strict=True), linestyle=dashes, marker=marker,
-                              markersize=4.5, linewidth=1.4, color=color_of(precision, place),
-                              label=f"{precision}, {kind}: batch {base:,}{' a replica' * (kind == 'weak')}")
+                              markersize=4.5, linewidth=1.4, color=color_of(key[0], place),
+                              label=f"{', '.join(key)}, {kind}: batch {base:,}{f' a {one}' * (kind == 'weak')}")
         axes.set_xticks(counts)
-        axes.set(xlabel="replicas", ylabel="examples/s over one replica (x)",
-                 ylim=(0, 1.1 * axes.dataLim.y1))
+        axes.set(xlabel=over, ylabel=f"examples/s over one {one} (x)", ylim=(0, 1.1 * axes.dataLim.y1))
         finish(axes)
-    return picture(draw, title, "Scaling over replicas")
+    return picture(draw, title, f"Scaling over {over}")
 
 
-def best_line(cells, kind):
-    """Returns (batch, {replicas: speed over one replica}) of the batch with the most points of "weak" or "strong"."""
+def scaling_lines(cells, over):
+    """Returns {what a line of the scaling plot is of, as texts: its cells}."""
+    if over == "replicas":
+        return groups(cells, "precision")
+    several = len({cell["replicas"] for cell in cells if cell["workers"] > 1}) > 1
+    return {(precision, *([replicas_words(1, replicas) + " each"] if several else [])): line
+            for (precision, replicas), line in groups(cells, "precision", "replicas").items()
+            if any(cell["workers"] > 1 for cell in line)}
+
+
+def best_line(cells, kind, over="replicas"):
+    """Returns (batch, {number of `over`: speed over one}) of the batch with the most points of "weak" or "strong"."""
     lines = {}
     for cell in cells:
         efficiency = cell.get(f"{kind}_scaling_efficiency")
-        if efficiency is not None:
-            base = batch_of(cell) // cell["replicas"] if kind == "weak" else batch_of(cell)
-            lines.setdefault(base, {})[cell["replicas"]] = efficiency * (cell.get("ideal_speedup") or cell["replicas"])
+        if efficiency is not None and (cell["workers"] > 1) == (over == "workers"):
+            base = batch_of(cell) // cell[over] if kind == "weak" else batch_of(cell)
+            lines.setdefault(base, {})[cell[over]] = efficiency * (cell.get("ideal_speedup") or cell[over])
     base = max(lines, key=lambda size: (len(lines[size]), size), default=None)
     return base, lines.get(base, {})
 
@@ -174,46 +191,45 @@ def memory(cells, names, title):
 
 
 def projection(projected):
-    """Returns the projected efficiency of weak scaling as a band a cluster, between full overlap and none."""
+    """Returns the projected efficiency of weak scaling, a colour a cluster, a line a reduction."""
     def draw(axes):
         for place, cluster in enumerate(projected["clusters"]):
-            points, color = cluster["points"], OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]]
-            counts = [point["replicas"] for point in points]
-            low = [100 * point["efficiency_without_overlap"] for point in points]
-            high = [point["efficiency_with_overlap"] for point in points]
-            axes.plot(counts, low, color=color, marker=MARKERS[place], markersize=4, label=cluster["name"])
-            if None not in high:
-                high = [100 * value for value in high]
-                axes.plot(counts, high, color=color, linewidth=0.9, linestyle="--", marker=MARKERS[place], markersize=3)
-                axes.fill_between(counts, low, high, color=color, alpha=0.18, linewidth=0)
-        axes.axhline(100, color=INK, linewidth=1, linestyle=":", label="ideal")
+            for name, found in cluster["reductions"].items():
+                axes.plot([point["replicas"] for point in found["points"]],
+                          [100 * point["efficiency"] for point in found["points"]], marker=MARKERS[place], markersize=4,
+                          **_line_of(cluster, place, name))
+        axes.axhline(50, color=INK, linewidth=1, linestyle=":", label="below: the network bounds the step")
         axes.set_xscale("log", base=2)
-        counts = [point["replicas"] for point in projected["clusters"][0]["points"]]
+        counts = [point["replicas"] for point in projected["clusters"][0]["reductions"]["ring"]["points"]]
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel="replicas (GPUs, log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
+        axes.set(xlabel="GPUs (log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
         finish(axes)
-    return picture(draw, "Efficiency by the number of replicas (a projection, not a measurement)", "Band", HEIGHT + 0.3)
+    return picture(draw, "Efficiency by the number of GPUs (a projection, not a measurement)", "Lines", HEIGHT + 0.6)
 
 
 def projection_by_step(projected):
-    """Returns the projected efficiency at the most replicas, nothing hidden, over the time that a step takes."""
+    """Returns the projected efficiency at the most GPUs over the time that computing a step takes."""
     def draw(axes):
         steps = [10 ** (power / 10) for power in range(-10, 41)]
         for place, cluster in enumerate(projected["clusters"]):
-            last = cluster["points"][-1]
-            lost = last["reduction_ms"] + last["small_reductions_ms"]
-            axes.plot(steps, [100 * step / (step + lost) for step in steps], label=cluster["name"],
-                      color=OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]], linestyle=DASHES[place % len(DASHES)])
-        axes.axvline(projected["step_ms"], color=INK, linewidth=1, linestyle="--",
-                     label=f"the measured step: {number(projected['step_ms'])} ms")
+            for name, found in cluster["reductions"].items():
+                lost = found["points"][-1]["gradients_ms"] + found["points"][-1]["statistics_ms"]
+                axes.plot(steps, [100 * step / (step + lost) for step in steps], **_line_of(cluster, place, name))
+        axes.axvline(projected["step_ms"], color=INK, linewidth=1, linestyle="-.",
+                     label=f"this step: {number(projected['step_ms'])} ms")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-        axes.set(xlabel="time of a step on one replica (ms, log scale)", ylabel="projected efficiency (%)",
-                 ylim=(0, 108))
+        axes.set(xlabel="time of computing a step (ms, log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
         finish(axes)
-    title = f"Efficiency at {projected['most']:,} replicas by the time of a step, no overlap (a projection)"
-    return picture(draw, title, "Curve", HEIGHT + 0.3)
+    title = f"Efficiency at {projected['most']:,} GPUs by the time of computing a step (a projection)"
+    return picture(draw, title, "Curve", HEIGHT + 0.6)
+
+
+def _line_of(cluster, place, reduction):
+    """Returns what tells a line from others: colour of the cluster, style of the reduction."""
+    return {"color": OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]], "linestyle": "--" if reduction == "ring" else "-",
+            "linewidth": 1.4, "label": f"{cluster['name']}: {reduction}"}
 
 
 def rows_height(rows):

@@ -1,17 +1,31 @@
-"""What more GPUs and machines would give: a cost model of the reduction beside the measured step.
+"""What more GPUs and machines would give: a cost model of the reductions beside the measured step.
 
-A ring all-reduce of S bytes over n devices takes 2(n-1)/n * S / bandwidth + 2(n-1) * latency: a reduce-scatter and an
-all-gather of n-1 messages each (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
-workstations", 2009). Over several machines it is hierarchical: reduce-scatter inside each machine, all-reduce of the
-shards between machines, all-gather inside.
+A ring all-reduce of S bytes over n GPUs is a reduce-scatter and an all-gather of n-1 messages each, one after another:
+
+    2(n-1)/n * S / bandwidth + 2(n-1) * latency
+
+(Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009; the cost of a message
+is that of Thakur, Rabenseifner and Gropp, "Optimization of collective communication operations in MPICH", 2005.) A ring
+over all GPUs passes m-1 of m machines' borders in each half, so 2(m-1) of its messages have the latency between
+machines, as in NCCL's own cost model (src/graph/tuning.cc), and its slowest link is the bandwidth of all.
+
+A hierarchical one reduces and scatters inside each machine of g GPUs, has a ring between the m machines for the shard
+of each GPU, and gathers inside (Mikami and others, "Massively distributed SGD", 2018; Cho, Finkler and Kung,
+"BlueConnect", 2019):
+
+    2(g-1)/g * S / inside + 2(g-1) * latency inside  +  2(m-1)/m * S / between + 2(m-1) * latency between
+
+The shards of a machine share its one adapter, so that together the whole buffer goes through it.
 """
 import dataclasses
 
-from pipeline.benchmark.derived import KEY, batch_of, is_measured
+from pipeline.benchmark.derived import batch_of, is_measured
+from pipeline.benchmark.grid import KEY, replicas_words
 from pipeline.errors import UsageError
 
 GOOD = 0.9  # The efficiency that `step_ms_for_90_percent` is about.
 REACHED = 0.8  # Share of a link's nominal bandwidth that a well-tuned all-reduce reaches.
+FARTHEST = 2**20  # GPUs up to which the point is looked for from where the network bounds the step.
 NCCL_LATENCY = "latency of a ring's message: NCCL's own cost model (src/graph/tuning.cc, protocol Simple)"
 
 
@@ -35,12 +49,20 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Machines of `per_machine` GPUs, connected by one Link inside and by another between them."""
+    """Machines of `per_machine` GPUs, connected by one Link inside and by another between them.
+
+    `reached` is the share of the links' nominal bandwidth that a reduction reaches.
+    """
 
     name: str
     per_machine: int
     inside: Link
     between: Link
+    reached: float = REACHED
+
+    def machines(self, replicas):
+        """Returns how many machines so many GPUs fill, one after the other."""
+        return -(-replicas // self.per_machine)
 
 
 NVLINK_4 = Link("NVLink 4", 450.0, 3.4, f"18 links of 25 GB/s a direction (NVIDIA H100 data sheet); {NCCL_LATENCY}")
@@ -49,16 +71,16 @@ INFINIBAND_NDR = Link("InfiniBand NDR 400", 50.0, 14.0, f"one adapter of 400 Gbi
 ETHERNET_100 = Link("100 Gbit/s Ethernet", 12.5, 50.0, "one adapter a machine; latency of TCP through the kernel, "
                                                        "assumed")
 DEFAULT_LINKS = (
-    Cluster("8 GPUs a machine: NVLink 4 inside, InfiniBand NDR 400 between", 8, NVLINK_4, INFINIBAND_NDR),
-    Cluster("4 GPUs a machine: PCIe 4 inside, 100 Gbit/s Ethernet between", 4, PCIE_4, ETHERNET_100),
+    Cluster("NVLink 4 and InfiniBand NDR 400, 8 GPUs a machine", 8, NVLINK_4, INFINIBAND_NDR),
+    Cluster("PCIe 4 and 100 Gbit/s Ethernet, 4 GPUs a machine", 4, PCIE_4, ETHERNET_100),
 )
 
 
 def choose(cells):
     """Returns the cell that a projection starts from, or None: the fastest of those with the fewest replicas."""
     able = [cell for cell in cells if is_measured(cell) and cell.get("reduced_bytes")]
-    return min(able, key=lambda cell: (cell["replicas"], cell.get("emulated") or False, -cell["examples_per_second"]),
-               default=None)
+    return min(able, key=lambda cell: (cell["workers"] * cell["replicas"], cell.get("emulated") or False,
+                                       -cell["examples_per_second"]), default=None)
 
 
 def replica_counts(most):
@@ -66,109 +88,159 @@ def replica_counts(most):
     return [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
 
 
-def ring_ms(size, devices, link):
-    """Returns the time of a ring all-reduce in milliseconds.
+def transfer_ms(size, devices, gigabytes_per_second):
+    """Returns the milliseconds that 2(n-1)/n of `size` bytes take over a link of that bandwidth as it is reached."""
+    return 2 * (devices - 1) / devices * size / (gigabytes_per_second * 1e9) * 1e3
+
+
+def ring_ms(size, replicas, cluster):
+    """Returns the time of an all-reduce by one ring over all GPUs in milliseconds.
 
     Args:
-      size: bytes of the buffer on each device.
-      devices: how many take part; 1 costs nothing.
-      link: the Link between neighbours.
-    """
-    bandwidth = REACHED * link.gigabytes_per_second * 1e9
-    return 2 * (devices - 1) * (size / devices / bandwidth + link.microseconds * 1e-6) * 1e3
-
-
-def all_reduce_ms(size, replicas, cluster):
-    """Returns the time of an all-reduce in milliseconds, hierarchical where it is over several machines.
-
-    The shards of a machine's GPUs share its one adapter, so between machines the whole buffer goes through it.
-
-    Args:
-      size: bytes of the buffer on each replica.
-      replicas: how many take part, filling one machine of the Cluster after the other.
+      size: bytes of the buffer on each GPU.
+      replicas: how many take part, filling one machine of the Cluster after the other; 1 costs nothing.
       cluster: the machines.
     """
-    machines = -(-replicas // cluster.per_machine)
-    inside = ring_ms(size, min(replicas, cluster.per_machine), cluster.inside)
-    return inside + ring_ms(size, machines, cluster.between)
+    machines, bandwidth = cluster.machines(replicas), cluster.inside.gigabytes_per_second
+    if machines > 1:
+        bandwidth = min(bandwidth, cluster.between.gigabytes_per_second)
+    messages = (2 * (replicas - machines) * cluster.inside.microseconds
+                + 2 * (machines - 1) * cluster.between.microseconds)
+    return transfer_ms(size, replicas, cluster.reached * bandwidth) + messages / 1e3
 
 
-def project(cell, most, links=DEFAULT_LINKS):
-    """Returns the efficiency of weak scaling to expect at 1, 2, 4, ..., `most` replicas: a projection, not measured.
+def hierarchical_ms(size, replicas, cluster):
+    """Returns the time of a hierarchical all-reduce in milliseconds; the arguments are those of `ring_ms`."""
+    steps = ((min(replicas, cluster.per_machine), cluster.inside), (cluster.machines(replicas), cluster.between))
+    return sum(transfer_ms(size, devices, cluster.reached * link.gigabytes_per_second)
+               + 2 * (devices - 1) * link.microseconds / 1e3 for devices, link in steps)
 
-    Each replica computes the measured step on its own share of a batch that grows with the replicas. The lower edge
-    of the band lets the reduction wait for the whole backward pass, the upper one hides all of it behind the backward
-    pass that has room there (None where the split of the step was not measured). Small reductions inside the forward
-    pass (synchronized batch statistics), where the cell has `small_reductions` ({"count": a step, "bytes": a step}),
-    can never hide.
+
+REDUCTIONS = {"ring": ring_ms, "hierarchical": hierarchical_ms}
+
+
+def statistics_ms(reduce, statistics, replicas, cluster):
+    """Returns what the reductions of synchronized batch statistics take a step, one after another, in milliseconds.
+
+    Each is of a table with a row a replica: its bytes grow with them.
+
+    Args:
+      reduce: one of REDUCTIONS.
+      statistics: {"count": reductions a step, "bytes_a_replica": of all of them together}; empty for none.
+      replicas, cluster: see `ring_ms`.
+    """
+    count = statistics.get("count") or 0
+    return count * reduce(statistics["bytes_a_replica"] / count * replicas, replicas, cluster) if count else 0.0
+
+
+def project(cell, most, links=DEFAULT_LINKS, reached=REACHED, step_ms=None):
+    """Returns the efficiency of weak scaling to expect at 1, 2, 4, ..., `most` GPUs: a projection, not measured.
+
+    Each GPU computes the measured step on its own share of a batch that grows with the GPUs, then waits for the
+    reduction of the gradients; the reductions of synchronized batch statistics come one after another between. Nothing
+    overlaps. The network bounds the step where the reductions together take longer than computing it.
 
     Args:
       cell: a measured cell of benchmark.json, with `reduced_bytes`.
-      most: the largest number of replicas, at least 2.
+      most: the largest number of GPUs, at least 2.
       links: Clusters to project to.
+      reached: share of the links' nominal bandwidth that a reduction reaches, in (0, 1].
+      step_ms: what computing a step takes a GPU; None: as long as it took in the cell.
 
     Returns:
-      A dict of JSON types: "cell" {key: value}, "most", "step_ms", "backward_ms", "reduced_bytes", "assumptions" [text]
-      and "clusters", each with "name", "per_machine", "links", "step_ms_for_90_percent" (the shortest step that keeps
-      90% at `most` replicas when nothing is hidden) and "points" [{"replicas", "machines", "reduction_ms",
-      "small_reductions_ms", "efficiency_without_overlap", "efficiency_with_overlap"}].
+      A dict of JSON types: "cell" {key: value}, "most", "step_ms", "batch_a_replica", "gradient_bytes",
+      "reduced_bytes", "statistics_reductions" or None, "reached", "assumptions" [text] and "clusters", each with
+      "name", "per_machine", "links" and "reductions": {"ring", "hierarchical": {"network_bound_from" (GPUs; None: not
+      up to FARTHEST), "step_ms_for_90_percent" (the shortest step that keeps 90% at `most` GPUs) and "points"
+      [{"replicas", "machines", "gradients_ms", "statistics_ms", "efficiency", "examples_per_second"}]}}.
 
     Raises:
-      UsageError: a cell that was not measured or reduces nothing, or less than 2 replicas.
+      UsageError: a cell that was not measured or reduces nothing, or less than 2 GPUs.
     """
     if most < 2:
-        raise UsageError(f"--project must be at least 2 replicas; found {most}")
+        raise UsageError(f"--project must be at least 2 GPUs; found {most}")
     if not (is_measured(cell) and cell.get("reduced_bytes")):
         raise UsageError("--project needs a measured step and the bytes that it reduces: no cell of this benchmark has "
                          "both")
-    split = cell.get("split_ms") or {}
-    step_ms = 1e3 * batch_of(cell) / cell["examples_per_second"]
-    if cell["replicas"] > 1:
-        step_ms -= min(split.get("reduction") or 0.0, 0.9 * step_ms)
-    small = cell.get("small_reductions") or {}
-    facts = {"step_ms": step_ms, "backward_ms": split.get("backward"), "reduced_bytes": cell["reduced_bytes"]}
-    return {"cell": {name: cell[name] for name in KEY} | {"batch_size": batch_of(cell)}, "most": most, **facts,
-            "small_reductions": small or None, "clusters": [_over(cluster, most, facts, small) for cluster in links],
-            "assumptions": _assumptions(cell, facts, small)}
+    all_replicas = cell["workers"] * cell["replicas"]
+    measured_ms = 1e3 * batch_of(cell) / cell["examples_per_second"]
+    if all_replicas > 1:
+        measured_ms -= min((cell.get("split_ms") or {}).get("reduction") or 0.0, 0.9 * measured_ms)
+    statistics = cell.get("statistics_reductions") or {}
+    facts = {"step_ms": step_ms or measured_ms, "batch_a_replica": batch_of(cell) / all_replicas,
+             "gradient_bytes": cell.get("gradient_bytes"), "reduced_bytes": cell["reduced_bytes"],
+             "statistics_reductions": statistics if statistics.get("count") else None}
+    clusters = [_over(dataclasses.replace(cluster, reached=reached), most, facts) for cluster in links]
+    return {"cell": {name: cell[name] for name in KEY} | {"batch_size": batch_of(cell)}, "most": most,
+            "reached": reached, **facts, "clusters": clusters,
+            "assumptions": _assumptions(cell, facts, reached, given=step_ms is not None)}
 
 
-def _over(cluster, most, facts, small):
-    points = [_point(cluster, n, facts, small) for n in replica_counts(most)]
-    lost_ms = points[-1]["reduction_ms"] + points[-1]["small_reductions_ms"]
+def _over(cluster, most, facts):
     return {"name": cluster.name, "per_machine": cluster.per_machine,
             "links": [dataclasses.asdict(cluster.inside), dataclasses.asdict(cluster.between)],
+            "reductions": {name: _by(reduce, cluster, most, facts) for name, reduce in REDUCTIONS.items()}}
+
+
+def _by(reduce, cluster, most, facts):
+    points = [_point(reduce, cluster, replicas, facts) for replicas in replica_counts(most)]
+    lost_ms = points[-1]["gradients_ms"] + points[-1]["statistics_ms"]
+    return {"network_bound_from": bound_from(reduce, cluster, facts),
             "step_ms_for_90_percent": lost_ms * GOOD / (1 - GOOD), "points": points}
 
 
-def _point(cluster, replicas, facts, small):
-    reduction = all_reduce_ms(facts["reduced_bytes"], replicas, cluster)
-    count = small.get("count") or 0
-    inner = count * all_reduce_ms((small.get("bytes") or 0) / count, replicas, cluster) if count else 0.0
-    step, backward = facts["step_ms"], facts["backward_ms"]
-    overlapped = None if backward is None else step / (step + inner + max(0.0, reduction - backward))
-    return {"replicas": replicas, "machines": -(-replicas // cluster.per_machine), "reduction_ms": reduction,
-            "small_reductions_ms": inner, "efficiency_without_overlap": step / (step + inner + reduction),
-            "efficiency_with_overlap": overlapped}
+def _point(reduce, cluster, replicas, facts):
+    gradients = reduce(facts["reduced_bytes"], replicas, cluster)
+    statistics = statistics_ms(reduce, facts["statistics_reductions"] or {}, replicas, cluster)
+    whole = facts["step_ms"] + gradients + statistics
+    return {"replicas": replicas, "machines": cluster.machines(replicas), "gradients_ms": gradients,
+            "statistics_ms": statistics, "efficiency": facts["step_ms"] / whole,
+            "examples_per_second": 1e3 * replicas * facts["batch_a_replica"] / whole}
 
 
-def _assumptions(cell, facts, small):
+def bound_from(reduce, cluster, facts):
+    """Returns the fewest GPUs with which the reductions take longer than computing the step; None up to FARTHEST.
+
+    They take the longer the more GPUs there are, so that halving finds it.
+
+    Args:
+      reduce: one of REDUCTIONS.
+      cluster: Cluster.
+      facts: {"step_ms", "reduced_bytes", "statistics_reductions"}, see `project`.
+    """
+    def bound(replicas):
+        return _point(reduce, cluster, replicas, {"batch_a_replica": 1, **facts})["efficiency"] < 0.5
+
+    few, many = 1, FARTHEST
+    if not bound(many):
+        return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if bound(middle) else (middle, many)
+    return many
+
+
+def _assumptions(cell, facts, reached, given):
+    statistics = facts["statistics_reductions"]
+    took = "was given (--project_step_ms)" if given else "was measured here"
     lines = [
-        f"Every replica takes {facts['step_ms']:.4g} ms to compute its share, as was measured here; a device that "
-        "computes it faster scales worse.",
-        f"{facts['reduced_bytes'] / 1e6:.4g} MB are reduced once a step, by a ring inside a machine and a ring between "
-        "machines: 2(n-1)/n of the bytes at the link's bandwidth, and 2(n-1) messages.",
-        f"A link reaches {REACHED:.0%} of its nominal bandwidth; machines are filled one after the other and share no "
+        f"Every GPU takes {facts['step_ms']:.4g} ms to compute its share of {facts['batch_a_replica']:g} examples, as "
+        f"{took}; a device that computes it faster scales worse (--project_step_ms).",
+        f"{facts['reduced_bytes'] / 1e6:.4g} MB are reduced once a step: gradients, averaged state and sums.",
+        "Ring: one over all GPUs, 2(n-1)/n of the bytes at the bandwidth of its slowest link, and 2(n-1) messages one "
+        "after another. Hierarchical: reduce-scatter inside each machine, a ring between the machines, all-gather "
+        "inside. Trees and switches that reduce, which libraries may choose, are left out.",
+        "Nothing overlaps: the reduction begins when the backward pass has ended, as in the measured step, whose "
+        "reduction is one; with --reduction_bucket_mb a part may hide.",
+        f"A link reaches {reached:.0%} of its nominal bandwidth; machines are filled one after the other and share no "
         "network.",
-        "The batch grows with the replicas (weak scaling); input keeps up; no replica is slower than the others.",
+        "The batch grows with the GPUs (weak scaling); input keeps up; no GPU is slower than the others.",
     ]
-    if facts["backward_ms"] is None:
-        lines.append("No overlap of reduction and backward pass: the split of the step was not measured.")
-    else:
-        lines.append("Lower edge: the reduction begins when the backward pass has ended. Upper edge: it hides behind "
-                     f"the backward pass ({facts['backward_ms']:.4g} ms).")
-    if small:
-        lines.append(f"{small['count']} small reductions a step of {small['bytes'] / 1e3:.4g} kB together, of "
-                     "synchronized batch statistics, never hide.")
-    if cell["replicas"] > 1:
-        lines.append(f"The step was measured with {cell['replicas']} replicas; its own reduction is taken off.")
+    if statistics:
+        lines.append(f"Synchronized batch statistics are {statistics['count']} more reductions a step, of "
+                     f"{statistics['bytes_a_replica'] / 1e3:.4g} kB a GPU that takes part, one after another; without "
+                     "them: --nosync_batch_norm.")
+    if cell["workers"] * cell["replicas"] > 1:
+        lines.append(f"The step was measured with {replicas_words(cell['workers'], cell['replicas'])}; its own "
+                     "reduction is taken off.")
     return lines

@@ -1,4 +1,4 @@
-"""The driver of a sweep: one process a cell, halving what does not fit, going on after what fails.
+"""The driver of a sweep: a process a worker of a cell, halving what does not fit, going on after what fails.
 
 Standard library only: the process that drives does not load TensorFlow, which would take a share of the machine.
 """
@@ -13,6 +13,7 @@ from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json
 from pipeline.verification.processes import last_line, said
 
+CELL = "launch.benchmark_cell"  # The module that a process runs.
 POLL_SECONDS = 0.05
 USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
 KILLED = (signal.SIGKILL,)
@@ -21,7 +22,8 @@ FIGURES = ("examples_per_second", "spread", "repeats", "examples_per_second_per_
            "synthetic_examples_per_second", "input_wait_share", "split_ms", "trace_seconds", "compile_seconds",
            "first_step_seconds", "peak_memory_mib", "gradient_bytes", "reduced_bytes", "flops_per_example",
            "speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ceiling_share", "note",
-           "fitted_batch_size", "device")
+           "fitted_batch_size", "device", "statistics_reductions", "slowest_worker")
+OF_SLOWEST = ("examples_per_second", "step_ms", "input_wait_share", "peak_memory_mib", "split_ms")
 
 
 class Stopped(Exception):
@@ -31,10 +33,13 @@ class Stopped(Exception):
 class Sweep:
     """Measures cells in processes of their own."""
 
-    def __init__(self, processes, folder, store, base, extent, display, should_stop, memory_limit=0, timeout=None):
+    def __init__(self, processes, start_workers, folder, store, base, extent, display, should_stop, memory_limit=0,
+                 timeout=None):
         """
         Args:
           processes: pipeline.verification.processes.Processes, entered.
+          start_workers: function of the path of an order and a number of workers that starts them on this machine and
+            returns what stands for all of them: poll(), kill(), wait(), returncode and errors as of one process.
           folder: for files between processes.
           store: Store.
           base: ExperimentConfig of what is not varied.
@@ -44,7 +49,8 @@ class Sweep:
           memory_limit: MiB that a cell's process may have, 0 for all there is.
           timeout: seconds that a process may take; None: any.
         """
-        self.processes, self.folder, self.store, self.base, self.extent = processes, folder, store, base, extent
+        self.processes, self.start_workers, self.folder = processes, start_workers, folder
+        self.store, self.base, self.extent = store, base, extent
         self.display, self.should_stop = display, should_stop
         self.memory_limit, self.timeout, self.image_sizes = memory_limit, timeout, {}
 
@@ -88,8 +94,10 @@ class Sweep:
         return {name: values[name] for name in KEY}
 
     def _survey(self, cells, pairs):
-        """Looks at data and models, and measures the ceilings."""
-        survey = {"precisions": list(dict.fromkeys(cell.precision for cell in cells)), "pairs": sorted(pairs)}
+        """Looks at data and models, and measures the ceilings: before the cells those not known yet, after them all."""
+        known = self.store.ceilings() if pairs else ()
+        wanted = dict.fromkeys(cell.precision for cell in cells if cell.precision not in known)
+        survey = {"precisions": list(wanted), "pairs": sorted(pairs), "seconds": self.extent["repeat_seconds"]}
         self.display.phase("looking at data and machine")
         code, text, found = self._process({"config": self.base.replace(force=True).flat(), "survey": survey}, 0)
         if not found:
@@ -100,42 +108,53 @@ class Sweep:
     def _measure(self, cell):
         """Returns the figures of a cell, with the largest batch that fits of the one asked for and its halves."""
         batch_size = cell.batch_size
-        figures = {**self._key(cell), "sync_batch_norm": self.base.model.sync_batch_norm and cell.replicas > 1,
+        figures = {**self._key(cell), "sync_batch_norm": self.base.model.sync_batch_norm and cell.all_replicas > 1,
                    "status": "ok", "error": None, "emulated": False, **dict.fromkeys(FIGURES)}
         while batch_size:
             config = cell.config(self.base, batch_size)
-            code, text, found = self._process({"config": config.flat(), "extent": self.extent}, self.memory_limit)
+            code, text, found = self._process({"config": config.flat(), "extent": self.extent}, self.memory_limit,
+                                              cell.workers)
             if found:
                 return {**figures, **found, "fitted_batch_size": batch_size}
             if not ends_for_memory(code, text, self.memory_limit):
                 line = last_line(text) or ending(code)
                 return {**figures, "status": "failed", "error": line, "log": self.store.log(cell, text)}
-            smaller = halved(batch_size, unit(config, cell.replicas))
+            smaller = halved(batch_size, unit(config, cell.all_replicas))
             self.display.note(f"a batch of {batch_size} does not fit" + (f": trying {smaller}" if smaller else ""))
             batch_size = smaller
         return {**figures, "status": "does_not_fit", "error": "not even the smallest batch fits into memory"}
 
-    def _process(self, order, memory_limit):
-        """Runs one process; returns (exit code, what it said, what it found or None)."""
-        order = {**order, "parent": os.getpid(), "memory_limit": memory_limit, "results": self._file("results.json"),
-                 "phase": self._file("phase")}
-        for name in ("results.json", "phase"):
-            if os.path.exists(self._file(name)):
-                os.remove(self._file(name))
+    def _process(self, order, memory_limit, workers=1):
+        """Runs the process of an order, or those of several workers.
+
+        Returns:
+          (exit code, what was said, what was found or None); of several workers those of the first that failed.
+        """
+        order = {**order, "parent": os.getpid(), "memory_limit": memory_limit, "workers": workers,
+                 "results": self._file("results.json"), "phase": self._file("phase")}
+        results = [results_file(order, rank) for rank in range(workers)]
+        for path in (*results, order["phase"]):
+            if os.path.exists(path):
+                os.remove(path)
         with open(self._file("order.json"), "w", encoding="utf-8") as file:
             json.dump(order, file)
         if self.should_stop():
             raise Stopped
-        process = self.processes.start("-m", "launch.benchmark_cell", self._file("order.json"))
+        if workers == 1:
+            process = self.processes.start("-m", CELL, self._file("order.json"))
+        else:
+            process = self.start_workers(self._file("order.json"), workers)
         timed_out = self._wait(process)
         text = f"no end within {self.timeout:g} s (--hang_timeout)" if timed_out else said(process)
-        return process.returncode if not timed_out else None, text, read_json(order["results"])
+        return process.returncode if not timed_out else None, text, chief_and_slowest(list(map(read_json, results)))
 
     def _wait(self, process):
         """Waits for a process, showing what it is at; returns whether it took too long and was ended."""
         deadline = time.monotonic() + self.timeout if self.timeout else None
         while process.poll() is None:
             if self.should_stop():
+                process.kill()
+                process.wait()
                 raise Stopped
             if deadline and time.monotonic() > deadline:
                 process.kill()
@@ -147,6 +166,29 @@ class Sweep:
 
     def _file(self, name):
         return os.path.join(self.folder, name)
+
+
+def results_file(order, rank):
+    """Returns the path where a worker writes what it found."""
+    path, ending = os.path.splitext(order["results"])
+    return f"{path}-{rank}{ending}" if rank else order["results"]
+
+
+def chief_and_slowest(found):
+    """Returns the figures of a cell: the chief's, and beside them some of the worker that was slowest by its own clock.
+
+    Args:
+      found: figures of each worker by rank, None of one that did not come to its end.
+
+    Returns:
+      Figures by name; None where one is missing. With one worker there is no "slowest_worker".
+    """
+    if None in found:
+        return None
+    if len(found) == 1:
+        return found[0]
+    rank = min(range(len(found)), key=lambda number: found[number]["examples_per_second"])
+    return {**found[0], "slowest_worker": {"rank": rank, **{name: found[rank][name] for name in OF_SLOWEST}}}
 
 
 def ends_for_memory(code, text, limited):

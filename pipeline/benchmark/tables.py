@@ -3,7 +3,8 @@ import csv
 import io
 import math
 
-from pipeline.benchmark.derived import KEY, batch_of, is_halved, is_measured, median_speedup
+from pipeline.benchmark.derived import batch_of, is_halved, is_measured, median_speedup
+from pipeline.benchmark.grid import KEY, replicas_words
 
 NONE = "–"
 SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples_per_second",
@@ -11,8 +12,10 @@ SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples
            "speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ideal_speedup",
            "ceiling_share", "trace_seconds", "compile_seconds", "first_step_seconds", "gradient_bytes",
            "reduced_bytes", "flops_per_example")
+SHARING = {"replicas": "Replicas are logical devices that", "workers": "Workers are processes of this machine that"}
 NESTED = {"step_ms": ("p50", "p90", "p99"), "split_ms": ("forward", "backward", "reduction", "update", "rest"),
-          "peak_memory_mib": ("host", "device")}
+          "peak_memory_mib": ("host", "device"), "statistics_reductions": ("count", "bytes_a_replica"),
+          "slowest_worker": ("rank", "examples_per_second")}
 
 
 def number(value, digits=3):
@@ -79,7 +82,8 @@ def status(cell):
 
 COLUMNS = {
     "model": lambda cell: str(cell["model"]), "image": lambda cell: str(cell["image_size"]),
-    "precision": lambda cell: str(cell["precision"]), "replicas": lambda cell: str(cell["replicas"]), "batch": batch,
+    "precision": lambda cell: str(cell["precision"]), "workers": lambda cell: str(cell["workers"]),
+    "replicas": lambda cell: str(cell["replicas"]), "batch": batch,
     "XLA": lambda cell: str(cell["xla"]), "examples/s (spread)": spread, "ms a step p50 / p90 / p99": milliseconds,
     "over float32": lambda cell: times(cell.get("speedup_over_float32")), "scaling weak / strong": scaling,
     "of ceiling": lambda cell: percent(cell.get("ceiling_share")),
@@ -87,6 +91,8 @@ COLUMNS = {
 LEFT = ("model", "image", "precision", "XLA", "remark")
 # What a second table on the page holds; nobody quotes it.
 MORE = {
+    "slowest worker, examples/s": lambda cell: slowest_worker(cell),
+    "slowest worker, ms a step p50 / p90 / p99": lambda cell: slowest_step(cell),
     "examples/s a replica": lambda cell: number(cell.get("examples_per_second_per_replica")),
     "examples/s synthetic": lambda cell: number(cell.get("synthetic_examples_per_second")),
     **{f"{name} ms": lambda cell, name=name: number((cell.get("split_ms") or {}).get(name))
@@ -99,13 +105,41 @@ MORE = {
     "GFLOP an example": lambda cell: number(cell.get("flops_per_example") and cell["flops_per_example"] / 1e9)}
 
 
+def columns(cells):
+    """Returns the COLUMNS that say something of these cells: workers only where there are several."""
+    return {name: text for name, text in COLUMNS.items() if name != "workers" or has_workers(cells)}
+
+
+def more(cells):
+    """Returns the columns of MORE that say something of these cells."""
+    return {name: text for name, text in MORE.items() if "worker" not in name or has_workers(cells)}
+
+
+def has_workers(cells):
+    """Tells whether any cell is one of several workers."""
+    return any(cell["workers"] > 1 for cell in cells)
+
+
+def slowest_worker(cell):
+    """Returns which worker was the slowest and its examples/s by its own clock: "1: 402"."""
+    found = cell.get("slowest_worker")
+    return NONE if not found else f"{found['rank']}: {number(found['examples_per_second'])}"
+
+
+def slowest_step(cell):
+    """Returns the time of a step by the clock of the slowest worker, see `milliseconds`."""
+    return milliseconds(cell.get("slowest_worker") or {})
+
+
 def replicas_text(cell):
-    """Returns "1 replica" or "4 replicas"."""
-    return f"{cell['replicas']} replica{'s' * (cell['replicas'] != 1)}"
+    """Returns "1 replica", "4 replicas" or "2 workers of 4 replicas"."""
+    return replicas_words(cell["workers"], cell["replicas"])
 
 
 WORDS = {"model": lambda cell: str(cell["model"]), "image_size": lambda cell: str(cell["image_size"]),
-         "precision": lambda cell: str(cell["precision"]), "replicas": replicas_text,
+         "precision": lambda cell: str(cell["precision"]),
+         "workers": lambda cell: f"{cell['workers']} worker{'s' * (cell['workers'] != 1)}",
+         "replicas": lambda cell: replicas_words(1, cell["replicas"]),
          "batch_size": lambda cell: f"batch {batch(cell)}", "xla": lambda cell: f"XLA {cell['xla']}"}
 
 
@@ -115,8 +149,11 @@ def varying(cells):
 
 
 def label(cell, names=KEY):
-    """Returns the named parts of a cell's key in words, its model where none is named."""
-    return ", ".join(WORDS[name](cell) for name in KEY if name in (names or ("model",)))
+    """Returns the named parts of a cell's key in words, its model where none is named; one worker is not worth it."""
+    names = [name for name in KEY if name in (names or ("model",))]
+    if cell["workers"] == 1 and len(names) > 1:
+        names = [name for name in names if name != "workers"]
+    return ", ".join(WORDS[name](cell) for name in names)
 
 
 def flat(cell):
@@ -169,9 +206,13 @@ def remarks(report):
         lines.append(f"{precision} is emulated on this hardware and {effect}." if ratio and ratio < 1
                      else f"{precision} is emulated on this hardware: {effect}.")
     lines += dict.fromkeys(line for cell in cells for line in str(cell.get("note") or "").splitlines())
-    if any(cell["replicas"] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
-        lines.append("Replicas are logical devices that share the same cores: the ideal is 1x the speed of one "
-                     "replica, not N times, and efficiency is the ratio of examples/s.")
+    for name, what in SHARING.items():
+        if any(cell[name] > 1 and cell.get("ideal_speedup") == 1 for cell in cells):
+            lines.append(f"{what} share the same cores: the ideal is 1x the speed of one {name.removesuffix('s')}, not "
+                         "N times, and efficiency is the ratio of examples/s.")
+    if has_workers(cells):
+        lines.append("Figures of several workers are the chief's; beside them stand those of the worker that was "
+                     "slowest by its own clock. All of them wait for each other in every step.")
     return lines
 
 
@@ -199,10 +240,11 @@ def markdown(report):
     lines = ["## Benchmark", ""]
     lines += [f"- **{_escaped(line)}**" for line in problems(report)]
     lines += [""] if problems(report) else []
-    lines += ["| " + " | ".join(COLUMNS) + " |",
-              "|" + "|".join("---" if name in LEFT else "---:" for name in COLUMNS) + "|"]
+    wanted = columns(report["cells"])
+    lines += ["| " + " | ".join(wanted) + " |",
+              "|" + "|".join("---" if name in LEFT else "---:" for name in wanted) + "|"]
     for cell in report["cells"]:
-        shown = [_escaped(text(cell)) for text in COLUMNS.values()]
+        shown = [_escaped(text(cell)) for text in wanted.values()]
         shown[-1] = f"**{shown[-1]}**" if shown[-1] else ""
         lines.append("| " + " | ".join(shown) + " |")
     lines += ["", "Medians of the repeats with their lowest and highest; warm-up, tracing and compiling kept out. Of "

@@ -10,41 +10,46 @@ SPREAD = (0.97, 0.99, 1.0, 1.008, 1.021)
 
 
 def cell(model="cnn", image_size="28x28x1", precision="float32", replicas=1, batch_size=64, xla="off", gpu=False,
-         rate=None, **other):
+         rate=None, workers=1, **other):
     """Returns one measured cell; `other` replaces what it holds."""
     speed = (ON_GPU if gpu else SPEED)[precision]
     size = other.get("fitted_batch_size") or batch_size
     if rate is None:
-        rate = (24_000.0 * replicas * 0.96 ** (replicas - 1) if gpu else 880.0 * 0.97 ** (replicas - 1)) * speed
+        count = workers * replicas
+        rate = (24_000.0 * count * 0.96 ** (count - 1) if gpu else 880.0 * 0.97 ** (count - 1)) * speed
         rate *= size / (size + 6 * replicas) * (1.12 if xla == "on" else 1.0)
     step = 1e3 * size / rate
     shares = (0.3, 0.55, 0.02 * replicas, 0.04, 0.09 - 0.02 * replicas)
     return {
-        "model": model, "image_size": image_size, "precision": precision, "replicas": replicas,
+        "model": model, "image_size": image_size, "precision": precision, "workers": workers, "replicas": replicas,
         "batch_size": batch_size, "xla": xla, "status": "ok", "error": None, "fitted_batch_size": size,
         "emulated": not gpu and precision != "float32", "note": None, "examples_per_second": rate,
         "spread": [SPREAD[0] * rate, SPREAD[-1] * rate], "repeats": [factor * rate for factor in SPREAD],
-        "examples_per_second_per_replica": rate / replicas,
+        "examples_per_second_per_replica": rate / replicas / workers,
         "step_ms": {"p50": step, "p90": 1.06 * step, "p99": 1.31 * step}, "synthetic_examples_per_second": 1.013 * rate,
         "input_wait_share": 0.013,
         "split_ms": dict(zip(("forward", "backward", "reduction", "update", "rest"), (s * step for s in shares),
                              strict=True)),
         "trace_seconds": 2.41, "compile_seconds": 7.7 if xla == "on" else None, "first_step_seconds": 9.8,
         "peak_memory_mib": {"host": 790.0 + 1.1 * size, "device": 900.0 + 7.7 * size if gpu else None},
-        "gradient_bytes": 4_388_392, "reduced_bytes": 4_390_212, "flops_per_example": 2.13e8, **other}
+        "gradient_bytes": 4_388_392, "reduced_bytes": 4_390_212, "flops_per_example": 2.13e8,
+        "statistics_reductions": {"count": 18, "bytes_a_replica": 24_648},
+        "slowest_worker": {"rank": workers - 1, "examples_per_second": 0.99 * rate,
+                           "step_ms": {"p50": 1.01 * step, "p90": 1.07 * step, "p99": 1.33 * step}}
+        if workers > 1 else None, **other}
 
 
 def failed(error="ResourceExhaustedError: out of memory", status="failed", **key):
     """Returns a cell that was tried and gave nothing."""
-    names = ("model", "image_size", "precision", "replicas", "batch_size", "xla")
+    names = ("model", "image_size", "precision", "workers", "replicas", "batch_size", "xla")
     nothing = dict.fromkeys(set(cell()) - set(names))
     return {**{name: cell(**key)[name] for name in names}, **nothing, "status": status, "error": error}
 
 
-def sweep(precisions=("float32",), replicas=(1,), batches=(64,), xla=("off",), **other):
+def sweep(precisions=("float32",), replicas=(1,), batches=(64,), xla=("off",), workers=(1,), **other):
     """Returns a cell for every combination."""
-    return [cell(precision=p, replicas=n, batch_size=b, xla=x, **other)
-            for p, n, b, x in itertools.product(precisions, replicas, batches, xla)]
+    return [cell(precision=p, workers=w, replicas=n, batch_size=b, xla=x, **other)
+            for p, w, n, b, x in itertools.product(precisions, workers, replicas, batches, xla)]
 
 
 def report(cells, gpus=(), most=None, **other):

@@ -121,3 +121,12 @@ def test_what_was_written_is_read(tmp_path):
     assert read(path) == report([cell()])
     with pytest.raises(UsageError, match="directory"):
         read(tmp_path)
+
+
+def test_what_was_written_before_there_were_workers_is_of_one(tmp_path):
+    path, whole = tmp_path / "old.json", report([cell(), cell(workers=2)])
+    before = {**whole, "cells": [{name: value for name, value in whole["cells"][0].items() if name != "workers"}]}
+    path.write_text(json.dumps(before))
+    rows, regressed = compare(read(path), whole, 0.05)
+    assert [row.verdict for row in rows] == ["same", "only new"] and not regressed
+    assert "2 workers, batch 64" in rows[1].cell and "1 replica, batch 64" in rows[0].cell

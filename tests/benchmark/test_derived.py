@@ -39,6 +39,20 @@ def test_replicas_that_share_cores_are_held_to_one_times():
     assert two["strong_scaling_efficiency"] == 0.45
 
 
+def test_scaling_of_workers_is_over_one_worker_with_as_many_replicas():
+    cells = (cell(gpu=True, workers=w, replicas=r, batch_size=64 * w * r, rate=rate)
+             for w, r, rate in ((1, 1, 1000.0), (1, 2, 1900.0), (2, 1, 1800.0), (2, 2, 3420.0)))
+    _, replicas, workers, both = derived(*cells, cell(gpu=True, workers=2, batch_size=64, rate=1500.0),
+                                         shared_cores=False)[:4]
+    assert (replicas["weak_scaling_efficiency"], workers["weak_scaling_efficiency"]) == (0.95, 0.9)
+    assert both["weak_scaling_efficiency"] == 0.9 and both["ideal_speedup"] == 2
+    one, two = derived(cell(rate=800.0, batch_size=128), cell(workers=2, rate=600.0, batch_size=128))
+    assert (two["strong_scaling_efficiency"], two["weak_scaling_efficiency"], two["ideal_speedup"]) == (0.75, None, 1)
+    _, two = derived(cell(gpu=True, rate=1000.0), cell(gpu=True, workers=2, replicas=2, rate=1000.0,
+                                                       flops_per_example=2e8), shared_cores=False)
+    assert two["ceiling_share"] == 0.2
+
+
 def test_the_ceiling_is_that_of_the_precision_and_of_all_devices():
     one, half, none, unknown = derived(
         cell(rate=1000.0, flops_per_example=2e8), cell(precision="mixed_bfloat16", rate=400.0, flops_per_example=2e8),

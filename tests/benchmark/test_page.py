@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from pipeline.benchmark import page, plots, tables
+from pipeline.benchmark import page, plots, projected, tables
 from pipeline.benchmark.derived import is_measured
 from tests.benchmark.reports import cell, failed, report, sweep
 from tests.pages import Reader
@@ -15,34 +15,54 @@ HALF = ("float32", "mixed_bfloat16")
 
 def read(of):
     reader = Reader(page.page(of))
-    assert reader.loaded == [] and not reader.tags & {"script", "link", "img", "iframe"}
+    assert reader.loaded == [] and not reader.tags & {"link", "img", "iframe"}
+    assert not reader.scripts or of["projection"]
     return reader
 
 
 def test_a_full_report_has_every_figure_and_every_plot(tmp_path):
     cells = sweep(HALF, (1, 2), (64, 128))
     cells += [failed(precision="mixed_float16"), cell(batch_size=512, fitted_batch_size=256)]
-    whole = report(cells, most=64)
+    whole = report(cells, most=1024)
     paths = page.write_all(whole, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["benchmark.csv", "benchmark.html", "benchmark.md"] and len(paths) == 3
     reader = read(whole)
-    shown = [text(c) for c in cells for text in tables.COLUMNS.values()]
-    shown += [text(c) for c in cells if is_measured(c) for text in tables.MORE.values()]
+    shown = [text(c) for c in cells for text in tables.columns(cells).values()]
+    shown += [text(c) for c in cells if is_measured(c) for text in tables.more(cells).values()]
     assert set(shown) <= {*reader.cells, ""}
     assert [label.split(":")[0] for label in reader.pictures] == [
         "Throughput against batch size", "Speed-up over float32", "Scaling over replicas", "Where a step goes",
-        "Peak memory", "Band", "Curve"]
+        "Peak memory", "Lines", "Curve", "Efficiency with the figures above"]
     for words in ("examples/s", "batch size (examples, log scale)", "peak memory (MiB)",
                   "ideal: 1x, the replicas share the same cores", "float32 (1x)",
                   "mixed_bfloat16, emulated", "backward", "input wait", "79.5 ms",
-                  "A projection, not a measurement:", "InfiniBand NDR 400", "2(n-1)/n", "not N times"):
+                  "A projection, not a measurement:", "InfiniBand NDR 400", "2(n-1)/n", "not N times",
+                  "hierarchical: the network bounds the step from", "ring: the network bounds the step from"):
         assert words in reader.text, words
     for _, fact in tables.machine_facts(whole):
         assert fact in reader.text
     for assumption in whole["projection"]["assumptions"]:
         assert assumption in reader.text
-    for point in whole["projection"]["clusters"][1]["points"]:
-        assert tables.number(point["reduction_ms"]) in reader.cells
+    markdown = (tmp_path / "benchmark.md").read_text()
+    for cluster in whole["projection"]["clusters"]:
+        for reduction in cluster["reductions"].values():
+            for point in reduction["points"]:
+                text = tables.number(point["gradients_ms"] + point["statistics_ms"])
+                assert text in reader.cells and f"| {text} | {point['efficiency']:.1%} |" in markdown
+    for line in projected.bounds(whole["projection"]):
+        assert line in reader.text and f"- {line}" in markdown
+
+
+def test_several_workers_have_a_plot_a_column_and_their_slowest():
+    cells = sweep(workers=(1, 2), batches=(64, 128))
+    reader = read(report(cells))
+    assert "Scaling over workers: cnn 28x28x1, XLA off" in reader.pictures
+    assert not any(label.startswith("Scaling over replicas") for label in reader.pictures)
+    for words in ("1, 2 workers; 1 replica;", "weak scaling efficiency 101% with 2 workers, which share the same cores",
+                  "ideal: 1x, the workers share the same cores", "batch 64 a worker",
+                  "Every cell model image precision workers replicas", "slowest worker, ms a step"):
+        assert words in reader.text, words
+    assert "workers replicas" not in read(report(sweep())).text
 
 
 def test_the_first_screen_says_what_ran_the_headline_and_what_failed():
@@ -60,7 +80,7 @@ def test_the_first_screen_says_what_ran_the_headline_and_what_failed():
 
 @pytest.mark.parametrize("cells, missing", [
     ([cell()], ["--batch_sizes=16,32,64", "--precisions=float32,mixed_bfloat16", "--replica_counts=1,2",
-                "--project=64"]),
+                "--workers=1,2", "--project=1024"]),
     ([failed(), failed(status="does_not_fit", batch_size=2)], ["no cell has the split", "no cell has its peak memory"]),
     ([], ["No cells were run.", "--batch_sizes=16,32,64"]),
 ])
@@ -91,7 +111,8 @@ def test_the_frame_of_the_page_is_installed_with_the_package():
     settings.read(pathlib.Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     folder = pathlib.Path(page.__file__).parent
     patterns = settings["options.package_data"]["pipeline.benchmark"].split()
-    assert folder / "page.html" in [path for pattern in patterns for path in folder.glob(pattern)]
+    assert {folder / "page.html", folder / "calculator.html"} <= {
+        path for pattern in patterns for path in folder.glob(pattern)}
 
 
 def test_names_are_text_and_not_markup():

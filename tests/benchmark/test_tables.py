@@ -10,6 +10,7 @@ from pipeline.benchmark.tables import (
     label,
     machine_facts,
     markdown,
+    more,
     number,
     percent,
     problems,
@@ -44,7 +45,7 @@ def test_csv_has_a_row_a_cell_that_reads_back():
     assert float(first["peak_memory_mib_host"]) == cells[0]["peak_memory_mib"]["host"]
     assert float(first["ceiling_share"]) == cells[0]["ceiling_share"] and first["peak_memory_mib_device"] == ""
     assert rows[1]["error"].startswith("ResourceExhausted") and rows[1]["examples_per_second"] == ""
-    assert csv_text([]).startswith("model,image_size,precision,replicas,batch_size,xla,status,")
+    assert csv_text([]).startswith("model,image_size,precision,workers,replicas,batch_size,xla,status,")
 
 
 def table_of(text):
@@ -54,7 +55,8 @@ def table_of(text):
 
 def test_markdown_has_the_figures_of_every_cell():
     head, ruler, *rows = table_of(markdown(report(sweep(("float32", "mixed_bfloat16"), (1, 2), (64, 128), rate=800.0))))
-    assert head == list(COLUMNS) and len(rows) == 8 and all(len(row) == len(head) == len(ruler) for row in rows)
+    assert head == [name for name in COLUMNS if name != "workers"]
+    assert len(rows) == 8 and all(len(row) == len(head) == len(ruler) for row in rows)
     assert rows[0] == ["cnn", "28x28x1", "float32", "1", "64", "off", "800 (776 to 817)", "80.0 / 84.8 / 105", "–", "–",
                        "68%", "1.3%", "860", ""]
     assert rows[-1][8:10] == ["1.00x", "100% / 100%"] and rows[-1][-1] == "**emulated**"
@@ -88,12 +90,31 @@ def test_emulated_precisions_and_shared_cores_are_said_in_a_plain_sentence():
     assert remarks(report([cell(note="warm"), cell(note="cold; wet\nwarm", batch_size=2)])) == ["warm", "cold; wet"]
 
 
+def test_several_workers_have_a_column_and_their_slowest_is_told():
+    cells = report(sweep(workers=(1, 2), batches=(64, 128)))["cells"]
+    head, _, *rows = table_of(markdown({"cells": cells}))
+    assert head == list(COLUMNS) and [row[3] for row in rows] == ["1", "1", "2", "2"]
+    assert rows[-1][10] == "101% / 97%"
+    lines = remarks({"cells": cells})
+    assert lines[0].startswith("Workers are processes of this machine that share the same cores: the ideal is 1x")
+    assert "Figures of several workers are the chief's" in lines[1] and len(lines) == 2
+    shown = {name: text(cells[-1]) for name, text in more(cells).items()}
+    assert shown["slowest worker, examples/s"] == f"1: {number(0.99 * cells[-1]['examples_per_second'])}"
+    assert not [name for name in more(report(sweep())["cells"]) if "worker" in name]
+    row = list(csv.DictReader(io.StringIO(csv_text(cells))))[-1]
+    assert (row["workers"], row["slowest_worker_rank"], row["statistics_reductions_count"]) == ("2", "1", "18")
+
+
 def test_a_label_names_what_differs_and_nothing_else():
     cells = sweep(("float32", "mixed_bfloat16"), (1, 2))
     assert varying(cells) == ["precision", "replicas"]
     assert label(cells[-1], varying(cells)) == "mixed_bfloat16, 2 replicas"
     assert label(cells[0], []) == "cnn"
     assert label(cells[0]) == "cnn, 28x28x1, float32, 1 replica, batch 64, XLA off"
+    one, two = sweep(workers=(1, 2))
+    assert varying([one, two]) == ["workers"] and (label(one, ["workers"]), label(two, ["workers"])) == (
+        "1 worker", "2 workers")
+    assert label(two) == "cnn, 28x28x1, float32, 2 workers, 1 replica, batch 64, XLA off"
 
 
 def test_equal_gpus_are_counted_and_unknown_facts_left_out():

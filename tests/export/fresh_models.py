@@ -1,4 +1,6 @@
 """Trained models without training: fresh ones whose every variable is moved away from what it began with."""
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,6 +40,12 @@ def trained_model(name, *options, classes=4, image_shape=None):
     stored = {"config": config.flat(), "data": {"class_names": list(names), "image_shape": list(shape)}}
     return TrainedModel(config, stored, model, names, shape, (1,),
                         Inference(tf.distribute.get_strategy(), model, settings))
+
+
+@functools.cache
+def shared_model(name, *options, image_shape=None):
+    """Returns `trained_model`, one for all tests of a process: none of them changes it."""
+    return trained_model(name, *options, image_shape=image_shape)
 
 
 def metadata(trained):

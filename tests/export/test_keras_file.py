@@ -90,7 +90,7 @@ def test_configurations_keep_every_argument(layer_class):
 
 @pytest.mark.parametrize("name, options", CHOICES, ids=str)
 def test_every_variable_of_every_model_comes_back(name, options, tmp_path):
-    trained = fresh_models.trained_model(name, *options)
+    trained = fresh_models.shared_model(name, *options)
     metadata, images = fresh_models.metadata(trained), fresh_models.pixels(trained)
     path, weights = str(tmp_path / "model.keras"), str(tmp_path / "model.weights.h5")
     keras_file.write(trained, path, metadata, None)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipeline.errors import UsageError
 from pipeline.export import onnx_file
 from pipeline.models.registry import MODELS
-from tests.export.fresh_models import metadata, pixels, trained_model
+from tests.export.fresh_models import metadata, pixels, shared_model, trained_model
 from tests.export.unconvertible import with_operation
 
 # three_apis normalizes what pooling and ReLU have made: there is no convolution right before it that could take it in.
@@ -22,7 +22,8 @@ LARGER = {"inception": (17, 18, 3), "mini_inception": (33, 34, 1)}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_says_what_the_model_says_and_holds_its_layers_alone(name, tmp_path, capfd):
-    trained, path = trained_model(name, image_shape=LARGER.get(name)), str(tmp_path / "model.onnx")
+    trained = shared_model(name, image_shape=LARGER[name]) if name in LARGER else shared_model(name)
+    path = str(tmp_path / "model.onnx")
     onnx_file.write(trained, path, {**metadata(trained), "accuracy": np.nan})
     assert capfd.readouterr() == ("", "")
     session, images = onnxruntime.InferenceSession(path), pixels(trained)

@@ -11,7 +11,7 @@ from pipeline.export import tflite
 from pipeline.export.frozen import freeze
 from pipeline.export.long_sums import split_long_sums
 from pipeline.models.registry import MODELS
-from tests.export.fresh_models import metadata, pixels, trained_model
+from tests.export.fresh_models import metadata, pixels, shared_model, trained_model
 from tests.export.unconvertible import with_operation
 
 # All that may be there: layers, and what keeps the batch of any size. MUL and ADD are counted.
@@ -41,7 +41,7 @@ def operations(path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_says_what_the_model_says_and_holds_its_layers_alone(name, tmp_path):
-    trained, path = trained_model(name), tmp_path / "model.tflite"
+    trained, path = shared_model(name), tmp_path / "model.tflite"
     tflite.write_float32(trained, str(path), {})
     images = pixels(trained)
     for count in (7, 1):

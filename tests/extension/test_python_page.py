@@ -3,12 +3,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from tests.commands import REPOSITORY, environment, metrics, mirrorline, result
+from tests.commands import REPOSITORY, metrics, mirrorline, result
 
 PAGE = REPOSITORY / "docs" / "python.md"
 EXAMPLE = REPOSITORY / "docs" / "example_extension.py"
@@ -21,8 +19,7 @@ def ran(tmp_path_factory):
     shutil.copy(EXAMPLE, folder)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (folder / "page.py").write_text("\n".join(blocks))
-    done = subprocess.run([sys.executable, "page.py"], cwd=folder, text=True, capture_output=True, timeout=300,
-                          env={**environment(), "TF_CPP_MIN_LOG_LEVEL": "3"})
+    done = mirrorline(cwd=folder, module="page")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout.splitlines()
 

@@ -1,33 +1,132 @@
-"""mirrorline benchmark as a user runs it: measured once, stopped, gone on with, halved, failed, compared."""
+"""mirrorline benchmark as a user runs it: measured, stopped, gone on with, halved, failed, compared, on workers."""
 import concurrent.futures
 import json
 import os
-import re
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from launch import __main__ as command_line
+from launch import benchmark_workers
 from pipeline.benchmark.sweep import ending, ends_for_memory
+from pipeline.config import ExperimentConfig
 from pipeline.verification import processes
-from tests.commands import metrics, mirrorline, start
+from tests.commands import REPOSITORY, environment, metrics, mirrorline, start_forked, with_forked_children
 
 FLAGS = ("--dataset=synthetic:8x8x1", "--augment=crop:1", "--schedule=cosine", "--steps=4")
-# The second batch takes more than its process may have, its half does not.
-REAL = ("benchmark", *FLAGS, "--models=mlp", "--precisions=float32", "--replica_counts=1", "--repeat_seconds=0.01",
-        "--batch_sizes=16,262144", "--memory_limit=900", "--output=out")
+REAL = ("benchmark", *FLAGS, "--models=mlp", "--precisions=float32", "--batch_sizes=16", "--workers=1,2",
+        "--repeat_seconds=0.01", "--project=64", "--output=out")
 FIGURES = {
-    "model": str, "image_size": str, "precision": str, "replicas": int, "batch_size": int, "xla": str, "status": str,
-    "error": type(None), "fitted_batch_size": int, "emulated": bool, "examples_per_second": float, "spread": list,
-    "repeats": list, "examples_per_second_per_replica": float, "step_ms": dict, "synthetic_examples_per_second": float,
-    "input_wait_share": float, "split_ms": dict, "trace_seconds": float, "compile_seconds": type(None),
-    "first_step_seconds": float, "peak_memory_mib": dict, "gradient_bytes": int, "reduced_bytes": int,
-    "flops_per_example": float, "speedup_over_float32": type(None), "weak_scaling_efficiency": type(None),
-    "strong_scaling_efficiency": type(None), "ceiling_share": float}
+    "model": str, "image_size": str, "precision": str, "workers": int, "replicas": int, "batch_size": int, "xla": str,
+    "status": str, "error": type(None), "fitted_batch_size": int, "emulated": bool, "examples_per_second": float,
+    "spread": list, "repeats": list, "examples_per_second_per_replica": float, "step_ms": dict,
+    "synthetic_examples_per_second": float, "input_wait_share": float, "split_ms": dict, "trace_seconds": float,
+    "compile_seconds": type(None), "first_step_seconds": float, "peak_memory_mib": dict, "gradient_bytes": int,
+    "reduced_bytes": int, "statistics_reductions": dict, "flops_per_example": float, "note": type(None),
+    "speedup_over_float32": type(None), "ceiling_share": float}
 
 
-def children(folder):
-    """Returns the process ids of cells whose parent runs in a folder, by the folder for temporary files."""
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A sweep over one worker and two; beside it a training of the same flags, and a cell with too little memory."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with concurrent.futures.ThreadPoolExecutor(1) as executor, processes.Processes(240) as started:
+        small = start_forked(started, "-m", "launch.benchmark_cell", write_order(folder, 262144, memory_limit=900))
+        trained = executor.submit(mirrorline, "train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run",
+                                  cwd=folder)
+        done = with_forked_children(*REAL, cwd=folder)
+        assert trained.result().returncode == 0
+        small = small.wait(240), processes.said(small)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text()), "small": small}
+
+
+def write_order(folder, batch_size, memory_limit):
+    """Writes what a process of a cell is told, and returns the path."""
+    flags = ExperimentConfig.from_flat({"dataset": "synthetic:8x8x1", "model": "mlp", "batch_size": batch_size}).flat()
+    order = {"parent": os.getpid(), "memory_limit": memory_limit, "config": flags, "workers": 1,
+             "phase": f"{folder}/phase", "results": f"{folder}/results.json", "extent": {"repeat_seconds": 0.01}}
+    (folder / "order.json").write_text(json.dumps(order))
+    return str(folder / "order.json")
+
+
+def test_every_figure_of_a_cell_is_there(measured):
+    report = measured["report"]
+    assert report["complete"] and report["schema"] == 1 and report["command"].startswith("mirrorline benchmark --")
+    assert report["machine"]["cores"] >= 1 and report["versions"]["tensorflow"]
+    assert report["flags"] == {"dataset": "synthetic:8x8x1", "augment": ["crop:1"], "schedule": "cosine", "steps": 4}
+    assert report["ceilings"]["float32"]["matmul_gflops"] > 1
+    for cell in report["cells"]:
+        assert {name: kind for name, kind in FIGURES.items() if not isinstance(cell[name], kind)} == {}
+        assert len(cell["repeats"]) == 5 and cell["status"] == "ok" and 0 < cell["ceiling_share"] < 1.5
+        assert cell["statistics_reductions"] == {"count": 0, "bytes_a_replica": 0}  # mlp has no batch normalization.
+    assert sorted(os.listdir(measured["folder"] / "out")) == [
+        "benchmark.csv", "benchmark.html", "benchmark.json", "benchmark.md", "ceilings.json", "cells"]
+    assert report["projection"]["reduced_bytes"] == report["cells"][0]["reduced_bytes"]
+
+
+def test_what_is_measured_is_the_step_of_train(measured):
+    cell = measured["report"]["cells"][0]
+    trained = [record["loss"] for record in metrics(measured["folder"] / "run", "train")]
+    assert len(trained) == 4 and cell["first_losses"] == trained
+
+
+def test_two_workers_train_the_same_and_stand_beside_one(measured):
+    one, two = measured["report"]["cells"]
+    assert (one["workers"], one["slowest_worker"]) == (1, None)
+    assert (two["workers"], two["replicas"], two["sync_batch_norm"], two["device"]) == (2, 1, True, "CPU")
+    assert two["first_losses"] == pytest.approx(one["first_losses"], rel=1e-5)
+    same = ("flops_per_example", "gradient_bytes", "reduced_bytes")
+    assert {name: two[name] for name in same} == {name: one[name] for name in same}
+    assert two["examples_per_second_per_replica"] == two["examples_per_second"] / 2
+    assert two["strong_scaling_efficiency"] == two["examples_per_second"] / one["examples_per_second"]
+    assert two["weak_scaling_efficiency"] is None and two["ideal_speedup"] == 1
+    slowest = two["slowest_worker"]
+    assert slowest["rank"] in (0, 1) and slowest["examples_per_second"] <= two["examples_per_second"]
+    assert slowest["step_ms"]["p50"] > 0 and slowest["peak_memory_mib"]["host"] > 100
+    page = (measured["folder"] / "out" / "benchmark.html").read_text()
+    assert "Scaling over workers" in page and 'id="calculator"' in page
+
+
+def test_a_process_says_that_a_batch_does_not_fit(measured):
+    code, said = measured["small"]
+    assert code and ends_for_memory(code, said, 900), (code, said)
+    assert not (measured["folder"] / "results.json").exists()
+
+
+# Starts a process of a cell alone and two together, as the command does.
+STARTING = """
+import json, os, sys, time
+from launch.benchmark_workers import CellWorkers
+from pipeline.verification.processes import Processes
+order = os.path.abspath("order.json")
+json.dump({"parent": os.getpid(), "memory_limit": 0, "config": {"verbosity": "normal"}, "results": order + ".found",
+           "phase": order + ".phase", "extent": {}, "workers": 2}, open(order, "w"))
+with Processes(None) as processes, CellWorkers(".") as start_workers:
+    alone, together = processes.start("-m", "launch.benchmark_cell", order), start_workers(order, 2)
+    print("started", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_its_processes_die_with_it(tmp_path):
+    command = subprocess.Popen([sys.executable, "-c", STARTING], cwd=tmp_path, env=environment(), text=True,
+                               stdout=subprocess.PIPE)
+    assert command.stdout.readline() == "started\n"
+    assert len(running(tmp_path)) == 3
+    command.kill()
+    command.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while running(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(folder):
+    """Returns the process ids of cells whose order lies in a folder."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -39,89 +138,26 @@ def children(folder):
     return found
 
 
-def wait_for(condition, seconds=120):
-    """Waits until a condition holds; returns what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return value
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """A sweep that was killed after its first cell and went on to its end; and a training beside it."""
-    folder, scratch = tmp_path_factory.mktemp("sweep"), tmp_path_factory.mktemp("scratch")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("TMPDIR", str(scratch))
-    try:
-        with concurrent.futures.ThreadPoolExecutor(1) as executor:
-            trained = executor.submit(mirrorline, "train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run",
-                                      cwd=folder)
-            first, kept = start(*REAL, cwd=folder), folder / "out" / "cells"
-            wait_for(lambda: first.poll() is not None or list(kept.glob("*batch16-*.json")) and children(scratch))
-            running = children(scratch)
-            first.kill()
-            first.communicate(timeout=60)
-            wait_for(lambda: not children(scratch), 10)
-            assert trained.result().returncode == 0
-        written = next(kept.glob("*.json")).stat().st_mtime_ns
-        done = mirrorline(*REAL, cwd=folder)
-    finally:
-        patch.undo()
-    return {"folder": folder, "running": running, "done": done,
-            "kept": next(kept.glob("*batch16-*.json")).stat().st_mtime_ns == written}
-
-
-def test_it_goes_on_where_it_stopped_and_its_processes_die_with_it(measured):
-    done = measured["done"]
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert len(measured["running"]) == 1  # There was one to die, and it is gone.
-    assert measured["kept"] and "1 of them measured before" in done.stdout
-    assert re.search(r"^1/2  mlp 8x8x1 float32, 1 replica, batch 16, .* measured before$", done.stdout, re.MULTILINE)
-
-
-def test_every_figure_of_a_cell_is_there(measured):
-    report = json.loads((measured["folder"] / "out" / "benchmark.json").read_text())
-    assert report["complete"] and report["schema"] == 1 and report["command"].startswith("mirrorline benchmark --")
-    assert report["machine"]["cores"] >= 1 and report["versions"]["tensorflow"]
-    assert report["flags"] == {"dataset": "synthetic:8x8x1", "augment": ["crop:1"], "schedule": "cosine", "steps": 4}
-    assert report["ceilings"]["float32"]["matmul_gflops"] > 1
-    for cell in report["cells"]:
-        assert {name: kind for name, kind in FIGURES.items() if not isinstance(cell[name], kind)} == {}
-        assert len(cell["repeats"]) == 5 and cell["status"] == "ok" and 0 < cell["ceiling_share"] < 1.5
-    assert sorted(os.listdir(measured["folder"] / "out")) == [
-        "benchmark.csv", "benchmark.html", "benchmark.json", "benchmark.md", "ceilings.json", "cells"]
-
-
-def test_what_is_measured_is_the_step_of_train(measured):
-    cell = json.loads((measured["folder"] / "out" / "benchmark.json").read_text())["cells"][0]
-    trained = [record["loss"] for record in metrics(measured["folder"] / "run", "train")]
-    assert len(trained) == 4 and cell["first_losses"] == trained
-
-
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(measured):
-    cell = json.loads((measured["folder"] / "out" / "benchmark.json").read_text())["cells"][1]
-    assert cell["batch_size"] == 262144 and cell["fitted_batch_size"] < 262144
-    assert cell["batch_size"] % cell["fitted_batch_size"] == 0 and cell["peak_memory_mib"]["host"] < 1000
-    assert "a batch of 262144 does not fit: trying 131072" in measured["done"].stdout
-
-
 # Stands in for the process of a cell, which takes seconds: fails, crashes, has not enough memory, or gives figures.
 PART = """
 import json, os, signal, sys, time
 order = json.load(open(sys.argv[1]))
-config = order["config"]
+config, rank = order["config"], 0
 if "survey" in order:
     found = {"ceilings": {name: {"matmul_gflops": 100.0, "size": 512, "unit": "GFLOP/s"}
                           for name in order["survey"]["precisions"]},
              "image_sizes": {data: "28x28x1" for _, data in order["survey"]["pairs"]}}
 else:
+    if order["workers"] > 1:
+        rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        if config["batch_size"] == 24 and rank == 0:
+            sys.exit(76)  # It has lost the other one, which takes a moment longer to end.
+        time.sleep(60 if config["batch_size"] == 40 and rank else 0.3 * rank)
     if config["batch_size"] == 24:
         sys.exit("Traceback (most recent call last)\\nValueError: as a defect does")
-    if config["batch_size"] == 40:
-        os.kill(order["parent"], signal.SIGTERM)
-        time.sleep(60)
+    if config["batch_size"] == 40 and not rank:
+        os.kill(order["parent"], int(os.environ["SIGNAL"]))
+        time.sleep(60 if os.environ["SIGNAL"] == "15" else 0)
     if config["batch_size"] == 48:
         os.kill(os.getpid(), signal.SIGSEGV)
     if config["batch_size"] > 100:
@@ -131,8 +167,20 @@ else:
     rate = config["batch_size"] * float(os.environ["RATE"])
     found = {"examples_per_second": rate, "repeats": [rate] * 5, "spread": [rate, rate], "input_wait_share": 0.0,
              "step_ms": {"p50": 1.0, "p90": 1.0, "p99": 1.0}, "reduced_bytes": 4000000, "flops_per_example": 1e6,
-             "split_ms": {"forward": 1.0, "backward": 1.0, "reduction": 1.0, "update": 1.0, "rest": 1.0}}
+             "split_ms": {"forward": 1.0, "backward": 1.0, "reduction": 1.0, "update": 1.0, "rest": 1.0},
+             "peak_memory_mib": {"host": 1.0, "device": None}}
+    if rank:
+        order["results"], found["examples_per_second"] = order["results"].replace(".json", "-1.json"), 0.9 * rate
 json.dump(found, open(order["results"], "w"))
+"""
+# Runs the command with PART for its cells in a process of its own.
+STAND_IN = f"""
+import sys
+from launch import __main__ as command_line
+from pipeline.verification import processes
+start = processes.Processes.start
+processes.Processes.start = lambda self, *rest: start(self, "-c", {PART!r}, rest[-1])
+sys.exit(command_line.main(sys.argv[1:]))
 """
 
 
@@ -140,9 +188,13 @@ json.dump(found, open(order["results"], "w"))
 def sweep(tmp_path, monkeypatch, capsys):
     """Returns a function that runs the command in this process with PART for its cells: (exit code, out, err)."""
     start_process = processes.Processes.start
+    start_workers = benchmark_workers.LocalStart
     monkeypatch.setattr(processes.Processes, "start", lambda self, *rest: start_process(self, "-c", PART, rest[-1]))
+    monkeypatch.setattr(benchmark_workers, "LocalStart", lambda command, *rest: start_workers(
+        [sys.executable, "-c", PART, command[-1]], *rest))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATE", "10")
+    monkeypatch.setenv("SIGNAL", str(int(signal.SIGTERM)))
 
     def run(*arguments):
         code = command_line.main(["benchmark", *arguments])
@@ -171,6 +223,31 @@ def test_a_failed_cell_does_not_end_the_sweep(sweep):
     assert out.count("measured before") == 4  # In the heading, and at three cells: failures are tried again.
 
 
+def test_a_worker_that_fails_fails_its_cell_alone_and_is_named(sweep):
+    settings = ("--batch_sizes=16,24,64", "--precision=float32", "--workers=1,2")
+    code, out, err = sweep(*settings)
+    assert code == 1 and err.startswith("mirrorline benchmark: 2 of 6 cells failed: ")
+    with open("runs/benchmark/benchmark.json", encoding="utf-8") as file:
+        found = {(cell["workers"], cell["batch_size"]): cell for cell in json.load(file)["cells"]}
+    assert found[2, 24]["error"] == "worker 1 ended with exit code 1: ValueError: as a defect does"
+    assert {key for key, cell in found.items() if cell["status"] == "ok"} == {(1, 16), (1, 64), (2, 16), (2, 64)}
+    assert (found[2, 64]["fitted_batch_size"], found[2, 64]["weak_scaling_efficiency"]) == (32, 2.0)
+    assert found[2, 16]["slowest_worker"]["examples_per_second"] == 0.9 * found[2, 16]["examples_per_second"]
+    assert "cnn 28x28x1 float32, 2 workers, batch 16, xla off: 160" in out
+    assert sweep(*settings)[1].count("measured before") == 5
+
+
+def test_a_killed_sweep_goes_on_where_it_was(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGNAL", str(int(signal.SIGKILL)))
+    settings = ("benchmark", "--batch_sizes=16,40", "--precisions=float32", "--replica_counts=1")
+    killed = subprocess.run([sys.executable, "-c", STAND_IN, *settings], cwd=tmp_path, capture_output=True, text=True,
+                            env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, timeout=60)
+    assert killed.returncode == -signal.SIGKILL and not os.path.exists("runs/benchmark/benchmark.json")
+    code, out, err = sweep("--batch_sizes=16,32", *settings[2:])
+    assert code == 0 and "2 cells in runs/benchmark, 1 of them measured before" in out, err
+    assert list(cells()) == [16, 32]
+
+
 def test_a_stopped_sweep_says_so_and_leaves_what_it_has(sweep):
     settings = ("--batch_sizes=16,32,40,64", "--precisions=float32", "--replica_counts=1", "--quick")
     code, _, err = sweep(*settings)
@@ -179,6 +256,13 @@ def test_a_stopped_sweep_says_so_and_leaves_what_it_has(sweep):
     with open("runs/benchmark/benchmark.json", encoding="utf-8") as file:
         report = json.load(file)
     assert not report["complete"] and report["measuring"]["repeat_seconds"] == 0.2
+
+
+def test_a_sweep_is_stopped_while_several_workers_are_measured(sweep, tmp_path):
+    began = time.monotonic()
+    code, _, err = sweep("--batch_sizes=16,40", "--precisions=float32", "--workers=2")
+    assert (code, err) == (75, "stopped with 1 of 2 cells measured; run the same command again to go on\n")
+    assert time.monotonic() - began < 30  # The workers that sleep were not waited for.
 
 
 def test_what_does_not_fit_at_all_is_no_failure(sweep):
@@ -223,6 +307,11 @@ def test_it_compares_and_projects(sweep, monkeypatch):
     (["--compare=none.json"], "cannot read 'none.json'"), (["--repeat_seconds=0"], "--repeat_seconds must be a number"),
     (["--link_inside=5:3", "--project=8"], "--link_between must be GB/s:microseconds"),
     (["--output=/dev/null/x"], "--output=/dev/null/x cannot be written"), (["--project=1"], "--project=1: give"),
+    (["--link_efficiency=1.5"], "--link_efficiency=1.5: give a share"), (["--workers=0"], "--workers must be whole"),
+    (["--workers=65", "--batch_sizes=65"], "--workers=65: give at most 64"),
+    (["--workers=3"], "a batch of 16 cannot be shared out over 3 workers"),
+    (["--workers=2", "--cross_device_reduction=tree"], "--cross_device_reduction=tree is of one machine"),
+    (["--workers=1,2", "--xla_modes=on"], "--xla_modes=on with 2 workers needs --nosync_batch_norm"),
 ])
 def test_wrong_use_is_one_line_and_leaves_nothing(sweep, tmp_path, arguments, line):
     code, out, err = sweep(*arguments)
@@ -231,7 +320,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(sweep, tmp_path, arguments, li
 
 
 def test_a_model_that_does_not_exist_is_found_before_anything_is_measured(tmp_path):
-    done = mirrorline("benchmark", "--models=mlp,cnm", "--verbosity=quiet", cwd=tmp_path)
+    done = with_forked_children("benchmark", "--models=mlp,cnm", "--verbosity=quiet", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "") and os.listdir(tmp_path) == []
     assert done.stderr.startswith("mirrorline benchmark: unknown model 'cnm': did you mean 'cnn'?")
 

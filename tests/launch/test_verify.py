@@ -1,21 +1,15 @@
 """mirrorline verify as a user runs it: it holds, and it does not hold with a cure taken out."""
-import contextlib
-import io
 import json
 import os
 import re
 import signal
-import subprocess
-import tempfile
 import time
 
 import pytest
 
-from launch import __main__ as command_line
 from launch import cuda, verify
 from pipeline.config import ExperimentConfig
-from pipeline.verification import processes
-from tests import commands, forking
+from tests import commands
 from tests.commands import mirrorline, start
 from tests.cures import PROVED, verify_without
 
@@ -33,30 +27,6 @@ def rows(path):
     return json.loads(path.read_text())["rows"]
 
 
-def start_forked(self, *arguments):
-    """Stands for Processes.start: the same module with the same arguments, forked (see tests.forking)."""
-    errors, (_, module, *rest) = tempfile.TemporaryFile(), arguments
-    with open(os.devnull, "wb") as nothing:
-        pid = commands.forks.fork(module, rest, os.getcwd(), commands.environment(), nothing.fileno(), errors.fileno())
-    process = forking.Forked(arguments, pid)
-    process.errors = errors
-    self._running.append(process)
-    return process
-
-
-def verify_forked(folder, *arguments):
-    """Runs `mirrorline verify` in this process, and the six that it starts forked; returns it completed."""
-    patch, out, errors = pytest.MonkeyPatch(), io.StringIO(), io.StringIO()
-    patch.setattr(processes.Processes, "start", start_forked)
-    patch.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            code = command_line.main(["verify", *arguments])
-    finally:
-        patch.undo()
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
-
-
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory):
     """{name: (folder, completed process)} of PROOFS; those without cures start every process from nothing."""
@@ -64,7 +34,7 @@ def proofs(tmp_path_factory):
     for name, cures in PROOFS.items():
         folder, arguments = tmp_path_factory.mktemp("proof"), (*SMALL, "--output=proof.json")
         found[name] = folder, (verify_without(cures, folder, *arguments) if cures else
-                               verify_forked(folder, *arguments))
+                               commands.with_forked_children("verify", *arguments, cwd=folder))
     return found
 
 

@@ -1,0 +1,75 @@
+"""The flags of `mirrorline benchmark` that say what it projects its figures to."""
+from absl import flags as absl_flags
+
+from pipeline.errors import UsageError
+
+MOST_GPUS = 1024  # That are projected to where nothing is said.
+
+
+def define(flag_values):
+    """Defines the flags."""
+    def define_link(name, text):
+        absl_flags.DEFINE_string(name, None, text, flag_values=flag_values)
+
+    absl_flags.DEFINE_integer("project", MOST_GPUS, "project the efficiency up to this many GPUs; 0: do not",
+                              flag_values=flag_values)
+    define_link("link_inside", "--project: link of each GPU inside a machine, nominal GB/s in one "
+                "direction:microseconds, e.g. 450:3.4; default two known kinds of machine")
+    define_link("link_between", "--project: link of each machine, nominal GB/s in one direction:microseconds, "
+                "e.g. 50:14")
+    absl_flags.DEFINE_integer("gpus_per_machine", 8, "--project: GPUs of a machine, where links are given",
+                              flag_values=flag_values)
+    absl_flags.DEFINE_float("link_efficiency", 0.8, "--project: share of a link's nominal bandwidth that a reduction "
+                            "reaches", flag_values=flag_values)
+    absl_flags.DEFINE_float("project_step_ms", 0.0, "--project: what one GPU would compute a step in (ms); 0: as long "
+                            "as it took here", flag_values=flag_values)
+
+
+def check(flag_values):
+    """Raises UsageError for what cannot be projected to."""
+    for name, least in (("project", 0), ("gpus_per_machine", 1), ("project_step_ms", 0)):
+        if not least <= flag_values[name].value < 1e9:
+            raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
+    if flag_values.project == 1:
+        raise UsageError("--project=1: give at least 2 GPUs")
+    if not 0 < flag_values.link_efficiency <= 1:
+        raise UsageError(f"--link_efficiency={flag_values.link_efficiency:g}: give a share above 0 and at most 1, such "
+                         "as 0.8")
+
+
+def given_links(flag_values):
+    """Returns the links that the user described as a tuple of one Cluster, or None for those that are known.
+
+    Raises:
+      UsageError: one of the two is missing, or not of the form GB/s:microseconds.
+    """
+    from pipeline.benchmark.projection import Cluster, Link
+    texts = {name: flag_values[name].value for name in ("link_inside", "link_between")}
+    if not any(texts.values()):
+        return None
+    links = []
+    for name, text in texts.items():
+        try:
+            bandwidth, latency = map(float, (text or "").split(":"))
+        except ValueError:
+            bandwidth, latency = 0.0, 0.0
+        if not (0 < bandwidth < 1e9 and 0 <= latency < 1e9):
+            raise UsageError(f"--{name} must be GB/s:microseconds, such as 50:14, and both links are given together; "
+                             f"found '{text or ''}'")
+        links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
+    count = flag_values.gpus_per_machine
+    return (Cluster(f"{count} GPU{'s' * (count > 1)} a machine, links as given", count, *links),)
+
+
+def project(cells, flag_values, links):
+    """Returns the projection from the cell that it starts from, None where none is wanted or no cell can be.
+
+    Args:
+      cells: as in benchmark.json.
+      flag_values: of the command.
+      links: what `given_links` returned.
+    """
+    from pipeline.benchmark import projection
+    start = projection.choose(cells) if flag_values.project else None
+    return start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS,
+                                        flag_values.link_efficiency, flag_values.project_step_ms or None)
