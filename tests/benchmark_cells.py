@@ -20,7 +20,7 @@ def halved():
         (cell,) = sweep(folder, "--models=mlp", "--dataset=synthetic:8x8x1", "--augment=crop:1", "--replica_counts=1",
                         "--batch_sizes=262144", "--memory_limit=900")["cells"]
         assert cell["status"] == "ok" and cell["fitted_batch_size"] < 262144 == cell["batch_size"], cell
-        assert cell["batch_size"] % cell["fitted_batch_size"] == 0 and cell["peak_memory_mib"]["host"] < 1000, cell
+        assert cell["batch_size"] % cell["fitted_batch_size"] == 0 and cell["peak_memory_mib"]["host"] < 1100, cell
         return {"fitted_batch_size": cell["fitted_batch_size"], "host_mib": round(cell["peak_memory_mib"]["host"])}
 
 
