@@ -5,6 +5,7 @@ ARGS ?=
 # Processes that run tests at the same time; each one needs about 2 GiB.
 JOBS ?= 2
 # Extras of setup.cfg to install; on a machine with an NVIDIA GPU: make train EXTRAS=test,gpu
+# All of acceptance needs Ray, and root for a Slurm of its own: make acceptance EXTRAS=test,ray
 EXTRAS ?= test
 
 VENV := .venv

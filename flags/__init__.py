@@ -2,6 +2,6 @@
 from flags.configuration import config_from_flags, given_options
 from flags.definitions import define_options
 from flags.helptext import command_help
-from flags.parsing import parse
+from flags.parsing import SHORTHANDS, parse
 
-__all__ = ["command_help", "config_from_flags", "define_options", "given_options", "parse"]
+__all__ = ["SHORTHANDS", "command_help", "config_from_flags", "define_options", "given_options", "parse"]

@@ -2,12 +2,15 @@
 
 A command is a module of this package with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
 define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code; where it has
-TAKES_FILES, the name for them in the help, run also gets the list of arguments that are no flags. It imports
-TensorFlow inside run, after the flags are known to be right, so that help and a mistyped flag answer at once.
+TAKES_FILES, the name for them in the help, run also gets the list of arguments that are no flags; where it has
+LAUNCHED, that is the command which stands with its own flags after `--`. It imports TensorFlow inside run, after the
+flags are known to be right, so that help and a mistyped flag answer at once.
 """
+import contextlib
 import importlib
 import os
 import sys
+import traceback
 
 from absl import flags as absl_flags
 
@@ -16,11 +19,12 @@ from launch import __version__, silence
 from pipeline import extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
+from pipeline.workers import peers
 
 COMMANDS = ("train", "launch", "evaluate", "predict", "export", "tensorboard", "sweep", "verify", "benchmark",
             "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
-FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 128 + 2, 128 + 13
+FAILURE, USAGE, PREEMPTED, INTERRUPTED, BROKEN_PIPE = 1, 2, 75, 128 + 2, 128 + 13
 
 
 def main(arguments=None):
@@ -35,6 +39,24 @@ def main(arguments=None):
     """
     silence.open_missing()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _answer(arguments)
+    except Exception:
+        if not peers.watched():
+            raise
+        traceback.print_exc()
+        code = FAILURE
+    if code not in (0, PREEMPTED) and peers.watched():
+        # At the end of a process TensorFlow waits for the other workers, who wait for this one.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _answer(arguments):
+    """Runs one command and returns its exit code, having said what was wrong; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
         code = _dispatch(arguments)
@@ -89,10 +111,15 @@ def _run(name, arguments):
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
     command.define(flag_values)
-    takes = getattr(command, "TAKES_FILES", None)
-    if any(argument in HELP for argument in arguments):
+    takes, launched = getattr(command, "TAKES_FILES", None), getattr(command, "LAUNCHED", None)
+    own, rest = _split(arguments)
+    if set(own) & set(HELP):
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
+    if launched:
+        if rest[:1] == [launched] and set(rest) & set(HELP):
+            return _run(launched, ["--help"])
+        command.check_order(own, rest, flag_values)
     files = flags.parse(arguments, flag_values, name, takes)
     if "extension" in flag_values and flag_values.extension:
         # Before TensorFlow is loaded; and children of a command, and later ones in its directory, find the same files.
@@ -100,6 +127,12 @@ def _run(name, arguments):
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
+
+
+def _split(arguments):
+    """Returns what stands before `--`, where flags are, and what stands after it."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end + 1:]
 
 
 def _overview():

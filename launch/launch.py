@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import os
 import re
+import shlex
 import sys
 
 from absl import flags as absl_flags
@@ -64,6 +65,52 @@ def run(config, flag_values, command):
     return supervise(worker, workdir, sizes, limits_of(flag_values), screen, visible_gpus(gpus))
 
 
+def check_order(own, rest, flag_values):
+    """Sees that the trainer's command stands after `--`.
+
+    Args:
+      own: list of str, the arguments before `--`.
+      rest: list of str, those after it.
+      flag_values: absl FlagValues with the flags of this command.
+
+    Raises:
+      UsageError: some of it stands before; with the command as it should be.
+    """
+    theirs, moved, kept, waiting = train_flags(), [], [], list(own)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == LAUNCHED:
+            continue
+        found = [flag_named(argument, values) for values in (flag_values, theirs)]
+        known = [flag for flag in found if flag is not None]
+        # An unknown one is the trainer's where its command's name is there.
+        part = moved if found[0] is None and (known or LAUNCHED in own) else kept
+        part.append(argument)
+        valued = known and not known[0].boolean and argument.lstrip("-") not in flags.SHORTHANDS
+        if valued and "=" not in argument and waiting:
+            part.append(waiting.pop(0))
+    if moved:
+        right = ["mirrorline", "launch", *kept, "--", LAUNCHED, *moved, *rest[rest[:1] == [LAUNCHED]:]]
+        raise UsageError(f"{moved[0]} is for {LAUNCHED}, whose command follows after --, as in: {shlex.join(right)}")
+
+
+def flag_named(argument, flag_values):
+    """Returns the flag of an argument such as --name=value, --name or --noname, None where it is none of these."""
+    name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    name = flags.SHORTHANDS.get(name, (name,))[0]
+    names = [known for known in (name, name.removeprefix("no")) if argument.startswith("-") and known in flag_values]
+    return flag_values[names[0]] if names else None
+
+
+def train_flags():
+    """Returns the FlagValues of what is launched, without values."""
+    from launch import train
+    flag_values = absl_flags.FlagValues()
+    flags.define_options(flag_values, train.GROUPS)
+    train.define(flag_values)
+    return flag_values
+
+
 def limits_of(flag_values):
     """Returns the Limits that the flags say."""
     return Limits(**{field.name: flag_values[field.name].value for field in dataclasses.fields(Limits)})
@@ -119,15 +166,12 @@ def train_config(command):
     Raises:
       UsageError: there is none, it is not `train`, or its flags are wrong.
     """
-    from launch import train
     if not command:
         raise UsageError("what to launch comes after --, as in: mirrorline launch --workers=2 -- train --model=mlp")
     if command[0] != LAUNCHED:
         raise UsageError(f"'{command[0]}' cannot be launched with several workers: '{LAUNCHED}' can, as in: mirrorline "
                          "launch --workers=2 -- train --model=mlp")
-    flag_values = absl_flags.FlagValues()
-    flags.define_options(flag_values, train.GROUPS)
-    train.define(flag_values)
+    flag_values = train_flags()
     flags.parse(command[1:], flag_values, LAUNCHED)
     return runs.resolve(flags.config_from_flags(flag_values))
 

@@ -2,16 +2,17 @@
 import os
 import sys
 
+from launch.cluster.adapters import from_environment
 from pipeline import runs
 from pipeline.config import ExperimentConfig
 from pipeline.preparation import teller
 from pipeline.workers.cluster import Cluster
+from pipeline.workers.peers import PEER_LOST
 from pipeline.workers.roll_call import PeerLost
 
 SUMMARY = "train a model; run the same command again to continue where it stopped"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_PREEMPTED = 75
-PEER_LOST = 76  # A worker cannot go on because of another one (EX_PROTOCOL of sysexits.h).
 
 
 def define(flag_values):
@@ -20,6 +21,9 @@ def define(flag_values):
 
 def run(config: ExperimentConfig, flag_values):
     """Runs the command; returns the exit code."""
+    told = from_environment(os.environ)
+    if told:  # TensorFlow reads this one alone, whichever engine it was.
+        os.environ["TF_CONFIG"] = told.tf_config
     cluster = Cluster.of(os.environ)
     echo = teller(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
     try:

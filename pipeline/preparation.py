@@ -8,6 +8,7 @@ from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
+from pipeline.workers import peers
 from pipeline.workers.roll_call import PeerLost
 
 HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
@@ -78,11 +79,12 @@ def open_directory(config, cluster):
 
 @contextlib.contextmanager
 def peers_may_leave(cluster):
-    """Raises PeerLost where a collective fails because another worker is gone."""
+    """Raises PeerLost where a collective fails because another worker is gone; tells the others of an end without."""
     import tensorflow as tf
     errors = tf.errors
     try:
         yield
+        peers.leave()
     except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError,
             errors.InternalError) as error:
         if not cluster:

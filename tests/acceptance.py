@@ -1,7 +1,8 @@
 """make acceptance: the full matrices, cell after cell, resumable, written to docs/acceptance.json.
 
 A cell that was green on the same sources is not run again. Options: --only=TEXT runs the cells whose name has it,
---jobs=N as many at a time (the times that are reported are longer then).
+--jobs=N as many at a time (the times that are reported are longer then). The cells of Ray need the extra ray, those of
+Slurm root, with which they install and start one; without they fail.
 """
 import concurrent.futures
 import json
@@ -37,8 +38,8 @@ def run(function, values):
     began = time.monotonic()
     try:
         found, passed = function(*values), True
-    except (AssertionError, OSError, subprocess.SubprocessError) as error:
-        found, passed = {"error": str(error)}, False
+    except (AssertionError, OSError, ValueError, LookupError, subprocess.SubprocessError) as error:
+        found, passed = {"error": str(error) or repr(error)}, False
     return {"passed": passed, "seconds": round(time.monotonic() - began, 1), **found}
 
 

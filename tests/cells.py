@@ -8,6 +8,7 @@ import time
 from tests import benchmark_cells, export_cells, extension_cells, transfer_cells, verify_cells
 from tests.commands import assert_every_step_once, kill_at_step, metrics, result, start, succeed
 from tests.kills import killed_again_and_again
+from tests.launch.cluster import launch_cells, ray_cells, slurm_cells
 from tests.parity_cells import parity
 
 MODELS = ("mlp", "cnn", "resnet_like", "inception", "mini_inception", "three_apis")
@@ -98,7 +99,10 @@ def cells():
             replicas = 1 + (i + j) % 2
             yield (f"loss falls: {model}, {replicas} replica(s), {precision}", loss_falls,
                    (model, replicas, precision))
+    yield from slurm_cells.cells()
+    yield from ray_cells.cells()
     yield from export_cells.cells(MODELS)
     yield from transfer_cells.cells(MODELS)
+    yield from launch_cells.cells()
     for seed in range(5):
         yield f"mirrorline train, seed {seed}", digits, (seed,)

@@ -10,13 +10,13 @@ import re
 
 from launch.cluster.ports import derived_ports
 from pipeline.errors import UsageError
+from pipeline.workers import cluster as tf_config
 
 # What makes a process believe that it is one of several workers.
 VARIABLES = ("TF_CONFIG", "SLURM_STEP_NODELIST", "JOB_COMPLETION_INDEX")
 MOST_WORKERS = 100_000
 DEFAULT_PORT = 2222
 SHOWN = 80  # Characters of a value in a message.
-EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,36 +70,11 @@ def from_environment(environment):
 
 def from_tf_config(environment):
     """Returns the Cluster of TF_CONFIG, None where that is not set or says nothing; see from_environment."""
-    text = environment.get("TF_CONFIG", "").strip()
-    if not text:
+    told = tf_config.Cluster.told(environment)
+    if not told:
         return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise _wrong(f"is no JSON ({error})", text) from None
-    if value == {}:
-        return None
-    cluster = value.get("cluster") if isinstance(value, dict) else None
-    task = value.get("task") if isinstance(value, dict) else None
-    if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise _wrong("needs a cluster and a task", text)
-    others = sorted(str(kind) for kind, addresses in cluster.items() if kind != "worker" and addresses)
-    if others:
-        raise _wrong(f"has tasks of the kind {', '.join(others)}; all are of the kind worker, the first is the chief",
-                     text)
-    workers, rank = cluster.get("worker"), task.get("index")
-    if not isinstance(workers, list) or not workers:
-        raise _wrong("needs a list of workers, host:port each", text)
-    if task.get("type") != "worker":
-        raise _wrong(f"says that this task is a {task.get('type')}, not a worker", text)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < len(workers):
-        raise _wrong(f"says that this task has index {rank}; with {len(workers)} workers it is 0 to {len(workers) - 1}",
-                     text)
-    addresses = [_address(worker, text) for worker in workers]
-    if len(set(addresses)) < len(workers):
-        raise _wrong("names a worker twice", text)
-    hosts, ports = zip(*addresses, strict=True)
-    return Cluster(hosts, ports, rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
+    hosts, ports = zip(*map(tf_config.host_and_port, told.addresses), strict=True)
+    return Cluster(hosts, ports, told.rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
 
 
 def from_slurm(environment):
@@ -232,15 +207,6 @@ def place_tasks(counts, distribution="block"):
                      "cyclic only; give srun --distribution=block")
 
 
-def _address(worker, text):
-    """Returns (host, port) of a worker in TF_CONFIG."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]/]+)):(\d{1,5})", worker) if isinstance(
-        worker, str) else None
-    if not match or not 0 < int(match[3]) < 2**16:
-        raise _wrong(f"has the worker {_short(json.dumps(worker))}, which is no host:port", text)
-    return match[1] or match[2], int(match[3])
-
-
 def _number(environment, name, default=None):
     """Returns the number >= 0 in a variable."""
     text = environment.get(name, "")
@@ -249,11 +215,6 @@ def _number(environment, name, default=None):
     if not re.fullmatch(r"\d{1,9}", text):
         raise UsageError(f"{name} must be a whole number >= 0; found '{_short(text)}'")
     return int(text)
-
-
-def _wrong(what, text):
-    return UsageError(f"TF_CONFIG {what}; found {_short(text)}; it looks like {EXAMPLE}, or is not set where there is "
-                      "one machine")
 
 
 def _short(text):

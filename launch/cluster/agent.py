@@ -22,7 +22,7 @@ from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
-POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, ECHO_SECONDS = 0.05, 0.5, 120.0, 1.0
+POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, LINGER_SECONDS = 0.05, 0.5, 120.0, 4.0
 HOLD_SECONDS = 0.5
 STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
@@ -74,7 +74,7 @@ class Requests:
 def run(command, workdir, max_restarts, stopped_timeout, environment=None):
     """Runs one worker; returns its exit code: that of the trainer, or 128 + the signal that ended it.
 
-    In a step of Slurm a trainer that was stopped and has saved (75) counts as 0: srun, which is to kill all when one
+    In a step of Slurm a trainer that was stopped and has saved (75) counts as 0: srun, where it kills all when one
     fails, would otherwise kill the chief while it still saves. The line ENDED tells the supervisor.
 
     Args:
@@ -109,16 +109,20 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
         code = watch(worker, requests, stopped_timeout)
         _say(f"{ENDED}{code}")
-        if code == failures.PEER_LOST and in_step:
-            let_the_cause_speak(requests)
+        if code not in failures.GOOD and in_step:
+            leave_the_end_to_the_supervisor(requests)
     if code == failures.PREEMPTED and in_step:
         return 0
     return code if code >= 0 else 128 - code
 
 
-def let_the_cause_speak(requests):
-    """Waits a moment: as this agent ends srun kills the others, also the one whose trainer failed first."""
-    deadline = time.monotonic() + ECHO_SECONDS
+def leave_the_end_to_the_supervisor(requests):
+    """Waits a moment after a failure, in which the supervisor kills all tasks at once.
+
+    Where srun is to kill all when one fails (--kill-on-bad-exit) it takes the others away as this agent ends: also one
+    whose trainer failed first and that has not said so yet. And it asks before it kills, and takes no other order then.
+    """
+    deadline = time.monotonic() + LINGER_SECONDS
     while time.monotonic() < deadline and not requests.count:
         time.sleep(POLL_SECONDS)
 

@@ -3,10 +3,12 @@ import dataclasses
 import re
 import signal
 
-PEER_LOST = 76  # Exit code of a trainer whose peer is gone or did not come.
+from pipeline.workers.peers import PEER_LOST
+
 USAGE, PREEMPTED = 2, 75
 GOOD = (0, PREEMPTED)
 MOST_LINES = 15
+PLACE = "[[{{"  # TensorFlow's last line tells where in a graph it was, the one before it what it was.
 # How a command tells in one line what went wrong.
 OWN_WORDS = re.compile(r"mirrorline( \w+)?: ")
 
@@ -36,7 +38,8 @@ class Failure:
         if own:
             return OWN_WORDS.sub("", own[-1], count=1)
         failed_itself = self.code is not None and self.code > 0
-        return self.lines[-1].strip() if self.lines and failed_itself else ""
+        lines = [line for line in self.lines if not line.strip().startswith(PLACE)]
+        return lines[-1].strip() if lines and failed_itself else ""
 
     @property
     def text(self):

@@ -13,12 +13,13 @@ from launch.cluster.failures import GOOD, PEER_LOST, PREEMPTED
 from launch.cluster.local_workers import KILL_SECONDS, POLL_SECONDS, Worker
 from pipeline.errors import RunFailure, UsageError
 
+# The supervisor kills all as soon as one has failed. srun would ask first, and takes seconds in which it hears nothing.
+SRUN = "--kill-on-bad-exit=0 --ntasks-per-node=1"
 # --label puts the task's number before each line, which is how its worker is known.
-SRUN = "--kill-on-bad-exit=1 --ntasks-per-node=1"
 ALWAYS = ("--label",)
 SPOKEN = re.compile(r" *(\d+): ?(.*)")
 TAKEN_AWAY = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.*)")
-STOP_SECONDS, MOMENT = 10.0, 1.0
+STOP_SECONDS = 10.0
 PLACE = re.compile(r"@([A-Z]+)@")
 
 
@@ -171,8 +172,8 @@ class SlurmWorkers:
           RunFailure: it does not go.
         """
         deadline = time.monotonic() + KILL_SECONDS
-        # Where all trainers have ended, srun is about to.
-        asked = time.monotonic() if not self.running else float("-inf")
+        # Where all trainers have ended well, srun is about to.
+        asked = time.monotonic() if all(task.code in GOOD for task in self.workers) else float("-inf")
         while self._srun.poll() is None:
             if time.monotonic() > deadline:
                 self._srun.kill()
@@ -188,14 +189,7 @@ class SlurmWorkers:
         self.watch(0)
 
     def stop(self, grace, hurry=lambda: False):
-        """Ends all, which have nothing to save once one of them has failed.
-
-        srun does it by itself where it was given --kill-on-bad-exit. It then asks first, and a trainer that waits in a
-        collective for one that is gone does not hear; so it has a moment, at most `grace` seconds.
-        """
-        deadline = time.monotonic() + min(grace, MOMENT)
-        while self._srun.poll() is None and time.monotonic() < deadline and not hurry():
-            self.watch(POLL_SECONDS)
+        """Kills all at once: when one has failed the others have nothing to save. Arguments as in LocalWorkers."""
         self.kill()
 
     def close(self):

@@ -15,8 +15,8 @@
 workdir=@WORKDIR@${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
 
 # scancel reaches this script too, the notice of the time limit does not.
-cancelled=
-trap 'cancelled=yes' TERM
+cancelled= interrupted=yes
+trap 'cancelled=yes interrupted=yes' TERM
 
 # Each attempt is one srun: an agent on every node, which starts the trainer there. When one fails all are killed, and
 # another srun on the same nodes goes on from the newest checkpoint, as long as the restarts last.
@@ -25,9 +25,8 @@ trap 'cancelled=yes' TERM
   --srun=@SRUN@ \
   -- @COMMAND@ --workdir="$workdir" &
 supervisor=$!
-wait "$supervisor"
-code=$?
-while kill -0 "$supervisor" 2>/dev/null; do  # A signal interrupted the wait.
+while [ -n "$interrupted" ]; do  # A signal ends the wait, and not the supervisor.
+  interrupted=
   wait "$supervisor"
   code=$?
 done

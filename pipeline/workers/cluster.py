@@ -1,11 +1,14 @@
 """Where the workers of a run are, as TF_CONFIG says. Standard library only."""
 import dataclasses
 import json
+import re
 
 from pipeline.errors import UsageError
 
 VARIABLE = "TF_CONFIG"
-EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]/]+)):(\d{1,5})")
+SHOWN = 80  # Characters of a value in a message.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,28 +34,63 @@ class Cluster:
           A Cluster, or None where nothing is said or there is one worker: nothing then listens on any port.
 
         Raises:
-          UsageError: TF_CONFIG is not what TensorFlow documents, or names tasks that are no workers.
+          UsageError: TF_CONFIG is not what TensorFlow documents, or names tasks that are no workers, in one line.
         """
+        found = cls.told(environment)
+        return found if found and len(found.addresses) > 1 else None
+
+    @classmethod
+    def told(cls, environment):
+        """Returns the Cluster of TF_CONFIG as `of` does, and also that of one worker."""
         text = environment.get(VARIABLE, "").strip()
         if not text:
             return None
         try:
             value = json.loads(text)
-            addresses, task = value["cluster"]["worker"], value["task"]
-            others = sorted(set(value["cluster"]) - {"worker"}) + [task["type"]] * (task["type"] != "worker")
-            rank = int(task["index"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{VARIABLE} cannot be read ({type(error).__name__}: {error}); found {text[:200]}; it has "
-                             f"the form {EXAMPLE}") from error
+        except (ValueError, RecursionError) as error:
+            raise _wrong(f"is no JSON ({error})", text) from None
+        if value == {}:
+            return None
+        cluster = value.get("cluster") if isinstance(value, dict) else None
+        task = value.get("task") if isinstance(value, dict) else None
+        if not isinstance(cluster, dict) or not isinstance(task, dict):
+            raise _wrong("needs a cluster and a task", text)
+        others = sorted(str(kind) for kind, addresses in cluster.items() if kind != "worker" and addresses)
         if others:
-            raise UsageError(f"{VARIABLE} has tasks of the type {others[0]}: every task must be a worker; it has the "
-                             f"form {EXAMPLE}")
-        if not isinstance(addresses, list) or not all(isinstance(a, str) and ":" in a for a in addresses):
-            raise UsageError(f"{VARIABLE} lists workers as {json.dumps(addresses)[:200]}: a list of host:port is "
-                             "needed")
-        if len(set(addresses)) < len(addresses):
-            raise UsageError(f"{VARIABLE} names a worker twice: {', '.join(addresses)}; each needs a port of its own")
-        if not 0 <= rank < len(addresses):
-            raise UsageError(f"{VARIABLE} says this is worker {rank} of {len(addresses)}: give an index from 0 to "
-                             f"{len(addresses) - 1}")
-        return cls(tuple(addresses), rank) if len(addresses) > 1 else None
+            raise _wrong(f"has tasks of the kind {', '.join(others)}; all are of the kind worker, the first is the "
+                         "chief", text)
+        addresses, rank = cluster.get("worker"), task.get("index")
+        if not isinstance(addresses, list) or not addresses:
+            raise _wrong("needs a list of workers, host:port each", text)
+        if task.get("type") != "worker":
+            raise _wrong(f"says that this task is a {task.get('type')}, not a worker", text)
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < len(addresses):
+            raise _wrong(f"says that this task has index {rank}; with {len(addresses)} workers it is 0 to "
+                         f"{len(addresses) - 1}", text)
+        for address in addresses:
+            _check_address(address, text)
+        if len(set(map(host_and_port, addresses))) < len(addresses):
+            raise _wrong("names a worker twice; each needs a port of its own", text)
+        return cls(tuple(addresses), rank)
+
+
+def host_and_port(address):
+    """Returns ("host", port) of "host:port" or "[host]:port"."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(address, text):
+    match = ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not match or not 0 < int(match[3]) < 2**16:
+        raise _wrong(f"has the worker {_short(json.dumps(address))}, which is no host:port", text)
+
+
+def _wrong(what, text):
+    return UsageError(f"{VARIABLE} {what}; found {_short(text)}; it looks like {EXAMPLE}, or is not set where there is "
+                      "one machine")
+
+
+def _short(text):
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,9 +1,12 @@
 """The strategy over all workers of a run."""
 import contextlib
+import ctypes
 import faulthandler
+import os
 import signal
 
-from pipeline.workers.roll_call import roll_call
+from pipeline.workers import peers
+from pipeline.workers.roll_call import PeerLost, roll_call
 
 
 def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
@@ -24,7 +27,7 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
     Raises:
       UsageError, PeerLost: see roll_call.
     """
-    roll_call(cluster, start_timeout, f"{settings} {devices}")
+    peers.watch(cluster.rank, roll_call(cluster, start_timeout, f"{settings} {devices}"))
     import tensorflow as tf
 
     kind, count = devices
@@ -34,14 +37,27 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
         implementation=implementation.NCCL if nccl else implementation.RING if kind == "CPU" else implementation.AUTO)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     if start_timeout:
-        # Inside of TensorFlow a wait holds Python's lock, so that no thread of Python's could end it.
+        # Whatever holds Python's lock, so that no thread of Python's could end it.
         faulthandler.dump_traceback_later(start_timeout, exit=True)
-    with _replicas_on_cpus(count if kind == "CPU" else 0):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    with _replicas_on_cpus(count if kind == "CPU" else 0), _threads_run_as_it_connects():
+        strategy = _connect(cluster, options)
     faulthandler.cancel_dump_traceback_later()
     for number, handler in handlers.items():  # TensorFlow's own handler would swallow them.
         signal.signal(number, handler)
     return strategy
+
+
+def _connect(cluster, options):
+    """Returns the strategy; PeerLost where TensorFlow does not reach the others."""
+    import tensorflow as tf
+    errors = tf.errors
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError,
+            errors.InternalError) as error:
+        said = [line.strip() for line in str(error.message).splitlines() if line.strip()] or [type(error).__name__]
+        raise PeerLost(f"worker {cluster.rank} does not reach the others ({said[0][:300]}); run the same command on "
+                       "all of them again") from error
 
 
 @contextlib.contextmanager
@@ -60,3 +76,42 @@ def _replicas_on_cpus(count):
         yield
     finally:
         extended._initialize_local_devices = theirs
+
+
+@contextlib.contextmanager
+def _threads_run_as_it_connects():
+    """Lets Python's other threads run while TensorFlow waits for its peers: one of them sees whether these are there.
+
+    TensorFlow's own binding holds Python's lock meanwhile, for ever where a peer is lost just then; ctypes does not.
+    """
+    import tensorflow as tf
+    from tensorflow.python import pywrap_tfe
+    theirs = pywrap_tfe.TFE_EnableCollectiveOps
+    try:
+        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
+        connect, status_of, message_of = library.TFE_EnableCollectiveOps, library.TF_GetCode, library.TF_Message
+    except (OSError, AttributeError):  # Laid out in another way: the deadline remains.
+        yield
+        return
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    connect.restype, connect.argtypes = None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
+    library.TF_NewStatus.restype, message_of.restype = ctypes.c_void_p, ctypes.c_char_p
+    for function in (status_of, message_of, library.TF_DeleteStatus):
+        function.argtypes = [ctypes.c_void_p]
+
+    def ours(context, server):
+        status = library.TF_NewStatus()
+        try:
+            connect(pointer(context, None), server, len(server), status)
+            if status_of(status):
+                raise tf.compat.v1.errors.exception_type_from_error_code(status_of(status))(
+                    None, None, message_of(status).decode(errors="replace"))
+        finally:
+            library.TF_DeleteStatus(status)
+
+    pywrap_tfe.TFE_EnableCollectiveOps = ours
+    try:
+        yield
+    finally:
+        pywrap_tfe.TFE_EnableCollectiveOps = theirs

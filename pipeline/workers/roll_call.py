@@ -10,6 +10,7 @@ import socket
 import time
 
 from pipeline.errors import RunFailure, UsageError
+from pipeline.workers.cluster import host_and_port
 
 PAUSE = 0.2  # Seconds between two attempts to reach the chief.
 LONGEST_LINE = 4096
@@ -20,7 +21,7 @@ class PeerLost(RunFailure):
 
 
 def roll_call(cluster, seconds, settings):
-    """Returns once every worker is there.
+    """Returns once every worker is there: {rank: socket}, of the chief to all others, of these to the chief.
 
     Args:
       cluster: Cluster.
@@ -33,7 +34,10 @@ def roll_call(cluster, seconds, settings):
     """
     deadline = time.monotonic() + seconds if seconds else float("inf")
     settings = hashlib.sha256(repr((cluster.addresses, settings)).encode()).hexdigest()
-    answer = _call(cluster, settings, deadline) if cluster.rank == 0 else _answer(cluster, settings, deadline)
+    call = _call if cluster.rank == 0 else _answer
+    connections, answer = call(cluster, settings, deadline)
+    if answer.get("missing") or answer.get("other"):
+        _part(connections)
     if answer.get("missing"):
         raise PeerLost(f"worker {cluster.rank} waited {seconds:g} s (--start_timeout) for the others: no word from "
                        + ", ".join(f"worker {rank} at {cluster.addresses[rank]}" for rank in answer["missing"]))
@@ -41,62 +45,88 @@ def roll_call(cluster, seconds, settings):
         others = ", ".join(map(str, answer["other"]))
         raise UsageError(f"worker {others} of {len(cluster.addresses)} has other flags, addresses or devices than "
                          "worker 0: start all of them with the same ones")
+    return connections
 
 
 def _call(cluster, settings, deadline):
-    """Listens as the chief until all have come or it is too late, and tells everybody who came what it found."""
-    here, other = {}, []
+    """Listens as the chief until all have come or it is too late; returns who came and what it told them."""
+    here, other = {}, set()
     host, port = host_and_port(cluster.addresses[0])
-    with contextlib.ExitStack() as stack:
-        try:
-            listener = stack.enter_context(socket.create_server((host, port), family=_family(host), backlog=1024))
-        except OSError as error:
-            raise UsageError(f"worker 0 cannot listen at {cluster.addresses[0]}: {error.strerror.lower()}; give an "
-                             "address of this machine and a port that is free") from error
+    try:
+        listener = socket.create_server((host, port), family=_family(host), backlog=1024)
+    except OSError as error:
+        raise UsageError(f"worker 0 cannot listen at {cluster.addresses[0]}: {error.strerror.lower()}; give an "
+                         "address of this machine and a port that is free") from error
+    with listener:
         while len(here) < len(cluster.addresses) - 1 and time.monotonic() < deadline:
             listener.settimeout(min(1.0, max(0.01, deadline - time.monotonic())))
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                connection = stack.enter_context(listener.accept()[0])
-                connection.settimeout(1.0)
-                word = _read(connection)
-                here[int(word["rank"])] = connection
-                other += [word["rank"]] * (word["settings"] != settings)
-        missing = [rank for rank in range(1, len(cluster.addresses)) if rank not in here]
-        answer = {"missing": missing, "other": sorted(other)}
-        for connection in here.values():
-            with contextlib.suppress(OSError):
-                connection.sendall(json.dumps(answer).encode() + b"\n")
-        for connection in here.values():  # Who closes first keeps the port busy for a while: not the chief.
-            with contextlib.suppress(OSError):
-                connection.settimeout(1.0)
-                connection.recv(1)
-    return answer
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                _welcome(listener.accept()[0], here, other, settings)
+            for rank in [rank for rank, connection in here.items() if _gone(connection)]:
+                here.pop(rank).close()
+    missing = [rank for rank in range(1, len(cluster.addresses)) if rank not in here]
+    answer = {"missing": missing, "other": sorted(other)}
+    for connection in here.values():
+        with contextlib.suppress(OSError):
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+    return here, answer
+
+
+def _welcome(connection, here, other, settings):
+    """Hears who has come."""
+    connection.settimeout(1.0)
+    try:
+        word = _read(connection)
+        rank, fits = int(word["rank"]), word["settings"] == settings
+    except BaseException:
+        connection.close()
+        raise
+    connection.setblocking(False)
+    if rank in here:  # Started anew; what there was before is gone, or goes as it finds out.
+        here[rank].close()
+    here[rank] = connection
+    (other.discard if fits else other.add)(rank)
+
+
+def _gone(connection):
+    """Tells whether the other end of a connection on which nobody speaks now is closed."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _answer(cluster, settings, deadline):
-    """Tells the chief that this worker is there, and returns what the chief says when it has heard all."""
+    """Tells the chief that this worker is there; returns the connection, and what the chief says in the end."""
     word = json.dumps({"rank": cluster.rank, "settings": settings}).encode() + b"\n"
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError):
-            with socket.create_connection(host_and_port(cluster.addresses[0]), timeout=2.0) as connection:
-                connection.sendall(word)
-                # The chief speaks at its own deadline, which may be later than this one.
-                connection.settimeout(min(max(1.0, deadline - time.monotonic() + 5), 1e6))
-                return _read(connection)
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(host_and_port(cluster.addresses[0]), timeout=2.0))
+            connection.sendall(word)
+            # The chief speaks at its own deadline, which may be later than this one.
+            connection.settimeout(min(max(1.0, deadline - time.monotonic() + 5), 1e6))
+            answer = _read(connection)
+            stack.pop_all()
+            return {0: connection}, answer
         time.sleep(PAUSE)
-    return {"missing": [0]}
+    return {}, {"missing": [0]}
+
+
+def _part(connections):
+    """Closes connections, those of the chief once the others have: who closes first keeps the port busy for a while."""
+    for rank, connection in connections.items():
+        with connection, contextlib.suppress(OSError):
+            if rank:
+                connection.settimeout(1.0)
+                connection.recv(1)
 
 
 def _read(connection):
     """Returns the JSON object of one line; ValueError where the other side closed before its end."""
     with connection.makefile("rb") as lines:
         return json.loads(lines.readline(LONGEST_LINE))
-
-
-def host_and_port(address):
-    """Returns ("host", port) of "host:port" or "[host]:port"."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _family(host):

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.workers.cluster import Cluster
+from pipeline.workers.cluster import Cluster, host_and_port
 
 TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -17,19 +17,27 @@ def test_it_says_where_the_workers_are_and_which_this_is():
     assert Cluster.of(tf_config()) == Cluster(tuple(TWO), 1)
 
 
-@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": " "}, tf_config(TWO[:1], 0)])
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": " "}, {"TF_CONFIG": "{}"}, tf_config(TWO[:1], 0)])
 def test_one_machine_is_no_cluster(environment):
     assert Cluster.of(environment) is None
 
 
 @pytest.mark.parametrize("environment, words", [
-    ({"TF_CONFIG": "{"}, "cannot be read"), ({"TF_CONFIG": "[]"}, "cannot be read"), ({"TF_CONFIG": "{}"}, "cluster"),
-    (tf_config(index=2), "worker 2 of 2: give an index from 0 to 1"), (tf_config(index=-1), "from 0 to 1"),
-    (tf_config([TWO[0], TWO[0]]), "a port of its own"), (tf_config("10.0.0.1:2222"), "list of host:port"),
-    (tf_config(["a", "b"]), "list of host:port"), (tf_config(ps=["c:1"]), "every task must be a worker"),
-    (tf_config(kind="chief"), "every task must be a worker"),
+    ({"TF_CONFIG": "{"}, "is no JSON"), ({"TF_CONFIG": "{\n'a': 1}"}, "is no JSON"),
+    ({"TF_CONFIG": "[]"}, "needs a cluster and a task"), ({"TF_CONFIG": '{"cluster": {}}'}, "needs a cluster and a"),
+    (tf_config(index=2), "index 2; with 2 workers it is 0 to 1"), (tf_config(index=-1), "it is 0 to 1"),
+    (tf_config(index="1"), "it is 0 to 1"), (tf_config(index=True), "it is 0 to 1"),
+    (tf_config([TWO[0], TWO[0]]), "a port of its own"), (tf_config("10.0.0.1:2222"), "list of workers"),
+    (tf_config(["a", "b"]), "the worker \"a\", which is no host:port"), (tf_config(["a:0", "b:1"]), "no host:port"),
+    (tf_config([7, "b:1"]), "the worker 7"), (tf_config(ps=["c:1"]), "tasks of the kind ps"),
+    (tf_config(kind="chief"), "is a chief, not a worker"),
 ])
 def test_what_it_cannot_be_is_said_in_one_line(environment, words):
     with pytest.raises(UsageError, match=words) as caught:
         Cluster.of(environment)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and 'looks like {"cluster": {"worker": ["host0:2222"' in str(caught.value)
+
+
+def test_an_address_may_be_of_ipv6():
+    assert Cluster.of(tf_config(["[fd00::1]:2222", "b:1"], 0)).rank == 0
+    assert host_and_port("[fd00::1]:2222") == ("fd00::1", 2222) and host_and_port("b:1") == ("b", 1)

@@ -1,10 +1,11 @@
-"""What make acceptance does with a real Slurm of two nodes on this machine; needs root, and installs Debian's packages.
+"""Cells of `make acceptance` with a real Slurm of two nodes on this machine; see real_slurm for what they need.
 
-    python -m tests.launch.cluster.slurm_cells
+    python -m tests.launch.cluster.slurm_cells [part of a cell's name]
 """
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import subprocess
@@ -49,9 +50,9 @@ class Cluster:
 
     def submit(self, script, *options):
         """Submits it; returns the job's number."""
-        return self.slurm.command("sbatch", "--parsable", *options, cwd=self.folder, text=script).strip()
+        return self.slurm.command("sbatch", "--parsable", *options, cwd=self.folder, text=script, succeeds=True).strip()
 
-    def ended(self, job, seconds=240):
+    def ended(self, job, seconds=600):
         """Waits for a job's end; returns its state."""
         return self.slurm.until_state(job, ENDS, seconds)["JobState"]
 
@@ -69,8 +70,8 @@ class Cluster:
                 found.update({int(log.stem): int(number) for number in line})
             return len(found) == 2
 
-        wait_for(started, 60)
-        wait_for(lambda: any(r["step"] >= step for r in metrics(folder, "train")), 120)
+        wait_for(started, 120, f"attempt {attempt} of {name}")
+        wait_for(lambda: any(r["step"] >= step for r in metrics(folder, "train")), 240, f"step {step} of {name}")
         return found
 
     def attempts(self, name):
@@ -83,31 +84,47 @@ def parent(pid):
     return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-DISTURBED = {"worker 1 killed": (1, signal.SIGKILL, False), "the chief killed": (0, signal.SIGKILL, False),
-             "worker 1 stopped": (1, signal.SIGSTOP, False), "the agent of worker 1 killed": (1, signal.SIGKILL, True)}
+# What is done to which rank, by a signal to the trainer or to the agent around it.
+KILLS = {"worker 1 killed": (1, signal.SIGKILL, False), "the chief killed": (0, signal.SIGKILL, False),
+         "the agent of worker 1 killed": (1, signal.SIGKILL, True), "worker 1 killed again": (1, signal.SIGKILL, False),
+         "the chief killed again": (0, signal.SIGKILL, False),
+         "the agent of the chief killed": (0, signal.SIGKILL, True)}
+STOPPED = {"worker 1 stopped": (1, signal.SIGSTOP, False), "the chief stopped": (0, signal.SIGSTOP, False)}
+# From the kill of a trainer to the next step, beyond the trainer's own start. That of an agent only srun tells, which
+# asks the other tasks before it kills them.
+MOST_SECONDS = 10.0
 
 
-def disturbed():
-    """Runs undisturbed, and disturbed in each way: the same weights, and the seconds from that to the next step."""
+def disturbed(ways):
+    """Runs undisturbed, and disturbed at a step in each way: the same weights, and the seconds to the next step."""
     with Cluster() as cluster:
         job = cluster.submit(cluster.script("whole"))
         assert cluster.ended(job) == "COMPLETED", cluster.said(job)
         whole, found = result(cluster.folder / "whole"), {}
-        for number, (name, (rank, how, agent)) in enumerate(DISTURBED.items()):
-            folder = f"run{number}"
-            job = cluster.submit(cluster.script(folder))
-            trainer = cluster.until_step(folder, 20)[rank]
-            at = time.time()
-            os.kill(parent(trainer) if agent else trainer, how)
-            assert cluster.ended(job) == "COMPLETED", cluster.said(job)
-            first, second = cluster.attempts(folder)
-            assert result(cluster.folder / folder)["weights_sha256"] == whole["weights_sha256"], name
-            assert_every_step_once(cluster.folder / folder, STEPS)
-            assert not pathlib.Path(f"/proc/{trainer}").exists(), f"{name}: the trainer is still there"
-            found[name] = {"seconds_to_the_next_step": round(second["first_step"] - at, 1),
-                           "of_these_the_start_of_the_trainer": round(second["first_step"] - second["started"], 1),
-                           "first_failure": first["failure"]}
+        for number, (name, how) in enumerate(ways.items()):
+            step = random.Random(name).randrange(6, STEPS - 10)
+            found[name] = {"at_step": step, **once(cluster, f"run{number}", step, *how, whole["weights_sha256"])}
         return {"weights_sha256": whole["weights_sha256"], **found}
+
+
+def once(cluster, folder, step, rank, how, agent, weights):
+    """Disturbs one run; returns what came of it."""
+    job = cluster.submit(cluster.script(folder))
+    trainers = cluster.until_step(folder, step)
+    at = time.time()
+    os.kill(parent(trainers[rank]) if agent else trainers[rank], how)
+    assert cluster.ended(job) == "COMPLETED", cluster.said(job)
+    first, second = cluster.attempts(folder)
+    assert first["first_failing_rank"] == rank or how == signal.SIGSTOP, first
+    assert result(cluster.folder / folder)["weights_sha256"] == weights, f"{folder}: other weights"
+    assert_every_step_once(cluster.folder / folder, STEPS)
+    left = [pid for pid in trainers.values() if pathlib.Path(f"/proc/{pid}").exists()]
+    assert not left, f"{folder}: trainers {left} are still there"
+    total, start = second["first_step"] - at, second["first_step"] - second["started"]
+    timed = how == signal.SIGKILL and not agent
+    assert not timed or total - start <= MOST_SECONDS, f"{total:.1f} s, {start:.1f} of these the trainer's start"
+    return {"seconds_to_the_next_step": round(total, 1), "of_these_the_start_of_the_trainer": round(start, 1),
+            "first_failure": first["failure"]}
 
 
 def without_progress():
@@ -146,7 +163,7 @@ def array():
         cluster.slurm.command("scancel", f"{job}_0")
         assert cluster.ended(f"{job}_0", 60) == "CANCELLED"
         before = len(metrics(cluster.folder / "run-1", "train"))
-        wait_for(lambda: len(metrics(cluster.folder / "run-1", "train")) > before + 5, 60)
+        wait_for(lambda: len(metrics(cluster.folder / "run-1", "train")) > before + 5, 120, "a step of the other task")
         state = cluster.slurm.job(f"{job}_0")
         assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0"), state
         return {"the_other": cluster.slurm.job(f"{job}_1")["JobState"]}
@@ -154,10 +171,11 @@ def array():
 
 def cells():
     """Yields (name, function, arguments)."""
-    yield "Slurm: killed and stopped workers, the same weights", disturbed, ()
-    yield "Slurm: no progress ends the run", without_progress, ()
-    yield "Slurm: time limit", time_limit, ()
-    yield "Slurm: an array, one of it cancelled", array, ()
+    yield f"slurm: {len(KILLS)} kills of workers, chief and agents, the same weights", disturbed, (KILLS,)
+    yield "slurm: stopped workers, the same weights", disturbed, (STOPPED,)
+    yield "slurm: no progress ends the run", without_progress, ()
+    yield "slurm: time limit", time_limit, ()
+    yield "slurm: an array, one of it cancelled", array, ()
 
 
 if __name__ == "__main__":

@@ -79,6 +79,10 @@ def act(what):
     if verb == "exit":
         print("mirrorline train: this is the cause", file=sys.stderr, flush=True)
         os._exit(int(value))
+    if verb == "late":  # Its peers lose it before it has said why.
+        os.closerange(3, 256)
+        time.sleep(1.0)
+        act(f"exit {value}")
     if verb == "raise":
         raise ValueError("the picture is torn")
     if verb == "signal":
@@ -149,6 +153,7 @@ def stop(workdir, rank, step, value, told):
     if told.get("never_saves"):
         time.sleep(1000)
     if rank == 0:
+        time.sleep(told.get("save_seconds", 0.0))
         save(workdir, step, value)
     return 75
 

@@ -14,7 +14,7 @@ def main(arguments):
     options = [a for a in arguments if a.startswith("--")]
     at = next(i for i, a in enumerate(arguments) if not a.startswith("--"))
     tasks = int(next(o for o in options if o.startswith("--ntasks=")).partition("=")[2])
-    step = str(os.getpid())
+    step = os.environ["MIRRORLINE_ATTEMPT"]  # One step an attempt, numbered from 0 as Slurm does.
     running, codes, lock = [], {}, threading.Lock()
 
     def say(text):

@@ -91,11 +91,11 @@ def records(path):
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def wait_for(condition, seconds=60):
-    """Waits until a condition holds."""
+def wait_for(condition, seconds=60, what="what was waited for"):
+    """Waits until a condition holds; fails with `what` did not come."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
         time.sleep(0.01)
 
 

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from launch import __main__ as command_line
 from launch.cluster import adapters
 from launch.cluster.adapters import Cluster, expand_counts, expand_nodes, from_environment, place_tasks
 from pipeline.errors import UsageError
@@ -103,6 +104,17 @@ def test_what_does_not_go_together_is_refused_in_one_line(environment, words):
     with pytest.raises(UsageError, match=words) as error:
         from_environment(environment)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("environment", [{"TF_CONFIG": "{"}, tf_config(index=2), slurm(rank=2)])
+def test_the_command_says_what_is_wrong_with_them_before_it_begins(environment, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert command_line.main(["train"]) == 2
+    out, errors = capsys.readouterr()
+    assert errors.startswith("mirrorline train: ") and errors.count("\n") == 1 and out == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_of_a_jobset():

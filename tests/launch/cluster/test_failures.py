@@ -39,6 +39,7 @@ def test_the_line_that_says_most():
 
     assert error(1, "step 7", "mirrorline train: no room", "a library's last word") == "no room"
     assert error(1, "Traceback (most recent call last):", "  File", "ValueError: torn", "") == "ValueError: torn"
+    assert error(1, "ValueError: torn", "", "\t [[{{node while/PyFunc}}]] [Op:__inference_1]") == "ValueError: torn"
     assert error(-9, "step 7") == error(1) == error(None, "step 7") == ""
     kept = failures.last_words([*map(str, range(100)), "", "Traceback (most recent call last):", "", "KeyError: 1"])
     assert kept == ["Traceback (most recent call last):", "KeyError: 1"]

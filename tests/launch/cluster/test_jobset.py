@@ -18,7 +18,13 @@ MANIFEST = {"name": "digits", "workers": 3, "command": ["train", "--model=mlp", 
 
 
 def documents(**changed):
-    return list(yaml.safe_load_all(jobset.manifest(**{**MANIFEST, **changed})))
+    """Returns (the JobSet, the NetworkPolicy) of a manifest."""
+    return by_kind(jobset.manifest(**{**MANIFEST, **changed}))
+
+
+def by_kind(text):
+    found = {document["kind"]: document for document in yaml.safe_load_all(text)}
+    return found["JobSet"], found["NetworkPolicy"]
 
 
 def pod_spec(document):
@@ -116,6 +122,12 @@ def test_only_the_workers_of_the_run_reach_its_pods():
                               "ingress": [{"from": [{"podSelector": own}]}]}
 
 
+def test_no_pod_is_ever_without_its_fence():
+    # kubectl creates one document after the other.
+    assert [document["kind"] for document in yaml.safe_load_all(jobset.manifest(**MANIFEST))] == [
+        "NetworkPolicy", "JobSet"]
+
+
 def test_what_looks_like_a_variable_stays_as_it_is():
     # Kubernetes puts the value of a variable in the place of $(NAME), and $(NAME) in that of $$(NAME).
     assert pod_spec(documents(command=["train", "--x=$(HOME)"])[0])["containers"][0]["args"][-2] == "--x=$$(HOME)"
@@ -138,6 +150,6 @@ def test_the_command_prints_it(tmp_path):
     done = mirrorline("launch", "--engine=kubernetes", "--print", "--workers=2", "--image=mirrorline:1", "--gpus=1",
                       "--volume=shared:/runs", "--", "train", "--model=mlp", "--workdir=/runs/digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    document, _ = yaml.safe_load_all(done.stdout)
+    document, _ = by_kind(done.stdout)
     accept(document)
     assert document["metadata"]["name"] == "mirrorline-digits" and list(tmp_path.iterdir()) == []

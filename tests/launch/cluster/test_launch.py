@@ -18,7 +18,14 @@ from tests.commands import REPOSITORY, environment
     ([], "what to launch comes after --"),
     (["--"], "what to launch comes after --"),
     (["--workers=2", "--", "evaluate"], "'evaluate' cannot be launched"),
-    (["--workers=2", "train", "--model=mlp"], "unknown flag '--model'"),
+    (["--workers=2", "train", "--model=mlp"], "--model=mlp is for train, whose command follows after --, as in: "
+     "mirrorline launch --workers=2 -- train --model=mlp\n"),
+    (["--model=mlp", "--workers", "2"], "as in: mirrorline launch --workers 2 -- train --model=mlp\n"),
+    (["train", "--batch-size", "8", "--quiet", "--noshuffle_it", "--workers=2", "--max_restarts=1"],
+     "as in: mirrorline launch --workers=2 --max_restarts=1 -- train --batch-size 8 --quiet --noshuffle_it\n"),
+    (["--workers=2", "--steps=5", "--", "train", "--workdir=my run"],
+     "as in: mirrorline launch --workers=2 -- train --steps=5 '--workdir=my run'\n"),
+    (["--wokers=2", "--", "train"], "unknown flag '--wokers': did you mean --workers?"),
     (["--", "train", "--modle=mlp"], "did you mean --model?"),
     (["--", "train", "mlp"], "unexpected argument 'mlp'"),
     (["--workers=0", "--", "train"], "--workers=0: give a number from 1 to 64"),
@@ -38,6 +45,17 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_touched(arguments, words, 
     out, errors = capsys.readouterr()
     assert words in errors and errors.count("\n") == 1 and out == ""
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["full", "full/letter.txt"]
+
+
+@pytest.mark.parametrize("arguments, of", [
+    (["--workers=2", "--", "train", "--help"], "train"), (["--", "train", "--steps=5", "--helpfull"], "train"),
+    (["--workers=2", "--help"], "launch"), (["--help", "--", "train"], "launch"),
+    (["-h", "--", "train", "--help"], "launch"),
+])
+def test_help_is_of_the_command_that_it_stands_with(arguments, of, capsys):
+    assert command_line.main(["launch", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: mirrorline {of} ") and ("--learning_rate" in out) == (of == "train")
 
 
 def test_what_is_launched_gets_its_flags_and_the_directory_that_they_amount_to(tmp_path, monkeypatch, capsys):
