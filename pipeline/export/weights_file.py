@@ -104,7 +104,8 @@ def load(path, metadata=None):
     network = registry.create(metadata["model"], len(metadata["class_names"]), (height, width, before["channels"]),
                               metadata["model_options"], metadata["batch_norm_momentum"])
     load_into(network, path)
-    freeze_parts(network, described["frozen"])
+    if "frozen" in described:  # Files of the first versions do not say.
+        freeze_parts(network, described["frozen"])
     return ImageClassifier(network, metadata["image_shape"], before["channels"], metadata["class_names"],
                            before["mean"], before["deviation"], metadata)
 
