@@ -234,7 +234,7 @@ def test_what_is_no_flag_is_a_file_and_the_help_says_so():
     (("corners", "nothere.png"), 2, ["no file or folder 'nothere.png'"]),
     ((), 2, ["no picture is given"]),
     (("corners", "--workdir=runs/none"), 2, ["--workdir=runs/none holds no run", "runs/corners-mlp"]),
-    (("corners", "--dataset=mnist"), 2, ["--dataset=mnist", "folder:corners"]),
+    (("corners", "--dataset=mnist"), 2, ["--dataset=mnist", "trained with folder:/", "/corners"]),
     (("corners", "--checkpoint=31"), 2, ["no checkpoint '31'", "90, 60, 30"]),
     (("corners", "--average_checkpoints=9"), 2, ["--average_checkpoints=9", "3 good ones"]),
     (("corners", "--output=out.txt"), 2, ["out.txt", "--format=csv or json"]),
