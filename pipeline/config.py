@@ -154,6 +154,8 @@ class RuntimeConfig:
                                          "threads and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
     save_timeout: float = option(600.0, "where writing a checkpoint takes longer than this, the run ends as with "
                                         "--hang_timeout; 0: never", unit="seconds", low=0.0, resume=FREE)
+    listen: str = option("address", "of several workers: where TensorFlow listens, at the worker's own address or on "
+                                    "all interfaces of its machine", choices=("address", "all"), resume=FREE)
     start_timeout: float = option(600.0, "of several workers: without all the others for this long a worker gives up "
                                          "(exit code 76) and names those that do not answer; 0: never", unit="seconds",
                                   low=0.0, resume=FREE)

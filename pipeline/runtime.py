@@ -58,7 +58,7 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
         check_workers(runtime)
         prepare_devices(kind, indices)
         return meeting.open_strategy(cluster, (kind, len(indices)), runtime.cross_device_reduction,
-                                     runtime.start_timeout, settings)
+                                     runtime.start_timeout, settings, everywhere=runtime.listen == "all")
     return open_strategy(kind, indices, runtime.cross_device_reduction)
 
 

@@ -13,7 +13,7 @@ STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline
         "pipeline/workers/agreement.py")
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
                       "launch/launch.py", "launch/cluster/", "pipeline/workers/cluster.py",
-                      "pipeline/workers/roll_call.py", "pipeline/workers/peers.py",
+                      "pipeline/workers/roll_call.py", "pipeline/workers/peers.py", "pipeline/workers/listening.py",
                       "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/options.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
          "optuna")

@@ -4,12 +4,15 @@ import ctypes
 import faulthandler
 import os
 import signal
+import sys
 
 from pipeline.workers import peers
+from pipeline.workers.cluster import host_and_port
+from pipeline.workers.listening import listening_at, own_address
 from pipeline.workers.roll_call import PeerLost, roll_call
 
 
-def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
+def open_strategy(cluster, devices, reduction, start_timeout, settings="", everywhere=False):
     """Waits for the other workers and returns the strategy over all of them.
 
     To be called before any other TensorFlow operation.
@@ -20,6 +23,7 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
       reduction: "auto" or "nccl".
       start_timeout: seconds until all workers are there; 0: for ever.
       settings: text that has to be the same on every worker.
+      everywhere: whether to listen on all interfaces of the machine, and not at this worker's address alone.
 
     Returns:
       tf.distribute.MultiWorkerMirroredStrategy.
@@ -27,7 +31,8 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
     Raises:
       UsageError, PeerLost: see roll_call.
     """
-    peers.watch(cluster.rank, roll_call(cluster, start_timeout, f"{settings} {devices}"))
+    address = None if everywhere else own_address(cluster)
+    peers.watch(cluster.rank, roll_call(cluster, start_timeout, f"{settings} {devices}", address))
     import tensorflow as tf
 
     kind, count = devices
@@ -39,8 +44,13 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings=""):
     if start_timeout:
         # Whatever holds Python's lock, so that no thread of Python's could end it.
         faulthandler.dump_traceback_later(start_timeout, exit=True)
-    with _replicas_on_cpus(count if kind == "CPU" else 0), _threads_run_as_it_connects():
+    _, port = host_and_port(cluster.addresses[cluster.rank])
+    with (_replicas_on_cpus(count if kind == "CPU" else 0), _threads_run_as_it_connects(),
+          listening_at(address, port) as listens):
         strategy = _connect(cluster, options)
+    if not listens:
+        print(f"note    port {port} of worker {cluster.rank} is open on all interfaces of its machine, to everyone who "
+              "reaches it", file=sys.stderr, flush=True)
     faulthandler.cancel_dump_traceback_later()
     for number, handler in handlers.items():  # TensorFlow's own handler would swallow them.
         signal.signal(number, handler)

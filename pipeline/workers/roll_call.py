@@ -20,13 +20,14 @@ class PeerLost(RunFailure):
     """This worker cannot go on because of another one."""
 
 
-def roll_call(cluster, seconds, settings):
+def roll_call(cluster, seconds, settings, address=None):
     """Returns once every worker is there: {rank: socket}, of the chief to all others, of these to the chief.
 
     Args:
       cluster: Cluster.
       seconds: how long to wait; 0: for ever.
       settings: text that has to be the same on every worker.
+      address: IP address at which the chief listens; None: on all interfaces.
 
     Raises:
       PeerLost: a worker did not come in time; names it and its address.
@@ -34,8 +35,10 @@ def roll_call(cluster, seconds, settings):
     """
     deadline = time.monotonic() + seconds if seconds else float("inf")
     settings = hashlib.sha256(repr((cluster.addresses, settings)).encode()).hexdigest()
-    call = _call if cluster.rank == 0 else _answer
-    connections, answer = call(cluster, settings, deadline)
+    if cluster.rank == 0:
+        connections, answer = _call(cluster, settings, deadline, address)
+    else:
+        connections, answer = _answer(cluster, settings, deadline)
     if answer.get("missing") or answer.get("other"):
         _part(connections)
     if answer.get("missing"):
@@ -48,12 +51,14 @@ def roll_call(cluster, seconds, settings):
     return connections
 
 
-def _call(cluster, settings, deadline):
+def _call(cluster, settings, deadline, address):
     """Listens as the chief until all have come or it is too late; returns who came and what it told them."""
     here, other = {}, set()
     host, port = host_and_port(cluster.addresses[0])
+    family = socket.AF_INET6 if ":" in (address or host) else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=_family(host), backlog=1024)
+        socket.getaddrinfo(host, port)
+        listener = socket.create_server((address or "", port), family=family, backlog=1024)
     except OSError as error:
         raise UsageError(f"worker 0 cannot listen at {cluster.addresses[0]}: {error.strerror.lower()}; give an "
                          "address of this machine and a port that is free") from error
@@ -128,6 +133,3 @@ def _read(connection):
     with connection.makefile("rb") as lines:
         return json.loads(lines.readline(LONGEST_LINE))
 
-
-def _family(host):
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
