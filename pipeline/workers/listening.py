@@ -17,7 +17,7 @@ from pipeline.workers.cluster import host_and_port
 
 _DYNAMIC = 2  # Of a program header: where the dynamic section is.
 _STRINGS, _SYMBOLS, _RELOCATIONS_SIZE, _RELOCATIONS = 5, 6, 2, 23  # Tags of the dynamic section.
-_SYMBOL_SIZE, _RELOCATION_SIZE = 24, 24
+_HEADER_SIZE, _SYMBOL_SIZE = 56, 24  # Bytes of a program header, of a symbol, in files of 64 bits.
 _BIND = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True)
 
 
@@ -121,7 +121,7 @@ def _loaded(libraries):
         one = ctypes.cast(pointer, ctypes.POINTER(_Loaded)).contents
         if os.path.basename((one.name or b"").decode(errors="replace")).startswith(tuple(libraries)):
             for i in range(one.count):
-                kind, _, _, address = struct.unpack("=IIQQ", ctypes.string_at(one.headers + 56 * i, 24))
+                kind, _, _, address = struct.unpack("=IIQQ", ctypes.string_at(one.headers + _HEADER_SIZE * i, 24))
                 if kind == _DYNAMIC:
                     found.append((one.base, one.base + address))
         return 0
