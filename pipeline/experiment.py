@@ -221,8 +221,8 @@ def normalization(config, source, stored=None):
 
 def step_settings(config, source, image_channels, replicas, stored=None):
     """Collects what the step is told; raises UsageError where options contradict each other."""
-    synchronize = config.model.sync_batch_norm and replicas > 1
-    if config.runtime.xla == "on" and synchronize:
+    synchronize = config.model.sync_batch_norm
+    if config.runtime.xla == "on" and synchronize and replicas > 1:
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
                          "are a collective, which cannot stand inside compiled code")
     mean, deviation = normalization(config, source, stored)

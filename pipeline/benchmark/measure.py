@@ -240,17 +240,24 @@ def reduction_bytes(state, dtype):
 def statistics_reductions(experiment):
     """Returns what synchronized batch normalization reduces beside the gradients, where there are several replicas.
 
-    Each layer reduces a table with a row a replica in the forward pass, and its gradient in the backward pass, in every
-    micro-batch; see pipeline.models.normalization.moments_over_replicas. So the bytes grow with the replicas.
+    Each layer reduces two sums a channel and a number of values in the forward pass, in float64, and two sums a channel
+    in the backward pass, in every micro-batch; see pipeline.models.moments.batch_moments and
+    pipeline.models.normalization.normalization_over_replicas.
 
     Args:
       experiment: Experiment, with any number of replicas.
 
     Returns:
-      {"count": reductions a step, "bytes_a_replica": of all of them together, a replica that takes part}.
+      {"count": reductions a step, "bytes": of all of them together}.
     """
-    rows = [(2 * layer.gamma.shape[0] + 1) * tf.as_dtype(layer.variable_dtype).size
-            for layer in experiment.state.model._flatten_layers()
-            if isinstance(layer, BatchNormalization) and layer.trainable]
-    times = 2 * experiment.settings.micro_batches
-    return {"count": times * len(rows), "bytes_a_replica": times * sum(rows)}
+    layers = [layer for layer in experiment.state.model._flatten_layers()
+              if isinstance(layer, BatchNormalization) and layer.trainable]
+
+    def reduced(layer):
+        channels = layer.gamma.shape[0]
+        forward = (2 * channels + 1) * tf.float64.size
+        # In float64 the backward pass reduces the gradient of what the forward pass did.
+        return forward + (forward if layer.variable_dtype == "float64" else 2 * channels * tf.float32.size)
+
+    micro_batches = experiment.settings.micro_batches
+    return {"count": 2 * micro_batches * len(layers), "bytes": micro_batches * sum(map(reduced, layers))}

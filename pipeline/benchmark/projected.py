@@ -13,7 +13,7 @@ HEADS = ("GPUs", "machines", "ring: network ms", "efficiency", "hierarchical: ne
          "its examples/s")
 # What can be changed in the page: its name, what it is, and the least it can be.
 FIELDS = (("step_ms", "computing a step (ms)", 0.000001), ("reduced_mb", "reduced once a step (MB)", 0.000001),
-          ("count", "reductions of batch statistics a step", 0), ("kilobytes", "their bytes, a GPU (kB)", 0),
+          ("count", "reductions of batch statistics a step", 0), ("kilobytes", "their bytes together (kB)", 0),
           ("per_machine", "GPUs a machine", 1), ("inside_bandwidth", "inside: GB/s a GPU", 0.000001),
           ("inside_latency", "inside: µs a message", 0), ("between_bandwidth", "between: GB/s a machine", 0.000001),
           ("between_latency", "between: µs a message", 0), ("reached", "of the bandwidth reached (%)", 0.1),
@@ -99,9 +99,9 @@ def _heads():
 
 def _calculator(projected):
     """Returns input fields for every assumption, which the page shows where it may run its script."""
-    statistics = projected["statistics_reductions"] or {"count": 0, "bytes_a_replica": 0}
+    statistics = projected["statistics_reductions"] or {"count": 0, "bytes": 0}
     values = {"step_ms": projected["step_ms"], "reduced_mb": projected["reduced_bytes"] / 1e6,
-              "count": statistics["count"], "kilobytes": statistics["bytes_a_replica"] / 1e3,
+              "count": statistics["count"], "kilobytes": statistics["bytes"] / 1e3,
               "reached": 100 * projected["reached"], "most": projected["most"]}
     known = [{"name": cluster["name"], "per_machine": cluster["per_machine"],
               **{f"{where}_{what}": link[key] for where, link in zip(("inside", "between"), cluster["links"],

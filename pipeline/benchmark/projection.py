@@ -122,15 +122,13 @@ REDUCTIONS = {"ring": ring_ms, "hierarchical": hierarchical_ms}
 def statistics_ms(reduce, statistics, replicas, cluster):
     """Returns what the reductions of synchronized batch statistics take a step, one after another, in milliseconds.
 
-    Each is of a table with a row a replica: its bytes grow with them.
-
     Args:
       reduce: one of REDUCTIONS.
-      statistics: {"count": reductions a step, "bytes_a_replica": of all of them together}; empty for none.
+      statistics: {"count": reductions a step, "bytes": of all of them together}; empty for none.
       replicas, cluster: see `ring_ms`.
     """
     count = statistics.get("count") or 0
-    return count * reduce(statistics["bytes_a_replica"] / count * replicas, replicas, cluster) if count else 0.0
+    return count * reduce(statistics["bytes"] / count, replicas, cluster) if count else 0.0
 
 
 def project(cell, most, links=DEFAULT_LINKS, reached=REACHED, step_ms=None):
@@ -238,8 +236,8 @@ def _assumptions(cell, facts, reached, given):
     ]
     if statistics:
         lines.append(f"Synchronized batch statistics are {statistics['count']} more reductions a step, of "
-                     f"{statistics['bytes_a_replica'] / 1e3:.4g} kB a GPU that takes part, one after another; without "
-                     "them: --nosync_batch_norm.")
+                     f"{statistics['bytes'] / 1e3:.4g} kB together, one after another; without them: "
+                     "--nosync_batch_norm.")
     if cell["workers"] * cell["replicas"] > 1:
         lines.append(f"The step was measured with {replicas_words(cell['workers'], cell['replicas'])}; its own "
                      "reduction is taken off.")

@@ -14,7 +14,7 @@ SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples
            "reduced_bytes", "flops_per_example")
 SHARING = {"replicas": "Replicas are logical devices that", "workers": "Workers are processes of this machine that"}
 NESTED = {"step_ms": ("p50", "p90", "p99"), "split_ms": ("forward", "backward", "reduction", "update", "rest"),
-          "peak_memory_mib": ("host", "device"), "statistics_reductions": ("count", "bytes_a_replica"),
+          "peak_memory_mib": ("host", "device"), "statistics_reductions": ("count", "bytes"),
           "slowest_worker": ("rank", "examples_per_second")}
 
 

@@ -15,8 +15,8 @@ class StepContext:
       draw_index: int64 scalar, global_step * micro_batches + micro_batch.
       first_row: int64 scalar, the row of the global micro-batch at which this replica's rows begin.
       statistics_updates: int64 scalar, how often the moving statistics were updated before.
-      synchronize: whether batch statistics are taken over all replicas. The step then runs in a replica context and
-        is traced inline: a collective cannot stand in a nested tf.function.
+      synchronize: whether batch statistics are those of the batch of all replicas, whatever their number. With several
+        the step runs in a replica context and is traced inline: a collective cannot stand in a nested tf.function.
       num_replicas: number of replicas in sync.
     """
 

@@ -3,6 +3,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.models import context as step
+from pipeline.models.moments import batch_moments
 from pipeline.models.serialization import KeepsArguments, registered
 
 FUSED_DTYPES = (tf.float16, tf.bfloat16, tf.float32)
@@ -25,44 +26,50 @@ def fused_normalization(x, gamma, beta, epsilon):
     return y, mean, tf.where(n > 1, variance * (n - 1) / n, tf.zeros_like(variance))
 
 
-def merge_moments(means, squares, counts):
-    """Combines the moments of parts of a batch into those of the whole (Chan, Golub and LeVeque, 1979).
+def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
+    """Normalizes with the statistics of the whole batch, of which this replica has a part.
 
-    Subtracting squares of sums would cancel where the mean is large against the deviation; this does not.
+    The fused kernel is told the statistics, as it is in inference. Its gradient then leaves out that they depend on x;
+    that part is added here, from sums over all replicas.
 
     Args:
-      means: [parts, channels] mean of each part.
-      squares: [parts, channels] sum of squared differences from the part's own mean.
-      counts: [parts, 1] number of values a channel in each part.
+      x: [batch, ..., channels] of this replica, float16, bfloat16 or float32.
+      gamma, beta: [channels] float32.
+      epsilon: added to the variance.
+      num_replicas: number of replicas in sync; with more than 1 it is called in a replica context.
 
     Returns:
-      (mean [channels], population variance [channels]).
+      (normalized x, mean [channels] float32, population variance [channels] float32). Only the first has a gradient.
     """
-    total = tf.reduce_sum(counts)
-    mean = tf.reduce_sum(means * counts, axis=0) / total
-    between = tf.reduce_sum(counts * tf.math.squared_difference(means, mean), axis=0)
-    return mean, (tf.reduce_sum(squares, axis=0) + between) / total
+    mean, variance, count = batch_moments(tf.cast(x, gamma.dtype), num_replicas)
 
+    def fused(x, gamma, beta):
+        return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, mean=mean, variance=variance, epsilon=epsilon,
+                                                is_training=False)[0]
 
-def moments_over_replicas(x, num_replicas):
-    """Returns mean and population variance [channels] of x over all replicas, with one reduction.
+    def fused_gradient(dy, x, gamma, own_statistics):
+        return tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=dy, x=x, scale=gamma, reserve_space_1=mean, reserve_space_2=variance,
+            reserve_space_3=tf.zeros([0]), epsilon=epsilon, is_training=own_statistics)[:3]
 
-    Each replica writes its own row of an otherwise empty table; the sum over the replicas is the table of all rows.
-    The gradient of that sum is summed over the replicas in turn, so it is the gradient of the whole batch.
+    @tf.custom_gradient
+    def normalize(x, gamma, beta):
+        def gradient(dy):
+            if num_replicas == 1:
+                return fused_gradient(dy, x, gamma, own_statistics=True)
+            # In float32, whatever x is: the two parts of dx may almost cancel.
+            wide = tf.cast(x, gamma.dtype)
+            dx, dgamma, dbeta = fused_gradient(tf.cast(dy, gamma.dtype), wide, gamma, own_statistics=False)
+            sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([dgamma, dbeta]))
+            # By mean and variance: -gamma / deviation * (sum(dy) + (x - mean) / deviation * sum(dgamma)) / count.
+            slope, level = tf.unstack(sums * -gamma * tf.math.rsqrt(variance + epsilon) / tf.cast(count, gamma.dtype))
+            return tf.cast(dx + fused(wide, slope, level), x.dtype), dgamma, dbeta
+        return fused(x, gamma, beta), gradient
 
-    Args:
-      x: [batch, ..., channels] of this replica, float32 or float64.
-      num_replicas: rows of the table.
-    """
-    axes, channels = list(range(x.shape.rank - 1)), x.shape[-1]
-    mean = tf.reduce_mean(x, axes)
-    squares = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
-    count = tf.cast(tf.size(x, out_type=tf.int64) // channels, x.dtype)
-    replica = tf.distribute.get_replica_context()
-    here = tf.one_hot(replica.replica_id_in_sync_group, num_replicas, dtype=x.dtype)
-    table = here[:, None] * tf.concat([mean, squares, count[None]], axis=0)
-    table = replica.all_reduce(tf.distribute.ReduceOp.SUM, table)
-    return merge_moments(*tf.split(table, [channels, channels, 1], axis=1))
+    if x.shape.rank == 4:
+        return normalize(x, gamma, beta), mean, variance
+    y = normalize(tf.reshape(x, [tf.shape(x)[0], -1, 1, x.shape[-1]]), gamma, beta)
+    return tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape), mean, variance
 
 
 def update_rate(momentum, updates):
@@ -79,13 +86,25 @@ def update_rate(momentum, updates):
     return (1 - momentum) / (1 - momentum ** tf.cast(updates + 1, tf.float64))
 
 
+def _synchronized(ctx, dtype):
+    """Whether statistics are to be those that any number of replicas has.
+
+    One replica alone takes the fused kernel of training instead where equal bits could not be used. On a GPU: its
+    convolutions round differently for another number of examples, and cuDNN's gradient wants what its own forward pass
+    has kept. In half precision: rounding is what limits it, and the statistics would cost 8% of a step.
+    """
+    return ctx is not None and ctx.synchronize and (
+        ctx.num_replicas > 1 or dtype == tf.float64
+        or (dtype == tf.float32 and not tf.config.list_logical_devices("GPU")))
+
+
 @registered
 class BatchNormalization(KeepsArguments, keras.layers.Layer):
     """Batch normalization over the last axis (Ioffe and Szegedy, 2015), with the weights of Keras's layer.
 
     Weights are float32 (float64 under the float64 policy) whatever the precision of the activations. Within a
-    StepContext the moving averages are corrected for their initial value and the statistics are taken over all
-    replicas where the context says so; outside of one it computes what keras.layers.BatchNormalization does.
+    StepContext the moving averages are corrected for their initial value and the statistics are those of the batch of
+    all replicas where the context says so; outside of one it computes what keras.layers.BatchNormalization does.
 
     Args:
       momentum: weight of the old value in the moving averages.
@@ -132,13 +151,15 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
             return self._normalize_for_inference(x, gamma, beta, shift)
         shift = None if shift is None else tf.stop_gradient(shift)
         ctx = step.current()
-        synchronize = ctx is not None and ctx.synchronize and ctx.num_replicas > 1
-        if x.shape.rank == 4 and x.dtype in FUSED_DTYPES and not synchronize:
+        synchronized = _synchronized(ctx, x.dtype)
+        if synchronized and x.dtype in FUSED_DTYPES:
+            y, mean, variance = normalization_over_replicas(x, gamma, beta, self.epsilon, ctx.num_replicas)
+        elif x.shape.rank == 4 and x.dtype in FUSED_DTYPES:
             y, mean, variance = fused_normalization(x, gamma, beta, self.epsilon)
         else:
             wide = tf.cast(x, self.variable_dtype)
-            if synchronize:
-                mean, variance = moments_over_replicas(wide, ctx.num_replicas)
+            if synchronized:
+                mean, variance, _ = batch_moments(wide, ctx.num_replicas)
             else:
                 mean, variance = tf.nn.moments(wide, list(range(x.shape.rank - 1)))
             y = tf.cast(tf.nn.batch_normalization(wide, mean, variance, beta, gamma, self.epsilon), x.dtype)

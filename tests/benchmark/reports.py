@@ -33,7 +33,7 @@ def cell(model="cnn", image_size="28x28x1", precision="float32", replicas=1, bat
         "trace_seconds": 2.41, "compile_seconds": 7.7 if xla == "on" else None, "first_step_seconds": 9.8,
         "peak_memory_mib": {"host": 790.0 + 1.1 * size, "device": 900.0 + 7.7 * size if gpu else None},
         "gradient_bytes": 4_388_392, "reduced_bytes": 4_390_212, "flops_per_example": 2.13e8,
-        "statistics_reductions": {"count": 18, "bytes_a_replica": 24_648},
+        "statistics_reductions": {"count": 18, "bytes": 24_648},
         "slowest_worker": {"rank": workers - 1, "examples_per_second": 0.99 * rate,
                            "step_ms": {"p50": 1.01 * step, "p90": 1.07 * step, "p99": 1.33 * step}}
         if workers > 1 else None, **other}

@@ -59,14 +59,14 @@ def test_efficiency_is_the_step_over_the_step_and_all_that_the_network_takes():
     assert step / (step + 17.82) == pytest.approx(0.9)
 
 
-def test_tables_of_batch_statistics_grow_with_the_replicas_and_each_pays_its_messages():
-    statistics = {"count": 20, "bytes_a_replica": 2_000_000}  # 20 tables of 100 kB a replica.
+def test_reductions_of_batch_statistics_pay_their_messages_each():
+    statistics = {"count": 20, "bytes": 2_000_000}  # 20 of 100 kB.
     projected = project(cell(**STEP, statistics_reductions=statistics), 4, [CLUSTER], reached=1.0)
     points = projected["clusters"][0]["reductions"]["ring"]["points"]
-    # At 2 replicas 200 kB each, 0.002 ms; at 4 400 kB and 3/2 of them: 0.006 ms; 2 and 6 messages of 0.01 ms.
-    assert [point["statistics_ms"] for point in points] == pytest.approx([0, 20 * 0.022, 20 * 0.066])
-    assert points[1]["efficiency"] == pytest.approx(10 / (10 + 1.02 + 0.44))
-    assert any("20 more reductions a step, of 2000 kB a GPU" in line for line in projected["assumptions"])
+    # At 2 replicas 100 kB each, 0.001 ms; at 4 3/2 of them: 0.0015 ms; 2 and 6 messages of 0.01 ms.
+    assert [point["statistics_ms"] for point in points] == pytest.approx([0, 20 * 0.021, 20 * 0.0615])
+    assert points[1]["efficiency"] == pytest.approx(10 / (10 + 1.02 + 0.42))
+    assert any("20 more reductions a step, of 2000 kB together" in line for line in projected["assumptions"])
     assert not any("more reductions" in line for line in project(cell(**STEP, **NONE), 4)["assumptions"])
 
 

@@ -62,7 +62,7 @@ def test_the_page_computes_what_the_command_has_computed_and_with_other_figures_
         shown.locator(f"[name={name}]").fill(str(value))
     links = (projection.Link("inside", 100.0, 10.0, ""), projection.Link("between", 10.0, 100.0, ""))
     cell = reports.cell(rate=25_600.0, reduced_bytes=100_000_000,
-                        statistics_reductions={"count": 20, "bytes_a_replica": 2_000_000})
+                        statistics_reductions={"count": 20, "bytes": 2_000_000})
     chosen = report["projection"]["batch_a_replica"]
     cell.update(batch_size=chosen, fitted_batch_size=chosen, examples_per_second=1e3 * chosen / 2.5)
     other = projection.project(cell, 48, [projection.Cluster("other", 4, *links)], reached=0.5)

@@ -62,7 +62,7 @@ def test_every_figure_of_a_cell_is_there(measured):
     for cell in report["cells"]:
         assert {name: kind for name, kind in FIGURES.items() if not isinstance(cell[name], kind)} == {}
         assert len(cell["repeats"]) == 5 and cell["status"] == "ok" and 0 < cell["ceiling_share"] < 1.5
-        assert cell["statistics_reductions"] == {"count": 0, "bytes_a_replica": 0}  # mlp has no batch normalization.
+        assert cell["statistics_reductions"] == {"count": 0, "bytes": 0}  # mlp has no batch normalization.
     assert sorted(os.listdir(measured["folder"] / "out")) == [
         "benchmark.csv", "benchmark.html", "benchmark.json", "benchmark.md", "ceilings.json", "cells"]
     assert report["projection"]["reduced_bytes"] == report["cells"][0]["reduced_bytes"]

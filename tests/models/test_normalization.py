@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pipeline.models.blocks import ConvBlock
 from pipeline.models.context import StepContext, step_context
-from pipeline.models.normalization import BatchNormalization, merge_moments
+from pipeline.models.normalization import BatchNormalization
 
 ROUNDING = {"float32": 2e-5, "float64": 1e-12, "mixed_float16": 4e-3, "mixed_bfloat16": 3e-2}
 
@@ -160,23 +160,13 @@ def test_a_bias_left_out_keeps_its_precision_in_half():
     assert block.norm.moving_mean.numpy()[0] == np.float32(0.5 * (1 + 2**-14))
 
 
-def test_moments_of_parts_are_those_of_the_whole_even_far_from_zero():
-    rng = np.random.default_rng(2)
-    parts = [rng.normal(1e4, 1.0, (n, 3)).astype("float32") for n in (5, 1, 30)]
-    mean, variance = merge_moments(
-        tf.stack([p.mean(0) for p in parts]), tf.stack([((p - p.mean(0)) ** 2).sum(0) for p in parts]),
-        tf.constant([[float(len(p))] for p in parts]))
-    whole = np.concatenate(parts).astype("float64")
-    np.testing.assert_allclose(mean, whole.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(variance, whole.var(0), rtol=1e-2)
-
-
-SHARES = [((4, 4), (3, 3, 2)), ((3, 5), (3, 3, 2)), ((2, 1, 1, 4), (3, 3, 2)), ((1, 1), (1, 1, 2)), ((2, 2), (5,))]
+SHARES = [((8,), (3, 3, 2)), ((4, 4), (3, 3, 2)), ((3, 5), (3, 3, 2)), ((2, 1, 1, 4), (3, 3, 2)), ((1, 1), (1, 1, 2)),
+          ((2, 2), (5,))]
 
 
 @pytest.mark.parametrize("policy, sizes, inner", [
     *(("float64", *share) for share in SHARES),
-    *((policy, *share) for policy in ROUNDING if policy != "float64" for share in SHARES[1:4:2])], ids=str)
+    *((policy, *share) for policy in ROUNDING if policy != "float64" for share in SHARES[::2])], ids=str)
 def test_synchronized_gradient_is_that_of_the_whole_batch(strategy, policy, sizes, inner):
     replicas, shape = len(sizes), (sum(sizes), *inner)
     rng = np.random.default_rng(0)

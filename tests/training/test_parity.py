@@ -1,6 +1,6 @@
-"""N replicas compute what one computes: in float64 to rounding, in float32 as far as rounding lets it be told.
+"""N replicas compute what one computes, in float64 and in float32.
 
-The sizes are small so that this is quick; `make acceptance` does the same at full size, in both precisions and with
+Most sizes are small so that this is quick; `make acceptance` does the same at full size, in both precisions and with
 four replicas for all models.
 """
 import functools
@@ -28,7 +28,8 @@ def test_fifty_steps_in_float64(measured, model, replicas, size):
     check_double(compare_double(measured(double, model, 1, size), measured(double, model, replicas, size)))
 
 
-@pytest.mark.parametrize("model,replicas,size", CELLS[:2])
+# At 28x28 nearly every batch has a value so near the kink of a ReLU that its last bit decides on a gradient.
+@pytest.mark.parametrize("model,replicas,size", [("cnn", 2, 28), ("three_apis", 4, 20)])
 def test_gradients_and_first_losses_in_float32(measured, model, replicas, size):
     one, several = (measured(single, model, n, size) for n in (1, replicas))
     check_single(compare_single(one, several))
