@@ -221,8 +221,8 @@ def normalization(config, source, stored=None):
 
 def step_settings(config, source, image_channels, replicas, stored=None):
     """Collects what the step is told; raises UsageError where options contradict each other."""
-    synchronize = config.model.sync_batch_norm
-    if config.runtime.xla == "on" and synchronize and replicas > 1:
+    synchronize, compiled = config.model.sync_batch_norm, config.runtime.xla == "on"
+    if synchronize and compiled and replicas > 1:
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
                          "are a collective, which cannot stand inside compiled code")
     mean, deviation = normalization(config, source, stored)
@@ -234,8 +234,10 @@ def step_settings(config, source, image_channels, replicas, stored=None):
         compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
         image_channels=image_channels, image_mean=mean, image_deviation=deviation,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
-        class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16", synchronize=synchronize,
-        xla=config.runtime.xla == "on", earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
+        class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
+        # Compiled code rounds otherwise in any case, and takes the fused kernel of one replica.
+        synchronize=synchronize and not compiled, xla=compiled,
+        earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
         bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20))
 
 

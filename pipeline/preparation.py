@@ -118,8 +118,9 @@ def introduce(experiment, directory, echo):
          f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
     if experiment.frozen.names:
         echo(f"frozen  {experiment.frozen.text()}")
+    epochs = round(experiment.plan.epochs, 2)
     echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({round(experiment.plan.epochs, 2):g} epochs)")
+         f"({epochs:g} epoch{'s' * (epochs != 1)})")
 
 
 def evaluation_config(stored, given):

@@ -4,7 +4,7 @@ import textwrap
 from pipeline.config import options
 from pipeline.files import write_text
 from pipeline.options import FREE
-from pipeline.sweep.leaderboard import epochs_text, figure, values_text
+from pipeline.sweep.leaderboard import epochs_text, figure, in_epochs, values_text
 from pipeline.sweep.space import value_text
 
 WIDTH = 120
@@ -45,7 +45,7 @@ def comment(trial, settings, count, test_accuracy):
     metric, share = settings["metric"], settings["flags"]["validation_split"]
     text = (f"Trial {trial.number} of {count} of a {settings['search']} sweep over {values_text(settings['space'])}. "
             f"Reached: validation {metric} {figure(metric, trial.last[metric])} of {trial.examples:,} examples held "
-            f"out of training (--validation_split={share:g}) after {epochs_text(trial)} epochs; the best of those "
+            f"out of training (--validation_split={share:g}) after {in_epochs(epochs_text(trial))}; the best of those "
             "trials, so a little optimistic.")
     if test_accuracy is not None:
         text += (f" Test accuracy of that run {test_accuracy:.2%}; it chose nothing. Without --validation_split a run "

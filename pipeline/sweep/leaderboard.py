@@ -28,6 +28,11 @@ def values_text(values):
     return " ".join(f"{name}={value_text(value) or 'none'}" for name, value in values.items())
 
 
+def in_epochs(count):
+    """Returns "1 epoch" or "2.5 epochs" of a number that is text already."""
+    return f"{count} epoch{'s' * (count != '1')}"
+
+
 def epochs_text(trial, now=None):
     """Returns how far a trial is, in epochs: 2, or 1.3/4 where it did not come to its end."""
     done = now if now is not None else trial.last.get("epoch", 0.0)
@@ -51,7 +56,8 @@ class PlainLeaderboard:
 
     def begin(self, trial):
         """A trial begins, or goes on."""
-        on = f" goes on after {trial.last['epoch']:g} epochs" if trial.evaluations else ""
+        done = f"{trial.last['epoch']:g}" if trial.evaluations else ""
+        on = f" goes on after {in_epochs(done)}" if done else ""
         self.note(printable(f"{self._name(trial)}{on}  {values_text(trial.values)}"))
 
     def end(self, trial, trials):
@@ -71,10 +77,10 @@ class PlainLeaderboard:
             leads = "the best so far"
             if first is not trial:
                 leads = f"best {figure(self.metric, first.last[self.metric])} of trial {first.number}"
-            return f"{reached} ({leads}) after {epochs_text(trial)} epochs, {clock(trial.seconds)}"
+            return f"{reached} ({leads}) after {in_epochs(epochs_text(trial))}, {clock(trial.seconds)}"
         if trial.status == PRUNED:
-            return f"pruned: {reached} after {epochs_text(trial)} epochs"
-        return f"stopped after {epochs_text(trial)} epochs"
+            return f"pruned: {reached} after {in_epochs(epochs_text(trial))}"
+        return f"stopped after {in_epochs(epochs_text(trial))}"
 
     def update(self, trials, processes, stopping):
         """Shows how it stands; called again and again."""

@@ -55,7 +55,8 @@ def length(values):
     """Returns the length that options ask for as text: '6 epochs' or '300 steps'."""
     if values.get("steps"):
         return f"{values['steps']} steps"
-    return f"{values.get('epochs') or DEFAULT_EPOCHS:g} epochs"
+    epochs = values.get("epochs") or DEFAULT_EPOCHS
+    return f"{epochs:g} epoch{'s' * (epochs != 1)}"
 
 
 @dataclasses.dataclass

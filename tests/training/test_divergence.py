@@ -64,8 +64,8 @@ def test_the_first_layer_with_an_infinite_output_is_named(strategy):
     experiment = build(strategy(2), model="cnn", precision="float32")
     kernel = next(v for v in experiment.state.model.trainable_variables if v.path == "cnn/block2/convolution/kernel")
     kernel.assign(kernel + np.inf)
-    rows = run(experiment, 1)
-    assert not np.isfinite(rows[0, 0])
+    # Not by the loss: oneDNN's kernel of a normalization and its ReLU makes 0 of what is no number.
+    assert run(experiment, 1)[0, TRAIN_COLUMNS.index("applied")] == 0.0
     assert "layer cnn/block2/convolution, whose output is not finite" in where_it_began(experiment, 1)
 
 
