@@ -30,9 +30,9 @@ def _weakest(report):
     if weakest["f1"] == best["f1"]:
         return f"Every class has the same F1, {best['f1']:.3f}."
     missed = round(weakest["support"] * (1 - weakest["recall"]))
+    are = "is" if missed == 1 else "are"
     return (f"Weakest class: {weakest['name']} (F1 {weakest['f1']:.3f}); {missed:,} of its {weakest['support']:,} "
-            f"examples {'is' if missed == 1 else 'are'} missed, and {1 - weakest['precision']:.1%} of what is taken for "
-            "it is something else.")
+            f"examples {are} missed, and {1 - weakest['precision']:.1%} of what is taken for it is something else.")
 
 
 def _confused(report):
