@@ -73,8 +73,8 @@ class ModelConfig:
                                 "--extension", resume=NEVER)
     model_options: tuple = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
-    sync_batch_norm: bool = option(True, "batch statistics over all replicas, the same on any number of them; off: "
-                                   "each replica's own (faster)")
+    sync_batch_norm: bool = option(True, "batch statistics over all replicas, so that N compute what one does; "
+                                   "off: each replica's own (faster)")
     freeze: tuple = option((), "layers and weights that do not train, by patterns of their names: block1,*/norm; "
                                "backbone: all but the last layer", many=True, resume=NEVER)
 

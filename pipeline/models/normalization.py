@@ -39,7 +39,8 @@ def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
       num_replicas: number of replicas in sync; with more than 1 it is called in a replica context.
 
     Returns:
-      (normalized x, mean [channels] float32, population variance [channels] float32). Only the first has a gradient.
+      (normalized x, mean [channels] float32, population variance [channels] float32). Only the first has a gradient,
+      for reverse mode alone.
     """
     mean, variance, count = batch_moments(tf.cast(x, gamma.dtype), num_replicas)
 

@@ -15,7 +15,8 @@ def over_replicas(scope, sizes, x):
     return list(zip(*[[v.numpy() for v in scope.experimental_local_results(value)] for value in found], strict=True))
 
 
-@pytest.mark.parametrize("shape", [(4, 28, 28, 32), (4, 7, 7, 5), (4, 96, 96, 3), (4, 64), (4, 2, 3, 4, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 28, 28, 32), (4, 7, 7, 5), (4, 7, 7, 12), (4, 9, 9, 20), (4, 96, 96, 3), (4, 64),
+                                   (4, 2, 3, 4, 8)], ids=str)
 @pytest.mark.parametrize("offset", [0.3, 1e3], ids=["near zero", "far from zero"])
 def test_any_number_of_replicas_has_the_same_bits(strategy, shape, offset):
     x = np.random.default_rng(0).normal(offset, 1.0, shape).astype("float32")
@@ -24,6 +25,18 @@ def test_any_number_of_replicas_has_the_same_bits(strategy, shape, offset):
         for replica in over_replicas(strategy(len(sizes)), sizes, x):
             for found, wanted in zip(replica, whole, strict=True):
                 np.testing.assert_array_equal(found, wanted, err_msg=str(sizes))
+
+
+@pytest.mark.parametrize("channels", [3, 12, 32])
+def test_a_batch_of_unknown_size_has_the_same_bits(channels):
+    x = np.random.default_rng(3).normal(0.3, 1.0, (4, 28, 28, channels)).astype("float32")
+    unknown = tf.function(batch_moments, input_signature=[tf.TensorSpec((None, None, None, channels))])
+    for size in (1, 4):
+        for found, wanted in zip(unknown(x[:size]), batch_moments(tf.constant(x[:size])), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    # One example has the bits of two that are equal.
+    for found, wanted in zip(unknown(x[:1])[:2], batch_moments(tf.constant(x[[0, 0]]))[:2], strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -40,6 +53,19 @@ def test_moments_are_those_of_numpy(dtype, mean, deviation):
 def test_examples_far_from_each_other_have_the_variance_between_them():
     x = np.full((4, 8, 8, 1), 7.0, "float32") + np.float32([-2000, -1000, 1000, 2000]).reshape(4, 1, 1, 1)
     assert batch_moments(tf.constant(x))[1].numpy() == pytest.approx([2.5e6], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28, 32), (2, 112, 112, 64), (1, 2, 200, 200, 3)], ids=str)
+@pytest.mark.parametrize("mean", [5.0, 25.0])
+def test_a_variance_is_as_exact_in_a_large_image_as_in_a_small_one(shape, mean):
+    x = np.random.default_rng(4).normal(mean, 1.0, shape).astype("float32")
+    exact = x.astype("float64").var(tuple(range(len(shape) - 1)))
+    np.testing.assert_allclose(batch_moments(tf.constant(x))[1], exact, rtol=6e-4)
+
+
+def test_squares_that_overflow_leave_a_variance_that_does_not():
+    x = np.random.default_rng(5).normal(1e19, 1e18, (4, 8, 8, 2)).astype("float32")
+    np.testing.assert_allclose(batch_moments(tf.constant(x))[1], x.astype("float64").var((0, 1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e4])

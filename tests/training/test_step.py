@@ -178,9 +178,10 @@ def test_every_example_counts_once_in_an_evaluation(strategy, replicas, size):
     assert figures["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean(), rel=1e-12)
 
 
-def test_compiled_and_plain_step_agree(strategy):
-    plain = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False), 2)
-    compiled = run(build(strategy(2), precision="float32", model="three_apis", sync_batch_norm=False, xla="on"), 2)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_compiled_and_plain_step_agree(strategy, replicas):
+    options = dict(precision="float32", model="three_apis", sync_batch_norm=replicas == 1)
+    plain, compiled = (run(build(strategy(replicas), **options, xla=xla), 2) for xla in ("off", "on"))
     np.testing.assert_allclose(compiled[:, LOSS], plain[:, LOSS], rtol=1e-4)
     assert (compiled[:, TOP5] == plain[:, TOP5]).all() and plain[0, TOP5] > plain[0, ACCURACY]
 
