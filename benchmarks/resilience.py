@@ -57,12 +57,12 @@ def measure_saving(data_dir, pairs):
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from pipeline import experiment as experiments
-    from pipeline import runtime
     from pipeline.config import ExperimentConfig
     from pipeline.data.load import load
+    from pipeline.distributed import devices
     from pipeline.training.checkpoint import CheckpointStore
     config = ExperimentConfig.from_flat({"dataset": "mnist", "data_dir": data_dir, "model": "cnn", "steps": 10**6})
-    strategy = runtime.start(config.runtime, config.training, config.optimizer)
+    strategy = devices.start(config.runtime, config.training, config.optimizer)
     source = load(config.data, config.training.batch_size, config.training.seed, print)
     experiment = experiments.build(config, source, strategy)
     with tempfile.TemporaryDirectory() as folder:

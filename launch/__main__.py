@@ -1,6 +1,6 @@
 """`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
 
-A command is a module of this package with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
+A command is a module of launch.commands with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
 define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code; where it has
 TAKES_FILES, the name for them in the help, run also gets the list of arguments that are no flags; where it has
 LAUNCHED, that is the command which stands with its own flags after `--`. It imports TensorFlow inside run, after the
@@ -9,20 +9,20 @@ flags are known to be right, so that help and a mistyped flag answer at once.
 import contextlib
 import importlib
 import os
+import pkgutil
 import sys
 import traceback
 
 from absl import flags as absl_flags
 
 import flags
-from launch import __version__, silence
+from launch import __version__, commands, silence
 from pipeline import extension
+from pipeline.distributed import peer_failure
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
-from pipeline.workers import peers
 
-COMMANDS = ("train", "launch", "evaluate", "predict", "export", "tensorboard", "sweep", "verify", "benchmark",
-            "inspect", "doctor")
+COMMANDS = tuple(sorted(module.name for module in pkgutil.iter_modules(commands.__path__)))
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, PREEMPTED, INTERRUPTED, BROKEN_PIPE = 1, 2, 75, 128 + 2, 128 + 13
 
@@ -42,11 +42,11 @@ def main(arguments=None):
     try:
         code = _answer(arguments)
     except Exception:
-        if not peers.watched():
+        if not peer_failure.watched():
             raise
         traceback.print_exc()
         code = FAILURE
-    if code not in (0, PREEMPTED) and peers.watched():
+    if code not in (0, PREEMPTED) and peer_failure.watched():
         # At the end of a process TensorFlow waits for the other workers, who wait for this one.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ def _dispatch(arguments):
 
 
 def _run(name, arguments):
-    command = importlib.import_module(f"launch.{name}")
+    command = _module(name)
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
     command.define(flag_values)
@@ -129,6 +129,11 @@ def _run(name, arguments):
     return command.run(config, flag_values, *([files] if takes else []))
 
 
+def _module(name):
+    """Returns the module of a command."""
+    return importlib.import_module(f"{commands.__name__}.{name}")
+
+
 def _split(arguments):
     """Returns what stands before `--`, where flags are, and what stands after it."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -138,7 +143,7 @@ def _split(arguments):
 def _overview():
     """Returns the list of commands, a line each."""
     width = max(map(len, COMMANDS)) + 4
-    lines = [f"  {name.ljust(width)}{importlib.import_module(f'launch.{name}').SUMMARY}" for name in COMMANDS]
+    lines = [f"  {name.ljust(width)}{_module(name).SUMMARY}" for name in COMMANDS]
     return "\n".join(["Usage: mirrorline COMMAND [--flag=value ...]", "",
                       "Trains image classifiers on one machine, on any number of its GPUs.", "", *lines, "",
                       "'mirrorline COMMAND --help' lists the flags of a command; 'mirrorline train' alone is a first "

@@ -13,10 +13,13 @@ from pipeline.data import resident
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
+from pipeline.distributed.agreement import Workers
 from pipeline.errors import UsageError
 from pipeline.evaluation import metrics
 from pipeline.models import registry
-from pipeline.models.foreign import check_compiled
+from pipeline.models.freezing import Frozen, freeze
+from pipeline.models.initialization import EARLIER_UPDATES, Initialization, initialize
+from pipeline.models.model_checks import check_compiled
 from pipeline.options import augmentations
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
@@ -26,9 +29,6 @@ from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
 from pipeline.training.state import TrainState
 from pipeline.training.step import StepFunctions, run_once
-from pipeline.transfer.freezing import Frozen, freeze
-from pipeline.transfer.initialization import EARLIER_UPDATES, Initialization, initialize
-from pipeline.workers.agreement import Workers
 
 
 def balanced_class_weights(split, num_classes):

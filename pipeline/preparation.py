@@ -5,11 +5,11 @@ import re
 
 from pipeline import extension as extensions
 from pipeline.config import FOLDER, ExperimentConfig, located
+from pipeline.distributed import peer_failure
+from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
-from pipeline.workers import peers
-from pipeline.workers.roll_call import PeerLost
 
 HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
 
@@ -72,7 +72,7 @@ def open_directory(config, cluster):
     """Returns the RunDirectory of this process: of several workers only the chief writes in the run's."""
     directory = run_directory.RunDirectory(config.runtime.workdir)
     if cluster and cluster.rank:
-        from pipeline.training.following import FollowerDirectory
+        from pipeline.training.multi_worker_checkpoint import FollowerDirectory
         return FollowerDirectory(directory, cluster.rank)
     return directory
 
@@ -84,7 +84,7 @@ def peers_may_leave(cluster):
     errors = tf.errors
     try:
         yield
-        peers.leave()
+        peer_failure.leave()
     except (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError,
             errors.InternalError) as error:
         if not cluster:
@@ -146,8 +146,8 @@ def reopen_data(config, stored, echo=print):
     Raises:
       UsageError: devices or data are not what the run needs.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
+    from pipeline.distributed import devices
+    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     return strategy, same_data(config, stored, echo)
 
 
@@ -190,11 +190,11 @@ def start(config, echo, cluster=None, settings=""):
     Args:
       config: ExperimentConfig.
       echo: takes lines for the user, one a call.
-      cluster: pipeline.workers.cluster.Cluster where several workers train together, or None.
+      cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+    from pipeline.distributed import devices
+    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
                              settings=settings)
     from pipeline.data.load import load as load_data
     return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo)

@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import os
 
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
 from pipeline.preparation import (
     Outcome,
@@ -22,7 +23,6 @@ from pipeline.preparation import (
     teller,
 )
 from pipeline.training import run_directory
-from pipeline.workers.cluster import Cluster
 
 
 def train(config, echo=None):
@@ -61,7 +61,7 @@ def _train(config, source, strategy, directory, begins, echo):
     directory.check(config, source.fingerprint, replicas)
     experiment = assemble(config, source, strategy, directory.config, begins)
     experiment.check_batches()
-    from pipeline.models.foreign import departures
+    from pipeline.models.model_checks import departures
     found = departures(experiment.state.model)
     directory.check(config, source.fingerprint, replicas, not found)
     with directory.claimed():
@@ -136,19 +136,19 @@ def load(workdir, checkpoint="newest", ema=False, average_checkpoints=1, devices
       extension: where the files of its own code lie now, if not where they were.
 
     Returns:
-      pipeline.trained.TrainedModel: probabilities(images), logits(images), class_names, image_shape, ...
+      pipeline.evaluation.trained_model.TrainedModel: probabilities(images), logits(images), class_names, ...
 
     Raises:
       UsageError: there is no such run or checkpoint.
     """
     import tensorflow as tf
 
-    from pipeline import runtime
-    from pipeline.trained import TrainedModel
+    from pipeline.distributed import devices
+    from pipeline.evaluation.trained_model import TrainedModel
     directory, stored = run_directory.stored_config(workdir)
-    kind, indices = runtime.choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
+    kind, indices = devices.choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
     if kind == "GPU":
-        runtime.open_strategy(kind, indices)
+        devices.open_strategy(kind, indices)
     precision = stored["config"]["precision"]
     if kind == "CPU" and precision == "mixed_float16":
         precision = "float32"  # Emulated it would take many times as long.
@@ -166,20 +166,20 @@ def predict(model, files, top=3, invert=False, unreadable=None):
       unreadable: called with path and reason of each file that is no image; default: that is an error.
 
     Returns:
-      list of pipeline.prediction.pictures.Prediction: file, classes ((name, probability), ...).
+      list of pipeline.evaluation.prediction.Prediction: file, classes ((name, probability), ...).
 
     Raises:
       UsageError: there is no such file, or it is no image.
     """
-    from pipeline.prediction import pictures
+    from pipeline.evaluation import prediction
 
     def refuse(path, reason):
         raise UsageError(f"cannot read {path}: {reason}")
 
-    found, problems = pictures.find_files(files)
+    found, problems = prediction.find_files(files)
     for path, reason in problems:
         (unreadable or refuse)(path, reason)
-    return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]
+    return [one for batch in prediction.predict(model, found, unreadable or refuse, top, invert) for one in batch]
 
 
 def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
@@ -188,7 +188,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
 
     Args:
       workdir: directory of the run.
-      forms: names of pipeline.export.form.FORMS.
+      forms: names of pipeline.export.formats.FORMS.
       output: folder of all its exports; default `export` in the run's directory.
       checkpoint, ema, average_checkpoints: as for `evaluate`.
       batch_sizes: for which latency is measured; none: not at all.
@@ -203,11 +203,11 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     """
     import tensorflow as tf
 
+    from pipeline.evaluation.trained_model import TrainedModel
     from pipeline.export.extras import check_extra
-    from pipeline.export.form import FORMS
+    from pipeline.export.formats import FORMS
     from pipeline.export.metadata import metadata
     from pipeline.export.run import export as export_model
-    from pipeline.trained import TrainedModel
     from pipeline.training.stored_weights import described
     for name in forms:
         if name not in FORMS:

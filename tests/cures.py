@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from pipeline import experiment
 from pipeline.data import stream
-from pipeline.data.draws import uniform
+from pipeline.data.stateless_random import uniform
+from pipeline.distributed.reduction import reduce_once
 from pipeline.models.dropout import uniform_rows
-from pipeline.training.decision import clip
+from pipeline.training.gradients import clip
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
 from pipeline.training.optimizer import AlreadyReduced
-from pipeline.training.reduction import reduce_once
 from pipeline.training.step import StepFunctions
 from tests.commands import REPOSITORY, environment
 
@@ -174,14 +174,14 @@ NORMALIZED = "pipeline.models.normalization"
 DROPOUT, NORMALIZATION = "pipeline.models.dropout", "tests.models.test_normalization"
 CURES = [
     Cure("every gradient counts as finite",
-         {"pipeline.training.decision:is_finite": lambda norm, loss: tf.constant(True)},
+         {"pipeline.training.gradients:is_finite": lambda norm, loss: tf.constant(True)},
          INFINITE, dict(poison=float("inf"), replica=1), part="infinite"),
     Cure("a gradient that is no number is applied",
-         {"pipeline.training.decision:is_finite": lambda norm, loss: ~tf.math.is_inf(norm)},
+         {"pipeline.training.gradients:is_finite": lambda norm, loss: ~tf.math.is_inf(norm)},
          INFINITE, dict(poison=float("nan"), replica=0)),
     Cure("gradients are clipped on each replica",
          {f"{STEP}._accumulate": clip_each_replica,
-          "pipeline.training.decision:clip": lambda grads, norm, limit: grads},
+          "pipeline.training.gradients:clip": lambda grads, norm, limit: grads},
          f"{TESTS}:test_clipping_acts_on_the_reduced_gradient", part="replicas", flags=("--clip_norm=0.1",)),
     Cure("the last batch of an epoch is short, and replicas get unequal parts of it",
          {"pipeline.data.memory:InMemory.shuffled": batches_of_each_epoch},
@@ -211,10 +211,10 @@ CURES = [
     Cure("micro-batches after the first one are lost", {f"{STEP}._accumulate": first_micro_batch},
          f"{TESTS}:test_accumulation_equals_one_large_batch"),
     Cure("every replica has moving statistics of its own, and a checkpoint those of one",
-         {"pipeline.training.reduction:is_averaged": lambda tensor: False},
+         {"pipeline.distributed.reduction:is_averaged": lambda tensor: False},
          f"{TESTS}:test_statistics_are_equal_on_every_replica_without_synchronization"),
     Cure("the state's integers ride in the float reduction, and are rounded",
-         {"pipeline.training.reduction:is_averaged": lambda tensor: True},
+         {"pipeline.distributed.reduction:is_averaged": lambda tensor: True},
          "tests.training.test_reduction:test_gradients_are_added_statistics_averaged_and_counters_left_alone",
          dict(replicas=2)),
     Cure("skipped steps do not count as steps, and the run loses its place", {f"{STEP}._finish": count_applied_steps},
@@ -241,7 +241,7 @@ CURES = [
     Cure("every replica and micro-batch adds the whole penalty", {f"{STEP}._layer_losses": penalties_of_each_replica},
          "tests.training.test_own_models:test_penalties_of_layers_are_in_the_loss_once",
          dict(replicas=2, micro_batches=1)),
-    Cure("every image of a batch is cropped alike", {"pipeline.data.draws:uniform": one_draw_a_batch},
+    Cure("every image of a batch is cropped alike", {"pipeline.data.stateless_random:uniform": one_draw_a_batch},
          "tests.data.test_augment:test_a_row_depends_on_its_own_image_and_position_alone",
          dict(name="crop", channels=1)),
     Cure("a collective stands in a nested function", {f"{STEP}.__init__": nested_core},
@@ -256,7 +256,7 @@ CURES = [
          {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again,
           "pipeline.training.optimizer:check_reduced_once": lambda run, strategy: None},
          f"{TESTS}:test_clipping_acts_on_the_reduced_gradient"),
-    Cure("the reduction loses a replica", {"pipeline.training.reduction:reduce_once": last_replica_lost},
+    Cure("the reduction loses a replica", {"pipeline.distributed.reduction:reduce_once": last_replica_lost},
          part="reduction"),
     Cure("a resume begins the stream anew", {"pipeline.data.stream:train_stream": from_the_beginning}, part="resume"),
     Cure("batch statistics are each replica's own",

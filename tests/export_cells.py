@@ -3,7 +3,7 @@ import json
 import pathlib
 import tempfile
 
-from pipeline.export.form import FORMS
+from pipeline.export.formats import FORMS
 from tests.commands import mirrorline, result, succeed
 
 EXACT = ("saved_model", "keras", "weights", "tflite", "onnx")  # In float32: these have to hold whatever the model is.

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from pipeline import runtime
 from pipeline.data.stream import check_batch_size
+from pipeline.distributed import devices
 from pipeline.errors import UsageError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(devices.__file__)))
 
 
 @pytest.mark.parametrize("gpus, wanted, replicas, chosen", [
@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
     (1, (), 1, ("GPU", (0,))),
 ])
 def test_devices(gpus, wanted, replicas, chosen):
-    assert runtime.choose_devices(gpus, wanted, replicas) == chosen
+    assert devices.choose_devices(gpus, wanted, replicas) == chosen
 
 
 @pytest.mark.parametrize("gpus, wanted, replicas, line", [
@@ -35,7 +35,7 @@ def test_devices(gpus, wanted, replicas, chosen):
 ])
 def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
     with pytest.raises(UsageError) as caught:
-        runtime.choose_devices(gpus, wanted, replicas)
+        devices.choose_devices(gpus, wanted, replicas)
     assert str(caught.value).startswith(line)
 
 
@@ -48,7 +48,7 @@ def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
 ])
 def test_reductions_that_do_not_work_here(name, kind, replicas, line):
     with pytest.raises(UsageError) as caught:
-        runtime.check_cross_device_reduction(name, kind, replicas)
+        devices.check_cross_device_reduction(name, kind, replicas)
     assert str(caught.value).startswith(line)
 
 
@@ -56,7 +56,7 @@ def test_reductions_that_do_not_work_here(name, kind, replicas, line):
     ("auto", "CPU", 3), ("tree", "CPU", 3), ("hierarchical", "CPU", 4), ("hierarchical", "CPU", 1), ("nccl", "GPU", 3),
 ])
 def test_reductions_that_work_here(name, kind, replicas):
-    runtime.check_cross_device_reduction(name, kind, replicas)
+    devices.check_cross_device_reduction(name, kind, replicas)
 
 
 @pytest.mark.parametrize("batch, replicas, micro, sizes", [
@@ -81,19 +81,19 @@ def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replica
     ("float64", "CPU", False, set(), None),
 ])
 def test_slow_precisions_are_warned_of(precision, kind, force, features, says):
-    warning = runtime.check_precision(precision, kind, force, features)
+    warning = devices.check_precision(precision, kind, force, features)
     assert warning == says or (says and warning.startswith(says))
 
 
 def test_float16_on_a_cpu_is_refused():
     with pytest.raises(UsageError, match="3 to 60 times slower than float32; take --precision=float32, or --force"):
-        runtime.check_precision("mixed_float16", "CPU", False, set())
+        devices.check_precision("mixed_float16", "CPU", False, set())
 
 
 def test_cpu_features(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx avx2\n\nflags : other\n")
-    assert runtime.cpu_features(tmp_path / "cpuinfo") == {"fpu", "avx", "avx2"}
-    assert runtime.cpu_features(tmp_path / "none") == set()
+    assert devices.cpu_features(tmp_path / "cpuinfo") == {"fpu", "avx", "avx2"}
+    assert devices.cpu_features(tmp_path / "none") == set()
 
 
 START = """

@@ -10,10 +10,11 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("flags", "launch", "pipeline", "recipes")
 STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline/export/signatures.py",
-        "pipeline/workers/agreement.py")
+        "pipeline/distributed/agreement.py")
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
-                      "launch/launch.py", "launch/cluster/", "pipeline/workers/cluster.py",
-                      "pipeline/workers/roll_call.py", "pipeline/workers/peers.py", "pipeline/workers/listening.py",
+                      "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
+                      "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",
+                      "pipeline/distributed/bind_address.py",
                       "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/options.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
          "optuna")

@@ -9,8 +9,8 @@ import json
 import re
 
 from launch.cluster.ports import derived_ports
+from pipeline.distributed import cluster as tf_config
 from pipeline.errors import UsageError
-from pipeline.workers import cluster as tf_config
 
 # What makes a process believe that it is one of several workers.
 VARIABLES = ("TF_CONFIG", "SLURM_STEP_NODELIST", "JOB_COMPLETION_INDEX")

@@ -3,7 +3,7 @@ import dataclasses
 import re
 import signal
 
-from pipeline.workers.peers import PEER_LOST
+from pipeline.distributed.peer_failure import PEER_LOST
 
 USAGE, PREEMPTED = 2, 75
 GOOD = (0, PREEMPTED)

@@ -10,10 +10,10 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from pipeline.hardware import operations
+from pipeline.distributed.reduction import is_averaged
 from pipeline.models.normalization import BatchNormalization
+from pipeline.monitoring import operations
 from pipeline.monitoring.goodput import process_age
-from pipeline.training.reduction import is_averaged
 from pipeline.training.step import PHASES, SUMS, TRAIN_COLUMNS
 
 APPLIED, LOSS = TRAIN_COLUMNS.index("applied"), TRAIN_COLUMNS.index("loss")

@@ -13,7 +13,7 @@ from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json
 from pipeline.verification.processes import last_line, said
 
-CELL = "launch.benchmark_cell"  # The module that a process runs.
+CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
 POLL_SECONDS = 0.05
 USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
 KILLED = (signal.SIGKILL,)
@@ -44,7 +44,7 @@ class Sweep:
           store: Store.
           base: ExperimentConfig of what is not varied.
           extent: {name: value} of pipeline.benchmark.measure.Extent.
-          display: of pipeline.benchmark.screen.
+          display: of pipeline.benchmark.display.
           should_stop: predicate, asked often.
           memory_limit: MiB that a cell's process may have, 0 for all there is.
           timeout: seconds that a process may take; None: any.

@@ -1,7 +1,7 @@
 """From --dataset to a Source."""
 from pipeline import extension
-from pipeline.data import registry
 from pipeline.data.holdout import hold_out_validation, keep_only
+from pipeline.data.sources import registry
 
 
 def load(config, batch_size, seed=0, echo=print):
@@ -24,18 +24,18 @@ def load(config, batch_size, seed=0, echo=print):
     extension.load(config.extension)
     kind, _, rest = config.dataset.partition(":")
     if kind == "folder":
-        from pipeline.data.folder import load_folder
+        from pipeline.data.sources.folder import load_folder
         source = load_folder(rest, config, echo)
     elif kind == "synthetic":
-        from pipeline.data.synthetic import load_synthetic
+        from pipeline.data.sources.synthetic import load_synthetic
         source = load_synthetic(rest, config.image_size)
     elif config.dataset == "digits":
-        from pipeline.data.digits import load_digits
+        from pipeline.data.sources.digits import load_digits
         source = load_digits(config.image_size)
     elif registry.find(config.dataset):
         source = registry.load_registered(config)
     else:
-        from pipeline.data.tfds_source import load_tfds
+        from pipeline.data.sources.tfds import load_tfds
         source = load_tfds(config, echo)
     # A data set without a test split has given the share away as that already.
     if config.validation_split and not source.test_from_train:

@@ -2,7 +2,7 @@
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data.draws import hashes
+from pipeline.data.stateless_random import hashes
 
 # Four rounds, the usual number, leave 1.3 fixed points a permutation where chance has 1; eight leave 1.0.
 _ROUNDS = 8

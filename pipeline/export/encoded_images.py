@@ -1,4 +1,4 @@
-"""Encoded images to pixels with TensorFlow's operations alone, as pipeline.data.image_file does it with Pillow.
+"""Encoded images to pixels with TensorFlow's operations alone, as pipeline.data.decode does it with Pillow.
 
 The pixels of a decoded file are the same; those of a resized one differ by one level here and there. What else differs:
 TensorFlow decodes no TIFF files and no BMP files of 1 or 4 bits a pixel, gives transparent pixels of GIF files no
@@ -12,7 +12,7 @@ HEADER = 65_536  # Bytes of a file in which its EXIF block or colour table begin
 EXIF = b"Exif\0\0"
 PNG = b"\x89PNG"
 DEPTH, COLOURS = 24, 25  # Places in a PNG file of the bits a value, and of what the values are: 0 for grey.
-# What pipeline.data.image_file makes of 16 bits and of transparency; a SavedModel cannot ask it.
+# What pipeline.data.decode makes of 16 bits and of transparency; a SavedModel cannot ask it.
 LEAST_OF_16_BITS, ONE_COLOUR = 2**14, 8
 # Pillow's weights of red, green and blue (ITU-R 601-2), in 1/65536.
 LUMA, LUMA_BITS = (19_595, 38_470, 7_471), 16
@@ -71,7 +71,7 @@ def _is_deep(header):
 
 
 def _levels(values):
-    """Makes 8 bits of uint16 [h, w, 1], where it is known which value is white; see pipeline.data.image_file."""
+    """Makes 8 bits of uint16 [h, w, 1], where it is known which value is white; see pipeline.data.decode."""
     values = tf.cast(values, tf.int32)
     low, high = tf.reduce_min(values), tf.reduce_max(values)
     known = tf.debugging.Assert((high <= 255) | (high >= LEAST_OF_16_BITS), [

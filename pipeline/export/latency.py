@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pipeline.benchmark.tables import NONE, number
-from pipeline.export.judge import latencies, repeated
+from pipeline.export.run_exported import latencies, repeated
 
 BATCH_SIZES = (1, 8, 64)
 PERCENTILES = (50, 90, 99)
@@ -30,7 +30,7 @@ def summaries(calls):
     """Returns {batch size as text: {"p50", "p90", "p99": milliseconds a call, "images_per_second", "calls"}}.
 
     Args:
-      calls: {batch size: [milliseconds of each call]}, see pipeline.export.judge.latencies.
+      calls: {batch size: [milliseconds of each call]}, see pipeline.export.run_exported.latencies.
     """
     return {str(size): {**{f"p{p}": float(np.percentile(times, p)) for p in PERCENTILES},
                         "images_per_second": 1000 * size / float(np.mean(times)), "calls": len(times)}

@@ -8,7 +8,7 @@ import json
 import tensorflow as tf
 
 from pipeline.export.extras import check_extra
-from pipeline.export.form import FORMS
+from pipeline.export.formats import FORMS
 from pipeline.export.frozen import cannot_convert, quiet_converter
 from pipeline.export.signatures import float_function
 from pipeline.files import plain, write_bytes

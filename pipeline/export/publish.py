@@ -13,7 +13,7 @@ import re
 import shutil
 
 from pipeline.errors import RunFailure
-from pipeline.export.form import FORMS
+from pipeline.export.formats import FORMS
 from pipeline.files import sync
 
 UNPROVED = ".unproved"

@@ -9,11 +9,11 @@ from scipy.special import softmax
 from pipeline.data.stream import examples, image_batches
 from pipeline.errors import RunFailure, UsageError
 from pipeline.export import fresh_process, latency
-from pipeline.export.form import FORMS
+from pipeline.export.formats import FORMS
 from pipeline.export.model_card import figures, model_card
 from pipeline.export.proof import prove
 from pipeline.export.publish import REPORTS, claimed
-from pipeline.export.screen import proof_page
+from pipeline.export.tables import proof_page
 from pipeline.files import no_room, write_json, write_text
 
 CALIBRATION_IMAGES = 256

@@ -15,7 +15,7 @@ from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines
 from pipeline.monitoring.scalar_events import scalar_events
-from pipeline.monitoring.vitals import NoVitals
+from pipeline.monitoring.system_metrics import NoVitals
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
 MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN where a step does not measure them.

@@ -3,9 +3,9 @@ import dataclasses
 
 import tensorflow as tf
 
+from pipeline.distributed.input_distribution import Feeding
 from pipeline.evaluation.metrics import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
-from pipeline.training.feeding import Feeding
 from pipeline.training.losses import cross_entropy, hits, masked
 from pipeline.training.settings import preprocess
 

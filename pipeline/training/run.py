@@ -8,22 +8,22 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import extension
+from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
 from pipeline.monitoring.alerts import Alerts, Circumstances
-from pipeline.monitoring.board import create_board
 from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
-from pipeline.monitoring.vitals import create_vitals
+from pipeline.monitoring.system_metrics import create_vitals
+from pipeline.monitoring.tensorboard import create_board
 from pipeline.terminal import say
 from pipeline.training import loop
 from pipeline.training.divergence import DivergenceGuard
-from pipeline.training.feeding import uses_gpus
-from pipeline.training.following import create_store
+from pipeline.training.multi_worker_checkpoint import create_store
 from pipeline.training.preemption import StopRequest
 from pipeline.training.rollback import Rollback
 from pipeline.training.run_directory import LENGTH

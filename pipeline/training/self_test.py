@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from pipeline.distributed import reduction
+from pipeline.distributed.agreement import worker_of
+from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import RunFailure
-from pipeline.training import reduction
-from pipeline.training.feeding import uses_gpus
 from pipeline.training.step import run_once
-from pipeline.workers.agreement import worker_of
 
 SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
 MOST = 251  # The largest value: 64 replicas add up such whole numbers exactly in float32.

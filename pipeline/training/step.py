@@ -12,13 +12,13 @@ import math
 
 import tensorflow as tf
 
+from pipeline.distributed.input_distribution import Feeding
+from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
-from pipeline.training.decision import clip, is_finite, unscale
-from pipeline.training.feeding import Feeding
+from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
-from pipeline.training.reduction import reduce_once
 from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.foreign import departures
+from pipeline.models.model_checks import departures
 from pipeline.training.settings import preprocess
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from pipeline.verification.comparison import relative_difference

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 from pipeline.data import augment
 from pipeline.data.augment import randaugment
 from pipeline.data.augment.mixing import beta
-from pipeline.data.draws import example_seeds, uniform
+from pipeline.data.stateless_random import example_seeds, uniform
 from pipeline.options import AUGMENTATIONS, Augmentation
 
 POSITIONS = np.arange(1000, 1032, dtype=np.int64)

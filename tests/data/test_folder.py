@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
-from pipeline.data import folder as folder_room
-from pipeline.data.image_file import UnreadableImage, read_image
+from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.load import load
+from pipeline.data.sources import folder as folder_room
 from pipeline.data.stream import BatchLayout, eval_batches
 from pipeline.errors import UsageError
 

@@ -28,7 +28,7 @@ def test_digits_are_split_once_and_for_all_by_class():
 def test_enlarged_digits_still_look_like_the_originals():
     import sklearn.datasets
 
-    from pipeline.data.digits import enlarge
+    from pipeline.data.sources.digits import enlarge
     original = sklearn.datasets.load_digits().images
     large = enlarge(original, 32)[..., 0].astype(float)
     small = large.reshape(-1, 8, 4, 8, 4).mean((2, 4)) / 255 * 16

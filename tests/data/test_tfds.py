@@ -10,8 +10,8 @@ import pytest
 from pipeline.config import DataConfig
 from pipeline.data.load import load
 from pipeline.data.records import read_table
+from pipeline.data.sources.tfds_prepare import prepared
 from pipeline.data.stream import BatchLayout, eval_batches
-from pipeline.data.tfds_prepare import prepared
 from pipeline.errors import UsageError
 from tests.data.numbered import TEST, TRAIN, numbers_of, prepare
 

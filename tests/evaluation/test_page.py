@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.evaluation.page import cost, document, plots
 from pipeline.evaluation.page.findings import findings
-from pipeline.evaluation.screen import number, span
+from pipeline.evaluation.tables import number, span
 from pipeline.pages import markup
 from tests.evaluation import reports
 from tests.pages import Reader

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.evaluation import screen
+from pipeline.evaluation import tables
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.evaluation.report import Judged, make_report, named_examples
 from tests.evaluation.judgements import predictions
@@ -110,7 +110,7 @@ def test_many_classes_and_examples_stay_small_and_fast():
 def test_no_name_moves_the_cursor():
     found, file = predictions(60, 2), io.StringIO()
     names = ("cat\x1b]0;owned\x07", "\x1b[2Jdog")
-    screen.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
+    tables.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
     assert "cat" in file.getvalue() and "dog taken for" in file.getvalue()
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
 
@@ -124,7 +124,7 @@ def test_of_several_runs_the_terminal_says_the_p_value_that_the_verdict_is_from(
 
     others = [model([*range(11, 30), 100, 101]), model(range(1, 32)), model(range(28))]
     report, file = report_of(model(range(30)), others), io.StringIO()
-    screen.print_report(report, file)
+    tables.print_report(report, file)
     first = report["compared"][0]
     assert first["mcnemar_p"] < 0.05 < first["mcnemar_p_adjusted"]
     line = next(line for line in file.getvalue().splitlines() if "runs/b" in line)
@@ -136,7 +136,7 @@ def test_the_terminal_says_what_the_report_says():
     found = predictions(600, 6, strength=1.5)
     file = io.StringIO()
     report = report_of(found, [Predictions(found.logits[:, ::-1].copy(), found.labels)])
-    screen.print_report(report, file)
+    tables.print_report(report, file)
     text = file.getvalue()
     first, pair = report["per_class"][0], report["confused_pairs"][0]
     assert f"{report['headline'][0]['value']:.2%}" in text and f"{first['precision']:.4f}" in text
@@ -144,5 +144,5 @@ def test_the_terminal_says_what_the_report_says():
     assert "< 0.001" in text and "worse than the first, beyond chance" in text
     assert "two folds of the test split" in text and max(map(len, text.splitlines())) < 200
     several = io.StringIO()
-    screen.print_report(report_of(predictions(500, 21)), several)
+    tables.print_report(report_of(predictions(500, 21)), several)
     assert "macro F1" in several.getvalue() and "precision" not in several.getvalue()

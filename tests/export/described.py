@@ -1,7 +1,7 @@
 """A model of digits without training, its data, and what travels with its export."""
 import dataclasses
 
-from pipeline.data.digits import load_digits
+from pipeline.data.sources.digits import load_digits
 from pipeline.export.metadata import metadata
 from tests.export.fresh_models import trained_model
 

@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig
+from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.models import registry
-from pipeline.trained import TrainedModel
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pipeline.data.image_file import read_image
+from pipeline.data.decode import read_image
 from pipeline.export import encoded_images
 
 HEIGHT, WIDTH = 31, 42

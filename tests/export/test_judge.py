@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from pipeline.errors import RunFailure
-from pipeline.export import fresh_process, judge
-from pipeline.export.form import FORMS
+from pipeline.export import fresh_process, run_exported
+from pipeline.export.formats import FORMS
 from pipeline.files import write_json
 from tests.export.fresh_models import metadata, pixels, trained_model
 from tests.test_structure import PACKAGES, imports, under
@@ -32,12 +32,12 @@ def exported(tmp_path_factory):
 
 def test_it_says_what_the_form_says_and_how_long_it_takes(exported):
     trained, folders = exported
-    images = pixels(trained, 2 * judge.BATCH + 5)  # Three batches, the last one short.
+    images = pixels(trained, 2 * run_exported.BATCH + 5)  # Three batches, the last one short.
     found = fresh_process.judge(FORMS["onnx"], folders["onnx"], images, (1, 200), seconds=0.05)
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities, trained.probabilities(images), rtol=0, atol=1e-5)
     assert list(found.latencies) == ["1", "200"]  # More than there are images, too.
-    assert found.latencies["1"]["calls"] >= judge.FEWEST_CALLS and 0 < found.latencies["1"]["p50"] < 1000
+    assert found.latencies["1"]["calls"] >= run_exported.FEWEST_CALLS and 0 < found.latencies["1"]["p50"] < 1000
     assert found.threads == len(os.sched_getaffinity(0)) and 0 < found.load_seconds < 60
     assert found.runtime == f"onnxruntime {onnxruntime.__version__}"
 
@@ -62,8 +62,8 @@ def test_forms_of_tensorflow_and_keras_are_opened_alike(name, tmp_path):
         options.maker = fresh_process.WEIGHTS_MAKER
     signatures = ("serving_default", "serving_uint8", "serving_bytes") if name == "saved_model" else (None,)
     for options.signature in signatures:
-        prepare, compute, _ = judge.RUNTIMES[FORMS[name].runtime](options)
-        np.testing.assert_allclose(judge.probabilities(prepare, compute, images), trained.probabilities(images),
+        prepare, compute, _ = run_exported.RUNTIMES[FORMS[name].runtime](options)
+        np.testing.assert_allclose(run_exported.probabilities(prepare, compute, images), trained.probabilities(images),
                                    rtol=0, atol=1e-5)
 
 

@@ -11,11 +11,11 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.export import keras_file, weights_file
 from pipeline.models import blocks, cnn, dropout, inception, layers, mlp, normalization, registry, three_apis
+from pipeline.models.freezing import freeze
 from pipeline.models.identity import variable_names, weights_sha256
 from pipeline.models.image_classifier import ImageClassifier
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import PACKAGE, constructor_arguments
-from pipeline.transfer.freezing import freeze
 from tests.export import fresh_models
 
 CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity_kernel=3",)),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.export import judge, latency
+from pipeline.export import latency, run_exported
 from tests.export.fresh_models import pixels, trained_model
 
 RECORDS = {"live": {"bytes": None, "latency": latency.summaries({1: [2.0] * 30, 64: [16.0] * 20})},
@@ -19,20 +19,20 @@ def test_percentiles_and_throughput_are_those_of_the_calls():
                            "images_per_second": pytest.approx(8 * 1000 / 51)}}
 
 
-@pytest.mark.parametrize("seconds, calls", [(0.0, judge.FEWEST_CALLS), (30.0, 60)])
+@pytest.mark.parametrize("seconds, calls", [(0.0, run_exported.FEWEST_CALLS), (30.0, 60)])
 def test_calls_are_measured_one_by_one_after_some_that_do_not_count(seconds, calls):
     now, batches = [0.0], []
 
     def compute(batch):
-        now[0] += 100.0 if len(batches) < judge.WARM_CALLS else 0.5
+        now[0] += 100.0 if len(batches) < run_exported.WARM_CALLS else 0.5
         batches.append(batch)
 
-    found = judge.latencies(compute, "batch", seconds, clock=lambda: now[0])
-    assert found == pytest.approx([500.0] * calls) and batches == ["batch"] * (calls + judge.WARM_CALLS)
+    found = run_exported.latencies(compute, "batch", seconds, clock=lambda: now[0])
+    assert found == pytest.approx([500.0] * calls) and batches == ["batch"] * (calls + run_exported.WARM_CALLS)
 
 
 def test_a_batch_is_filled_with_the_images_there_are():
-    np.testing.assert_array_equal(judge.repeated(np.arange(3), 7), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(run_exported.repeated(np.arange(3), 7), [0, 1, 2, 0, 1, 2, 0])
 
 
 def test_the_live_model_is_measured_beside():

@@ -8,7 +8,7 @@ import yaml
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from pipeline.export.form import FORMS
+from pipeline.export.formats import FORMS
 from pipeline.export.model_card import figures, model_card
 from pipeline.files import write_json
 from tests.export.described import described, digits_model

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RunFailure
-from pipeline.export.form import FLOAT16, FLOAT32, FORMS, INT8, Bounds
+from pipeline.export.formats import FLOAT16, FLOAT32, FORMS, INT8, Bounds
 from pipeline.export.proof import prove
 from pipeline.export.run import calibration_images, export
-from pipeline.export.screen import proof_page, remark
+from pipeline.export.tables import proof_page, remark
 from tests.export.described import described, digits_model
 
 LIVE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.2, 0.5, 0.3]])

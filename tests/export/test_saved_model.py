@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from pipeline.data.image_file import read_image
+from pipeline.data.decode import read_image
 from pipeline.errors import UsageError
 from pipeline.export import keras_file, saved_model, weights_file
 from pipeline.models.identity import variable_names

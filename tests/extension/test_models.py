@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pipeline import extension
 from pipeline.errors import UsageError
-from pipeline.models import foreign, registry
+from pipeline.models import model_checks, registry
 from pipeline.models.normalization import BatchNormalization
 from pipeline.models.registry import register
 from pipeline.training.checkpoint import CheckpointStore
@@ -69,7 +69,7 @@ def test_synchronized_statistics_are_those_of_one_replica(strategy, plain):
 
 def test_what_differs_between_replicas_is_named(strategy, plain):
     experiment = build(strategy(2), **small())
-    assert [what for what, _ in foreign.departures(experiment.state.model)] == [
+    assert [what for what, _ in model_checks.departures(experiment.state.model)] == [
         "Keras's own BatchNormalization takes the statistics of each replica's part",
         "Dropout draws the same on every replica"]
     next(x for x in experiment.state.model.body if isinstance(x, keras.layers.BatchNormalization)).trainable = False

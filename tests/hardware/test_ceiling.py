@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.hardware import ceiling, known_rates
+from pipeline.monitoring import ceiling, known_rates
 
 
 def test_the_ceiling_is_the_fastest_round_of_the_fastest_size(monkeypatch):

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from pipeline.hardware.memory import MIB, DeviceMemory, HostMemory, gpu_memory
+from pipeline.monitoring.memory import MIB, DeviceMemory, HostMemory, gpu_memory
 
 GIB = 2**30
 

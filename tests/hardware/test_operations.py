@@ -2,7 +2,7 @@
 import pytest
 import tensorflow as tf
 
-from pipeline.hardware import operations
+from pipeline.monitoring import operations
 from tests.training import small
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from launch import __main__ as command_line
-from launch import benchmark_workers
+from pipeline.benchmark import worker_processes
 from pipeline.benchmark.sweep import ending, ends_for_memory
 from pipeline.config import ExperimentConfig
 from pipeline.verification import processes
@@ -34,7 +34,8 @@ def measured(tmp_path_factory):
     """A sweep over one worker and two; beside it a training of the same flags, and a cell with too little memory."""
     folder = tmp_path_factory.mktemp("sweep")
     with concurrent.futures.ThreadPoolExecutor(1) as executor, processes.Processes(240) as started:
-        small = start_forked(started, "-m", "launch.benchmark_cell", write_order(folder, 262144, memory_limit=900))
+        order = write_order(folder, 262144, memory_limit=900)
+        small = start_forked(started, "-m", "pipeline.benchmark.cell_process", order)
         trained = executor.submit(mirrorline, "train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run",
                                   cwd=folder)
         done = with_forked_children(*REAL, cwd=folder)
@@ -100,13 +101,13 @@ def test_a_process_says_that_a_batch_does_not_fit(measured):
 # Starts a process of a cell alone and two together, as the command does.
 STARTING = """
 import json, os, sys, time
-from launch.benchmark_workers import CellWorkers
+from pipeline.benchmark.worker_processes import CellWorkers
 from pipeline.verification.processes import Processes
 order = os.path.abspath("order.json")
 json.dump({"parent": os.getpid(), "memory_limit": 0, "config": {"verbosity": "normal"}, "results": order + ".found",
            "phase": order + ".phase", "extent": {}, "workers": 2}, open(order, "w"))
 with Processes(None) as processes, CellWorkers(".") as start_workers:
-    alone, together = processes.start("-m", "launch.benchmark_cell", order), start_workers(order, 2)
+    alone, together = processes.start("-m", "pipeline.benchmark.cell_process", order), start_workers(order, 2)
     print("started", flush=True)
     time.sleep(60)
 """
@@ -131,7 +132,7 @@ def running(folder):
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/cmdline", encoding="utf-8", errors="replace") as file:
-                if "launch.benchmark_cell" in (command := file.read()) and str(folder) in command:
+                if "pipeline.benchmark.cell_process" in (command := file.read()) and str(folder) in command:
                     found.append(int(name))
         except OSError:  # Gone meanwhile.
             continue
@@ -188,9 +189,9 @@ sys.exit(command_line.main(sys.argv[1:]))
 def sweep(tmp_path, monkeypatch, capsys):
     """Returns a function that runs the command in this process with PART for its cells: (exit code, out, err)."""
     start_process = processes.Processes.start
-    start_workers = benchmark_workers.LocalStart
+    start_workers = worker_processes.LocalStart
     monkeypatch.setattr(processes.Processes, "start", lambda self, *rest: start_process(self, "-c", PART, rest[-1]))
-    monkeypatch.setattr(benchmark_workers, "LocalStart", lambda command, *rest: start_workers(
+    monkeypatch.setattr(worker_processes, "LocalStart", lambda command, *rest: start_workers(
         [sys.executable, "-c", PART, command[-1]], *rest))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATE", "10")

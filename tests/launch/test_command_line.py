@@ -125,14 +125,14 @@ class Command:
      "(No module named 'tensorflow'); 'mirrorline doctor' says what is missing\n"),
 ])
 def test_how_a_command_ends_is_the_exit_code(end, code, line, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "launch.train", Command(end))
+    monkeypatch.setitem(sys.modules, "launch.commands.train", Command(end))
     monkeypatch.setattr(silence, "quiet", lambda verbosity: None)
     assert command_line.main(["train"]) == code
     assert capfd.readouterr().err == line
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):
-    monkeypatch.setitem(sys.modules, "launch.train", Command(ZeroDivisionError("a defect")))
+    monkeypatch.setitem(sys.modules, "launch.commands.train", Command(ZeroDivisionError("a defect")))
     monkeypatch.setattr(silence, "quiet", lambda verbosity: None)
     with pytest.raises(ZeroDivisionError):
         command_line.main(["train"])

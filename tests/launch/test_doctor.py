@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 import tensorflow as tf
 
-from launch import checks, cuda, doctor
-from launch.checks import OK, PROBLEM, WARNING, Finding
+from launch.commands import doctor
 from pipeline.config import ExperimentConfig, RuntimeConfig
-from pipeline.training import reduction
+from pipeline.distributed import cuda, reduction
+from pipeline.verification import installation
+from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(doctor.__file__)))
 
@@ -27,12 +28,12 @@ def version_of(installed):
 
 @pytest.mark.parametrize("version, state", [("3.11.0", OK), ("3.13.9", OK), ("3.10.13", PROBLEM), ("3.14.0", PROBLEM)])
 def test_python_s_version(version, state):
-    assert checks.check_python(version, checks.declared_requirements()[0]).state == state
+    assert installation.check_python(version, installation.declared_requirements()[0]).state == state
 
 
 def test_packages_outside_their_range_or_missing_are_named_with_the_remedy():
     requirements = ["tensorflow>=2.21,<2.22", "keras>=3.15,<3.16", "rich>=14,<16", "absl-py>=2"]
-    findings = checks.check_packages(requirements, version_of({"tensorflow": "2.21.0", "keras": "3.16.0",
+    findings = installation.check_packages(requirements, version_of({"tensorflow": "2.21.0", "keras": "3.16.0",
                                                                "rich": "13.1"}))
     assert findings == [
         Finding("packages", OK, "tensorflow 2.21.0"),
@@ -42,7 +43,7 @@ def test_packages_outside_their_range_or_missing_are_named_with_the_remedy():
 
 
 def test_the_declared_packages_are_those_of_setup_cfg():
-    requires_python, requirements = checks.declared_requirements()
+    requires_python, requirements = installation.declared_requirements()
     assert requires_python.startswith(">=3.11")
     assert {line.split(">")[0] for line in requirements} >= {
         "tensorflow", "keras", "tensorflow-datasets", "absl-py", "tensorboard", "scikit-learn", "matplotlib", "rich",
@@ -56,7 +57,7 @@ def test_the_declared_packages_are_those_of_setup_cfg():
     ({"asimd"}, "aarch64", OK, "4 cores"),
 ])
 def test_cpu(features, machine, state, text):
-    found = checks.check_cpu(features, 4, machine)
+    found = installation.check_cpu(features, 4, machine)
     assert found.state == state and text in found.text
 
 
@@ -65,10 +66,10 @@ def test_memory_is_bounded_by_the_container(tmp_path):
     (tmp_path / "limit").write_text("1610612736\n")
     (tmp_path / "max").write_text("max\n")
     gib = 2**30
-    assert checks.memory(tmp_path / "meminfo", tmp_path / "none") == (8 * gib, 16 * gib)
-    assert checks.memory(tmp_path / "meminfo", tmp_path / "max") == (8 * gib, 16 * gib)
-    assert checks.memory(tmp_path / "meminfo", tmp_path / "limit") == (1.5 * gib, 1.5 * gib)
-    assert [checks.check_memory(n * gib, 16 * gib).state for n in (8, 1.5, 0.5)] == [OK, WARNING, PROBLEM]
+    assert installation.memory(tmp_path / "meminfo", tmp_path / "none") == (8 * gib, 16 * gib)
+    assert installation.memory(tmp_path / "meminfo", tmp_path / "max") == (8 * gib, 16 * gib)
+    assert installation.memory(tmp_path / "meminfo", tmp_path / "limit") == (1.5 * gib, 1.5 * gib)
+    assert [installation.check_memory(n * gib, 16 * gib).state for n in (8, 1.5, 0.5)] == [OK, WARNING, PROBLEM]
 
 
 BUILD = {"cuda_version": "12.5.1", "cudnn_version": "9", "is_cuda_build": True}
@@ -122,19 +123,19 @@ def nvidia_machine(root, driver=None, bus=False):
 def test_a_gpu_that_is_not_used_is_explained(tmp_path, driver, bus, visible, text, remedy):
     hardware, version = nvidia_machine(tmp_path, driver, bus)
     assert hardware and version == driver
-    found = checks.explain_no_gpu(hardware, version, BUILD, visible, folders=[])
+    found = installation.explain_no_gpu(hardware, version, BUILD, visible, folders=[])
     assert (found.state, found.remedy) == (WARNING, remedy)
     assert "an NVIDIA GPU is here" in found.text and text in found.text
 
 
 def test_a_machine_without_a_gpu_is_well(tmp_path):
     assert cuda.hardware(tmp_path) is None
-    assert checks.explain_no_gpu(None, None, BUILD).state == OK
+    assert installation.explain_no_gpu(None, None, BUILD).state == OK
 
 
 def test_a_tensorflow_without_cuda_is_explained(tmp_path):
     hardware, version = nvidia_machine(tmp_path, "550.54.14")
-    assert "built for CPUs alone" in checks.explain_no_gpu(hardware, version, {"is_cuda_build": False}).text
+    assert "built for CPUs alone" in installation.explain_no_gpu(hardware, version, {"is_cuda_build": False}).text
 
 
 def dataset(folder, path):
@@ -146,34 +147,35 @@ def test_data_sets_in_data_dir(tmp_path):
     dataset(tmp_path, "mnist/3.0.1")
     dataset(tmp_path, "imagenette/full-size/1.0.0")
     (tmp_path / "downloads/manual").mkdir(parents=True)
-    found = checks.check_data_dir(str(tmp_path))
+    found = installation.check_data_dir(str(tmp_path))
     assert found.state == OK and found.text.endswith(f"in {tmp_path}: imagenette/full-size 1.0.0, mnist 3.0.1")
 
 
 def test_data_dir_without_data_or_not_there(tmp_path, monkeypatch):
-    assert checks.check_data_dir(str(tmp_path)).state == WARNING
-    gone = checks.check_data_dir(str(tmp_path / "gone"))
+    assert installation.check_data_dir(str(tmp_path)).state == WARNING
+    gone = installation.check_data_dir(str(tmp_path / "gone"))
     assert gone.state == PROBLEM and "--data_dir" in gone.text and gone.remedy
     monkeypatch.setenv("HOME", str(tmp_path / "gone"))
-    assert checks.check_data_dir(None).state == OK
+    assert installation.check_data_dir(None).state == OK
 
 
 def test_workdir_is_probed_without_a_trace(tmp_path):
-    assert checks.check_workdir(str(tmp_path / "runs" / "new")).state == OK
+    assert installation.check_workdir(str(tmp_path / "runs" / "new")).state == OK
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
-    assert checks.check_workdir(str(tmp_path / "file" / "run")).state == PROBLEM
-    unwritable = checks.check_workdir("/proc/run")
+    assert installation.check_workdir(str(tmp_path / "file" / "run")).state == PROBLEM
+    unwritable = installation.check_workdir("/proc/run")
     assert unwritable.state == PROBLEM and unwritable.text.startswith("cannot write into /proc")
 
 
 def test_disk(tmp_path):
-    assert [checks.check_disk(str(tmp_path), free).state for free in (2**40, 2**30, 2**20)] == [OK, WARNING, PROBLEM]
-    assert checks.check_disk(str(tmp_path)).text.endswith(f"free at {tmp_path}")
+    states = [installation.check_disk(str(tmp_path), free).state for free in (2**40, 2**30, 2**20)]
+    assert states == [OK, WARNING, PROBLEM]
+    assert installation.check_disk(str(tmp_path)).text.endswith(f"free at {tmp_path}")
 
 
 def test_devices_that_are_not_there_are_a_problem():
-    found = checks.check_replicas(RuntimeConfig(devices=("63",)))
+    found = installation.check_replicas(RuntimeConfig(devices=("63",)))
     assert found.state == PROBLEM and "there is no GPU 63" in found.text
 
 
@@ -182,27 +184,28 @@ def test_devices_that_are_not_there_are_a_problem():
     (dict(cross_device_reduction="hierarchical", replicas=3), "would leave out one of 3 replicas"),
 ])
 def test_a_reduction_that_does_not_work_here_is_a_problem(settings, text):
-    found = checks.check_replicas(RuntimeConfig(**settings))
+    found = installation.check_replicas(RuntimeConfig(**settings))
     assert found.state == PROBLEM and text in found.text and found.remedy
 
 
 def test_the_reduction_is_tried_and_named(strategy, monkeypatch):
     name = "CollectiveAllReduce (RING) over 2 CPU replicas"
-    assert checks.check_reduction(strategy(2)) == Finding("reduction", OK, f"{name}: 262,144 sums are right on each")
-    assert checks.check_reduction(strategy(1)) == Finding("reduction", OK, "no reduction, 1 CPU replica")
+    found = installation.check_reduction(strategy(2))
+    assert found == Finding("reduction", OK, f"{name}: 262,144 sums are right on each")
+    assert installation.check_reduction(strategy(1)) == Finding("reduction", OK, "no reduction, 1 CPU replica")
     # TensorFlow's own reductions: one that forgets the last of three replicas, and one that needs GPUs.
     monkeypatch.setattr(strategy(3).extended, "_cross_device_ops", tf.distribute.HierarchicalCopyAllReduce())
-    found = checks.check_reduction(strategy(3))
+    found = installation.check_reduction(strategy(3))
     assert (found.state, found.remedy) == (PROBLEM, "try --cross_device_reduction=tree, or --replicas=1")
     assert "HierarchicalCopyAllReduce over 3 CPU replicas: replica 0 got 262144 of 262144 float32 sums" in found.text
     monkeypatch.setattr(strategy(2).extended, "_cross_device_ops", tf.distribute.NcclAllReduce())
-    found = checks.check_reduction(strategy(2))
+    found = installation.check_reduction(strategy(2))
     assert found.state == PROBLEM and "No OpKernel was registered" in found.text and "\n" not in found.text
 
 
 def test_a_test_of_the_reduction_that_fails_otherwise_is_a_problem(strategy, monkeypatch):
     monkeypatch.setattr(reduction, "reduce_once", lambda *arguments: [].pop())
-    found = checks.check_reduction(strategy(2))
+    found = installation.check_reduction(strategy(2))
     assert found.state == PROBLEM and found.remedy
     assert found.text.endswith("over 2 CPU replicas: IndexError: pop from empty list")
 
@@ -228,8 +231,8 @@ COLOURED = """
 import os, pty, sys
 child, terminal = pty.fork()
 if child == 0:
-    from launch.checks import Finding
-    from launch.doctor import print_report
+    from pipeline.verification.installation import Finding
+    from launch.commands.doctor import print_report
     print_report([Finding("disk", "warning", "4 GiB")])
     sys.exit()
 data = b""

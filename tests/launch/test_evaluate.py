@@ -39,9 +39,9 @@ def compared(trained):
 
 def outputs(workdir, average=1):
     """Returns (function of images to float64 probabilities, images, labels) of a run and the digits' test split."""
-    from pipeline.data.digits import load_digits
+    from pipeline.data.sources.digits import load_digits
     from pipeline.data.stream import examples
-    from pipeline.trained import TrainedModel
+    from pipeline.evaluation.trained_model import TrainedModel
     from pipeline.training.run_directory import RunDirectory
     model = TrainedModel.load(RunDirectory(str(workdir)), average=average)
     return lambda images: model.probabilities(images).astype(np.float64), *examples(load_digits(None).test,

@@ -14,11 +14,11 @@ from absl import flags as absl_flags
 from PIL import Image
 
 import flags
-from launch import predict
+from launch.commands import predict
 from pipeline.config import DataConfig
-from pipeline.data.digits import load_digits
 from pipeline.data.load import load
-from pipeline.trained import TrainedModel
+from pipeline.data.sources.digits import load_digits
+from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.training.run_directory import RunDirectory
 from tests.commands import mirrorline, start
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from launch import __main__ as command_line
-from launch import cuda
-from launch import sweep as command
+from launch.commands import sweep as command
 from pipeline.config import RuntimeConfig
+from pipeline.distributed import cuda
 from pipeline.errors import UsageError
 from pipeline.sweep import trials as trial_processes
 from tests import commands

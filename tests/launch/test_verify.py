@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from launch import cuda, verify
+from launch.commands import verify
 from pipeline.config import ExperimentConfig
+from pipeline.distributed import cuda
 from tests import commands
 from tests.commands import mirrorline, start
 from tests.cures import PROVED, verify_without

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from launch import inspect
+from launch.commands import inspect
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.models import registry

@@ -22,14 +22,14 @@ from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
-from pipeline.monitoring.board.board import Board, judged
-from pipeline.monitoring.board.canvas import MARGIN, TITLE
-from pipeline.monitoring.board.confusion import ConfusionPicture, shade
-from pipeline.monitoring.board.model_graph import readable
-from pipeline.monitoring.board.samples import MistakesPicture, sample_captions, worst_mistakes
 from pipeline.monitoring.events import EventWriter, event_files, histogram_value, image_value, read_events, text_value
 from pipeline.monitoring.progress import NoProgress
 from pipeline.monitoring.recorder import Recorder
+from pipeline.monitoring.tensorboard.canvas import MARGIN, TITLE
+from pipeline.monitoring.tensorboard.confusion import ConfusionPicture, shade
+from pipeline.monitoring.tensorboard.model_graph import readable
+from pipeline.monitoring.tensorboard.samples import MistakesPicture, sample_captions, worst_mistakes
+from pipeline.monitoring.tensorboard.writer import Board, judged
 from pipeline.options import augmentations
 from pipeline.training.cadence import plan
 from pipeline.training.run_directory import RunDirectory

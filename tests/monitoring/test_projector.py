@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from pipeline.monitoring.board.projector import FeatureSketch, principal_components, spread, write_projector
+from pipeline.monitoring.tensorboard.projector import FeatureSketch, principal_components, spread, write_projector
 from tests.small_disk import small_disk
 
 

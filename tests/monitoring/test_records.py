@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from launch.judging import Run
+from pipeline.evaluation.evaluator import Run
 from pipeline.evaluation.history import learning_curves
 from pipeline.monitoring import framing, metrics_log
 from pipeline.monitoring.events import EventWriter, event_files, read_events

@@ -7,12 +7,12 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.evaluation.metrics import evaluation
-from pipeline.hardware import known_rates
-from pipeline.hardware.ceiling import QUICK_SECONDS
-from pipeline.hardware.memory import DeviceMemory
-from pipeline.monitoring import vitals as room
+from pipeline.monitoring import known_rates
+from pipeline.monitoring import system_metrics as room
+from pipeline.monitoring.ceiling import QUICK_SECONDS
 from pipeline.monitoring.goodput import Ledger, summarize
 from pipeline.monitoring.launches import Launches
+from pipeline.monitoring.memory import DeviceMemory
 from pipeline.monitoring.progress import NoProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training.run_directory import RunDirectory

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.data.tfds_source import ExampleFormat
+from pipeline.data.sources.tfds import ExampleFormat
 from pipeline.errors import UsageError
-from pipeline.prediction import figure, output, pictures, screen
-from pipeline.prediction.pictures import Prediction, border_brightness, find_files, has_dark_ground, read_batches
+from pipeline.evaluation import prediction, prediction_figure, prediction_output, prediction_tables
+from pipeline.evaluation.prediction import Prediction, border_brightness, find_files, has_dark_ground, read_batches
 
 
 def picture(path, value=100, size=(8, 6)):
@@ -98,36 +98,36 @@ def test_whether_the_ground_is_dark_comes_from_the_run(channels, dataset, mean, 
     (None, None, "table"), (None, "-", "table"), ("csv", None, "csv"), (None, "a.CSV", "csv"), (None, "a.json", "json"),
     ("json", "a.csv", "json"), ("table", "a.txt", "table")])
 def test_the_format_comes_from_the_flag_or_the_name(wanted, path, found):
-    assert output.choose_format(wanted, path) == found
+    assert prediction_output.choose_format(wanted, path) == found
 
 
 def test_an_output_that_says_no_format_is_refused():
     with pytest.raises(UsageError, match="a.txt ends in neither .csv nor .json"):
-        output.choose_format(None, "a.txt")
+        prediction_output.choose_format(None, "a.txt")
 
 
 def test_what_is_not_complete_keeps_another_name(tmp_path):
     path, said = str(tmp_path / "out.csv"), []
     (tmp_path / "out.csv").write_text("of before")
-    with pytest.raises(KeyboardInterrupt), output.output_file(path, said.append) as file:
-        output.CsvWriter(file, 3).write(predictions(2))
+    with pytest.raises(KeyboardInterrupt), prediction_output.output_file(path, said.append) as file:
+        prediction_output.CsvWriter(file, 3).write(predictions(2))
         raise KeyboardInterrupt
     assert (tmp_path / "out.csv").read_text() == "of before"
     with open(f"{path}.partial", newline="") as file:
         assert [row[:2] for row in csv.reader(file)] == [["file", "class"], ["a/folder/0.png", "tulip"],
                                                          ["a/folder/1.png", "tulip"]]
     assert said == [f"not complete: what there is so far is in {path}.partial"]
-    with output.output_file(path, said.append) as file:
-        output.JsonWriter(file).close()
+    with prediction_output.output_file(path, said.append) as file:
+        prediction_output.JsonWriter(file).close()
     assert json.loads((tmp_path / "out.csv").read_text()) == [] and os.listdir(tmp_path) == ["out.csv"]
 
 
 def test_names_that_are_no_text_or_full_of_signs_come_through(tmp_path):
     name = os.fsdecode(b'caf\xe9, "1"\n[bold].png')
     one = Prediction(name, (("a,b", 0.75), ("c", 0.25)), 0.5)
-    for writer, path in ((lambda file: output.CsvWriter(file, 2), tmp_path / "out.csv"),
-                         (output.JsonWriter, tmp_path / "out.json")):
-        with output.output_file(str(path), print) as file:
+    for writer, path in ((lambda file: prediction_output.CsvWriter(file, 2), tmp_path / "out.csv"),
+                         (prediction_output.JsonWriter, tmp_path / "out.json")):
+        with prediction_output.output_file(str(path), print) as file:
             made = writer(file)
             made.write([one])
             made.close()
@@ -145,7 +145,7 @@ def terminal(width, batches, terminal=True):
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
     files = [one.file for batch in batches for one in batch]
-    writer = screen.TableWriter(console, files, [name for name, _ in batches[0][0].classes], 3)
+    writer = prediction_tables.TableWriter(console, files, [name for name, _ in batches[0][0].classes], 3)
     for batch in batches:
         writer.write(batch)
     return file.getvalue()
@@ -173,10 +173,10 @@ def test_into_a_file_the_table_is_whole_and_plain():
 def test_saliency_glows_where_it_is_large_and_a_flat_map_is_drawn_too():
     grey, saliency = np.full((40, 60, 3), 128, np.uint8), np.zeros((4, 6), np.float32)
     saliency[:2, :3] = 1
-    drawn = figure.overlay(grey, saliency)
+    drawn = prediction_figure.overlay(grey, saliency)
     assert drawn.shape == grey.shape and drawn.dtype == np.uint8
     assert drawn[:15, :25].mean() > 1.5 * drawn[25:, 35:].mean()
-    assert len(np.unique(figure.overlay(grey, np.zeros((4, 6), np.float32)))) == 1
+    assert len(np.unique(prediction_figure.overlay(grey, np.zeros((4, 6), np.float32)))) == 1
 
 
 @pytest.mark.parametrize("count, explained, columns", [(1, False, 1), (5, True, 3), (10, False, 4)])
@@ -185,18 +185,18 @@ def test_a_figure_has_a_cell_a_picture(tmp_path, count, explained, columns):
     found = [Prediction(picture(tmp_path / f"$odd_{i}.png", 10 * i, (80, 6)), (("a class with a long name", 0.6),
                                                                           ("b", 0.4)), 0.5, saliency)
              for i in range(count)]
-    figure.draw_figure(tmp_path / "figure.png", found, 1200)
+    prediction_figure.draw_figure(tmp_path / "figure.png", found, 1200)
     with Image.open(tmp_path / "figure.png") as image:
         width, height = image.size
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    cell = 150 * (figure.CELL_WIDTH * (1 + explained) + figure.BARS + 0.3)
+    cell = 150 * (prediction_figure.CELL_WIDTH * (1 + explained) + prediction_figure.BARS + 0.3)
     assert round(width / cell) == columns
-    assert round(height / (150 * figure.CELL_HEIGHT)) == -(-count // columns)
+    assert round(height / (150 * prediction_figure.CELL_HEIGHT)) == -(-count // columns)
     for value in range(0, 10 * count, 10):  # Each picture's own colour is there.
         assert (np.abs(pixels - (value, 20, 30)).max(-1) == 0).any(), value
 
 
 def test_names_are_told_below_the_folder_that_all_share():
-    name_of = pictures.short_names(["a/b/1.png", "a/c/d/1.png"])
+    name_of = prediction.short_names(["a/b/1.png", "a/c/d/1.png"])
     assert (name_of("a/b/1.png"), name_of("a/c/d/1.png")) == ("b/1.png", "c/d/1.png")
-    assert pictures.short_names(["a/b/1.png"])("a/b/1.png") == "1.png"
+    assert prediction.short_names(["a/b/1.png"])("a/b/1.png") == "1.png"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.training.reduction import buckets, reduce_once
+from pipeline.distributed.reduction import buckets, reduce_once
 from tests.training.small import build, distance, run, weights
 
 

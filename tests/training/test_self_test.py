@@ -6,8 +6,9 @@ import threading
 import pytest
 import tensorflow as tf
 
+from pipeline.distributed import reduction
 from pipeline.errors import RunFailure
-from pipeline.training import reduction, self_test
+from pipeline.training import self_test
 from tests.commands import REPOSITORY, environment
 
 

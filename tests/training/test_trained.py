@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.files import write_json
-from pipeline.trained import TrainedModel
 from pipeline.training import stored_weights
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run import describe

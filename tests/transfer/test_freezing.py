@@ -5,9 +5,9 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.models import registry
+from pipeline.models.freezing import freeze
+from pipeline.models.weight_names import named
 from pipeline.training.step import TRAIN_COLUMNS
-from pipeline.transfer.freezing import freeze
-from pipeline.transfer.names import named
 from tests.parity_cells import EVERYTHING
 from tests.training.small import build, copies, distance, run, weights
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.export.form import FORMS
+from pipeline.evaluation.trained_model import TrainedModel
+from pipeline.export.formats import FORMS
 from pipeline.files import write_json
 from pipeline.models import registry
-from pipeline.trained import TrainedModel
+from pipeline.models.initialization import Initialization, initialize
+from pipeline.models.weight_matching import match
+from pipeline.models.weight_names import named
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run import describe
 from pipeline.training.run_directory import RunDirectory
-from pipeline.transfer.initialization import Initialization, initialize
-from pipeline.transfer.matching import match
-from pipeline.transfer.names import named
 from tests.training.small import build, run
 
 SHAPE = (28, 28, 3)

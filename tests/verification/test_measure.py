@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.training import decision, inference, step
+from pipeline.training import gradients, inference, step
 from pipeline.verification import measure
 from tests.training.small import build
 
@@ -21,7 +21,7 @@ def test_bad_gradients_change_nothing_and_are_counted(strategy, replicas, precis
 
 
 def test_a_bad_gradient_that_is_applied_is_seen(strategy, monkeypatch):
-    assert step.is_finite is decision.is_finite
+    assert step.is_finite is gradients.is_finite
     monkeypatch.setattr(step, "is_finite", lambda norm, loss: tf.constant(True))
     variables, counters = measure.bad_gradients(build(strategy(2)))
     assert variables.verdict == counters.verdict == "VIOLATED"

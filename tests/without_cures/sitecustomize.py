@@ -2,7 +2,7 @@
 import os
 import sys
 
-if "launch.verify_part" in sys.orig_argv or "train" in sys.orig_argv:
+if "pipeline.verification.part_process" in sys.orig_argv or "train" in sys.orig_argv:
     from tests.cures import PROVED, take_out
     for name in os.environ["WITHOUT_CURES"].split(os.pathsep):
         take_out(PROVED[name].without)

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from pipeline.distributed.cluster import Cluster, host_and_port
 from pipeline.errors import UsageError
-from pipeline.workers.cluster import Cluster, host_and_port
 
 TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
 

@@ -6,15 +6,15 @@ import sys
 import psutil
 import pytest
 
-from pipeline.workers.cluster import Cluster
-from pipeline.workers.listening import own_address
+from pipeline.distributed.bind_address import own_address
+from pipeline.distributed.cluster import Cluster
 from tests.commands import environment
 from tests.workers.processes import free_ports, task
 
 MEETING = """
 import os, sys
-from pipeline.workers.cluster import Cluster
-from pipeline.workers.meeting import open_strategy
+from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.multi_worker_strategy import open_strategy
 strategy = open_strategy(Cluster.of(os.environ), ("CPU", 1), "auto", 60, everywhere=sys.argv[1] == "all")
 print("met", flush=True)
 sys.stdin.readline()

@@ -11,9 +11,9 @@ from tests.workers.processes import free_ports
 
 WORKER = """
 import sys
-from pipeline.workers import peers
-from pipeline.workers.cluster import Cluster
-from pipeline.workers.roll_call import roll_call
+from pipeline.distributed import peers
+from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.rendezvous import roll_call
 peers.SECONDS = 0.5
 cluster = Cluster(tuple(f"127.0.0.1:{port}" for port in sys.argv[2:]), int(sys.argv[1]))
 peers.watch(cluster.rank, roll_call(cluster, 30, ""))

@@ -3,7 +3,7 @@ from pipeline.data.augment.color import color
 from pipeline.data.augment.geometry import crop, cutout, flip, rotate
 from pipeline.data.augment.mixing import cutmix, mixup
 from pipeline.data.augment.randaugment import randaugment
-from pipeline.data.draws import example_seeds, fold
+from pipeline.data.stateless_random import example_seeds, fold
 
 _SINGLE = {"flip": flip, "crop": crop, "rotate": rotate, "color": color, "cutout": cutout, "randaugment": randaugment}
 MIXING = {"mixup": mixup, "cutmix": cutmix}

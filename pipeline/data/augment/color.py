@@ -2,7 +2,7 @@
 import tensorflow as tf
 
 from pipeline.data.augment.geometry import to_uint8
-from pipeline.data.draws import uniform
+from pipeline.data.stateless_random import uniform
 
 
 def color(images, seeds, strength=0.4):

@@ -3,7 +3,7 @@ import math
 
 import tensorflow as tf
 
-from pipeline.data.draws import uniform
+from pipeline.data.stateless_random import uniform
 
 
 def flip(images, seeds, strength=0.5):

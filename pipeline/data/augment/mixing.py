@@ -6,7 +6,7 @@ import scipy.special
 import tensorflow as tf
 
 from pipeline.data.augment.geometry import box, to_uint8
-from pipeline.data.draws import uniform
+from pipeline.data.stateless_random import uniform
 
 _QUANTILES = 4097
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipeline.data.augment.color import mean_luma, saturate
 from pipeline.data.augment.geometry import about_centre, project, to_uint8
-from pipeline.data.draws import uniform
+from pipeline.data.stateless_random import uniform
 
 OPERATIONS = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "contrast",
               "solarize", "posterize", "autocontrast", "equalize", "saturation", "sharpness")

@@ -2,7 +2,7 @@
 import json
 
 from pipeline.evaluation.page.curves import box_of
-from pipeline.evaluation.screen import number
+from pipeline.evaluation.tables import number
 from pipeline.pages.markup import escape, table, tag
 
 FIGURES = {"precision": "precision", "recall": "recall", "f1": "F1", "support": "support", "roc_auc": "ROC AUC",

@@ -4,7 +4,7 @@ import string
 from pipeline.evaluation.page import plots
 from pipeline.evaluation.page.curves import QUANTITIES, box_of, figure, legend, swatch
 from pipeline.evaluation.page.galleries import gallery
-from pipeline.evaluation.screen import number
+from pipeline.evaluation.tables import number
 from pipeline.pages.markup import escape, table, tag
 
 # name on the page, name among the headline's figures, key of a compared run, whether more is better

@@ -1,6 +1,6 @@
 """The parts of the page that are drawn: learning curves, ROC and precision-recall curves, calibration."""
 from pipeline.evaluation.page import plots
-from pipeline.evaluation.screen import number
+from pipeline.evaluation.tables import number
 from pipeline.pages.markup import escape, table, tag
 
 HIGHLIGHTED = 5  # Classes of the smallest areas, each in a colour of its own.

@@ -5,7 +5,7 @@ import pathlib
 
 from pipeline.evaluation.page import classes, compared, cost, curves, galleries
 from pipeline.evaluation.page.findings import findings
-from pipeline.evaluation.screen import number, span
+from pipeline.evaluation.tables import number, span
 from pipeline.files import plain, write_text
 from pipeline.pages.markup import box, cards, escape, fill, tag
 

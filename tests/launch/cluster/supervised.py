@@ -100,9 +100,9 @@ def wait_for(condition, seconds=60, what="what was waited for"):
 
 
 def main(workdir, sizes, limits, told):
-    from launch.cluster.screen import Screen
+    from launch.cluster.display import Screen
     from launch.cluster.supervisor import Limits
-    from launch.launch import supervise
+    from launch.commands.launch import supervise
     from pipeline.errors import UsageError
     worker = [sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, told]
     try:

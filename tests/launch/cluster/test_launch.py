@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from launch import __main__ as command_line
-from launch import launch as command
 from launch.cluster.local_workers import share
+from launch.commands import launch as command
 from pipeline import config
 from pipeline.errors import UsageError
 from tests.commands import REPOSITORY, environment
@@ -106,7 +106,7 @@ def test_gpus_are_shared_out(monkeypatch):
 
 
 def test_the_command_and_its_room_load_nothing_heavy():
-    script = ("import sys, pkgutil, importlib, launch.launch, launch.cluster\n"
+    script = ("import sys, pkgutil, importlib, launch.commands.launch, launch.cluster\n"
               "for module in pkgutil.iter_modules(launch.cluster.__path__, 'launch.cluster.'):\n"
               "    importlib.import_module(module.name)\n"
               "from launch.__main__ import main\n"

@@ -3,7 +3,7 @@ import contextlib
 import os
 import pty
 
-from launch.cluster.screen import CLEAR_LINE, Screen
+from launch.cluster.display import CLEAR_LINE, Screen
 
 STEP = "epoch  0.50/10  step  12/230  loss 0.5000  accuracy  90.00%  1,234 examples/s  0:10 left"
 

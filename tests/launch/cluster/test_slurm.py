@@ -128,8 +128,8 @@ sys.exit(agent.run([sys.executable, "-m", "tests.launch.cluster.stand_in", workd
 SUPERVISOR = """
 import json, sys
 from launch.cluster import supervisor
-from launch.cluster.screen import Screen
-from launch.launch import supervise
+from launch.cluster.display import Screen
+from launch.commands.launch import supervise
 workdir, agent, told, limits, patience = sys.argv[1:]
 supervisor.ECHO_SECONDS = float(patience)
 command = [sys.executable, "-c", agent, workdir, told, patience]

@@ -1,0 +1,273 @@
+"""mirrorline benchmark: how fast the training step is, over precisions, workers, replicas, batches and models."""
+import datetime
+import os
+import re
+import sys
+import tempfile
+
+from absl import flags as absl_flags
+
+import flags
+from launch.commands.launch import MOST_WORKERS, visible_gpus
+from pipeline import config as configuration
+from pipeline.benchmark import grid, machine, projection_assumptions
+from pipeline.benchmark.store import INDIFFERENT, Store
+from pipeline.benchmark.worker_processes import CellWorkers
+from pipeline.config import ExperimentConfig
+from pipeline.distributed import cuda
+from pipeline.errors import RunFailure, UsageError, unknown_name
+
+SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
+GROUPS = ("data", "model", "optimizer", "training", "runtime")
+EXIT_INTERRUPTED = 75
+SCHEMA = 1
+FEWEST_REPEATS = 5
+QUICK_SECONDS = 0.2
+# What is swept where nothing is said: on CPUs a few minutes on two cores.
+CPU_AXES = {"precisions": ("float32", "mixed_bfloat16"), "replica_counts": (1, 2), "batch_sizes": (16, 32, 64)}
+CPU_QUICK_AXES = {"precisions": ("float32",), "replica_counts": (1, 2), "batch_sizes": (32, 64)}
+GPU_AXES = {"precisions": ("float32", "mixed_float16", "mixed_bfloat16"), "batch_sizes": (64, 128, 256, 512)}
+GPU_QUICK_AXES = {"precisions": ("float32", "mixed_float16"), "batch_sizes": (64, 256)}
+# The option of train that, where it is given, is the one value of an axis.
+SINGLE = {"models": "model", "precisions": "precision", "replica_counts": "replicas", "batch_sizes": "batch_size"}
+
+
+def define(flag_values):
+    """Defines the flags of this command alone."""
+    def define_list(name, text):
+        absl_flags.DEFINE_list(name, None, text, flag_values=flag_values)
+
+    define_list("models", "models to measure; default --model")
+    define_list("image_sizes", "sizes of made-up images, e.g. 28x28x1,32x32x3; default the images of --dataset")
+    define_list("precisions", "precisions to measure; default float32,mixed_bfloat16, on GPUs mixed_float16 too")
+    define_list("workers", "numbers of processes of this machine that train together, each with the replicas of "
+                "--replica_counts; default 1")
+    define_list("replica_counts", "numbers of replicas; default 1,2, on GPUs 1,2,4 and so on to all of them, with "
+                "several workers 1")
+    define_list("batch_sizes", "global batch sizes; default 16,32,64, on GPUs 64,128,256,512")
+    define_list("xla_modes", "off, on or both; on with several replicas needs --nosync_batch_norm; default off")
+    absl_flags.DEFINE_integer("repeats", FEWEST_REPEATS, f"windows a cell is measured in, at least {FEWEST_REPEATS}",
+                              flag_values=flag_values)
+    absl_flags.DEFINE_float("repeat_seconds", 0.5, "length of a window, as many steps as fit (seconds)",
+                            flag_values=flag_values)
+    absl_flags.DEFINE_boolean("quick", False, "fewer cells and shorter windows, where neither is given",
+                              flag_values=flag_values)
+    absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a cell may take; a batch that does not fit is "
+                              "halved; 0: all there is (MiB)", flag_values=flag_values)
+    absl_flags.DEFINE_string("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
+                             "and .html; the same command goes on there where it stopped", flag_values=flag_values)
+    absl_flags.DEFINE_string("compare", None, "benchmark.json of before: show what changed, exit code 1 on a "
+                             "regression", flag_values=flag_values)
+    absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
+    projection_assumptions.define(flag_values)
+
+
+def run(config: ExperimentConfig, flag_values):
+    """Runs the command; returns the exit code.
+
+    Raises:
+      UsageError: values that cannot be, before anything is measured or written.
+      RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
+    """
+    from pipeline.benchmark import comparison, display
+    gpus = cuda.count_gpus()
+    config = with_image_sizes(config, flag_values)
+    cells = grid.cells(resolve_axes(config, flag_values, gpus))
+    check(cells, config, flag_values, gpus)
+    links = projection_assumptions.given_links(flag_values)
+    old = comparison.read(flag_values.compare) if flag_values.compare else None
+    check_output(flag_values.output, flag_values.compare)
+    extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
+    store = Store(flag_values.output, {"measuring": {**extent, "memory_limit": flag_values.memory_limit},
+                                       "versions": machine.versions(),
+                                       "machine": machine.machine()})
+    display = display.create_display(config.runtime.verbosity)
+    try:
+        found, complete = sweep(cells, config, store, extent, display, flag_values.memory_limit, visible_gpus(gpus))
+    finally:
+        display.close()
+    if not found:
+        return interrupted(0, len(cells))
+    report = write_report(found, complete, store, config, flag_values, links, gpus)
+    if config.runtime.verbosity != "quiet":
+        display.print_table(report)
+        print(f"look    {store.file('benchmark.html')}\n        {store.file('benchmark.md')}")
+    return conclude(report, cells, old, flag_values.tolerance)
+
+
+def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
+    """Measures what is not there yet; returns (figures of the cells, whether it came to the end)."""
+    from pipeline.benchmark.sweep import Sweep
+    from pipeline.training.preemption import StopRequest
+    from pipeline.verification.processes import Processes
+    timeout = config.runtime.hang_timeout or None
+    kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
+    display.note(f"benchmark {len(cells)} cells in {store.folder}"
+                 + (f", {len(kept)} of them measured before" if kept else ""))
+    for part, count in store.strangers.items():
+        display.note(f"          {count} measured before under other {part} {'do' if count > 1 else 'does'} not count")
+    with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
+            Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
+        return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,
+                     timeout).run(cells, kept)
+
+
+def with_image_sizes(config, flag_values):
+    """Returns the configuration for --image_sizes: made-up images, without what another data set's recipe brings."""
+    sizes, given = flag_values.image_sizes, flags.given_options(flag_values)
+    if sizes is None:
+        return config
+    for name in ("dataset", "image_size"):
+        if name in given:
+            raise UsageError(f"--image_sizes is for made-up images; found --{name}={given[name]} too: give one of them")
+    for size in sizes:
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", size):
+            raise UsageError("--image_sizes must be height x width x channels, such as 28x28x1,32x32x3; found "
+                             f"'{size}'")
+    return ExperimentConfig.from_flat({**given, "dataset": f"synthetic:{sizes[0]}"})
+
+
+def resolve_axes(config, flag_values, gpus):
+    """Returns {axis: values}: those given for the axis, else the one of train's option where given, else defaults.
+
+    Raises:
+      UsageError: a list that is empty or holds something twice or of another kind.
+    """
+    defaults = (GPU_QUICK_AXES if flag_values.quick else GPU_AXES) if gpus else (
+        CPU_QUICK_AXES if flag_values.quick else CPU_AXES)
+    defaults = {"replica_counts": tuple(n for n in (1, 2, 4, 8, 16) if n <= gpus), "xla_modes": ("off",),
+                "models": (config.model.model,), "workers": (1,), **defaults}
+    if flag_values.workers not in (None, ["1"]):
+        defaults["replica_counts"] = (1,)
+    given, axes = flags.given_options(flag_values), {}
+    for name, values in defaults.items():
+        if flag_values[name].value is not None:
+            values = tuple(flag_values[name].value)
+        elif given.get(SINGLE.get(name)):
+            values = (given[SINGLE[name]],)
+        axes[name] = _read_list(name, values)
+    if flag_values.xla_modes is None and config.runtime.xla == "on":
+        axes["xla_modes"] = ("on",)
+    axes["datasets"] = tuple(f"synthetic:{s}" for s in _read_list("image_sizes", flag_values.image_sizes)) if (
+        flag_values.image_sizes is not None) else (config.data.dataset,)
+    return axes
+
+
+def _read_list(name, values):
+    if not values:
+        raise UsageError(f"--{name} is empty: give at least one value, or leave it out")
+    if name in ("workers", "replica_counts", "batch_sizes"):
+        wrong = [value for value in values if not re.fullmatch(r"[1-9]\d{0,8}", str(value))]
+        if wrong:
+            raise UsageError(f"--{name} must be whole numbers from 1, such as 1,2; found '{wrong[0]}'")
+        values = tuple(map(int, values))
+    known = {"precisions": configuration.PRECISIONS, "xla_modes": ("off", "on")}.get(name)
+    for value in values:
+        if known and value not in known:
+            raise unknown_name(f"value of --{name}", value, known)
+        if values.count(value) > 1:
+            raise UsageError(f"--{name} holds {value} twice: give each value once")
+    return tuple(values)
+
+
+def check(cells, config, flag_values, gpus):
+    """Raises UsageError for what cannot be measured, or not in the way asked for."""
+    from pipeline.distributed import devices
+    if flag_values.repeats < FEWEST_REPEATS:
+        raise UsageError(f"--repeats must be at least {FEWEST_REPEATS}, or the spread means nothing; found "
+                         f"{flag_values.repeats}")
+    for name, least in (("repeat_seconds", 0.001), ("memory_limit", 0), ("tolerance", 0)):
+        if not least <= flag_values[name].value < 1e9:
+            raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
+    if flag_values.tolerance >= 1:
+        raise UsageError(f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
+    projection_assumptions.check(flag_values)
+    for cell in cells:
+        if cell.workers > 1:
+            check_workers(cell, config, gpus)
+        kind, indices = devices.choose_devices(gpus // cell.workers, config.runtime.devices, cell.replicas)
+        devices.check_cross_device_reduction(config.runtime.cross_device_reduction, kind, len(indices))
+        grid.check(cell, config)
+
+
+def check_workers(cell, config, gpus):
+    """Raises UsageError where this machine or these settings do not allow as many workers as a cell has."""
+    from pipeline.distributed import devices
+    if cell.workers > MOST_WORKERS:
+        raise UsageError(f"--workers={cell.workers}: give at most {MOST_WORKERS}, all on this machine")
+    if gpus and cell.all_replicas > gpus:
+        raise UsageError(f"--workers={cell.workers} with --replica_counts={cell.replicas} on {gpus} "
+                         f"GPU{'s' * (gpus > 1)}: each worker has GPUs of its own; give fewer of either")
+    if config.runtime.devices:
+        raise UsageError(f"--devices={','.join(config.runtime.devices)} is of one process: with --workers each worker "
+                         "has its share of the GPUs; choose them with CUDA_VISIBLE_DEVICES")
+    devices.check_workers(config.runtime)
+
+
+def check_output(folder, compared):
+    """Raises UsageError where the report could not be written, or would be written over what it is compared with."""
+    parent = os.path.abspath(folder)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise UsageError(f"--output={folder} cannot be written: give a folder that is there or can be made")
+    if compared and os.path.realpath(compared) == os.path.realpath(os.path.join(folder, "benchmark.json")):
+        raise UsageError(f"--compare={compared} is what this sweep writes: give another folder with --output")
+
+
+def repeat_seconds(flag_values):
+    """Returns the length of a window in seconds."""
+    quick = flag_values.quick and flag_values["repeat_seconds"].using_default_value
+    return QUICK_SECONDS if quick else flag_values.repeat_seconds
+
+
+def write_report(found, complete, store, config, flag_values, links, gpus):
+    """Derives what follows from several cells and writes the four files; returns what benchmark.json holds."""
+    from pipeline.benchmark import derived, page
+    from pipeline.files import plain, write_json
+    wanted = {cell["precision"] for cell in found}
+    ceilings = {name: figures for name, figures in store.ceilings().items() if name in wanted}
+    derived.derive(found, ceilings, shared_cores=not gpus)
+    given = [flag_values[name].serialize() for name in flag_values if not flag_values[name].using_default_value]
+    default = {name: field.default for name, field in configuration.options().items()}
+    unsaid = {*INDIFFERENT, "xla", *SINGLE.values()}
+    report = plain({
+        "schema": SCHEMA, "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["mirrorline benchmark", *" ".join(given).split()]), "complete": complete,
+        "machine": store.context["machine"], "versions": store.context["versions"],
+        "measuring": store.context["measuring"],
+        "flags": {name: value for name, value in config.flat().items()
+                  if value != default[name] and name not in unsaid},
+        "ceilings": ceilings, "cells": found,
+        "projection": projection_assumptions.project(found, flag_values, links)})
+    os.makedirs(store.folder, exist_ok=True)
+    write_json(store.file("benchmark.json"), report)
+    page.write_all(report, store.folder)
+    return report
+
+
+def conclude(report, cells, old, tolerance):
+    """Compares, and returns the exit code; raises RunFailure for cells that failed and for regressions."""
+    from pipeline.benchmark import comparison
+    if not report["complete"]:
+        return interrupted(len(report["cells"]), len(cells))
+    failed = [cell for cell in report["cells"] if cell["status"] == "failed"]
+    wrong = []
+    if failed:
+        first = f"{comparison.name_of(failed[0])}: {failed[0]['error']}"
+        wrong.append(f"{len(failed)} of {len(cells)} cells failed: {first}")
+    if old:
+        rows, regressed = comparison.compare(old, report, tolerance)
+        comparison.print_table(rows)
+        if regressed:
+            wrong.append(f"slower than before by more than {tolerance:.3g} of the speed: "
+                         f"{next(row.cell for row in rows if row.verdict == comparison.REGRESSED)}")
+    if wrong:
+        raise RunFailure("; ".join(wrong))
+    return 0
+
+
+def interrupted(done, cells):
+    """Says that it was interrupted; returns the exit code."""
+    print(f"stopped with {done} of {cells} cells measured; run the same command again to go on", file=sys.stderr)
+    return EXIT_INTERRUPTED

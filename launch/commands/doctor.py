@@ -1,0 +1,72 @@
+"""`mirrorline doctor`: would training work here, and if not, what to do about it."""
+import importlib.metadata
+import os
+import platform
+import sys
+import textwrap
+
+from pipeline.distributed import devices
+from pipeline.verification import installation
+from pipeline.verification.installation import OK, PROBLEM, WARNING
+
+SUMMARY = "say whether training would work on this machine, and what is missing if not"
+GROUPS = ()
+ONLY = ("data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
+
+COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}
+
+
+def define(flag_values):
+    """The doctor has no flags of its own."""
+
+
+def run(config, flag_values):
+    """Prints the findings; returns 0 where training would work and 1 where it would not."""
+    findings = examine(config)
+    print_report(findings)
+    return 1 if any(finding.state == PROBLEM for finding in findings) else 0
+
+
+def examine(config):
+    """Returns every checks.Finding about this machine, for the options of an ExperimentConfig."""
+    requires_python, requirements = installation.declared_requirements()
+    cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
+    findings = [installation.check_python(platform.python_version(), requires_python),
+                *installation.check_packages(requirements, importlib.metadata.version),
+                cpu, installation.check_memory(*installation.memory())]
+    if cpu.state != PROBLEM:  # else loading TensorFlow would end the process
+        tensorflow = installation.check_tensorflow()
+        findings.append(tensorflow)
+        if tensorflow.state == OK:
+            findings += [*installation.check_gpus(), installation.check_replicas(config.runtime)]
+    workdir = config.runtime.workdir or "runs"
+    return [*findings, installation.check_data_dir(config.data.data_dir), installation.check_workdir(workdir),
+            installation.check_disk(workdir)]
+
+
+def print_report(findings):
+    """Prints the findings, aligned; in colour on a terminal."""
+    problems = sum(finding.state == PROBLEM for finding in findings)
+    end = f"Training will not work here: {problems} problem{'s' * (problems != 1)} to solve." if problems else \
+        "Training will work here."
+    lines = [(line, finding.state) for finding in findings for line in report_lines(finding)]
+    if not sys.stdout.isatty():
+        print("\n".join([*(line for line, _ in lines), end]))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for line, state in lines:
+        text = Text(line)
+        text.stylize(COLORS[state], 0, 8)
+        console.print(text, soft_wrap=True)
+    console.print(end, style=COLORS[PROBLEM if problems else OK])
+
+
+def report_lines(finding, width=100):
+    """Returns the lines of a finding: state, name, text, and under it the remedy."""
+    indent = 8 + 14
+    text = textwrap.wrap(finding.text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    remedy = [f"remedy: {finding.remedy}"] if finding.remedy else []
+    return [f"{finding.state:<8}{finding.name:<14}{text[0]}", *(" " * indent + line for line in text[1:] + remedy)]

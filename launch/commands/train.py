@@ -1,0 +1,67 @@
+"""mirrorline train: trains a model, evaluating along the way, and continues what is in the run's directory."""
+import os
+import sys
+
+from launch.cluster.adapters import from_environment
+from pipeline import runs
+from pipeline.config import ExperimentConfig
+from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.peer_failure import PEER_LOST
+from pipeline.distributed.rendezvous import PeerLost
+from pipeline.preparation import teller
+
+SUMMARY = "train a model; run the same command again to continue where it stopped"
+GROUPS = ("data", "model", "optimizer", "training", "runtime")
+EXIT_PREEMPTED = 75
+
+
+def define(flag_values):
+    """train has no flags beyond the configuration's."""
+
+
+def run(config: ExperimentConfig, flag_values):
+    """Runs the command; returns the exit code."""
+    told = from_environment(os.environ)
+    if told:  # TensorFlow reads this one alone, whichever engine it was.
+        os.environ["TF_CONFIG"] = told.tf_config
+    cluster = Cluster.of(os.environ)
+    echo = teller(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
+    try:
+        trained = runs.train(config, echo)
+    except PeerLost as error:
+        print(f"mirrorline train: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(PEER_LOST)  # What TensorFlow does at the end of a process waits for the other workers.
+    return conclude(trained, echo) if trained.ended else say_finished(trained, config, echo)
+
+
+def say_finished(trained, config, echo):
+    """Says that nothing is left to do, and what would be more; returns the exit code."""
+    longer = "--epochs" if config.optimizer.schedule == "constant" else (
+        "--epochs and --allow=epochs, since the learning rate follows a schedule over the whole length")
+    more = f"train longer with more {longer}" if trained.status == "finished" else (
+        "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
+    result = trained.result
+    accuracy = "unknown" if result["test_accuracy"] is None else f"{result['test_accuracy']:.2%}"
+    echo(f"{trained.workdir} is finished: step {result['step']}, test accuracy {accuracy}; {more}, or start another "
+         "run with another --workdir")
+    return 0
+
+
+def conclude(trained, echo):
+    """Says how a training ended and where to look; returns the exit code."""
+    from pipeline.monitoring.recorder import tensorboard_command
+    from pipeline.training.run_directory import RunDirectory
+    ended, result = trained.ended, trained.result
+    if trained.status == "preempted":
+        saved = "saved" if ended.saved_step == ended.step else (
+            f"not saved, since the loss is diverging: it goes on from step {ended.saved_step or 0}")
+        print(f"stopped at step {ended.step} of {trained.total_steps} and {saved}; run the same command again to "
+              "continue", file=sys.stderr)
+        return EXIT_PREEMPTED
+    speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
+    echo(f"{trained.status.replace('_', ' ')}: test accuracy {result['test_accuracy']:.2%}, loss "
+         f"{result['test_loss']:.4f} after {ended.step} steps{speed}")
+    echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
+    echo(f"        {os.path.join(trained.workdir, 'result.json')}")
+    return 0

@@ -1,0 +1,164 @@
+"""One process of `mirrorline benchmark`: surveys the machine, or measures one cell as one of its workers.
+
+Not a command: `python -m pipeline.benchmark.cell_process ORDER.json`. An order holds "config": {option: value},
+"parent": the process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase": where a few
+words say what it is at; and, to look the machine over, "survey", else "workers" and "extent", see
+pipeline.benchmark.measure. Which of several workers it is, TF_CONFIG says; the chief's words are those of all.
+
+Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory, 76 another worker was lost.
+"""
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+
+from launch import silence
+from pipeline import extension
+from pipeline.benchmark import out_of_memory
+from pipeline.benchmark.sweep import results_file
+from pipeline.config import ExperimentConfig
+from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.rendezvous import PeerLost
+from pipeline.errors import RunFailure, UsageError
+from pipeline.files import no_room, write_json
+
+FAILURE, USAGE, NO_MEMORY, PEER_LOST = 1, 2, 3, 76
+POLL_SECONDS = 0.5
+CEILING_SECONDS = 0.3  # A round of the matrix product, or less where windows are shorter.
+
+
+def main(path):
+    """Does what an order asks for; returns the exit code."""
+    with open(path, encoding="utf-8") as file:
+        order = json.load(file)
+    end_with(order["parent"])
+    if order["memory_limit"]:
+        # Private memory that can be written; the address space that libraries merely reserve does not count.
+        resource.setrlimit(resource.RLIMIT_DATA, (order["memory_limit"] * 2**20,) * 2)
+    silence.quiet(order["config"]["verbosity"])
+    cluster = Cluster.of(os.environ) if order.get("workers", 1) > 1 else None
+    code = carry_out(order, cluster)
+    if code and cluster:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # What TensorFlow does at the end of a process waits for the other workers.
+    return code
+
+
+def carry_out(order, cluster):
+    """Does what an order asks for, as one worker of a Cluster or alone; returns the exit code."""
+    try:
+        config = ExperimentConfig.from_flat(order["config"])
+        found = survey(order, config) if "survey" in order else measure(order, config, cluster)
+        write_json(results_file(order, cluster.rank if cluster else 0), found)
+    except (UsageError, RunFailure) as error:
+        print(" ".join(str(error).splitlines()), file=sys.stderr)
+        return PEER_LOST if isinstance(error, PeerLost) else USAGE if isinstance(error, UsageError) else FAILURE
+    except Exception as error:
+        if is_memory(error):
+            print(f"not enough memory ({type(error).__name__})", file=sys.stderr)
+            return NO_MEMORY
+        traceback.print_exc()
+        return FAILURE
+    return 0
+
+
+def end_with(parent):
+    """Ends this process soon after another one, its parent, is gone, however that ended."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(FAILURE)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_memory(error):
+    """Tells whether an error says that the memory of host or device is full."""
+    if isinstance(error, MemoryError):
+        return True
+    if no_room(error) is not None:
+        return False
+    return type(error).__name__ == "ResourceExhaustedError" or out_of_memory.is_said(str(error))
+
+
+def survey(order, config):
+    """Loads each data set, checks that each model fits, and measures the ceilings.
+
+    Args:
+      order: with "survey": {"precisions": names, "pairs": [[model, dataset]], "seconds": of a window of a cell}.
+      config: ExperimentConfig of the sweep.
+
+    Returns:
+      {"ceilings": {precision: figures}, "image_sizes": {dataset: "HxWxC"}}.
+
+    Raises:
+      UsageError: data that cannot be loaded, or a model that does not exist or does not fit it.
+    """
+    import tensorflow as tf
+
+    from pipeline.monitoring.ceiling import matrix_product_rate
+    wanted = order["survey"]
+    sizes = check_inputs(wanted["pairs"], config, lambda text: say(order, text))
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    ceilings = {}
+    for precision in wanted["precisions"]:
+        say(order, f"matrix product, {precision}")
+        ceilings[precision] = matrix_product_rate(precision, kind, min(CEILING_SECONDS, wanted["seconds"]))
+    return {"ceilings": ceilings, "image_sizes": sizes}
+
+
+def check_inputs(pairs, config, echo):
+    """Returns {dataset: "HxWxC"} of what models are paired with; raises UsageError where they do not fit."""
+    from pipeline.data.load import load
+    from pipeline.models import registry
+    from pipeline.models.classifier import check_input_shape
+    shapes = {}
+    extension.load(config.data.extension)
+    for model, dataset in pairs:
+        registry.parse_options(model, config.model.model_options)
+        if dataset not in shapes:
+            data = config.replace(dataset=dataset).data
+            shapes[dataset] = load(data, config.training.batch_size, config.training.seed, echo).image_shape
+        *size, channels = shapes[dataset]
+        check_input_shape(registry.entry(model).model_class, model,
+                          (*size, registry.wanted_channels(model, channels)))
+    return {dataset: "x".join(map(str, shape)) for dataset, shape in shapes.items()}
+
+
+def measure(order, config, cluster):
+    """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
+    from pipeline import preparation
+    from pipeline.distributed import devices
+    tell = (lambda text: None) if cluster and cluster.rank else (lambda text: say(order, text))
+    tell("starting")
+    # What it says of precisions and of replicas that share cores, the report says with measured figures.
+    strategy, source = preparation.start(config, lambda text: None, cluster, json.dumps(order, sort_keys=True))
+    from pipeline.benchmark.measure import Extent
+    from pipeline.benchmark.measure import measure as measure_experiment
+    from pipeline.distributed.input_distribution import uses_gpus
+    tell("building")
+    with preparation.peers_may_leave(cluster):
+        experiment = preparation.assemble(config, source, strategy)
+        experiment.check_batches()
+        found = measure_experiment(experiment, Extent(**order["extent"]), tell)
+    kind, notes = "GPU" if uses_gpus(strategy) else "CPU", []
+    if found["applied_share"] < 0.99:
+        notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
+    if experiment.resident:
+        notes.append("with --cache=device a step makes its batch itself: gathering and augmenting are in its rest")
+    emulated = devices.check_precision(config.runtime.precision, kind, True, devices.cpu_features()) is not None
+    return {**found, "device": kind, "emulated": emulated, "note": "\n".join(notes) or None}
+
+
+def say(order, text):
+    """Leaves a few words for the process that waits."""
+    with open(order["phase"], "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

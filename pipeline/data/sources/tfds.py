@@ -1,0 +1,164 @@
+"""Image classification data sets of TensorFlow Datasets."""
+import dataclasses
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.data.holdout import divide
+from pipeline.data.memory import InMemory, empty_images
+from pipeline.data.record_stream import BLOCK, GROUP, Records
+from pipeline.data.records import read_table
+from pipeline.data.source import Source, Split, digest
+from pipeline.data.sources.tfds_prepare import find_or_prepare
+from pipeline.errors import UsageError
+
+_DECODED_TOGETHER = 500
+_PATIENCE = 3.0  # Seconds of silence before progress is told, and between two lines.
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleFormat:
+    """How an example is serialized, and what becomes of its image.
+
+    Attributes:
+      image_key, label_key: names of the features.
+      shape: (H, W, C) of the decoded image.
+      resize: whether images have to be brought to that height and width.
+    """
+
+    image_key: str
+    label_key: str
+    shape: tuple[int, int, int]
+    resize: bool
+
+    def parse(self, records):
+        """Takes serialized examples, string [n], apart: encoded images, string [n], and labels, int32 [n]."""
+        features = tf.io.parse_example(records, {self.image_key: tf.io.FixedLenFeature([], tf.string),
+                                                 self.label_key: tf.io.FixedLenFeature([], tf.int64)})
+        return features[self.image_key], tf.cast(features[self.label_key], tf.int32)
+
+    def decode(self, encoded):
+        """Decodes one image: string scalar to uint8 [H, W, C]."""
+        if not self.resize:  # This kernel reads JPEG and GIF too, and costs half of the general one.
+            return tf.ensure_shape(tf.io.decode_png(encoded, self.shape[-1]), self.shape)
+        image = tf.io.decode_image(encoded, self.shape[-1], expand_animations=False)
+        image = tf.image.resize(image, self.shape[:2], antialias=True)
+        return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
+
+
+def load_tfds(config, echo=print):
+    """Loads a data set of TensorFlow Datasets by its name.
+
+    Where there is no test split the validation split is it; where there is neither, what --validation_split holds out.
+
+    Args:
+      config: DataConfig; dataset, data_dir, image_size, validation_split, memory_budget and cache_dir count.
+      echo: takes lines about what takes long.
+
+    Returns:
+      Source, in memory where its decoded images fit the budget.
+
+    Raises:
+      UsageError: not found, not for image classification, of images of several sizes without --image_size, without any
+        way to get a test split, or damaged.
+    """
+    builder = find_or_prepare(config.dataset, config.data_dir, echo)
+    form, class_names = _example_format(builder.info, config)
+    chosen = _choose_splits(builder.info, config)
+    tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
+              for name, split in chosen.items()}
+    total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
+    in_memory = total <= config.memory_budget * 2**20
+    splits, parts = [], [builder.info.name, str(builder.info.version), class_names, form.shape]
+    for name, table in tables.items():
+        splits.append(_decode_all(name, table, form, len(class_names), echo) if in_memory else
+                      Split(name, len(table.offset), Records(table, form, config.cache_dir)))
+        parts += [name, table.checksum]
+    test_from_train = len(splits) == 1
+    if test_from_train:
+        splits = divide(splits[0], config.validation_split, "test")
+        parts.append(config.validation_split)
+    notes = () if in_memory else (
+        f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
+        f"{len(tables['train'].files)} shards, shuffled by blocks of {BLOCK} consecutive records and within groups of "
+        f"{BLOCK * GROUP:,} examples",)
+    return Source(config.dataset, class_names, form.shape, *splits, None, digest(*parts), notes, test_from_train)
+
+
+def _example_format(info, config):
+    """Returns (ExampleFormat, class names) of a data set for image classification."""
+    import tensorflow_datasets as tfds
+    features = info.features
+    flat = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    images = [key for key, feature in flat.items() if type(feature) is tfds.features.Image]
+    labels = [key for key, feature in flat.items() if type(feature) is tfds.features.ClassLabel]
+    supervised = info.supervised_keys or ()
+    image_key, label_key = (next((key for key in supervised if key in keys), keys[0] if len(keys) == 1 else None)
+                            for keys in (images, labels))
+    if image_key is None or label_key is None:
+        raise UsageError(f"--dataset={config.dataset} is not for image classification: it has the features "
+                         f"{', '.join(sorted(flat)) or type(features).__name__}; one image and one class label are "
+                         f"needed, as in mnist")
+    feature = flat[image_key]
+    if feature.np_dtype != np.uint8:
+        raise UsageError(f"--dataset={config.dataset} has images of {feature.np_dtype}: uint8 is needed")
+    height, width, channels = feature.shape
+    if config.image_size is None and (height is None or width is None):
+        raise UsageError(f"--dataset={config.dataset} has images of several sizes: give --image_size to resize all, "
+                         f"such as --image_size=64")
+    size = config.image_size
+    shape = (size or height, size or width, channels if channels in (1, 3) else 3)
+    resize = shape[:2] != (height, width)
+    return ExampleFormat(image_key, label_key, shape, resize), tuple(flat[label_key].names)
+
+
+def _choose_splits(info, config):
+    """Returns {"train": split} or {"train": split, "test": split}, with the data set's own names."""
+    has = {name: split for name, split in info.splits.items() if split.num_examples}
+    if "train" not in has:
+        raise UsageError(f"--dataset={config.dataset} has no training split: it has {', '.join(has) or 'none'}")
+    test = next((name for name in ("test", "validation") if name in has), None)
+    if test:
+        return {"train": "train", "test": test}
+    if not config.validation_split:
+        raise UsageError(f"--dataset={config.dataset} has neither a test nor a validation split (it has "
+                         f"{', '.join(has)}): give --validation_split=0.2 to hold a part out for testing")
+    return {"train": "train"}
+
+
+def _shards(split):
+    """Returns the paths of a split's TFRecord files."""
+    files = [str(path) for path in split.filepaths]
+    if not all(".tfrecord" in path for path in files):
+        raise UsageError(f"{files[0]} is not a TFRecord file: prepare the data set with file_format=tfrecord")
+    return files
+
+
+def _decode_all(name, table, form, num_classes, echo):
+    """Returns a split with every image of a table decoded in memory."""
+    count = len(table.offset)
+    images, labels = empty_images(count, form.shape), np.empty(count, np.int32)
+
+    def decode(records):
+        encoded, labels = form.parse(records)
+        spec = tf.TensorSpec(form.shape, tf.uint8)
+        return tf.map_fn(form.decode, encoded, fn_output_signature=spec, parallel_iterations=1), labels
+
+    records = tf.data.TFRecordDataset(table.files).batch(_DECODED_TOGETHER)
+    done, told = 0, time.monotonic()
+    try:
+        for some_images, some_labels in records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True):
+            rows = slice(done, done + len(some_labels))
+            images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()
+            done = rows.stop
+            if time.monotonic() - told > _PATIENCE:
+                told = time.monotonic()
+                echo(f"decoding {name}: {done:,} of {count:,} images")
+    except tf.errors.OpError as error:
+        raise UsageError(f"cannot decode {name} of {table.files[0]} near example {done:,}: "
+                         f"{error.message.splitlines()[0]}") from error
+    if done and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UsageError(f"the {name} split has labels from {labels.min()} to {labels.max()} for {num_classes} "
+                         f"classes: a split whose labels were published is needed")
+    return Split(name, count, InMemory(images, labels), labels)

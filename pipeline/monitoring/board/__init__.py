@@ -1,4 +1,0 @@
-"""What TensorBoard shows of a run beside scalars."""
-from pipeline.monitoring.board.board import Board, NoBoard, create_board
-
-__all__ = ["Board", "NoBoard", "create_board"]

@@ -1,0 +1,189 @@
+"""What is written for TensorBoard beside scalars: pictures, texts, the graph, hyper-parameters, curves, embeddings."""
+import time
+
+import numpy as np
+
+from pipeline.data.stream import examples
+from pipeline.evaluation.metrics import confusion_matrix
+from pipeline.files import no_room
+from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
+from pipeline.monitoring.tensorboard import hparams
+from pipeline.monitoring.tensorboard.canvas import encode
+from pipeline.monitoring.tensorboard.configuration import configuration_page
+from pipeline.monitoring.tensorboard.confusion import ConfusionPicture
+from pipeline.monitoring.tensorboard.curves import precision_recall_values
+from pipeline.monitoring.tensorboard.histograms import histogram_values
+from pipeline.monitoring.tensorboard.model_graph import model_graph
+from pipeline.monitoring.tensorboard.projector import FeatureSketch, principal_components, spread, write_projector
+from pipeline.monitoring.tensorboard.samples import MistakesPicture, samples_picture
+
+CONFIGURATION, SAMPLES, CONFUSION, MISTAKES = "configuration", "samples", "confusion_matrix", "worst_mistakes"
+# Examples of the test split that the curves at the end are computed from. A forward pass is a third of a training step:
+# of a run that trained on 30,000 examples and more they take about 1% of the time.
+MOST_JUDGED, FEWEST_JUDGED, JUDGED_SHARE = 10_000, 1_000, 0.03
+ABOUT_CONFUSION = ("Hits in blue, mistakes in red. A row is a true class and shaded by the share of its examples, "
+                   "mistakes by the root of it; numbers are examples.")
+
+
+def judged(trained):
+    """Returns how many test examples the curves are made of at most, after training on so many examples."""
+    return min(MOST_JUDGED, max(FEWEST_JUDGED, int(JUDGED_SHARE * trained)))
+
+
+class Board:
+    """Writes everything for TensorBoard but scalars, each thing once, whatever happens to the process.
+
+    What belongs to a step goes into the recorder's runs `train`, `validation` and `.`, and is cut and synced with the
+    scalars. What a run ends with goes into a run `test` of its own: a TensorBoard that looks on reads the projector's
+    files when it finds a new run, and then only.
+    """
+
+    def __init__(self, experiment, directory, recorder):
+        """
+        Args:
+          experiment: Experiment.
+          directory: RunDirectory, claimed.
+          recorder: Recorder of the run.
+        """
+        self._experiment, self._recorder = experiment, recorder
+        self._folder = directory.file("tensorboard", "test")
+        self._test = EventWriter(self._folder)
+        self._confusion = ConfusionPicture(experiment.source.class_names)
+        self._mistakes = MistakesPicture(experiment.source.class_names)
+
+    def begin(self, step):
+        """Writes what a run has once, as far as it is not there: before the first steps of a process, from `step`."""
+        self._test.cut_after(step)
+        self._begin_session()
+        self._introduce(step)
+
+    def _begin_session(self):
+        """Opens the session of the hyper-parameters: anew where it is closed, or was one of other settings."""
+        experiment, events = self._experiment, self._recorder.root_events
+        values = hparams.hyperparameters(experiment.config, experiment.plan, experiment.strategy.num_replicas_in_sync)
+        before = events.latest(hparams.START)
+        started = hparams.started_at(before[1]) if before else time.time()
+        value = hparams.start_value(values, started)
+        if not before or events.latest(hparams.END) or not hparams.same_session(value, before[1]):
+            events.cut_after(-1)  # Of a tag's descriptions TensorBoard takes the first.
+            events.tensors(0, time.time(), [value])
+
+    def _introduce(self, step):
+        """Writes configuration, graph and samples where they are not there, or not as they are now."""
+        experiment, events, now = self._experiment, self._recorder.train_events, time.time()
+        page = text_value(CONFIGURATION, configuration_page(
+            experiment.config, experiment.source, experiment.plan, experiment.state.model.count_params()))
+        before = events.latest(CONFIGURATION)
+        if not before or before[1] != page:
+            events.tensors(step, now, [page])
+        if not events.latest(GRAPH):
+            events.graph(step, now, model_graph(experiment))
+        if not events.latest(SAMPLES):
+            events.tensors(step, now, [image_value(SAMPLES, *encode(samples_picture(experiment, step)))])
+
+    def window(self, step):
+        """Writes histograms where they are due after a window of steps that ended at `step`."""
+        events, plan = self._recorder.train_events, self._experiment.plan
+        if not events.latest(CONFIGURATION):
+            self._introduce(step)  # A rollback went behind the step at which this process wrote it.
+        if plan.is_boundary(plan.histograms_every, step):
+            events.tensors(step, time.time(), histogram_values(self._experiment, step))
+
+    def evaluation(self, step, split, evaluation, wall_time):
+        """Writes the confusion matrix and the worst mistakes of an evaluation.
+
+        Args:
+          step: global step.
+          split: the Split that was evaluated.
+          evaluation: Evaluation of it.
+          wall_time: seconds since the epoch.
+        """
+        hits = round(evaluation.accuracy * evaluation.examples)
+        title = f"{split.name}, step {step}: {hits:,} of {evaluation.examples:,} right ({evaluation.accuracy:.2%})"
+        matrix = confusion_matrix(evaluation.rows, evaluation.num_classes)
+        self._recorder.validation_events.tensors(step, wall_time, [
+            image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), ABOUT_CONFUSION),
+            image_value(MISTAKES, *encode(self._mistakes.draw(split, evaluation.rows, step)))])
+
+    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
+        """Writes how a run ended: curves, embeddings, figures of the test split.
+
+        Args:
+          step: global step.
+          result: what result.json holds.
+          should_stop: predicate, looked at between the forward passes.
+          beat: called with a text after each of them, and after what else takes long.
+
+        Returns:
+          False where it was stopped: the same call writes it anew.
+        """
+        now, test = time.time(), self._experiment.source.test
+        self._test.cut_after(step - 1)  # Of a process that was killed here.
+        self._test.scalars(step, now, {"accuracy": result["test_accuracy"], "loss": result["test_loss"]})
+        index = spread(test.num_examples, judged(step * self._experiment.plan.batch_size))
+        chosen = spread(len(index))
+        sketch = FeatureSketch(chosen)
+        outputs = self._experiment.outputs(test if len(index) == test.num_examples else test.select(index), None,
+                                           sketch, should_stop, beat)
+        if outputs is None:
+            self._test.close()
+            return False
+        self._test.tensors(step, now, precision_recall_values(
+            outputs.logits, outputs.labels, self._experiment.source.class_names,
+            f"Of {len(index):,} of the {test.num_examples:,} test examples."))
+        beat("the precision-recall curves")
+        self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
+        self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
+        self._recorder.sync()
+        if not self._test.flush(sync=True):
+            self._full(self._test.problem)
+        self._test.close()
+        beat("what TensorBoard shows of the end")
+        return True
+
+    def _embed(self, index, features, predicted):
+        """Writes the embeddings of examples of the test split.
+
+        Args:
+          index: int64 [N], their numbers.
+          features: float32 [N, F], what the last layer is given of them.
+          predicted: int [N], their predicted classes.
+        """
+        if not np.isfinite(features).all():
+            return  # Training has diverged: there is nothing to look at.
+        images, labels = examples(self._experiment.source.test, index)
+        try:
+            write_projector(self._folder, principal_components(features), images, labels, predicted,
+                            self._experiment.source.class_names)
+        except OSError as error:
+            if not no_room(error):
+                raise
+            self._full(error)
+
+    def _full(self, problem):
+        self._recorder.disk.failed(f"the disk of {self._folder} is full ({problem.strerror}): what TensorBoard shows "
+                                   "of the end of the run is not complete")
+
+
+class NoBoard:
+    """Writes nothing, with the interface of `Board`."""
+
+    def begin(self, step):
+        """Writes nothing."""
+
+    def window(self, step):
+        """Writes nothing."""
+
+    def evaluation(self, step, split, evaluation, wall_time):
+        """Writes nothing."""
+
+    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
+        """Writes nothing; returns True."""
+        return True
+
+
+def create_board(experiment, directory, recorder):
+    """Returns the Board of a run, or NoBoard with --tensorboard=scalars; the arguments are those of Board."""
+    if experiment.config.runtime.tensorboard == "scalars":
+        return NoBoard()
+    return Board(experiment, directory, recorder)

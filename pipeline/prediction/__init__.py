@@ -1,1 +1,0 @@
-"""`mirrorline predict`: the classes of image files."""

@@ -1,0 +1,269 @@
+"""Checks of a machine: each looks at one thing and returns what it found, and what to do about it."""
+import configparser
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import tempfile
+import typing
+
+from pipeline.distributed import cuda, devices
+from pipeline.errors import UsageError
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
+GPU_EXTRA = "pip install 'mirrorline[gpu]'"
+GIB = 2**30
+
+
+class Finding(typing.NamedTuple):
+    """One line of the report: what was looked at, how it is, what was found, and what to do about it."""
+
+    name: str
+    state: str
+    text: str
+    remedy: str = ""
+
+
+def declared_requirements():
+    """Returns (Python's range, requirements as str), from setup.cfg in a checkout, else from the installed package."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "setup.cfg")
+    parser = configparser.ConfigParser()
+    if parser.read(path) and parser.get("metadata", "name", fallback="") == "mirrorline":
+        return parser["options"]["python_requires"], parser["options"]["install_requires"].strip().splitlines()
+    installed = importlib.metadata.distribution("mirrorline")
+    return installed.metadata["Requires-Python"], [line for line in installed.requires if "extra ==" not in line]
+
+
+def check_python(version, requires):
+    """Checks a version of Python ("3.11.7") against a range (">=3.11,<3.14")."""
+    from packaging.specifiers import SpecifierSet
+
+    if version in SpecifierSet(requires):
+        return Finding("Python", OK, version)
+    return Finding("Python", PROBLEM, f"{version} is outside {requires}",
+                   f"make the environment with a Python {requires}, e.g. python3.11 -m venv")
+
+
+def check_packages(requirements, version_of):
+    """Checks installed packages against the ranges that were tried.
+
+    Args:
+      requirements: list of str, e.g. "keras>=3.15,<3.16".
+      version_of: function from a name to its version, raising PackageNotFoundError where it is not installed.
+
+    Returns:
+      A Finding for each package that is missing or outside its range, and one for all the others together.
+    """
+    from packaging.requirements import Requirement
+
+    good, findings = [], []
+    for requirement in map(Requirement, requirements):
+        remedy = f"pip install '{requirement}'"
+        try:
+            version = version_of(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding(requirement.name, PROBLEM, "not installed", remedy))
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            good.append(f"{requirement.name} {version}")
+        else:
+            state = PROBLEM if requirement.name in PINNED else WARNING
+            findings.append(Finding(requirement.name, state, f"{version} is outside the tried range "
+                                                             f"{requirement.specifier}", remedy))
+    return [Finding("packages", OK, ", ".join(good)), *findings] if good else findings
+
+
+def check_cpu(features, cores, machine):
+    """Checks the processor: TensorFlow's own builds for x86 need AVX."""
+    found = [name for name, mark in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile")) if mark in features]
+    text = f"{cpu_model()}, {cores} core{'s' * (cores != 1)}, {', '.join(found) or 'no vector extensions known'}"
+    if machine == "x86_64" and features and "avx" not in features:
+        return Finding("CPU", PROBLEM, f"{text}: TensorFlow needs AVX", "use a machine whose CPU has AVX")
+    return Finding("CPU", OK, text)
+
+
+def cpu_model(path="/proc/cpuinfo"):
+    """Returns the name of the processor."""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            match = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory(meminfo="/proc/meminfo", limit="/sys/fs/cgroup/memory.max"):
+    """Returns (available, total) main memory in bytes, within the limit of a container where there is one."""
+    with open(meminfo, encoding="utf-8") as file:
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    available, total = sizes["MemAvailable"], sizes["MemTotal"]
+    if os.path.exists(limit):
+        with open(limit, encoding="utf-8") as file:
+            text = file.read().strip()
+        if text.isdigit():
+            available, total = min(available, int(text)), min(total, int(text))
+    return available, total
+
+
+def check_memory(available, total):
+    """Checks main memory, in bytes: TensorFlow and a small model take about 1 GiB."""
+    text = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available"
+    state = OK if available >= 2 * GIB else WARNING if available >= GIB else PROBLEM
+    return Finding("memory", state, text, "" if state == OK else "close other programs; 2 GiB is a comfortable minimum")
+
+
+def check_tensorflow():
+    """Checks that TensorFlow and Keras can be loaded."""
+    try:
+        import keras  # noqa: F401
+        import tensorflow as tf
+    except ImportError as error:
+        return Finding("TensorFlow", PROBLEM, " ".join(str(error).split()),
+                       "pip install mirrorline, into a fresh environment")
+    cuda_version = tf.sysconfig.get_build_info().get("cuda_version")
+    return Finding("TensorFlow", OK, f"loads; built for {f'CUDA {cuda_version}' if cuda_version else 'CPUs alone'}")
+
+
+def check_gpus():
+    """Returns a Finding for each GPU that TensorFlow can use, or one saying why it uses none."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return [explain_no_gpu(cuda.hardware(), cuda.driver_version(), tf.sysconfig.get_build_info(),
+                               os.environ.get("CUDA_VISIBLE_DEVICES"))]
+    sizes, driver = cuda.reported_memory(), cuda.driver_version() or "unknown"
+    findings = []
+    for i, gpu in enumerate(gpus):
+        details = tf.config.experimental.get_device_details(gpu)
+        capability = ".".join(map(str, details.get("compute_capability", ("unknown",))))
+        # nvidia-smi counts every GPU, TensorFlow those in CUDA_VISIBLE_DEVICES.
+        size = f"{sizes[i] / 1024:.0f} GiB, " if len(sizes) == len(gpus) else ""
+        findings.append(Finding(f"GPU {i}", OK, f"{details.get('device_name', 'unnamed')}, {size}compute capability "
+                                                f"{capability}, driver {driver}"))
+    return findings
+
+
+def explain_no_gpu(hardware, driver, build, visible=None, folders=None):
+    """Returns the Finding for a machine on which TensorFlow finds no GPU.
+
+    Args:
+      hardware: what shows that there is a GPU, as of cuda.hardware; None where there is none.
+      driver: the driver's version, None where none is loaded.
+      build: tf.sysconfig.get_build_info().
+      visible: the value of CUDA_VISIBLE_DEVICES.
+      folders: where CUDA's libraries are looked for beside the system's places; None: NVIDIA's Python packages.
+    """
+    if not hardware:
+        return Finding("GPU", OK, "none in this machine: training runs on the CPU")
+    found = f"an NVIDIA GPU is here ({hardware}), but TensorFlow cannot use it: training runs on the CPU"
+    if visible is not None and (not visible or visible.startswith("-")):
+        return Finding("GPU", WARNING, f"{found}; CUDA_VISIBLE_DEVICES='{visible}' hides it",
+                       "unset CUDA_VISIBLE_DEVICES")
+    if not build.get("cuda_version"):
+        return Finding("GPU", WARNING, f"{found}; this TensorFlow is built for CPUs alone", GPU_EXTRA)
+    if not driver:
+        return Finding("GPU", WARNING, f"{found}; no NVIDIA driver is loaded", "install NVIDIA's driver")
+    oldest = cuda.driver_too_old(driver, build["cuda_version"])
+    if oldest:
+        return Finding("GPU", WARNING, f"{found}; driver {driver} is too old for CUDA {build['cuda_version']}",
+                       f"install NVIDIA's driver {oldest} or newer")
+    missing = cuda.missing_libraries(cuda.library_names(build["cuda_version"], build["cudnn_version"]), folders)
+    if missing:
+        named = ", ".join(name if why == "not found" else f"{name} ({why})" for name, why in missing.items())
+        of_driver = list(missing) == ["libcuda.so.1"]
+        return Finding("GPU", WARNING, f"{found}; missing: {named}",
+                       "give the container the driver's libraries (docker run --gpus=all)" if of_driver else GPU_EXTRA)
+    return Finding("GPU", WARNING, f"{found}, although driver {driver} and every CUDA library are there",
+                   "TF_CPP_MIN_LOG_LEVEL=0 mirrorline doctor --verbosity=debug shows what TensorFlow says")
+
+
+def check_replicas(settings):
+    """Checks the reduction across the replicas of a RuntimeConfig: every GPU, or two logical CPUs."""
+    import tensorflow as tf
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    try:
+        kind, indices = devices.choose_devices(gpus, settings.devices, settings.replicas or (0 if gpus else 2))
+        devices.check_cross_device_reduction(settings.cross_device_reduction, kind, len(indices))
+    except UsageError as error:
+        return Finding("reduction", PROBLEM, str(error), "ask for what is there")
+    return check_reduction(devices.open_strategy(kind, indices, settings.cross_device_reduction))
+
+
+def check_reduction(strategy):
+    """Checks the reduction of a strategy by the self-test with which training starts."""
+    from pipeline.training import self_test
+
+    name = self_test.reduction_name(strategy)
+    try:
+        fault = self_test.find_fault(strategy)
+    except Exception as error:  # whatever TensorFlow raises is what the user has to know
+        fault = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no word'}"
+    if fault:
+        return Finding("reduction", PROBLEM, f"{name}: {fault}", self_test.remedy(strategy))
+    tried = "" if strategy.num_replicas_in_sync == 1 else f": {max(self_test.SIZES):,} sums are right on each"
+    return Finding("reduction", OK, name + tried)
+
+
+def check_data_dir(data_dir):
+    """Checks which prepared TensorFlow Datasets a folder holds; None is the default folder, which need not exist."""
+    folder = os.path.abspath(os.path.expanduser(data_dir or "~/tensorflow_datasets"))
+    if not os.path.isdir(folder):
+        if data_dir is None:
+            return Finding("data sets", OK, f"digits is built in; {folder} is made when another one is downloaded")
+        return Finding("data sets", PROBLEM, f"--data_dir={data_dir} is no folder", "name the folder that holds "
+                       "<data set>/<version>, or leave --data_dir out to download")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return Finding("data sets", PROBLEM, f"{folder} cannot be read", f"give yourself the right to read {folder}")
+    found = prepared_datasets(folder)
+    if found:
+        return Finding("data sets", OK, f"digits is built in; in {folder}: {', '.join(found)}")
+    return Finding("data sets", OK if data_dir is None else WARNING, f"digits is built in; none prepared in {folder}",
+                   "" if data_dir is None else "it must hold <data set>/<version>/dataset_info.json")
+
+
+def prepared_datasets(folder):
+    """Returns "name version" of each prepared data set: folders that hold a dataset_info.json."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        depth = os.path.relpath(parent, folder).split(os.sep)
+        if "dataset_info.json" in files:
+            found.append(f"{'/'.join(depth[:-1])} {depth[-1]}")
+        if len(depth) >= 3 or "dataset_info.json" in files:  # name/version or name/config/version
+            folders.clear()
+    return sorted(found)
+
+
+def existing_parent(path):
+    """Returns the innermost folder or file of a path that exists."""
+    path = os.path.abspath(os.path.expanduser(path))
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def check_workdir(workdir):
+    """Checks that files can be made where the run would be written; leaves none behind."""
+    folder = existing_parent(workdir)
+    remedy = "name another one with --workdir"
+    if not os.path.isdir(folder):
+        return Finding("workdir", PROBLEM, f"{folder} is a file", remedy)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"written")
+            file.flush()
+    except OSError as error:
+        return Finding("workdir", PROBLEM, f"cannot write into {folder}: {error.strerror}", remedy)
+    return Finding("workdir", OK, f"{os.path.abspath(os.path.expanduser(workdir))} can be written")
+
+
+def check_disk(workdir, free=None):
+    """Checks the free disk where the run would be written, in bytes; None: asks the file system."""
+    folder = existing_parent(workdir)
+    free = shutil.disk_usage(folder).free if free is None else free
+    state = OK if free >= 2 * GIB else WARNING if free >= GIB // 4 else PROBLEM
+    return Finding("disk", state, f"{free / GIB:.1f} GiB free at {folder}",
+                   "" if state == OK else "free some space, or name another disk with --workdir")

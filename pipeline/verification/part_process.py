@@ -1,0 +1,145 @@
+"""One process of `mirrorline verify`: measures with one strategy, and leaves what it found in files.
+
+Not a command: `python -m pipeline.verification.part_process ORDER.json`, where the order is {"config": {option: value},
+"parts": names, "steps": int, "folder": where the results go}. It writes rows.json, a list of comparisons that are complete, and for the
+part "replicas" arrays.npz and facts.json, for those of another process to be compared with.
+"""
+import dataclasses
+import json
+import os
+import sys
+
+from launch import silence
+from pipeline.config import ExperimentConfig
+from pipeline.errors import RunFailure, UsageError
+
+FLOAT32 = "float32"
+
+
+def main(path):
+    """Measures what an order asks for; returns the exit code: 0, 1 a run failure, 2 wrong use."""
+    with open(path, encoding="utf-8") as file:
+        order = json.load(file)
+    silence.quiet(order["config"]["verbosity"])
+    try:
+        measure(order, ExperimentConfig.from_flat(order["config"]))
+    except (UsageError, RunFailure) as error:
+        print(" ".join(str(error).splitlines()), file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def measure(order, config):
+    """Runs the parts of an order in this process's one strategy."""
+    from pipeline.distributed import devices
+    strategy = devices.start(config.runtime, config.training, config.optimizer, lambda text: None)
+    rows, parts = [], order["parts"]
+    if "reduction" in parts:
+        rows += self_test(strategy, config)
+    if not any(row.difference for row in rows):  # A faulty reduction lets no experiment be built.
+        rows += measure_experiments(order, config, strategy)
+    write(order, "rows.json", [dataclasses.asdict(row) for row in rows])
+
+
+def self_test(strategy, config):
+    """Adds known values up by the step's reduction; returns a list of Row."""
+    from pipeline.training import self_test as reduction
+    from pipeline.verification.report import Row
+    dtype = "float64" if config.runtime.precision == "float64" else FLOAT32
+    fault = reduction.find_fault(strategy, dtype)
+    single = "one replica: nothing is reduced" if strategy.num_replicas_in_sync == 1 else ""
+    return [Row("reduction", f"known values added up by {reduction.reduction_name(strategy)}",
+                float("inf") if fault else 0.0, 0.0, single, fault or "")]
+
+
+def measure_experiments(order, config, strategy):
+    """Measures experiments on the user's data; returns a list of Row."""
+    from pipeline.data.load import load
+    from pipeline.verification import measure as measuring
+    source = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
+    rows, parts, wide = [], order["parts"], None
+    if {"replicas", "ragged"} & set(parts):
+        wide = build(parity_config(config), source, strategy)
+    if "replicas" in parts:
+        measure_replicas(order, config, source, wide)
+    if "ragged" in parts:
+        rows += measuring.ragged_evaluations(wide)
+    if "infinite" in parts:
+        rows += measuring.bad_gradients(build(config, source, strategy))
+    return rows
+
+
+def measure_replicas(order, config, source, wide):
+    """Leaves what has to be the same on any number of replicas, from the weights that the seed gives.
+
+    Args:
+      order: the order.
+      config: ExperimentConfig of the user.
+      source: Source of the data.
+      wide: Experiment in float64, freshly built.
+    """
+    from pipeline.verification import measure as measuring
+    precision, model = config.runtime.precision, wide.state.model
+    narrow = wide
+    if precision != "float64":
+        narrow = build(parity_config(config, precision), source, wide.strategy)
+        model.set_weights(narrow.state.model.get_weights())
+    arrays = measuring.first_gradient(narrow)
+    if wide.strategy.num_replicas_in_sync == 1:
+        arrays.update(measuring.first_gradient(wide, "exact"))
+    write_arrays(order, {**arrays, **measuring.training(wide, order["steps"])})
+    write(order, "facts.json", {
+        "steps": order["steps"], "precision": precision, "normalized": config.data.normalize == "none",
+        "unclaimed": measuring.unclaimed_parity(model, config.model.sync_batch_norm),
+        "rounding": gradient_rounding(config, wide.strategy)})
+
+
+def parity_config(config, precision="float64"):
+    """Returns the configuration in which N replicas have to agree with one: precision and normalization are changed.
+
+    On black pixels a convolution gives exactly its bias, and one that gets no gradient stays 0: on the kink of the
+    ReLU the sign of a rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
+    """
+    return config.replace(precision=precision, normalize="per_channel")
+
+
+def build(config, source, strategy):
+    """Returns an Experiment with the weights that the seed gives."""
+    import keras
+
+    from pipeline import experiment as experiments
+    keras.config.set_floatx("float64" if config.runtime.precision == "float64" else FLOAT32)
+    keras.config.set_dtype_policy(config.runtime.precision)
+    keras.utils.set_random_seed(config.training.seed)
+    experiment = experiments.build(config, source, strategy)
+    experiment.check_batches()
+    return experiment
+
+
+def gradient_rounding(config, strategy):
+    """Returns why the gradient's bound is not claimed in the user's precision, "" where it is."""
+    import tensorflow as tf
+
+    from pipeline.distributed.input_distribution import uses_gpus
+    if config.runtime.precision.startswith("mixed"):
+        return f"{config.runtime.precision} rounds more coarsely"
+    if uses_gpus(strategy) and config.runtime.precision == FLOAT32 and (
+            tf.config.experimental.tensor_float_32_execution_enabled()):
+        return "TensorFloat-32 rounds more coarsely"
+    return ""
+
+
+def write(order, name, value):
+    """Writes a JSON file of the results; an infinite number stays one."""
+    with open(os.path.join(order["folder"], name), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def write_arrays(order, arrays):
+    """Writes the arrays of the results."""
+    import numpy as np
+    np.savez(os.path.join(order["folder"], "arrays.npz"), **arrays)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
