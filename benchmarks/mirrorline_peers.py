@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from benchmarks.worker import Blocks, timed
 from benchmarks.workloads import PROOF_STEPS, SEED
-from pipeline import experiment as experiments
 from pipeline.config import ExperimentConfig
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.order import example_index_array
 from pipeline.data.source import Source, Split, digest
 from pipeline.distributed import devices
+from pipeline.training import experiment as experiments
 
 ENDLESS = 10**7  # Steps.
 
@@ -45,7 +45,7 @@ def train_in_blocks(order, experiment, gate):
     steps = experiment.steps
     if order.get("held_batch"):
         batch = next(iter(experiment.train_dataset(0)))
-        iterator = steps.feeding.iterator(tf.data.Dataset.from_tensors(batch).repeat())
+        iterator = steps.input_distributor.iterator(tf.data.Dataset.from_tensors(batch).repeat())
     else:
         iterator = experiment.train_iterator(0)
     if order.get("export"):

@@ -56,10 +56,10 @@ def measure_saving(data_dir, pairs):
       ([pairs] examples/s with, [pairs] examples/s without).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from pipeline import experiment as experiments
     from pipeline.config import ExperimentConfig
     from pipeline.data.load import load
     from pipeline.distributed import devices
+    from pipeline.training import experiment as experiments
     from pipeline.training.checkpoint import CheckpointStore
     config = ExperimentConfig.from_flat({"dataset": "mnist", "data_dir": data_dir, "model": "cnn", "steps": 10**6})
     strategy = devices.start(config.runtime, config.training, config.optimizer)

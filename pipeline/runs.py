@@ -1,28 +1,45 @@
 """Runs from Python: train, build, evaluate, load, export, predict. The commands go the same way, by these functions."""
+import dataclasses
 import importlib.metadata
 import json
 import os
 
+from pipeline import extension as extensions
+from pipeline.config import located
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
-from pipeline.preparation import (
-    Outcome,
-    assemble,
-    begins,
-    choose_split,
-    evaluation_config,
-    finished,
-    introduce,
-    open_directory,
-    peers_may_leave,
-    rebuild,
-    reopen_data,
-    resolve,
-    same_data,
-    start,
-    teller,
-)
+from pipeline.monitoring.launches import newest_saved
 from pipeline.training import run_directory
+from pipeline.training.cadence import plan
+from pipeline.training.run_directory import RunDirectory
+
+HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+      workdir: directory of the run.
+      status: "finished", "early_stopped" or "preempted": saved, and the same call goes on.
+      result: what result.json holds: test_accuracy, test_loss, step, weights_sha256, ...
+      ended: pipeline.training.trainer.RunResult; None where the run was finished before and nothing was left to do.
+      total_steps: steps that were asked for.
+    """
+
+    workdir: str
+    status: str
+    result: dict
+    ended: object
+    total_steps: int
+
+
+def console_for(config):
+    """Returns what takes lines for the user, one a call: printed, unless the configuration is for quiet."""
+    if config.runtime.verbosity == "quiet":
+        return lambda text: None
+    return lambda text: print(text, flush=True)
 
 
 def train(config, echo=None):
@@ -41,41 +58,92 @@ def train(config, echo=None):
         these, where another worker did not come or is gone; this process is then of no more use.
     """
     config, cluster = resolve(config), Cluster.of(os.environ)
-    settings, shared = json.dumps(config.flat(), sort_keys=True), run_directory.RunDirectory(config.runtime.workdir)
+    settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(config.runtime.workdir)
     if cluster and cluster.rank:  # The chief speaks for all.
         config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
-    echo = echo or teller(config)
-    directory = open_directory(config, cluster)
-    directory.check(config)
+    echo = echo or console_for(config)
+    shared.check(config)  # Before the seconds that TensorFlow and the data take.
     done = finished(shared, config)
     if done:
         return done
-    strategy, source = start(config, echo, cluster, settings)
-    with peers_may_leave(cluster):
-        return _train(config, source, strategy, directory, begins(shared), echo)
-
-
-def _train(config, source, strategy, directory, begins, echo):
-    """Trains what is not finished; returns the Outcome. The arguments are made by `train`."""
-    replicas = strategy.num_replicas_in_sync
-    directory.check(config, source.fingerprint, replicas)
-    experiment = assemble(config, source, strategy, directory.config, begins)
-    experiment.check_batches()
+    from pipeline.distributed.agreement import lost_peers  # TensorFlow is loaded from here on.
     from pipeline.models.model_checks import departures
-    found = departures(experiment.state.model)
-    directory.check(config, source.fingerprint, replicas, not found)
-    with directory.claimed():
-        # Another process may have had the directory since it was looked at.
-        accepted = directory.check(config, source.fingerprint, replicas, not found)
-        done = finished(directory, config)
-        if done:
-            return done
-        introduce(experiment, directory, echo)
-        from pipeline.training.run import run, warn
-        for what, instead in found if replicas > 1 else ():
-            warn(f"{replicas} replicas do not compute what one does: {what}; {instead}")
-        ended, described = run(experiment, directory, accepted, echo)
+    from pipeline.training.experiment import compose, start
+    from pipeline.training.multi_worker_checkpoint import open_directory
+    from pipeline.training.trainer import Trainer
+    directory = open_directory(shared, cluster)
+    strategy, source = start(config, echo, cluster, settings)
+    replicas, fresh = strategy.num_replicas_in_sync, begins(shared)
+    with lost_peers(cluster):
+        directory.check(config, source.fingerprint, replicas)
+        experiment = compose(config, source, strategy, directory.config, fresh)
+        found = departures(experiment.state.model)
+        with directory.claimed():
+            # Everything is known now; another process may have had the directory in between.
+            accepted = directory.check(config, source.fingerprint, replicas, not found)
+            done = finished(directory, config)
+            if done:
+                return done
+            introduce(experiment, directory, echo)
+            trainer = Trainer(experiment, directory, accepted, echo)
+            for what, instead in found if replicas > 1 else ():
+                trainer.warn(f"{replicas} replicas do not compute what one does: {what}; {instead}")
+            ended, described = trainer.run()
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
+
+
+def resolve(config):
+    """Fills in what options decide for each other: the directory, what early stopping looks at, where extensions lie.
+
+    A run that goes on has the extensions it was begun with, where none are given.
+    """
+    directory = RunDirectory(config.runtime.workdir or run_directory.default_path(config))
+    stored = (directory.config or {}).get("config", {})
+    names = config.data.extension or tuple(stored.get("extension", ()))
+    values = {"workdir": directory.path, "extension": extensions.absolute(names),
+              "dataset": located(config.data.dataset)}
+    if config.training.early_stopping_patience and not config.data.validation_split:
+        values["validation_split"] = HELD_OUT
+    return config.replace(**values)
+
+
+def finished(directory, config):
+    """Returns the Outcome of a run that has nothing left to do under this configuration, or None."""
+    stored, result = directory.config, directory.result
+    if not stored or not result or result["status"] == "preempted":
+        return None
+    total = plan(config, stored["data"]["num_train"]).total_steps
+    if result["status"] == "early_stopped":
+        done = config.training.early_stopping_patience == stored["config"]["early_stopping_patience"]
+    else:
+        done = result["step"] >= total
+    return Outcome(directory.path, result["status"], result, None, total) if done else None
+
+
+def begins(directory):
+    """Tells whether a run has had no checkpoint so far, so that it begins with the weights of --initialize_from."""
+    from pipeline.training.stored_checkpoint import stored_checkpoints
+    return newest_saved(directory.file("launches.jsonl")) is None and (
+        not stored_checkpoints(directory.file("checkpoints")))
+
+
+def introduce(experiment, directory, echo):
+    """Says what is going to be trained on what, and where it is written."""
+    source, model = experiment.source, experiment.state.model
+    replicas = experiment.strategy.num_replicas_in_sync
+    shape = "x".join(map(str, source.image_shape))
+    held = f", {source.validation.num_examples:,} held out" if source.validation else ""
+    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {source.train.num_examples:,} training"
+         f"{held}, {source.test.num_examples:,} test examples")
+    for note in source.notes:
+        echo(f"        {note}")
+    echo(f"model   {experiment.config.model.model}: {model.count_params():,} parameters, "
+         f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
+    if experiment.frozen.names:
+        echo(f"frozen  {experiment.frozen.text()}")
+    epochs = round(experiment.plan.epochs, 2)
+    echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
+         f"({epochs:g} epoch{'s' * (epochs != 1)})")
 
 
 def build(config, echo=None):
@@ -86,15 +154,14 @@ def build(config, echo=None):
       echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
 
     Returns:
-      pipeline.experiment.Experiment, freshly initialized.
+      pipeline.training.experiment.Experiment, freshly initialized.
 
     Raises:
       UsageError: wrong settings, or a model and data that do not fit each other.
     """
-    strategy, source = start(config, echo or teller(config))
-    experiment = assemble(config, source, strategy)
-    experiment.check_batches()
-    return experiment
+    from pipeline.training.experiment import compose, start
+    strategy, source = start(config, echo or console_for(config))
+    return compose(config, source, strategy)
 
 
 def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
@@ -110,17 +177,18 @@ def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_chec
       options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
 
     Returns:
-      pipeline.evaluation.metrics.Evaluation: accuracy, loss, and more.
+      pipeline.metrics.Evaluation: accuracy, loss, and more.
 
     Raises:
       UsageError: there is no such run, checkpoint or split, or its data are not there.
     """
+    from pipeline.evaluation.stored_run import choose_split, evaluation_config, rebuild, reopen_data
+    from pipeline.training.stored_weights import load_weights
     directory, stored = run_directory.stored_config(workdir)
     config = evaluation_config(stored, options)
-    strategy, source = reopen_data(config, stored, echo or teller(config))
+    strategy, source = reopen_data(config, stored, echo or console_for(config))
     judged = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
-    from pipeline.training.stored_weights import load_weights
     load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
     return experiment.evaluate(judged)
 
@@ -203,6 +271,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     """
     import tensorflow as tf
 
+    from pipeline.evaluation.stored_run import evaluation_config, same_data
     from pipeline.evaluation.trained_model import TrainedModel
     from pipeline.export.extras import check_extra
     from pipeline.export.formats import FORMS
@@ -215,7 +284,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         check_extra(FORMS[name])
     directory, stored = run_directory.stored_config(workdir)
     config = evaluation_config(stored, {**options, "precision": "float32"})
-    echo = echo or teller(config)
+    echo = echo or console_for(config)
     with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and forms are compared with this model.
         source = same_data(config, stored, echo)
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",

@@ -54,3 +54,12 @@ def say(text, stream=None):
     lasting = LastingStream(stream)
     lasting.write(f"{text}\n")
     lasting.flush()
+
+
+def is_live(stream, environment=os.environ):
+    """Tells whether a stream is a terminal on which lines can be drawn anew."""
+    try:
+        terminal = stream is not None and stream.isatty()
+    except ValueError:  # It is closed.
+        return False
+    return terminal and environment.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")

@@ -82,7 +82,7 @@ def batches_of_each_epoch(self, seed, start_step, batch_size, finish, rows=None)
 
 
 def means_of_replicas(self, batch):
-    rows = tf.cast(tf.shape(self.feeding.rows(batch)["label"])[0], tf.float64)
+    rows = tf.cast(tf.shape(self.input_distributor.rows(batch)["label"])[0], tf.float64)
     sums, examples = replica_evaluation(self, batch)
     return tf.stack([sums[0] / sums[2] * rows, sums[1] / sums[2] * rows, sums[2]]), examples
 
@@ -247,7 +247,7 @@ CURES = [
     Cure("a collective stands in a nested function", {f"{STEP}.__init__": nested_core},
          "tests.training.test_parity:test_statistics_over_replicas_are_computed_in_the_step",
          symptom="^RuntimeError: .*merge_call"),
-    Cure("a collective stands in compiled code", {"pipeline.experiment:step_settings": compiled_settings},
+    Cure("a collective stands in compiled code", {"pipeline.training.experiment:step_settings": compiled_settings},
          f"{TESTS}:test_a_compiled_core_with_statistics_over_replicas_is_refused"),
     Cure("Keras's optimizer adds up gradients that are sums already, and the start notices",
          {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again},

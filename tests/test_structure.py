@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pipeline": ("pipeline",),
 }
 # What puts the parts together; the parts know nothing of it.
-TOP = ("pipeline/experiment.py", "pipeline/preparation.py", "pipeline/runs.py")
+TOP = ("pipeline/training/experiment.py", "pipeline/preparation.py", "pipeline/runs.py")
 MOST_LINES = 350
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
@@ -78,7 +78,7 @@ def wrong_direction(path, text):
         wrong += [name for name in imports(text) if not under(name, "pipeline.errors", "pipeline.options")
                   and name.split(".")[0] not in sys.stdlib_module_names]
     if room == "pipeline" and path not in TOP:
-        wrong += [name for name in imports(text) if under(name, "pipeline.experiment", "pipeline.preparation",
+        wrong += [name for name in imports(text) if under(name, "pipeline.training.experiment", "pipeline.preparation",
                                                           "pipeline.runs")]
     return wrong
 
@@ -104,7 +104,7 @@ def undocumented(text):
 @pytest.mark.parametrize("path, text", [
     ("pipeline/data/load.py", "from launch import runtime"), ("pipeline/data/load.py", "import flags.parsing"),
     ("flags/parsing.py", "from pipeline.training import loop"), ("pipeline/config.py", "import numpy"),
-    ("pipeline/models/cnn.py", "def f():\n    from pipeline.experiment import build"),
+    ("pipeline/models/cnn.py", "def f():\n    from pipeline.training.experiment import build"),
     ("recipes/__init__.py", "import pipeline"),
 ])
 def test_the_check_of_directions_sees_a_wrong_one(path, text):

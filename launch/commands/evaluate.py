@@ -12,7 +12,7 @@ from pipeline import extension
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
-from pipeline.preparation import choose_split, evaluation_config, reopen_data
+from pipeline.evaluation.stored_run import choose_split, evaluation_config, reopen_data
 from pipeline.training import run_directory
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"

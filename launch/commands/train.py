@@ -8,7 +8,6 @@ from pipeline.config import ExperimentConfig
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.peer_failure import PEER_LOST
 from pipeline.distributed.rendezvous import PeerLost
-from pipeline.preparation import teller
 
 SUMMARY = "train a model; run the same command again to continue where it stopped"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -25,7 +24,7 @@ def run(config: ExperimentConfig, flag_values):
     if told:  # TensorFlow reads this one alone, whichever engine it was.
         os.environ["TF_CONFIG"] = told.tf_config
     cluster = Cluster.of(os.environ)
-    echo = teller(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
+    echo = runs.console_for(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
     try:
         trained = runs.train(config, echo)
     except PeerLost as error:

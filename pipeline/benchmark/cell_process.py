@@ -131,19 +131,19 @@ def check_inputs(pairs, config, echo):
 
 def measure(order, config, cluster):
     """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
-    from pipeline import preparation
     from pipeline.distributed import devices
+    from pipeline.distributed.agreement import lost_peers
+    from pipeline.training.experiment import compose, start
     tell = (lambda text: None) if cluster and cluster.rank else (lambda text: say(order, text))
     tell("starting")
     # What it says of precisions and of replicas that share cores, the report says with measured figures.
-    strategy, source = preparation.start(config, lambda text: None, cluster, json.dumps(order, sort_keys=True))
+    strategy, source = start(config, lambda text: None, cluster, json.dumps(order, sort_keys=True))
     from pipeline.benchmark.measure import Extent
     from pipeline.benchmark.measure import measure as measure_experiment
     from pipeline.distributed.input_distribution import uses_gpus
     tell("building")
-    with preparation.peers_may_leave(cluster):
-        experiment = preparation.assemble(config, source, strategy)
-        experiment.check_batches()
+    with lost_peers(cluster):
+        experiment = compose(config, source, strategy)
         found = measure_experiment(experiment, Extent(**order["extent"]), tell)
     kind, notes = "GPU" if uses_gpus(strategy) else "CPU", []
     if found["applied_share"] < 0.99:

@@ -106,7 +106,7 @@ def measure(experiment, extent, say=lambda text: None):
 
 def one_batch(experiment):
     """Returns an iterator that gives the stream's first batch again and again: it is there already."""
-    return experiment.steps.feeding.iterator(experiment.train_dataset(0).take(1).cache().repeat())
+    return experiment.steps.input_distributor.iterator(experiment.train_dataset(0).take(1).cache().repeat())
 
 
 def warm_up(feed, extent, agree):

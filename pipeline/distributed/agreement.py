@@ -2,8 +2,18 @@
 
 The loop makes the same calls in the same order in every worker: a collective that one of them leaves out stops all.
 """
+import contextlib
+import re
+
 import numpy as np
 import tensorflow as tf
+
+from pipeline.distributed import peer_failure
+from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.rendezvous import PeerLost
+
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+        tf.errors.InternalError)
 
 
 def worker_of(strategy):
@@ -61,3 +71,22 @@ class Workers:
             return replica.all_reduce("SUM", tf.where(first, values, tf.zeros_like(values)))
 
         return self._strategy.experimental_local_results(self._strategy.run(add, args=(values,)))[0]
+
+
+@contextlib.contextmanager
+def lost_peers(cluster: Cluster | None):
+    """Raises PeerLost where a collective in the block fails because another worker is gone.
+
+    The other workers are told that this one left where the block ends well.
+    """
+    try:
+        yield
+        peer_failure.leave()
+    except LOST as error:
+        if not cluster:
+            raise
+        lines = [line for line in str(error.message).splitlines() if line.strip()]
+        relevant = (line for line in lines if re.search("abort|peer|connect|unavailable", line, re.IGNORECASE))
+        cause = next(relevant, lines[0])
+        raise PeerLost(f"worker {cluster.rank} lost another worker ({cause.strip()[:300]}); run the same command on "
+                       "all of them again, they continue from the latest checkpoint") from error

@@ -12,7 +12,7 @@ def uses_gpus(strategy):
     return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
-class Feeding:
+class InputDistributor:
     """Opens iterators of global batches for the steps, and gives each replica its rows.
 
     Attributes:

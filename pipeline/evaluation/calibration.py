@@ -6,8 +6,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from pipeline.data.holdout import stratified
-from pipeline.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from pipeline.evaluation.probabilities import ROWS
+from pipeline.metrics import CALIBRATION_BINS, calibration_error
 
 TEMPERATURES = (0.01, 100.0)
 

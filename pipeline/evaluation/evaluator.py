@@ -5,8 +5,8 @@ import importlib.metadata
 import os
 
 from pipeline import config as configuration
+from pipeline.evaluation.stored_run import rebuild
 from pipeline.options import augmentations
-from pipeline.preparation import rebuild
 
 PLACE = ("workdir", "verbosity", "tensorboard")  # Options that say nothing about the model.
 

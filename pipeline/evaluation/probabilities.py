@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from pipeline.evaluation import metrics
+from pipeline import metrics
 
 ROWS = 8192  # Worked on at once: what is computed of a thousand classes must not be held twice.
 

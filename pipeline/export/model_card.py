@@ -9,8 +9,8 @@ from sklearn.metrics import confusion_matrix
 
 from pipeline.config import options
 from pipeline.evaluation import classification, intervals
-from pipeline.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from pipeline.export.loading import loading
+from pipeline.metrics import CALIBRATION_BINS, calibration_error
 from pipeline.options import FREE
 from pipeline.training.run_directory import LENGTH, length
 

@@ -10,7 +10,7 @@ from pipeline.models.classifier import check_input_shape
 from pipeline.models.cnn import CNN
 from pipeline.models.inception import Inception, MiniInception
 from pipeline.models.mlp import MLP
-from pipeline.models.model_checks import check_foreign, widen
+from pipeline.models.model_checks import check_custom_model, widen
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import constructor_arguments, make_reloadable
 from pipeline.models.three_apis import ThreeAPIs
@@ -182,7 +182,7 @@ def _create_registered(name, found, arguments, input_shape):
             raise UsageError(f"{at(found.place)}: model {name} is a {type(model).__name__}, not a keras.Model")
         widen(model)
         build(model, input_shape)
-        check_foreign(model, name, arguments["num_classes"], input_shape)
+        check_custom_model(model, name, arguments["num_classes"], input_shape)
     return model
 
 

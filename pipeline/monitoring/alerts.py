@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.data.memory import InMemory
 
 # How far is looked back, at least, and the share of that time without input that is too much.
@@ -46,50 +47,45 @@ class Circumstances:
                    plan.steps_per_epoch, source.num_classes)
 
 
-class Alerts:
-    """Looks at what a run records and says what its user should do something about."""
+class Alerts(Callback):
+    """Warns of what the user should do something about."""
 
-    def __init__(self, circumstances):
-        self._of, self._said = circumstances, set()
+    def __init__(self, circumstances, warn):
+        """
+        Args:
+          circumstances: Circumstances.
+          warn: called with a line.
+        """
+        self._of, self._warn, self._said = circumstances, warn, set()
         self._waiting = collections.deque()  # (seconds without input, seconds) of steady windows.
         self._ratios = collections.deque(maxlen=MEASUREMENTS)
         self._skipped, self._peak, self._scaled = 0, 0.0, False
 
-    def window(self, step, columns, rows, seconds, vitals):
-        """Looks at a window of steps.
+    def on_window(self, window: Window) -> None:
+        """Looks at the steps of a window; each cause is named once."""
+        column = {name: window.rows[:, number] for number, name in enumerate(window.columns)}
+        if "input_wait" in window.system:
+            self._look_back(window.system["input_wait"] * window.seconds, window.seconds)
+        self._warn_of({"input": self._input_bound(), "host memory": self._host_memory(window.system),
+                       "device memory": self._device_memory(window.system), "loss scale": self._loss_scale(column),
+                       "learning rate": self._learning_rate(window.step, column)})
 
-        Args:
-          step: global step at its end.
-          columns: names of the columns of `rows`.
-          rows: [window, k] float64, a row a step.
-          seconds: its duration.
-          vitals: what Vitals.window said of it.
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        """Looks at an evaluation."""
+        if self._has_learned_for_a_while(evaluated.step):
+            step, evaluation = evaluated.step, evaluated.evaluation
+            self._warn_of({"loss": self._blown_up(step, evaluation), "chance": self._at_chance(step, evaluation)})
 
-        Returns:
-          [line for the user], of causes that were not named before.
-        """
-        column = {name: rows[:, number] for number, name in enumerate(columns)}
-        if "input_wait" in vitals:
-            self._look_back(vitals["input_wait"] * seconds, seconds)
-        return self._new({"input": self._input_bound(), "host memory": self._host_memory(vitals),
-                          "device memory": self._device_memory(vitals), "loss scale": self._loss_scale(column),
-                          "learning rate": self._learning_rate(step, column)})
-
-    def evaluation(self, step, evaluation):
-        """Looks at an Evaluation of a step; returns as `window`."""
-        if not self._has_learned_for_a_while(step):
-            return []
-        return self._new({"loss": self._blown_up(step, evaluation), "chance": self._at_chance(step, evaluation)})
-
-    def forget(self):
-        """Forgets what was seen of steps that the run goes back behind; what was said stays said."""
+    def on_rollback(self, restored: Restored) -> None:
+        """Forgets what was seen of the abandoned steps; what was said stays said."""
         self._ratios.clear()
         self._skipped = 0
 
-    def _new(self, found):
+    def _warn_of(self, found):
         lines = {cause: line for cause, line in found.items() if line and cause not in self._said}
         self._said |= set(lines)
-        return list(lines.values())
+        for line in lines.values():
+            self._warn(line)
 
     def _look_back(self, waited, seconds):
         self._waiting.append((waited, seconds))
@@ -108,22 +104,22 @@ class Alerts:
                       "would stay in memory")
         return f"the steps wait for their input {waited / seconds:.0%} of the time: {remedy}"
 
-    def _host_memory(self, vitals):
-        full = vitals.get("host_memory_full", 0.0)
+    def _host_memory(self, system):
+        full = system.get("host_memory_full", 0.0)
         if full <= MOST_MEMORY:
             return None
-        limit = vitals["host_memory_mib"] / vitals["host_memory_share"]
+        limit = system["host_memory_mib"] / system["host_memory_share"]
         smaller = "a smaller --memory_budget streams the data from disk" if self._of.in_memory else (
             "a smaller --batch_size takes less")
-        return (f"memory is {full:.0%} full ({vitals['host_memory_mib']:,.0f} of {limit:,.0f} MiB are this process's), "
+        return (f"memory is {full:.0%} full ({system['host_memory_mib']:,.0f} of {limit:,.0f} MiB are this process's), "
                 f"and when it is all taken the system ends the run: {smaller}, or end something else")
 
-    def _device_memory(self, vitals):
-        full = vitals.get("device_memory_full", 0.0)
+    def _device_memory(self, system):
+        full = system.get("device_memory_full", 0.0)
         if full <= MOST_MEMORY:
             return None
         host = " or --cache=host" if self._of.cache == "device" else ""
-        return (f"the memory of a GPU is {full:.0%} full ({vitals['device_memory_mib']:,.0f} MiB): if it does not "
+        return (f"the memory of a GPU is {full:.0%} full ({system['device_memory_mib']:,.0f} MiB): if it does not "
                 f"suffice, take more --accumulate_steps{host}")
 
     def _loss_scale(self, column):
@@ -182,18 +178,3 @@ class Alerts:
         return (f"after {step} steps the accuracy of {evaluation.accuracy:.2%} is no better than always naming the "
                 f"most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
                 "labels belong to the images")
-
-
-class NoAlerts:
-    """Warns of nothing."""
-
-    def window(self, step, columns, rows, seconds, vitals):
-        """Returns []."""
-        return []
-
-    def evaluation(self, step, evaluation):
-        """Returns []."""
-        return []
-
-    def forget(self):
-        """Forgets nothing."""

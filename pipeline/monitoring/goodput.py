@@ -17,7 +17,7 @@ OF_STEPS = ("steps", "input")
 INTERPRETER_SECONDS = 1.0  # Of starting Python, at most, before this house's first line.
 
 
-class Ledger:
+class GoodputTracker:
     """Keeps account of this process's seconds; `commit` makes them part of the run's record."""
 
     def __init__(self, launches, age):
@@ -35,7 +35,7 @@ class Ledger:
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     @contextlib.contextmanager
-    def account(self, kind):
+    def measure(self, kind):
         """Books the time spent inside, without that which is booked by an account inside of it."""
         began, around, self._inside = time.monotonic(), self._inside, 0.0
         try:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.monitoring.progress import PlainProgress
+from pipeline.callbacks import Evaluated, Restored, Window
+from pipeline.monitoring.progress import PlainProgress, means
 from pipeline.monitoring.time_left import clock
 from pipeline.terminal import LastingStream
 
@@ -31,34 +32,34 @@ class LiveProgress(PlainProgress):
         super().__init__(plan, self._print)
         self._screen = Screen(self)
         self._live = ResizableLive(self._screen, self.console)
-        self.step, self.loss, self.accuracy, self.vitals, self.doing = 0, None, None, {}, None
+        self.step, self.loss, self.accuracy, self.system, self.doing = 0, None, None, {}, None
         self.split, self.checkpoint, self.resumed = None, None, False
 
     def _print(self, text, style=None):
         self.console.print(Text(text, style=style or "", overflow="fold"))
 
-    def start(self, step):
+    def on_start(self, restored: Restored) -> None:
         """Shows the display."""
-        super().start(step)
-        self.step, self.resumed, self.doing = step, step > 0, "compiling the step"
+        super().on_start(restored)
+        self.step, self.resumed, self.doing = restored.step, restored.step > 0, "compiling the step"
         self._live.start()
 
-    def restore(self, evaluations):
+    def on_rollback(self, restored: Restored) -> None:
         """Takes the evaluations on record, see PlainProgress."""
-        super().restore(evaluations)
-        self.split = evaluations[-1]["split"] if evaluations else None
+        super().on_rollback(restored)
+        self.split = restored.evaluations[-1]["split"] if restored.evaluations else None
 
-    def window(self, step, loss, accuracy, vitals):
+    def on_window(self, window: Window) -> None:
         """Moves the bars."""
-        self._time_left.window(step, vitals.get("examples_per_second"))
-        self.step, self.loss, self.accuracy, self.doing = step, loss, accuracy, None
+        self._time_left.window(window.step, window.system.get("examples_per_second"))
+        self.step, self.doing, (self.loss, self.accuracy) = window.step, None, means(window)
         shown = ("examples_per_second", "ceiling_share")
-        self.vitals = {**self.vitals, **{name: vitals[name] for name in shown if name in vitals}}
+        self.system = {**self.system, **{name: window.system[name] for name in shown if name in window.system}}
 
-    def evaluation(self, step, split, figures):
+    def on_evaluation(self, evaluated: Evaluated) -> None:
         """Prints an evaluation above the display, in one line where that can be."""
-        self.split, self.doing = split, None
-        super().evaluation(step, split, figures)
+        self.split, self.doing = evaluated.split.name, None
+        super().on_evaluation(evaluated)
 
     def _evaluation_lines(self, step, split, figures):
         lines, room = super()._evaluation_lines(step, split, figures), self.console.width
@@ -68,7 +69,7 @@ class LiveProgress(PlainProgress):
         """Shows what is done between two windows."""
         self.doing = text
 
-    def saved(self, step):
+    def on_checkpoint(self, step: int) -> None:
         """Shows a checkpoint; that of step 0 is nobody's work yet."""
         if step:
             self.checkpoint = (step, time.monotonic())
@@ -81,7 +82,7 @@ class LiveProgress(PlainProgress):
         """Returns the seconds until the end of the run, None where they are not known."""
         return self._time_left.seconds()
 
-    def close(self):
+    def close(self) -> None:
         """Takes the display away."""
         self._live.stop()
 
@@ -146,13 +147,13 @@ class Screen:
                 f"{now}, best {best} at {step}", f"{now}, best {best}", now]
 
     def _speed(self):
-        vitals = self._progress.vitals
-        if "examples_per_second" not in vitals:
+        system = self._progress.system
+        if "examples_per_second" not in system:
             return ["– examples/s"]
-        speed = f"{vitals['examples_per_second']:,.0f} examples/s"
-        if "ceiling_share" not in vitals:
+        speed = f"{system['examples_per_second']:,.0f} examples/s"
+        if "ceiling_share" not in system:
             return [speed]
-        share = f"{vitals['ceiling_share']:.0%}"
+        share = f"{system['ceiling_share']:.0%}"
         return [f"{speed}, {share} of the machine's ceiling", f"{speed}, {share} of the ceiling",
                 f"{speed}, {share} of ceiling", speed]
 

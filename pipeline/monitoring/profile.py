@@ -1,5 +1,4 @@
-"""A look into a few steps of a run (--profile=from:to): a trace for TensorBoard, and a table of what the steps cost."""
-import contextlib
+"""Profiles a few steps of a run (--profile=from:to): a trace for TensorBoard, and a table of what the steps cost."""
 import glob
 import os
 import shutil
@@ -8,6 +7,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
+from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.files import write_json, write_text
 from pipeline.monitoring.operations_table import OperationsTable, render
 from pipeline.monitoring.trace_operations import operations
@@ -16,68 +16,78 @@ MARKER = "train_steps"  # Name of the events in the trace that span the calls of
 HOW_TO_SEE = "TensorBoard shows the trace in its tab Profile, after `pip install 'mirrorline[profiler]'`"
 
 
-class Profile:
-    """Looks into the steps after `first` up to `last`, and is done.
+class Profile(Callback):
+    """Profiles the steps after `first` up to `last`, and is done.
 
-    What comes between the steps (an evaluation, a rollback) is not looked into: then each part of the window has a
-    trace of its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
+    What comes between the steps (an evaluation, a rollback) is not profiled: then each part of the window has a trace of
+    its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
     """
 
-    def __init__(self, steps, directory, ledger, echo, warn, beat):
+    def __init__(self, steps, directory, tracker, echo, warn, beat, evaluation_due=lambda step: False):
         """
         Args:
           steps: (first, last), int: the window is from step first + 1 to step last.
           directory: RunDirectory, claimed.
-          ledger: Ledger; the time of reading and writing traces is booked as "profiling".
+          tracker: GoodputTracker; the time of reading and writing traces is booked as "profiling".
           echo: where the table goes, a str of several lines.
           warn: where a line goes that says what did not work.
           beat: called with a text after each part of the work.
+          evaluation_due: tells whether an evaluation comes before the next steps.
         """
-        (self._first, self._last), self._directory, self._ledger = steps, directory, ledger
-        self._echo, self._warn, self._beat = echo, warn, beat
+        (self._first, self._last), self._directory, self._tracker = steps, directory, tracker
+        self._echo, self._warn, self._beat, self._evaluation_due = echo, warn, beat, evaluation_due
         self._running = self._done = False
         self._forget(self._first)
 
     def _forget(self, step):
-        """Begins to count anew after a step."""
+        """Starts counting again after a step."""
         self._table, self._waited, self._compiled = OperationsTable(), 0.0, False
         self._begin = self._reached = step
 
-    @contextlib.contextmanager
-    def window(self, step, compiles):
-        """Surrounds a call of the steps after `step`; compiles: whether the call traces and compiles them first."""
-        if self._done or not self._first <= step < self._last:
-            yield
+    def on_start(self, restored: Restored) -> None:
+        """Starts the trace where the first steps are profiled."""
+        self._continue(restored.step)
+
+    def on_rollback(self, restored: Restored) -> None:
+        """Ends the trace; after a rollback into the window it starts again."""
+        self.pause()
+        self._continue(restored.step)
+
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        """Goes on where the evaluation lay inside the window."""
+        self._continue(evaluated.step, evaluated=True)
+
+    def on_window(self, window: Window) -> None:
+        """Counts a window; starts, interrupts or ends the trace."""
+        if not self._running:
+            return self._continue(window.step)
+        self._compiled |= window.compiled
+        self._reached = window.step
+        if "input_wait" in window.columns:
+            self._waited += float(window.column("input_wait").sum())
+        if window.step >= self._last:
+            self.close()
+        elif self._evaluation_due(window.step):
+            self.pause()
+
+    def _continue(self, step, evaluated=False):
+        """Starts a trace if the next steps are to be profiled and come at once."""
+        if self._done or self._running or not self._first <= step < self._last:
+            return
+        if self._evaluation_due(step) and not evaluated:
             return
         if step != self._reached:
             self._forget(step)  # After a restore or a rollback into the window.
-        if not self._running:
-            self._attempt(self._start, step)
-        self._compiled |= compiles
-        with tf.profiler.experimental.Trace(MARKER, step_num=step, _r=1):
-            yield
+        self._attempt(self._start, step)
 
-    @property
-    def active(self):
-        """Whether the profiler is on: then the steps are slower than they would be."""
-        return self._running
-
-    def reached(self, step, waited):
-        """Takes note that a call has come to a step after `waited` seconds without input; may end the window."""
-        if not self._running:
-            return
-        self._reached, self._waited = step, self._waited + waited
-        if step >= self._last:
-            self.close()
-
-    def pause(self):
-        """Ends the trace; the next call of steps begins another if it is in the window."""
+    def pause(self) -> None:
+        """Ends the trace."""
         if self._running:
             self._running = False
             self._attempt(self._stop)
 
-    def close(self):
-        """Ends the window, wherever it is, and shows what was seen of it. Without one it does nothing."""
+    def close(self) -> None:
+        """Ends the window, wherever it is, and shows what was profiled."""
         self.pause()
         if not self._done and self._table.devices:
             self._done = True
@@ -86,7 +96,7 @@ class Profile:
     def _attempt(self, work, *arguments):
         """Does a part of the work; where it fails the run goes on without a profile."""
         try:
-            with self._ledger.account("profiling"):
+            with self._tracker.measure("profiling"):
                 work(*arguments)
         except (tf.errors.OpError, OSError, DecodeError) as error:
             self._done, self._running = True, False
@@ -136,41 +146,21 @@ class Profile:
         write_json(self._directory.file("profile.json"), {**summary, "notes": notes})
 
 
-class NoProfile:
-    """Looks into nothing, with the interface of `Profile`."""
-
-    active = False
-
-    @contextlib.contextmanager
-    def window(self, step, compiles):
-        """Surrounds a call of steps."""
-        yield
-
-    def reached(self, step, waited):
-        """Takes no note."""
-
-    def pause(self):
-        """Ends nothing."""
-
-    def close(self):
-        """Shows nothing."""
-
-
-def create_profile(plan, step, directory, ledger, echo, warn, beat):
-    """Returns the Profile of the steps that --profile asks for, as far as they lie ahead; else NoProfile, and says so.
+def create_profile(plan, step, directory, tracker, echo, warn, beat, evaluation_due=lambda step: False):
+    """Returns the Profile of the steps that --profile asks for as far as they lie ahead, else None with a warning.
 
     Args:
       plan: Plan; its `profiled` are the steps asked for, or None.
       step: where the run begins.
-      directory, ledger, echo, warn, beat: see Profile.
+      directory, tracker, echo, warn, beat, evaluation_due: see Profile.
     """
     if not plan.profiled:
-        return NoProfile()
+        return None
     first, last = plan.profiled
     if first >= plan.total_steps:
         warn(f"--profile={first}:{last}: nothing is profiled, since the run ends at step {plan.total_steps}")
-        return NoProfile()
+        return None
     if step >= min(last, plan.total_steps):
         warn(f"--profile={first}:{last}: nothing is profiled, since the run goes on from step {step}")
-        return NoProfile()
-    return Profile((first, min(last, plan.total_steps)), directory, ledger, echo, warn, beat)
+        return None
+    return Profile((first, min(last, plan.total_steps)), directory, tracker, echo, warn, beat, evaluation_due)

@@ -1,14 +1,13 @@
 """What a person sees while a model trains: a live display on a terminal, plain lines in a file, or nothing."""
-import os
-import sys
 import time
 
-from pipeline.evaluation.metrics import is_better
+from pipeline.callbacks import Callback, Evaluated, Restored, Window
+from pipeline.metrics import is_better
 from pipeline.monitoring.time_left import TimeLeft, clock
 from pipeline.terminal import say
 
 
-class PlainProgress:
+class PlainProgress(Callback):
     """A line a window and a line an evaluation: for files and pipes.
 
     Attributes:
@@ -29,30 +28,32 @@ class PlainProgress:
         return (f"epoch {self.plan.epoch(step):5.2f}/{round(self.plan.epochs, 1):g}  "
                 f"step {step:{self._digits}d}/{self.plan.total_steps}")
 
-    def start(self, step):
-        """Says where training begins."""
+    def on_start(self, restored: Restored) -> None:
+        """Shows where training begins."""
         self._started = time.monotonic()
+        self.on_rollback(restored)
 
-    def restore(self, evaluations):
-        """Takes the evaluations that are on record, {"step", "loss", "accuracy"} each, instead of those seen so far."""
+    def on_rollback(self, restored: Restored) -> None:
+        """Takes the evaluations that are on record instead of those seen so far."""
         self.best = {}
-        for figures in evaluations:
+        for figures in restored.evaluations:
             self._see(figures["step"], figures)
 
-    def window(self, step, loss, accuracy, vitals):
-        """Shows a window of steps: means of loss and accuracy, and what Vitals.window said of it."""
-        rate = vitals.get("examples_per_second")
-        self._time_left.window(step, rate)
-        line = f"{self._where(step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
+    def on_window(self, window: Window) -> None:
+        """Shows a window of steps: the means of loss and accuracy, and the speed."""
+        rate, loss, accuracy = window.system.get("examples_per_second"), *means(window)
+        self._time_left.window(window.step, rate)
+        line = f"{self._where(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
         if rate:  # A window that is compiled or profiled says nothing about the speed.
             line += f"  {rate:,.0f} examples/s  {clock(self._time_left.seconds())} left"
         self.note(line)
 
-    def evaluation(self, step, split, figures):
-        """Shows an evaluation of a split, given by its name; figures: see Evaluation.figures."""
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        """Shows an evaluation."""
+        step, figures = evaluated.step, evaluated.evaluation.figures
         self._see(step, figures)
         self._time_left.evaluated()
-        self.note(self._evaluation_lines(step, split, figures)[0])
+        self.note(self._evaluation_lines(step, evaluated.split.name, figures)[0])
 
     def _evaluation_lines(self, step, split, figures):
         """Returns what is said of an evaluation, the longest form first."""
@@ -71,38 +72,18 @@ class PlainProgress:
     def phase(self, text):
         """Shows what is done between two windows, in a few words, until the next window or evaluation."""
 
-    def saved(self, step):
-        """Shows that the checkpoint of a step is on the disk; may be called from any thread."""
-
     def warn(self, text):
         """Shows a warning."""
         self.note(f"warning: {text}")
 
-    def close(self):
-        """Ends the display."""
+
+def means(window):
+    """Returns the mean loss and the mean accuracy of a window."""
+    return (float(window.column(name).mean()) for name in ("loss", "accuracy"))
 
 
-class NoProgress(PlainProgress):
+class NullProgress(PlainProgress):
     """Says nothing."""
 
     def __init__(self, plan):
         super().__init__(plan, lambda text: None)
-
-
-def is_live(stream, environment=os.environ):
-    """Tells whether a stream is a terminal on which lines can be drawn anew."""
-    try:
-        terminal = stream is not None and stream.isatty()
-    except ValueError:  # It is closed.
-        return False
-    return terminal and environment.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")
-
-
-def create_progress(plan, verbosity):
-    """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
-    if verbosity == "quiet":
-        return NoProgress(plan)
-    if not is_live(sys.stdout):
-        return PlainProgress(plan)
-    from pipeline.monitoring.live_progress import LiveProgress
-    return LiveProgress(plan)

@@ -1,4 +1,4 @@
-"""One place where a run's numbers go: metrics.jsonl, TensorBoard and the progress display."""
+"""Records every step and evaluation of a run: metrics.jsonl and the scalars of TensorBoard."""
 import itertools
 import json
 import math
@@ -8,14 +8,13 @@ import sys
 
 import numpy as np
 
-from pipeline.evaluation.metrics import per_class_accuracy
+from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.files import no_room
-from pipeline.monitoring.alerts import NoAlerts
+from pipeline.metrics import per_class_accuracy
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines
 from pipeline.monitoring.scalar_events import scalar_events
-from pipeline.monitoring.system_metrics import NoVitals
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
 MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN where a step does not measure them.
@@ -30,7 +29,7 @@ FIGURES = ("loss", "accuracy", "examples", "calibration_error", "top5_accuracy")
 MOST_CLASS_TAGS = 50  # More curves than that nobody looks at; metrics.jsonl has all classes.
 
 
-class Recorder:
+class Recorder(Callback):
     """Writes what every step and every evaluation gave.
 
     Order of writing: what is recorded up to a step is on disk (`sync`) before the checkpoint of that step is published,
@@ -38,36 +37,30 @@ class Recorder:
     disk the records wait in memory, in order, and every call tries to write them.
 
     Attributes:
-      progress: the display.
-      vitals: Vitals or NoVitals.
       train_events, validation_events, root_events: EventWriter of TensorBoard's runs `train`, `validation` and `.`;
         what others write there is cut and synced with the rest.
     """
 
-    def __init__(self, directory, batch_size, progress, disk=None, vitals=None, alerts=None, class_names=()):
+    def __init__(self, directory, batch_size, disk=None, class_names=(), scale_loss=False):
         """
         Args:
           directory: RunDirectory, claimed.
           batch_size: examples of a step.
-          progress: the display, see progress.py.
           disk: FullDisk that the run's checkpoints share; default one that writes to standard error.
-          vitals: Vitals of the run; default one that knows the speed alone.
-          alerts: Alerts of the run; default none.
           class_names: in the order of the labels; default their numbers.
+          scale_loss: whether the loss scale is worth recording.
         """
         self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
-        self.batch_size, self.progress = batch_size, progress
-        self.vitals, self._alerts = vitals or NoVitals(batch_size), alerts or NoAlerts()
-        self._class_names, self._skipped = class_names, 0
-        self.path = directory.file("metrics.jsonl")
+        self.batch_size, self._class_names, self._scale_loss = batch_size, class_names, scale_loss
+        self.path, self._skipped = directory.file("metrics.jsonl"), 0
         self._log = JsonLines(self.path)
         self.train_events = EventWriter(directory.file("tensorboard", "train"))
         self.validation_events = EventWriter(directory.file("tensorboard", "validation"))
         self.root_events = EventWriter(directory.file("tensorboard"))
         self._parts = (self._log, self.train_events, self.validation_events, self.root_events)
 
-    def cut_after(self, step, evaluated=math.inf):
-        """Forgets what later steps recorded, and evaluations of steps after `evaluated`.
+    def cut_after(self, step: int, evaluated: float = math.inf) -> Restored:
+        """Forgets what later steps recorded, and evaluations of steps after `evaluated`; returns what is left.
 
         A process that is asked to stop in the middle of an evaluation saves its step before that is done.
         """
@@ -75,10 +68,8 @@ class Recorder:
         self.train_events.cut_after(step)
         self.validation_events.cut_after(min(step, evaluated))
         self.root_events.cut_after(step)
-        self.vitals.cut_after(step)
-        self._alerts.forget()
         self._skipped = sum(record.get("skipped", False) for record in self._marked(b'"skipped"'))
-        self.progress.restore(list(self._marked(b'"evaluation"')))
+        return Restored(step, tuple(self._marked(b'"evaluation"')))
 
     def _marked(self, mark):
         """Yields the records whose line holds the bytes `mark`: parsing every line of a long run takes seconds."""
@@ -86,27 +77,14 @@ class Recorder:
             with open(self.path, "rb") as file:
                 yield from (json.loads(line) for line in file if mark in line)
 
-    def window(self, step, columns, rows, started, seconds, scale_loss, steady):
-        """Records a window of steps.
-
-        Args:
-          step: global step at its end.
-          columns: names of the columns of `rows`.
-          rows: [window, k] float64, a row a step.
-          started: wall time at its start, seconds since the epoch.
-          seconds: its duration.
-          scale_loss: whether the loss scale is worth recording.
-          steady: whether the window's speed is that of training (the first one of a process is tracing).
-        """
-        count, means = len(rows), dict(zip(columns, rows.mean(axis=0).tolist(), strict=True))
-        vitals = self.vitals.window(step, count, seconds, count * means.get("input_wait", 0.0), steady)
-        values = dict(zip(columns, rows.T, strict=True))
-        self._write(np.arange(step - count + 1, step + 1), started + seconds * np.arange(1, count + 1) / count,
-                    {**values, "skipped_steps": self._count_skipped(values["applied"])}, scale_loss, vitals)
+    def on_window(self, window: Window) -> None:
+        """Records the steps of a window."""
+        count, step = len(window.rows), window.step
+        values = dict(zip(window.columns, window.rows.T, strict=True))
+        self._write(np.arange(step - count + 1, step + 1),
+                    window.started + window.seconds * np.arange(1, count + 1) / count,
+                    {**values, "skipped_steps": self._count_skipped(values["applied"])}, window.system)
         self._flush()
-        self.progress.window(step, means["loss"], means["accuracy"], vitals)
-        for line in self._alerts.window(step, columns, rows, seconds, vitals):
-            self.progress.warn(line)
 
     def _count_skipped(self, applied):
         """Returns how many steps the run has skipped by each step of a window; applied: [n] floats, 0 where skipped."""
@@ -114,20 +92,19 @@ class Recorder:
         self._skipped = int(skipped[-1])
         return skipped
 
-    def _write(self, steps, times, values, scale_loss, vitals):
+    def _write(self, steps, times, values, system):
         """Takes the steps of a window for the event file and metrics.jsonl.
 
         Args:
           steps, times: [n], their numbers and wall times.
           values: {column: [n] floats}.
-          scale_loss: whether the loss scale is worth recording.
-          vitals: {name: float} that stand at the last one.
+          system: {name: float} that stand at the last one.
         """
         events, lines = np.empty(len(steps), object), np.empty(len(steps), object)
-        for index, names in _alike(values, scale_loss):
+        for index, names in _alike(values, self._scale_loss):
             scalars = {name: values[name][index] for name in names}
             if index[-1] == len(steps) - 1:
-                scalars.update((name, np.array([value])) for name, value in vitals.items())
+                scalars.update((name, np.array([value])) for name, value in system.items())
             events[index] = scalar_events(steps[index], times[index],
                                           {TAGS.get(name, name): column for name, column in scalars.items()})
             columns = {"step": steps[index], "examples": steps[index] * self.batch_size,
@@ -137,20 +114,17 @@ class Recorder:
         self.train_events.events(steps.tolist(), events)
         self._log.append_lines(steps.tolist(), lines)
 
-    def evaluation(self, step, split, evaluation, wall_time):
-        """Records an Evaluation of a split, given by its name."""
-        figures, classes = evaluation.figures, self._by_class(evaluation)
-        self._log.append([{"kind": "evaluation", "step": step, "split": split, "wall_time": round(wall_time, 3),
-                           **figures, "per_class_accuracy": classes}])
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        """Records an evaluation."""
+        figures, classes = evaluated.evaluation.figures, self._by_class(evaluated.evaluation)
+        self._log.append([{"kind": "evaluation", "step": evaluated.step, "split": evaluated.split.name,
+                           "wall_time": round(evaluated.wall_time, 3), **figures, "per_class_accuracy": classes}])
         scalars = {tag: figures[tag] for tag in FIGURES if tag in figures and tag != "examples"}
         if len(classes) <= MOST_CLASS_TAGS:
             scalars.update((f"per_class_accuracy/{name}", share) for name, share in classes.items()
                            if not math.isnan(share))
-        self.validation_events.scalars(step, wall_time, scalars)
+        self.validation_events.scalars(evaluated.step, evaluated.wall_time, scalars)
         self._flush()
-        self.progress.evaluation(step, split, figures)
-        for line in self._alerts.evaluation(step, evaluation):
-            self.progress.warn(line)
 
     def _by_class(self, evaluation):
         """Returns {class name: share of hits, NaN for a class without examples}."""

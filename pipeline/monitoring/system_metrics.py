@@ -1,9 +1,9 @@
-"""The vital signs of a run, once a window of steps: how fast against what it could be, what it waits for and what it
-takes."""
+"""System metrics of a run, once a window of steps: speed and its share of the ceiling, waiting for input, memory."""
 import tensorflow as tf
 
+from pipeline.callbacks import Callback, Restored, Window
 from pipeline.data.records import default_cache_dir
-from pipeline.monitoring import known_rates, operations
+from pipeline.monitoring import known_rates
 from pipeline.monitoring.ceiling import QUICK_SECONDS, quick_matrix_product_rate
 from pipeline.monitoring.goodput import process_age, summarize
 from pipeline.monitoring.memory import MIB, DeviceMemory, HostMemory
@@ -93,72 +93,58 @@ class RunningGoodput:
         return min(1.0, productive / max(self._before + self._age(), 1e-9))
 
 
-class Vitals:
-    """What a window of steps says about the machine."""
+class SystemMetrics(Callback):
+    """Adds what a window of steps says about the machine to `Window.system`.
 
-    def __init__(self, batch_size, replicas, ceiling, goodput, ledger, devices, host=None):
+    "examples_per_second", "examples_per_second_per_replica", "ceiling_share" (operations a second over the rate of the
+    machine's own matrix product in this precision) and "input_wait" (share of the time) of a steady window; of any,
+    "host_memory_mib" and "host_memory_share" of what the process holds, "host_memory_full" of what everybody holds,
+    "device_memory_mib" and "device_memory_full" of the fullest GPU, and "goodput". What is not known is left out, and so
+    is a share above 1: something else slowed the measurement down.
+    """
+
+    def __init__(self, batch_size, replicas, ceiling, goodput, tracker, devices, operations=lambda: None, host=None):
         """
         Args:
           batch_size: examples of a step.
           replicas: in sync.
           ceiling: Ceiling.
           goodput: RunningGoodput.
-          ledger: Ledger, which is told what finding out has cost.
+          tracker: GoodputTracker; the time of measuring the machine is booked as "reporting".
           devices: DeviceMemory.
+          operations: returns the floating-point operations of a step, None where they are not known.
           host: HostMemory; default that of this machine.
         """
         self._batch_size, self._replicas, self._ceiling, self._goodput = batch_size, replicas, ceiling, goodput
-        self._ledger, self._devices, self._host = ledger, devices, host or HostMemory()
-        self._operations, self._trained = None, 0.0
+        self._tracker, self._devices, self._host = tracker, devices, host or HostMemory()
+        self._operations, self._trained = operations, 0.0
 
-    def count(self, train_steps, *arguments):
-        """Counts the operations of a training step, from the graph that is run already.
+    def on_rollback(self, restored: Restored) -> None:
+        """Forgets the abandoned steps."""
+        self._goodput.cut_after(restored.step)
 
-        Args:
-          train_steps: a tf.function of N steps that was called with such arguments before: nothing is traced.
-          *arguments: of a call.
-        """
-        with self._ledger.account("reporting"):
-            self._operations = operations.count(train_steps.get_concrete_function(*arguments).graph)
-
-    def cut_after(self, step):
-        """Forgets the steps after one that the run goes back to."""
-        self._goodput.cut_after(step)
-
-    def window(self, step, count, seconds, waited, steady):
-        """Returns what there is to say of a window of steps, by the name of its scalar.
-
-        Args:
-          step: global step at its end.
-          count: steps.
-          seconds: its duration.
-          waited: seconds of it without input.
-          steady: whether its speed is that of training.
-
-        Returns:
-          {name: float}: "examples_per_second", "examples_per_second_per_replica", "ceiling_share" (operations a second
-          over the rate of the machine's own matrix product in this precision) and "input_wait" (share of the time) of a
-          steady window; "host_memory_mib" and "host_memory_share" of what the process holds, "host_memory_full" of what
-          everybody holds, "device_memory_mib" and "device_memory_full" of the fullest GPU, and "goodput", of any. What
-          is not known is left out, and so is a share above 1: something else slowed the measurement down.
-        """
-        found = {}
-        if steady:
-            self._trained += seconds
-            found["examples_per_second"] = count * self._batch_size / max(seconds, 1e-9)
-            found["examples_per_second_per_replica"] = found["examples_per_second"] / self._replicas
-            share = self._ceiling_share(count / max(seconds, 1e-9))
+    def on_window(self, window: Window) -> None:
+        """Adds the metrics of a window."""
+        count, seconds = len(window.rows), max(window.seconds, 1e-9)
+        waited = float(window.column("input_wait").sum()) if "input_wait" in window.columns else 0.0
+        if window.steady:
+            self._trained += window.seconds
+            speed = count * self._batch_size / seconds
+            window.system.update(examples_per_second=speed, examples_per_second_per_replica=speed / self._replicas)
+            share = self._ceiling_share(count / seconds)
             if share is not None:
-                found["ceiling_share"] = share
-            found["input_wait"] = min(1.0, waited / max(seconds, 1e-9))
-        return {**found, **self._memory(), "goodput": self._goodput.share(step, count, seconds, waited)}
+                window.system["ceiling_share"] = share
+            window.system["input_wait"] = min(1.0, waited / seconds)
+        window.system.update(self._memory(),
+                             goodput=self._goodput.share(window.step, count, window.seconds, waited))
 
     def _ceiling_share(self, steps_per_second):
-        if not self._operations:
+        operations = self._operations()
+        if not operations:
             return None
-        with self._ledger.account("reporting"):
+        with self._tracker.measure("reporting"):
             rate = self._ceiling.rate(self._trained)
-            share = self._operations * steps_per_second / (rate * 1e9) if rate else None
+            share = operations * steps_per_second / (rate * 1e9) if rate else None
             if share and share > 1:
                 self._ceiling.doubt(self._trained)
                 share = None
@@ -176,29 +162,12 @@ class Vitals:
         return found
 
 
-class NoVitals:
-    """Has nothing to say but the speed."""
-
-    def __init__(self, batch_size):
-        self._batch_size = batch_size
-
-    def count(self, train_steps, *arguments):
-        """Counts nothing."""
-
-    def cut_after(self, step):
-        """Forgets nothing."""
-
-    def window(self, step, count, seconds, waited, steady):
-        """Returns {"examples_per_second"} of a steady window."""
-        return {"examples_per_second": count * self._batch_size / max(seconds, 1e-9)} if steady else {}
-
-
-def create_vitals(experiment, ledger, launches_path):
-    """Returns the Vitals of a run.
+def create_system_metrics(experiment, tracker, launches_path):
+    """Returns the SystemMetrics of a run.
 
     Args:
       experiment: Experiment.
-      ledger: Ledger.
+      tracker: GoodputTracker.
       launches_path: launches.jsonl of the run, this start noted in it.
     """
     config, replicas = experiment.config, experiment.strategy.num_replicas_in_sync
@@ -207,5 +176,5 @@ def create_vitals(experiment, ledger, launches_path):
     # Replicas on one CPU share its cores, and one product takes them all.
     ceiling = Ceiling(config.runtime.precision, kind, replicas if kind == "GPU" else 1,
                       config.data.cache_dir or default_cache_dir())
-    return Vitals(experiment.plan.batch_size, replicas, ceiling, RunningGoodput(launches_path), ledger,
-                  DeviceMemory(workers))
+    return SystemMetrics(experiment.plan.batch_size, replicas, ceiling, RunningGoodput(launches_path), tracker,
+                         DeviceMemory(workers), lambda: experiment.step_operations)

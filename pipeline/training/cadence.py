@@ -54,6 +54,10 @@ class Plan:
         """Tells whether an uninterrupted run has a checkpoint of `step`; with intervals of seconds any may be."""
         return step == 0 or self.checkpoint_every.unit == "seconds" or self.is_boundary(self.checkpoint_every, step)
 
+    def is_profiled(self, step):
+        """Tells whether a step is one of those that --profile asks for."""
+        return bool(self.profiled) and self.profiled[0] < step <= self.profiled[1]
+
     def next_boundary(self, interval, step):
         """Returns the first boundary of an interval of steps or epochs that lies after `step`."""
         if interval.unit == "steps":
@@ -79,7 +83,7 @@ class Plan:
         return step > 0 and self.next_boundary(interval, step - 1) == step
 
 
-class Pace:
+class StepsPerLoopController:
     """How many steps one host call runs: about a second's worth.
 
     Short enough to stop soon when asked to, long enough that the host's part is small. The first call is of one step,

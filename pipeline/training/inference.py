@@ -3,8 +3,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from pipeline.distributed.input_distribution import Feeding
-from pipeline.evaluation.metrics import EXAMPLE_COLUMNS
+from pipeline.distributed.input_distribution import InputDistributor
+from pipeline.metrics import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
 from pipeline.training.losses import cross_entropy, hits, masked
 from pipeline.training.settings import preprocess
@@ -25,16 +25,16 @@ class Inference:
       saliency: see `_saliency`.
     """
 
-    def __init__(self, strategy, model, settings, feeding=None):
+    def __init__(self, strategy, model, settings, input_distributor=None):
         """
         Args:
           strategy: tf.distribute.Strategy in whose scope the model was made.
           model: built keras.Model.
           settings: StepSettings.
-          feeding: Feeding of the strategy, where there is one already.
+          input_distributor: InputDistributor of the strategy, where there is one already.
         """
         self.strategy, self.model, self.settings = strategy, model, settings
-        self.feeding = feeding or Feeding(strategy)
+        self.input_distributor = input_distributor or InputDistributor(strategy)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.evaluate_steps, self.logits_of_batch, self.outputs_of_batch = (
             tf.function(f, autograph=False)
@@ -51,14 +51,14 @@ class Inference:
 
         Padding counts nothing in the sums; its rows are there.
         """
-        batch = self.feeding.rows(batch)
+        batch = self.input_distributor.rows(batch)
         logits, label = self._logits(batch["image"]), batch["label"]
         losses = cross_entropy(logits, label)
         loss, hit = masked(losses, batch["weight"]), masked(hits(logits, label), batch["weight"])
         sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
         columns = dict(zip(EXAMPLE_COLUMNS, (label, *_judged(logits, label, losses)), strict=True))
         rows = tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
-        return (sums, rows) if self.feeding.workers == 1 else self._over_workers(sums, rows)
+        return (sums, rows) if self.input_distributor.workers == 1 else self._over_workers(sums, rows)
 
     def _over_workers(self, sums, rows):
         """Returns sums and rows of all replicas of all workers, in replica order, on each: one reduction.
@@ -76,7 +76,7 @@ class Inference:
         """Adds up `num_batches` batches, and says of each example how it was judged.
 
         Args:
-          iterator: of the evaluation batches, see Feeding.
+          iterator: of the evaluation batches, see InputDistributor.
           num_batches: int32 scalar tensor.
           total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
             may not change its rounding.
@@ -87,7 +87,7 @@ class Inference:
         """
         def one_more(i, total, rows):
             sums, part = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
-            if self.feeding.workers == 1:
+            if self.input_distributor.workers == 1:
                 sums, part = self.strategy.reduce("SUM", sums, axis=None), self._joined(part)
             else:
                 sums, part = (self.strategy.experimental_local_results(v)[0] for v in (sums, part))
@@ -107,7 +107,7 @@ class Inference:
     def _logits_of_batch(self, iterator):
         """Returns the logits of the next evaluation batch, [B, classes] of the compute dtype, in its order."""
         return self._joined(self.strategy.run(
-            lambda batch: self._logits(self.feeding.rows(batch)["image"]), args=(iterator.get_next(),)))
+            lambda batch: self._logits(self.input_distributor.rows(batch)["image"]), args=(iterator.get_next(),)))
 
     def _joined(self, value):
         """Puts the rows of all replicas behind one another: those of the global batch, in its order."""
@@ -121,7 +121,7 @@ class Inference:
           (logits as `_logits_of_batch` gives them, what the last layer with weights is given, float32 [B, F]).
         """
         def outputs(batch):
-            images = self.feeding.rows(batch)["image"]
+            images = self.input_distributor.rows(batch)["image"]
             logits = self._logits(images)
             return logits, tf.cast(tf.reshape(inputs[-1], [tf.shape(images)[0], -1]), tf.float32)
 

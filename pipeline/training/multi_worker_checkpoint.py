@@ -3,6 +3,7 @@ import contextlib
 import shutil
 import tempfile
 
+from pipeline.distributed.cluster import Cluster
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run_directory import RunDirectory
@@ -11,7 +12,7 @@ from pipeline.training.stored_checkpoint import check_specs, find_checkpoint
 NONE = -1  # For a step that is not there, where workers agree on numbers.
 
 
-class FollowerDirectory(RunDirectory):
+class WorkerRunDirectory(RunDirectory):
     """The directory of a run to a worker that is not its chief: what it records itself is for the run of one process.
 
     The configuration and the checkpoints are the chief's. The report of a hang goes to the run's directory under the
@@ -52,7 +53,7 @@ class FollowerDirectory(RunDirectory):
             shutil.rmtree(self.path, ignore_errors=True)
 
 
-class LeadingStore(CheckpointStore):
+class ChiefCheckpointStore(CheckpointStore):
     """The chief's checkpoints: it tells the other workers from which one they all go on."""
 
     def __init__(self, workers, *arguments, **named):
@@ -68,7 +69,7 @@ class LeadingStore(CheckpointStore):
         return shared_step(self._workers, NONE if found is None else found)
 
 
-class FollowingStore:
+class WorkerCheckpointStore:
     """The checkpoints of a run to the other workers, which read what the chief names and write nothing.
 
     Every worker holds the same values, so that the chief's are the whole state. Attributes and methods are those of
@@ -137,6 +138,11 @@ def create_store(workers, *arguments, **named):
     if workers.count == 1:
         return CheckpointStore(*arguments, **named)
     if workers.chief:
-        return LeadingStore(workers, *arguments, **named)
+        return ChiefCheckpointStore(workers, *arguments, **named)
     directory, state = arguments[:2]
-    return FollowingStore(workers, directory, state)
+    return WorkerCheckpointStore(workers, directory, state)
+
+
+def open_directory(shared: RunDirectory, cluster: Cluster | None) -> RunDirectory:
+    """Returns the directory that this process writes: of several workers only the chief writes in the run's."""
+    return WorkerRunDirectory(shared, cluster.rank) if cluster and cluster.rank else shared

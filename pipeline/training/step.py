@@ -12,7 +12,7 @@ import math
 
 import tensorflow as tf
 
-from pipeline.distributed.input_distribution import Feeding
+from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
@@ -48,13 +48,13 @@ class StepFunctions:
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
         self._fault = fault
         self.num_replicas = strategy.num_replicas_in_sync
-        self.feeding = Feeding(strategy)
+        self.input_distributor = InputDistributor(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.train_steps, self.reduced_gradients = (
             tf.function(f, autograph=False) for f in (self._train_steps, self._reduced_gradients))
-        self.inference = Inference(strategy, state.model, settings, self.feeding)
+        self.inference = Inference(strategy, state.model, settings, self.input_distributor)
         # For a benchmark, which tells the phases of a step apart.
         self.partial_steps = {phase: tf.function(functools.partial(self._partial_steps, phase), autograph=False)
                               for phase in PHASES}
@@ -115,7 +115,7 @@ class StepFunctions:
         """
         rows, model = self.settings.batch_size // self.num_replicas, self.state.model
         batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
-                 for key, value in self.feeding.rows(batch).items()}
+                 for key, value in self.input_distributor.rows(batch).items()}
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         k, size = self.settings.micro_batches, self.micro_batch_size
@@ -223,7 +223,7 @@ class StepFunctions:
         """Runs `num_steps` steps in one host call.
 
         Args:
-          iterator: of the stream of global batches, see Feeding.
+          iterator: of the stream of global batches, see InputDistributor.
           num_steps: int32 scalar tensor (a tensor, so that another number is not another trace).
 
         Returns:
@@ -242,7 +242,7 @@ class StepFunctions:
         rate = self.schedule(step) * state.learning_rate_factor
         self._set_learning_rate(rate)
         batch = iterator.get_next()
-        wait = self.feeding.wait(skipped, batch)  # The number of skipped steps is counted with the decision.
+        wait = self.input_distributor.wait(skipped, batch)  # The number of skipped steps is counted with the decision.
         grads, new_state, sums, norm, finite = self.strategy.run(self._replica_step, args=(batch, step, skipped, scale))
         finite, sums, norm = first(finite), first(sums), first(norm)
         measured = tf.equal((step + 1) % WEIGHTS_EVERY, 0)
@@ -289,7 +289,7 @@ class StepFunctions:
         """Computes the gradients of the next batch as a step does, unscaled and clipped, and applies nothing.
 
         Args:
-          iterator: of the stream of global batches, see Feeding.
+          iterator: of the stream of global batches, see InputDistributor.
 
         Returns:
           (gradients of the trainable variables in their order, loss).

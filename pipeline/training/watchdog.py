@@ -127,7 +127,7 @@ def attempt(work, seconds):
     return outcome[0]
 
 
-class NoWatchdog:
+class NullWatchdog:
     """Watches nothing, with the interface of `Watchdog`."""
 
     def beat(self, text):

@@ -107,7 +107,7 @@ def build(config, source, strategy):
     """Returns an Experiment with the weights that the seed gives."""
     import keras
 
-    from pipeline import experiment as experiments
+    from pipeline.training import experiment as experiments
     keras.config.set_floatx("float64" if config.runtime.precision == "float64" else FLOAT32)
     keras.config.set_dtype_policy(config.runtime.precision)
     keras.utils.set_random_seed(config.training.seed)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 from scipy.special import log_softmax
 
-from pipeline.evaluation import metrics
+from pipeline import metrics
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.evaluation.report import Judged, make_report, named_examples
 from pipeline.files import plain

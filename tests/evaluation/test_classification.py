@@ -4,8 +4,8 @@ import pytest
 from sklearn import metrics
 
 from pipeline.evaluation import classification
-from pipeline.evaluation.metrics import EXAMPLE_COLUMNS
 from pipeline.evaluation.probabilities import Predictions, averaged
+from pipeline.metrics import EXAMPLE_COLUMNS
 from tests.evaluation.judgements import predictions, softmax
 
 

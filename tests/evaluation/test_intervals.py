@@ -6,8 +6,8 @@ from scipy import stats
 
 from pipeline.evaluation import classification, intervals
 from pipeline.evaluation.curves import CurveSet, class_curves
-from pipeline.evaluation.metrics import calibration_error
 from pipeline.evaluation.probabilities import Predictions
+from pipeline.metrics import calibration_error
 from tests.evaluation.judgements import predictions, softmax
 
 

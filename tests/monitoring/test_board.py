@@ -23,13 +23,13 @@ from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
 from pipeline.monitoring.events import EventWriter, event_files, histogram_value, image_value, read_events, text_value
-from pipeline.monitoring.progress import NoProgress
+from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.tensorboard.canvas import MARGIN, TITLE
 from pipeline.monitoring.tensorboard.confusion import ConfusionPicture, shade
 from pipeline.monitoring.tensorboard.model_graph import readable
 from pipeline.monitoring.tensorboard.samples import MistakesPicture, sample_captions, worst_mistakes
-from pipeline.monitoring.tensorboard.writer import Board, judged
+from pipeline.monitoring.tensorboard.writer import TensorBoardWriter, judged
 from pipeline.options import augmentations
 from pipeline.training.cadence import plan
 from pipeline.training.run_directory import RunDirectory
@@ -262,9 +262,9 @@ def test_the_curves_at_the_end_take_a_small_share_of_the_examples_trained_on():
 
 def test_what_is_shown_takes_one_stream_and_one_pass_over_the_test_split(tmp_path, strategy):
     experiment, directory = small.build(strategy(1), precision="float32"), RunDirectory(str(tmp_path))
-    recorder, inference = Recorder(directory, 16, NoProgress(experiment.plan)), experiment.steps.inference
+    recorder, inference = Recorder(directory, 16, NullProgress(experiment.plan)), experiment.steps.inference
     trained_on = experiment.train_dataset(0)
-    board = Board(experiment, directory, recorder)
+    board = TensorBoardWriter(experiment, directory, recorder)
     board.begin(0)
     assert experiment.train_dataset(0) is trained_on and experiment.train_dataset(1) is not trained_on
     board.finish(0, {"status": "finished", "test_accuracy": 0.1, "test_loss": 2.3})

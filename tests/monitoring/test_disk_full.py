@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.evaluation.metrics import evaluation
 from pipeline.files import no_room, read_json, write_json
+from pipeline.metrics import evaluation
 from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.framing import checksum, frame, frames
 from pipeline.monitoring.full_disk import FullDisk

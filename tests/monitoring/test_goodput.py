@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipeline.monitoring import goodput as room
-from pipeline.monitoring.goodput import Ledger, lost_tail, process_age, summarize
+from pipeline.monitoring.goodput import GoodputTracker, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 
 
@@ -43,12 +43,12 @@ def test_steps_behind_the_checkpoint_that_a_restart_took_were_lost(tmp_path):
 
 def test_the_ledger_books_every_second_once(tmp_path):
     launches = Launches(str(tmp_path / "launches.jsonl"))
-    ledger = Ledger(launches, age=5.0)
-    ledger.window(1, 3.0, 0.0)
-    ledger.window(4, 0.4, 0.1)
-    ledger.commit(5)
-    ledger.window(10, 1.0, 2.0)  # Cannot have waited longer than it lasted.
-    ledger.commit(15)
+    tracker = GoodputTracker(launches, age=5.0)
+    tracker.window(1, 3.0, 0.0)
+    tracker.window(4, 0.4, 0.1)
+    tracker.commit(5)
+    tracker.window(10, 1.0, 2.0)  # Cannot have waited longer than it lasted.
+    tracker.commit(15)
     first, second = (json.loads(line) for line in (tmp_path / "launches.jsonl").read_text().splitlines())
     assert first["seconds"] == pytest.approx(
         {"starting": 5.0, "steps": 0.1 + 0.3, "compiling": 2.9, "input": 0.1, "other": 0.0}, abs=1e-6)
@@ -58,16 +58,16 @@ def test_the_ledger_books_every_second_once(tmp_path):
 def test_an_account_inside_of_another_is_booked_once(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
-    ledger = Ledger(Launches(str(tmp_path / "launches.jsonl")), age=0.0)
-    with ledger.account("evaluating"):
+    tracker = GoodputTracker(Launches(str(tmp_path / "launches.jsonl")), age=0.0)
+    with tracker.measure("evaluating"):
         now[0] += 5.0
         for _ in range(2):
-            with ledger.account("reporting"), ledger.account("profiling"):
+            with tracker.measure("reporting"), tracker.measure("profiling"):
                 now[0] += 1.0
         now[0] += 3.0
-    with ledger.account("saving"):
+    with tracker.measure("saving"):
         now[0] += 4.0
-    ledger.commit(1)
+    tracker.commit(1)
     spent = json.loads((tmp_path / "launches.jsonl").read_text())["seconds"]
     assert spent == {"starting": 0, "evaluating": 8, "reporting": 0, "profiling": 2, "saving": 4, "other": 0}
 

@@ -7,7 +7,7 @@ from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
-from pipeline.monitoring.goodput import Ledger
+from pipeline.monitoring.goodput import GoodputTracker
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.operations_table import OperationsTable, render, shortened
 from pipeline.monitoring.profile import MARKER, NoProfile, Profile, create_profile
@@ -136,8 +136,8 @@ def looker(tmp_path):
     """Returns look(folder, (first, last)): a Profile, and the lists of what it shows and warns of."""
     def look(folder, steps):
         shown, warned = [], []
-        ledger = Ledger(Launches(str(tmp_path / "launches.jsonl")), 0.0)
-        return Profile(steps, RunDirectory(str(folder)), ledger, shown.append, warned.append, lambda text: None), (
+        tracker = GoodputTracker(Launches(str(tmp_path / "launches.jsonl")), 0.0)
+        return Profile(steps, RunDirectory(str(folder)), tracker, shown.append, warned.append, lambda text: None), (
             shown, warned)
     return look
 

@@ -50,7 +50,7 @@ def test_plain_lines(monkeypatch):
 
 
 def test_the_best_evaluations_are_kept_and_restored():
-    quiet = room.NoProgress(PLAN)
+    quiet = room.NullProgress(PLAN)
     for step, loss, accuracy in ((45, 0.5, 0.8), (90, 0.3, 0.7), (135, float("nan"), 0.8), (180, 0.4, 0.8)):
         quiet.evaluation(step, "test", judged(loss, accuracy))
     assert quiet.best == {"loss": (0.3, 90), "accuracy": (0.8, 45)}

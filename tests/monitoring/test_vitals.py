@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.evaluation.metrics import evaluation
+from pipeline.metrics import evaluation
 from pipeline.monitoring import known_rates
 from pipeline.monitoring import system_metrics as room
 from pipeline.monitoring.ceiling import QUICK_SECONDS
-from pipeline.monitoring.goodput import Ledger, summarize
+from pipeline.monitoring.goodput import GoodputTracker, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.memory import DeviceMemory
-from pipeline.monitoring.progress import NoProgress
+from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training.run_directory import RunDirectory
 from tests.commands import metrics, mirrorline, result
@@ -114,13 +114,13 @@ def _rows(steps, **columns):
 
 
 def test_skipped_steps_add_up_and_go_back_with_a_rollback(tmp_path):
-    recorder = Recorder(RunDirectory(str(tmp_path)), 10, NoProgress(_plan()))
+    recorder = Recorder(RunDirectory(str(tmp_path)), 10, NullProgress(_plan()))
     recorder.window(4, COLUMNS, _rows(4, applied=[1, 0, 0, 1]), 1000.0, 1.0, True, True)
     recorder.window(6, COLUMNS, _rows(2, applied=[0, 1]), 1001.0, 1.0, True, True)
     recorder.cut_after(3)
     recorder.window(5, COLUMNS, _rows(2, applied=[1, 0]), 1002.0, 1.0, True, True)
     recorder.close()
-    again = Recorder(RunDirectory(str(tmp_path)), 10, NoProgress(_plan()))
+    again = Recorder(RunDirectory(str(tmp_path)), 10, NullProgress(_plan()))
     again.cut_after(5)
     again.window(6, COLUMNS, _rows(1), 1003.0, 1.0, True, True)
     again.close()
@@ -132,7 +132,7 @@ def test_many_classes_are_in_metrics_alone_and_absent_ones_nowhere(tmp_path):
     rows = np.array([[0, 0, 0.9, 0.1, 0], [2, 0, 0.8, 1.0, 1]], np.float32)
     for classes in (3, 60):
         folder = tmp_path / str(classes)
-        recorder = Recorder(RunDirectory(str(folder)), 10, NoProgress(_plan()),
+        recorder = Recorder(RunDirectory(str(folder)), 10, NullProgress(_plan()),
                             class_names=tuple(f"class/{i}" for i in range(classes)))
         recorder.evaluation(5, "test", evaluation([1.1, 1, 2], rows, classes), 1000.0)
         recorder.close()
@@ -167,8 +167,8 @@ class Steady:
 def _vitals(tmp_path, ceiling):
     launches = Launches(str(tmp_path / "launches.jsonl"))
     launches.note("start", 0, age=0.0)
-    ledger = Ledger(launches, 0.0)
-    return room.Vitals(16, 1, ceiling, room.RunningGoodput(launches.path), ledger, DeviceMemory([])), ledger
+    tracker = GoodputTracker(launches, 0.0)
+    return room.SystemMetrics(16, 1, ceiling, room.RunningGoodput(launches.path), tracker, DeviceMemory([])), tracker
 
 
 def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_not_told(tmp_path, strategy):

@@ -3,9 +3,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import experiment as experiments
 from pipeline.config import ExperimentConfig
 from pipeline.data.load import load
+from pipeline.training import experiment as experiments
 
 DIGITS = {}
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig, OptimizerConfig
-from pipeline.training.cadence import Pace, plan
+from pipeline.training.cadence import StepsPerLoopController, plan
 from pipeline.training.schedule import learning_rate_schedule
 
 
@@ -75,12 +75,12 @@ def test_one_cycle_rises_and_falls():
 
 
 def test_a_call_lasts_about_a_second_and_passes_no_boundary():
-    pace, calls = Pace(), []
+    pace, calls = StepsPerLoopController(), []
     for _ in range(4):
         calls.append(pace.next(100))
         pace.finished(calls[-1], calls[-1] * 0.05)  # Twenty steps a second.
     assert calls == [1, 4, 20, 20] and pace.next(7) == 7
-    fixed, calls = Pace(fixed=50, longest=2.0), []
+    fixed, calls = StepsPerLoopController(fixed=50, longest=2.0), []
     for _ in range(2):
         calls.append(fixed.next(1000))
         fixed.finished(calls[-1], calls[-1] * 0.1)

@@ -4,19 +4,19 @@ import contextlib
 import pytest
 
 from pipeline.files import read_json
-from pipeline.monitoring.goodput import Ledger
-from pipeline.monitoring.progress import NoProgress
+from pipeline.monitoring.goodput import GoodputTracker
+from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.training import run as room
 from pipeline.training.run_directory import RunDirectory
-from pipeline.training.watchdog import NoWatchdog
+from pipeline.training.watchdog import NullWatchdog
 from tests.training import small
 
 STEPS = 6
 PASS = "batch {} of what the model says of test"
 
 
-class Attending(NoWatchdog):
+class Attending(NullWatchdog):
     """Stands in for the watchdog and for the user: asks to stop after the beat `until`.
 
     Attributes:
@@ -41,12 +41,12 @@ class Attending(NoWatchdog):
 
 def booked_windows(monkeypatch):
     """Returns a list that gets, of each window of steps that is recorded, what its time is booked as."""
-    opened, booked, account, window = [], [], Ledger.account, Recorder.window
+    opened, booked, account, window = [], [], GoodputTracker.account, Recorder.window
 
     @contextlib.contextmanager
-    def noted(ledger, kind):
+    def noted(tracker, kind):
         opened.append(kind)
-        with account(ledger, kind):
+        with account(tracker, kind):
             yield
         opened.pop()
 
@@ -54,7 +54,7 @@ def booked_windows(monkeypatch):
         booked.append(list(opened))
         window(*arguments, **more)
 
-    monkeypatch.setattr(Ledger, "account", noted)
+    monkeypatch.setattr(GoodputTracker, "account", noted)
     monkeypatch.setattr(Recorder, "window", recorded)
     return booked
 
@@ -65,7 +65,7 @@ def train(strategy, folder, monkeypatch, until=None):
     directory = RunDirectory(str(folder))
     attending = Attending(directory, until)
 
-    class Display(NoProgress):
+    class Display(NullProgress):
         def phase(self, text):
             attending.phases.append(text)
 

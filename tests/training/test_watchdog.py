@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pipeline.training.watchdog import FAILURE, NoWatchdog, Watchdog
+from pipeline.training.watchdog import FAILURE, NullWatchdog, Watchdog
 from tests.commands import REPOSITORY, environment
 
 # The main thread waits in C for a pipe that nobody writes to, another one in Python.
@@ -120,7 +120,7 @@ def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path):
     assert hung.returncode == 1 and "hang.txt cannot be written (no answer within 0.5 s)" in errors
 
 
-@pytest.mark.parametrize("watchdog", [Watchdog(0, "/nowhere/hang.txt", str), NoWatchdog()])
+@pytest.mark.parametrize("watchdog", [Watchdog(0, "/nowhere/hang.txt", str), NullWatchdog()])
 def test_without_a_timeout_nothing_ends(watchdog):
     before = threading.active_count()
     with watchdog as entered:

@@ -19,7 +19,7 @@ def histogram_values(experiment, step):
       A list of Summary.Values with the tags weights/PATH and gradients/PATH; none for a tensor without finite values.
     """
     steps = experiment.steps
-    gradients, _ = steps.reduced_gradients(steps.feeding.iterator(experiment.train_dataset(step)))
+    gradients, _ = steps.reduced_gradients(steps.input_distributor.iterator(experiment.train_dataset(step)))
     found = []
     for variable, gradient in zip(experiment.state.model.trainable_variables, gradients, strict=True):
         for kind, tensor in (("weights", variable.value), ("gradients", gradient)):

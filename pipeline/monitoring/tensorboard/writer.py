@@ -3,9 +3,10 @@ import time
 
 import numpy as np
 
+from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
 from pipeline.data.stream import examples
-from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.files import no_room
+from pipeline.metrics import confusion_matrix
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
 from pipeline.monitoring.tensorboard import hparams
 from pipeline.monitoring.tensorboard.canvas import encode
@@ -30,7 +31,7 @@ def judged(trained):
     return min(MOST_JUDGED, max(FEWEST_JUDGED, int(JUDGED_SHARE * trained)))
 
 
-class Board:
+class TensorBoardWriter(Callback):
     """Writes everything for TensorBoard but scalars, each thing once, whatever happens to the process.
 
     What belongs to a step goes into the recorder's runs `train`, `validation` and `.`, and is cut and synced with the
@@ -51,11 +52,11 @@ class Board:
         self._confusion = ConfusionPicture(experiment.source.class_names)
         self._mistakes = MistakesPicture(experiment.source.class_names)
 
-    def begin(self, step):
-        """Writes what a run has once, as far as it is not there: before the first steps of a process, from `step`."""
-        self._test.cut_after(step)
+    def on_start(self, restored: Restored) -> None:
+        """Writes what a run has once, as far as it is not there."""
+        self._test.cut_after(restored.step)
         self._begin_session()
-        self._introduce(step)
+        self._introduce(restored.step)
 
     def _begin_session(self):
         """Opens the session of the hyper-parameters: anew where it is closed, or was one of other settings."""
@@ -81,42 +82,27 @@ class Board:
         if not events.latest(SAMPLES):
             events.tensors(step, now, [image_value(SAMPLES, *encode(samples_picture(experiment, step)))])
 
-    def window(self, step):
-        """Writes histograms where they are due after a window of steps that ended at `step`."""
-        events, plan = self._recorder.train_events, self._experiment.plan
+    def on_window(self, window: Window) -> None:
+        """Writes histograms where they are due."""
+        step, events, plan = window.step, self._recorder.train_events, self._experiment.plan
         if not events.latest(CONFIGURATION):
             self._introduce(step)  # A rollback went behind the step at which this process wrote it.
         if plan.is_boundary(plan.histograms_every, step):
             events.tensors(step, time.time(), histogram_values(self._experiment, step))
 
-    def evaluation(self, step, split, evaluation, wall_time):
-        """Writes the confusion matrix and the worst mistakes of an evaluation.
-
-        Args:
-          step: global step.
-          split: the Split that was evaluated.
-          evaluation: Evaluation of it.
-          wall_time: seconds since the epoch.
-        """
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        """Writes the confusion matrix and the worst mistakes of an evaluation."""
+        step, split, evaluation = evaluated.step, evaluated.split, evaluated.evaluation
         hits = round(evaluation.accuracy * evaluation.examples)
         title = f"{split.name}, step {step}: {hits:,} of {evaluation.examples:,} right ({evaluation.accuracy:.2%})"
         matrix = confusion_matrix(evaluation.rows, evaluation.num_classes)
-        self._recorder.validation_events.tensors(step, wall_time, [
+        self._recorder.validation_events.tensors(step, evaluated.wall_time, [
             image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), ABOUT_CONFUSION),
             image_value(MISTAKES, *encode(self._mistakes.draw(split, evaluation.rows, step)))])
 
-    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
-        """Writes how a run ended: curves, embeddings, figures of the test split.
-
-        Args:
-          step: global step.
-          result: what result.json holds.
-          should_stop: predicate, looked at between the forward passes.
-          beat: called with a text after each of them, and after what else takes long.
-
-        Returns:
-          False where it was stopped: the same call writes it anew.
-        """
+    def on_end(self, ending: Ending) -> None:
+        """Writes how a run ended: curves, embeddings, figures of the test split."""
+        step, result, beat = ending.step, ending.result, ending.beat
         now, test = time.time(), self._experiment.source.test
         self._test.cut_after(step - 1)  # Of a process that was killed here.
         self._test.scalars(step, now, {"accuracy": result["test_accuracy"], "loss": result["test_loss"]})
@@ -124,10 +110,10 @@ class Board:
         chosen = spread(len(index))
         sketch = FeatureSketch(chosen)
         outputs = self._experiment.outputs(test if len(index) == test.num_examples else test.select(index), None,
-                                           sketch, should_stop, beat)
+                                           sketch, ending.should_stop, beat)
         if outputs is None:
-            self._test.close()
-            return False
+            ending.complete = False
+            return
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names,
             f"Of {len(index):,} of the {test.num_examples:,} test examples."))
@@ -137,9 +123,11 @@ class Board:
         self._recorder.sync()
         if not self._test.flush(sync=True):
             self._full(self._test.problem)
-        self._test.close()
         beat("what TensorBoard shows of the end")
-        return True
+
+    def close(self) -> None:
+        """Closes the run `test`."""
+        self._test.close()
 
     def _embed(self, index, features, predicted):
         """Writes the embeddings of examples of the test split.
@@ -163,27 +151,3 @@ class Board:
     def _full(self, problem):
         self._recorder.disk.failed(f"the disk of {self._folder} is full ({problem.strerror}): what TensorBoard shows "
                                    "of the end of the run is not complete")
-
-
-class NoBoard:
-    """Writes nothing, with the interface of `Board`."""
-
-    def begin(self, step):
-        """Writes nothing."""
-
-    def window(self, step):
-        """Writes nothing."""
-
-    def evaluation(self, step, split, evaluation, wall_time):
-        """Writes nothing."""
-
-    def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
-        """Writes nothing; returns True."""
-        return True
-
-
-def create_board(experiment, directory, recorder):
-    """Returns the Board of a run, or NoBoard with --tensorboard=scalars; the arguments are those of Board."""
-    if experiment.config.runtime.tensorboard == "scalars":
-        return NoBoard()
-    return Board(experiment, directory, recorder)

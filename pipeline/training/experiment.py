@@ -8,18 +8,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline import metrics
 from pipeline.config import ExperimentConfig
 from pipeline.data import resident
+from pipeline.data.load import load as load_data
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
+from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
 from pipeline.errors import UsageError
-from pipeline.evaluation import metrics
 from pipeline.models import registry
 from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import EARLIER_UPDATES, Initialization, initialize
 from pipeline.models.model_checks import check_compiled
+from pipeline.monitoring import operations
 from pipeline.options import augmentations
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
@@ -52,6 +55,7 @@ class Experiment:
       workers: Workers, the processes of the run.
       frozen: Frozen.
       initialization: Initialization of a run that began with the weights of a file, else None.
+      step_operations: floating-point operations of a training step, None before they were counted.
     """
 
     config: ExperimentConfig
@@ -64,11 +68,12 @@ class Experiment:
     workers: Workers
     frozen: Frozen
     initialization: Initialization | None
+    step_operations: int | None = None
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
     _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _opened: tuple | None = None  # (step, tf.data.Dataset) of the training stream.
-    _evaluation_pace: cadence.Pace = dataclasses.field(default_factory=cadence.Pace)
+    _evaluation_pace: cadence.StepsPerLoopController = dataclasses.field(default_factory=cadence.StepsPerLoopController)
 
     @property
     def watched(self):
@@ -78,9 +83,25 @@ class Experiment:
     @property
     def layout(self):
         """BatchLayout of training."""
-        feeding = self.steps.feeding
+        input_distributor = self.steps.input_distributor
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
-                           self.config.optimizer.accumulate_steps, feeding.workers, feeding.rank)
+                           self.config.optimizer.accumulate_steps, input_distributor.workers, input_distributor.rank)
+
+    def evaluation_due(self, step: int) -> bool:
+        """Tells whether a step wants an evaluation that it has not had."""
+        plan = self.plan
+        due = step > 0 and (step >= plan.total_steps or plan.is_boundary(plan.evaluate_every, step))
+        return due and int(self.state.evaluated_step.numpy()) != step
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the learning rate that the step after `step` steps will have."""
+        factor = float(self.state.learning_rate_factor.numpy())
+        return float(self.steps.schedule(tf.constant(step, tf.int64))) * factor
+
+    def count_operations(self, iterator) -> None:
+        """Counts the operations of a training step, from the graph that ran with this iterator: nothing is traced."""
+        graph = self.steps.train_steps.get_concrete_function(iterator, tf.constant(1)).graph
+        self.step_operations = operations.count(graph)
 
     def check_batches(self):
         """Raises UsageError where training batches cannot be made: before anything is written for a run."""
@@ -99,7 +120,7 @@ class Experiment:
     def train_iterator(self, step):
         """Opens the stream of examples at a step and returns the iterator of global batches."""
         if not self.resident:
-            return self.steps.feeding.iterator(self.train_dataset(step))
+            return self.steps.input_distributor.iterator(self.train_dataset(step))
         arguments = (self.layout, self.config.training.seed, augmentations(self.config.data))
         return self._resident_iterator(resident.TrainIterator, self.source.train, *arguments).open(step)
 
@@ -108,7 +129,7 @@ class Experiment:
         if not self.resident:
             if split not in self._evaluations:  # Making a data set takes longer than evaluating a small one.
                 self._evaluations[split] = eval_batches(split, self.evaluation_layout())
-            return self.steps.feeding.iterator(self._evaluations[split])
+            return self.steps.input_distributor.iterator(self._evaluations[split])
         return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
 
     @property
@@ -120,7 +141,7 @@ class Experiment:
         """Returns the one iterator of a kind over a split on the devices."""
         with self.strategy.scope():
             if split not in self._splits:
-                self._splits[split] = resident.ResidentSplit(split, copy=self.steps.feeding.distributes), {}
+                self._splits[split] = resident.ResidentSplit(split, copy=self.steps.input_distributor.distributes), {}
             data, iterators = self._splits[split]
             if kind not in iterators:
                 iterators[kind] = kind(data, *arguments)
@@ -128,9 +149,9 @@ class Experiment:
 
     def evaluation_layout(self):
         """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
-        feeding = self.steps.feeding
+        input_distributor = self.steps.input_distributor
         return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1,
-                           feeding.workers, feeding.rank)
+                           input_distributor.workers, input_distributor.rank)
 
     def evaluate(self, split, should_stop=lambda: False, beat=lambda text: None):
         """Evaluates the model on every example of a split exactly once, in parts of about a second.
@@ -164,8 +185,8 @@ class Experiment:
         """Opens one pass over a split in which this worker computes every row: the others take no part."""
         if self.workers.count == 1:
             return self.evaluation_iterator(split)
-        return self.steps.feeding.iterator(eval_batches(split, dataclasses.replace(self.evaluation_layout(), workers=1,
-                                                                                   worker=0)))
+        layout = dataclasses.replace(self.evaluation_layout(), workers=1, worker=0)
+        return self.steps.input_distributor.iterator(eval_batches(split, layout))
 
     def _batches(self, split):
         """Returns the number of evaluation batches of a split; raises UsageError for an empty one."""
@@ -282,6 +303,28 @@ def build(config, source, strategy, stored=None, begins=None):
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
                       initialization)
+
+
+def start(config, echo, cluster=None, settings=""):
+    """Sets the process up and loads the data; returns (strategy, Source).
+
+    Args:
+      config: ExperimentConfig.
+      echo: takes lines for the user, one a call.
+      cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
+      settings: text that has to be the same on every worker.
+    """
+    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+                             settings=settings)
+    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo)
+
+
+def compose(config, source, strategy, stored=None, begins=None):
+    """Builds an experiment as `build`; its first weights are those of the seed, whatever was drawn before."""
+    keras.utils.set_random_seed(config.training.seed)
+    experiment = build(config, source, strategy, stored, begins)
+    experiment.check_batches()
+    return experiment
 
 
 def add_l2(model, strength):

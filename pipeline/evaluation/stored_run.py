@@ -1,0 +1,66 @@
+"""A run read back from its directory: its configuration, its data, its model with fresh weights."""
+import keras
+
+from pipeline import extension as extensions
+from pipeline.config import FOLDER, ExperimentConfig
+from pipeline.data.load import load as load_data
+from pipeline.distributed import devices
+from pipeline.errors import UsageError
+from pipeline.training import experiment as experiments
+
+
+def evaluation_config(stored, given):
+    """Returns the configuration of a run with options given for an evaluation, {option name: value}.
+
+    Evaluation computes the same whatever the training step was made of.
+    """
+    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
+                                       "cross_device_reduction": "auto"})
+
+
+def reopen_data(config, stored, echo=print):
+    """Starts the devices and loads the data that a run was trained on.
+
+    Args:
+      config: ExperimentConfig, see `evaluation_config`.
+      stored: what config.json of the run holds.
+      echo: takes lines for the user, one a call.
+
+    Returns:
+      (strategy, Source).
+
+    Raises:
+      UsageError: devices or data are not what the run needs.
+    """
+    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
+    return strategy, same_data(config, stored, echo)
+
+
+def same_data(config, stored, echo):
+    """Returns the Source that a run was trained on; raises UsageError where it is another one now."""
+    extensions.load(config.data.extension, stored.get("extensions"))
+    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo)
+    known = stored["data"]["fingerprint"]
+    if source.fingerprint != known:
+        remedy = "--dataset=folder:PATH" if source.name.startswith(FOLDER) else "--data_dir"
+        raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
+                         f"{source.fingerprint[:12]}, then {known[:12]}): give its {remedy}")
+    return source
+
+
+def choose_split(source, name):
+    """Returns a split of a Source by its name; raises UsageError where it has none of that name."""
+    found = {"test": source.test, "validation": source.validation, "train": source.train}
+    if found.get(name) is None:
+        raise UsageError(f"there is no split '{name}' of {source.name}: it has "
+                         f"{', '.join(known for known, split in found.items() if split)}")
+    return found[name]
+
+
+def rebuild(config, stored, source, strategy):
+    """Returns the Experiment of a run in its own precision, with fresh weights, to read others into."""
+
+    precision = config.runtime.precision  # Each run has its own, and the layers take it from here.
+    keras.config.set_floatx("float64" if precision == "float64" else "float32")
+    keras.config.set_dtype_policy(precision)
+    return experiments.build(config, source, strategy, stored)

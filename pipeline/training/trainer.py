@@ -1,0 +1,369 @@
+"""A run from its configuration to its result: compose, restore, loop, finish."""
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
+from pipeline.errors import RunFailure
+from pipeline.files import write_json
+from pipeline.metrics import is_better
+from pipeline.monitoring.built_in import create_callbacks, create_progress
+from pipeline.monitoring.goodput import GoodputTracker, lost_tail, process_age, summarize
+from pipeline.monitoring.launches import Launches
+from pipeline.monitoring.recorder import Recorder
+from pipeline.terminal import say
+from pipeline.training import run_records
+from pipeline.training.cadence import StepsPerLoopController
+from pipeline.training.divergence import DivergenceGuard
+from pipeline.training.experiment import Experiment
+from pipeline.training.multi_worker_checkpoint import create_store
+from pipeline.training.preemption import StopRequest
+from pipeline.training.rollback import roll_back
+from pipeline.training.run_directory import LENGTH, RunDirectory
+from pipeline.training.self_test import reduction_name
+from pipeline.training.step import TRAIN_COLUMNS
+from pipeline.training.watchdog import Watchdog
+
+WAIT = TRAIN_COLUMNS.index("input_wait")
+INCOMPARABLE = {"best_metric", "validation_split"}  # Settings with which the best so far means nothing any more.
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """How the loop of a run ended.
+
+    Attributes:
+      status: "finished", "early_stopped" or "preempted".
+      step: global step reached.
+      seconds_to_first_step: from the start of the loop to the end of the first step.
+      saved_step: step of the newest checkpoint, None without any; before `step` where training is diverging.
+      disk_full: whether the last checkpoint could not be written.
+    """
+
+    status: str
+    step: int
+    seconds_to_first_step: float | None
+    saved_step: int | None
+    disk_full: bool
+
+
+def warn(text: str) -> None:
+    """Prints a line that is worth reading even where --verbosity=quiet silences the rest."""
+    say(text, sys.stderr)
+
+
+class Trainer:
+    """Trains an experiment in the directory of its run, which is claimed.
+
+    Everything that decides the course of the run is in this class; what only looks on is in `callbacks`.
+    """
+
+    def __init__(self, experiment: Experiment, directory: RunDirectory, accepted=(), echo: Callable = print,
+                 callbacks: tuple[Callback, ...] = ()):
+        """
+        Args:
+          experiment: freshly built.
+          directory: of the run, claimed.
+          accepted: [(name, old, new)] settings that differ from those of the run so far.
+          echo: where lines for the user go.
+          callbacks: called after the built-in ones, in this order.
+        """
+        self.experiment, self.directory, self.accepted, self.echo = experiment, directory, accepted, echo
+        self.plan, self.state, self.config = experiment.plan, experiment.state, experiment.config
+        self.launches = Launches(directory.file("launches.jsonl"))
+        self.progress = create_progress(self.plan, self.config.runtime.verbosity)
+        self.stop_request = StopRequest()
+        self.watchdog = Watchdog(self.config.runtime.hang_timeout, directory.file("hang.txt"),
+                                 lambda: reduction_name(experiment.strategy), self._record_hang)
+        self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
+                                  self.config.training.keep_checkpoints, warn, saved=self._saved)
+        self.tracker = GoodputTracker(self.launches, process_age())
+        self.callbacks, self._more_callbacks, self.warn = (self.progress,), callbacks, warn
+
+    def run(self) -> tuple[RunResult, dict]:
+        """Trains to the end of the plan, or until asked to stop, and writes how it ended.
+
+        Returns:
+          (RunResult, what result.json holds).
+
+        Raises:
+          RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written.
+          UsageError: the checkpoint is of another architecture.
+        """
+        with self.stop_request, self.watchdog, contextlib.ExitStack() as closing:
+            closing.callback(self._close)
+            restored = self._restore()
+            result = self._loop(restored)
+            return self._finish(result)
+
+    # Compose: what was made before is brought to the state that the run goes on from.
+
+    def _restore(self) -> Restored:
+        """Restores what is there, puts the start on record, and gathers the callbacks."""
+        step = self._restore_checkpoint()
+        self._record_start(step)
+        self.guard = DivergenceGuard(self.config.training, self.state)
+        self.recorder = Recorder(self.directory, self.plan.batch_size, self.store.disk,
+                                 self.experiment.source.class_names, self.experiment.settings.scale_loss)
+        restored = self.recorder.cut_after(step, int(self.state.evaluated_step.numpy()))
+        if step == 0 and self.config.training.on_divergence == "rollback":
+            self.store.save(0)  # Something to go back to from the first steps.
+        self.callbacks = (*create_callbacks(self.experiment, self.directory, step, self.recorder, self.progress,
+                                            self.tracker, self.launches, self.watchdog, warn), *self._more_callbacks)
+        return restored
+
+    def _restore_checkpoint(self) -> int:
+        """Restores the newest good checkpoint; returns its step, 0 for a fresh start."""
+        step = self.store.restore(self.launches.newest_saved())
+        self.state.fit_precision(self.experiment.settings.scale_loss)
+        position = int(self.state.position.numpy())
+        if position != step * self.plan.batch_size:
+            raise RunFailure(f"the checkpoint of step {step} stands at example {position} of the stream, not at "
+                             f"{step * self.plan.batch_size}: it was made with another --batch_size")
+        best = int(self.state.best_step.numpy())
+        if best > 0 and not self.store.has_best(best):
+            self.store.keep_best(best)  # Killed between saving this checkpoint and keeping it.
+        return step
+
+    def _record_start(self, step):
+        """Reports what the run goes on from, and puts it on record before config.json forgets how it was."""
+        # A process that was killed before it saved leaves a checkpoint that does not know what it was allowed.
+        changed = {name for name, *_ in self.accepted} | self.launches.allowed(step)
+        if self.experiment.workers.first(bool(INCOMPARABLE & changed)):
+            self.state.forget_best()
+        if step:
+            self.echo(f"resume  from the checkpoint of step {step}")
+        taken = self.experiment.initialization if self.store.last_step is None else None
+        for line in taken.lines() if taken else ():
+            self.echo(line)
+        for name, old, new in self.accepted:
+            rate = self.experiment.learning_rate(step)
+            more = f"; the learning rate of step {step + 1} is {rate:.4g}" if name in LENGTH else ""
+            self.echo(f"--allow: {name} was {old}, is {new} from here on{more}")
+        reached, seconds = lost_tail(self.launches.path, self.directory.file("metrics.jsonl"))
+        if seconds:
+            self.launches.note("lost", step, to_step=reached, seconds=round(seconds, 4))
+        self.launches.note("start", step, process=os.getpid(),
+                           replicas=self.experiment.strategy.num_replicas_in_sync, allowed=self.accepted,
+                           age=round(process_age(), 4),
+                           **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
+        self.directory.write_config(run_records.describe(self.experiment))
+        self.directory.forget_result()
+
+    # Loop: evaluate if due, save if due, run a window, record it, look for divergence.
+
+    def _loop(self, restored: Restored) -> RunResult:
+        """Trains from the restored step on.
+
+        The order of every turn: an evaluation belongs to the state before the next steps, so it comes first and is
+        saved with it; everything recorded up to a step is on disk before the checkpoint of that step (`_save`); after
+        a rollback everything recorded later is cut before the next step.
+        """
+        plan, step, began, first_step = self.plan, restored.step, time.monotonic(), None
+        # A call as long as the watchdog's patience would look like a hang.
+        pace = StepsPerLoopController(self.config.training.steps_per_loop,
+                                      self.config.runtime.hang_timeout / 4 or math.inf)
+        self._saved_at = time.monotonic()
+        iterator = self.experiment.train_iterator(step) if step < plan.total_steps else None
+        self._notify("on_start", restored)
+        while not self.should_stop():
+            improved = self.experiment.evaluation_due(step) and self._evaluate(step)
+            if improved is None:
+                break  # Asked to stop in the middle; a resume evaluates first.
+            if self._save_due(step) or improved or step >= plan.total_steps:
+                self._save(step, best=improved, last=step >= plan.total_steps)
+                self._saved_at = time.monotonic()
+            if step >= plan.total_steps or self._early_stop():
+                break
+            window = self._run_window(iterator, step, pace)
+            step, first_step = window.step, first_step or time.monotonic() - began
+            self._record_window(window, iterator, pace)
+            diverged = self.guard.look(step, TRAIN_COLUMNS, window.rows)
+            if diverged:
+                restored = roll_back(self, diverged, step)
+                self._notify("on_rollback", restored)
+                step, iterator = restored.step, self.experiment.train_iterator(restored.step)
+        return self._last_save(step, first_step)
+
+    def should_stop(self) -> bool:
+        """Tells whether this or another worker was asked to stop."""
+        return self.experiment.workers.any(self.stop_request())
+
+    def _run_window(self, iterator, step: int, pace: StepsPerLoopController) -> Window:
+        """Runs about a second's worth of steps in one call."""
+        count = int(self.experiment.workers.first(pace.next(self.plan.steps_to_boundary(step))))
+        compiled, started, before = not pace.calls, time.time(), time.monotonic()
+        with tf.profiler.experimental.Trace("train_steps", step_num=step, _r=1):
+            rows = self.experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
+        seconds = time.monotonic() - before
+        pace.finished(count, seconds)
+        step += count
+        steady = not compiled and not self.plan.is_profiled(step)
+        return Window(step, TRAIN_COLUMNS, rows, started, seconds, compiled, steady)
+
+    def _record_window(self, window: Window, iterator, pace: StepsPerLoopController):
+        """Books the time of a window and calls the callbacks."""
+        self.watchdog.beat(f"step {window.step}")
+        self.tracker.window(len(window.rows), window.seconds, window.rows[:, WAIT].sum())
+        self._notify("on_window", window)
+        if window.compiled:
+            with self.tracker.measure("reporting"):
+                self.experiment.count_operations(iterator)
+        if pace.calls == len(pace.FIRST):
+            self.tracker.commit(window.step)  # From here on a kill leaves on record what the start has cost.
+
+    def _evaluate(self, step: int) -> bool | None:
+        """Evaluates the watched split and keeps count of the best.
+
+        Returns:
+          Whether it is the best so far, or None where it was stopped.
+        """
+        state, split = self.state, self.experiment.watched
+        self.progress.phase(f"evaluating the {split.name} split")
+        with self.tracker.measure("evaluating"):
+            evaluation = self.experiment.evaluate(split, self.should_stop, self.watchdog.beat)
+        if evaluation is None:
+            return None
+        self._notify("on_evaluation", Evaluated(step, split, evaluation, time.time()))
+        metric = self.config.training.best_metric
+        value = getattr(evaluation, metric)
+        improved = is_better(metric, value, float(state.best_value.numpy()))
+        state.evaluated_step.assign(step)
+        if improved:
+            state.best_value.assign(value)
+            state.best_step.assign(step)
+            state.evaluations_since_best.assign(0)
+        else:
+            state.evaluations_since_best.assign_add(1)
+        return improved
+
+    def _save_due(self, step: int) -> bool:
+        every = self.plan.checkpoint_every
+        if every.unit == "seconds":
+            passed = time.monotonic() - self._saved_at >= every.amount
+            return step > 0 and self.experiment.workers.first(passed) > 0
+        return self.plan.is_boundary(every, step)
+
+    def _save(self, step: int, best: bool = False, last: bool = False) -> bool:
+        """Saves a checkpoint of `step`, after everything recorded up to it; returns whether it is wanted.
+
+        It waits for the checkpoint before this one to be written, at most --save_timeout seconds.
+
+        A state in the middle of a divergence is not saved: it would push the good ones out, and a run that is stopped
+        there goes on from one of them to the same end. The best one and that of a run's end are wanted all the same.
+        """
+        if self.guard.suspicious and not (best or last):
+            return False
+        self.tracker.commit(step)
+        with self.tracker.measure("saving"), self.watchdog.within(self.config.runtime.save_timeout):
+            if self.recorder.sync():
+                self.store.save(step, best=bool(best))
+        self.watchdog.beat(f"the checkpoint of step {step}")
+        return True
+
+    def _early_stop(self) -> bool:
+        """Tells whether the evaluations have not become better for as long as the user has patience."""
+        patience = self.config.training.early_stopping_patience
+        return patience > 0 and int(self.state.evaluations_since_best.numpy()) >= patience
+
+    def _last_save(self, step: int, first_step: float | None) -> RunResult:
+        """Saves the last step and waits for the disk."""
+        complete = int(self.state.evaluated_step.numpy()) == step
+        status = "preempted"
+        if complete and step >= self.plan.total_steps:
+            status = "finished"
+        elif complete and self._early_stop():
+            status = "early_stopped"
+        wanted = step > 0 and self._save(step, last=status != "preempted")
+        with self.tracker.measure("saving"), self.watchdog.within(self.config.runtime.save_timeout):
+            disk_full = not self.store.sync() or (wanted and self.store.last_step != step)
+        self.watchdog.beat("the last checkpoint")
+        return RunResult(status, step, first_step, self.store.last_step, disk_full)
+
+    # Result: the figures of the test split, what the callbacks write of the end, result.json.
+
+    def _finish(self, result: RunResult) -> tuple[RunResult, dict]:
+        """Computes what result.json holds and writes it."""
+        described = self._describe(result)
+        figures = None if result.status == "preempted" else self._final_figures(result.step)
+        if figures is None:
+            result = dataclasses.replace(result, status="preempted")
+        else:
+            described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
+                             test_examples=figures["examples"])
+        described["status"] = result.status
+        self.tracker.commit(result.step)
+        if result.disk_full:
+            raise RunFailure(self.store.full_message)
+        if result.status != "preempted" and not self._end(result, described):
+            result = dataclasses.replace(result, status="preempted")
+        self._close()
+        self.tracker.commit(result.step)
+        described.update(status=result.status, goodput=summarize(self.launches.path))
+        write_json(self.directory.file("result.json"), described)
+        self.launches.note("stop", result.step, status=result.status,
+                           seconds_to_first_step=result.seconds_to_first_step)
+        return result, described
+
+    def _describe(self, result: RunResult) -> dict:
+        described = run_records.describe_result(self.experiment, result.status, result.step)
+        described.update(
+            train_loss=self.recorder.mean_loss(result.step - min(result.step, self.plan.steps_per_epoch) + 1),
+            examples_per_second=self.recorder.examples_per_second())
+        return described
+
+    def _final_figures(self, step: int) -> dict | None:
+        """Returns the figures of the test split at the end of a run, or None where a stop came first."""
+        test = self.experiment.source.test
+        figures = self.recorder.last_evaluation(step, test.name) or {}
+        if self.experiment.workers.first(not figures):
+            with self.tracker.measure("evaluating"):
+                evaluation = self.experiment.evaluate(test, self.should_stop, self.watchdog.beat)
+            figures = evaluation and evaluation.figures
+        return figures
+
+    def _end(self, result: RunResult, described: dict) -> bool:
+        """Lets the callbacks write what they have to of the end; returns whether all was written.
+
+        The figures are in result.json before, as of a run that was preempted: whatever comes in between, the same
+        command does the rest.
+        """
+        write_json(self.directory.file("result.json"),
+                   {**described, "status": "preempted", "goodput": summarize(self.launches.path)})
+        self.progress.phase("writing for TensorBoard")
+        # Of several workers the chief does this without the others, so only its own signal counts.
+        ending = Ending(result.step, described, self.stop_request, self.watchdog.beat)
+        self._notify("on_end", ending)
+        return ending.complete
+
+    # What everything above uses.
+
+    def _notify(self, event: str, argument) -> None:
+        """Calls one method of every callback in order; the time is booked as "reporting"."""
+        with self.tracker.measure("reporting"):
+            for callback in self.callbacks:
+                getattr(callback, event)(argument)
+
+    def _saved(self, step: int) -> None:
+        """Called by the store when a checkpoint is known to be on the disk."""
+        self.launches.note("saved", step)
+        for callback in self.callbacks:
+            callback.on_checkpoint(step)
+
+    def _record_hang(self, record: dict) -> None:
+        self.progress.close()  # The terminal gets its cursor back.
+        self.launches.append([record])
+        self.launches.sync()
+
+    def _close(self) -> None:
+        """Closes the callbacks, the last one first."""
+        closing, self.callbacks = self.callbacks, ()
+        with contextlib.ExitStack() as stack:
+            for callback in closing:
+                stack.callback(callback.close)
