@@ -68,8 +68,8 @@ def export(experiment, path):
 
 def run_loop(config, source, strategy, gate):
     """Trains by the loop of `mirrorline train`, with everything that it writes, in a directory of its own."""
+    from pipeline.run_directory import RunDirectory
     from pipeline.training.run import run as run_experiment
-    from pipeline.training.run_directory import RunDirectory
     with tempfile.TemporaryDirectory(prefix="mirrorline-peers-") as folder:
         config = config.replace(workdir=f"{folder}/run")
         directory = RunDirectory(config.runtime.workdir)

@@ -2,7 +2,7 @@
 import keras
 import numpy as np
 
-import pipeline.data.sources.registry
+import pipeline.data.registry
 import pipeline.models.registry
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
@@ -27,7 +27,7 @@ class SmallNet(keras.Model):
         return self.classifier(self.dropout(self.flatten(x), training=training))
 
 
-@pipeline.data.sources.registry.register("shapes")
+@pipeline.data.registry.register("shapes")
 def shapes(image_size=None):
     """Discs, squares and crosses of any size anywhere, in noise: uint8 images with one channel."""
     size, generator = image_size or 24, np.random.RandomState(0)

@@ -1,3 +1,3 @@
 """The commands."""
 
-__version__ = "0.1.0"
+from pipeline.version import __version__  # noqa: F401

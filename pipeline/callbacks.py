@@ -57,7 +57,7 @@ class Evaluated:
     Attributes:
       step: global step.
       split: the pipeline.data.source.Split that was evaluated.
-      evaluation: pipeline.metrics.Evaluation.
+      evaluation: pipeline.metrics.evaluation.Evaluation.
       wall_time: in seconds since the epoch.
     """
 

@@ -5,13 +5,13 @@ import json
 import os
 
 from pipeline import extension as extensions
+from pipeline import run_directory
 from pipeline.config import located
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
 from pipeline.monitoring.launches import newest_saved
-from pipeline.training import run_directory
+from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
-from pipeline.training.run_directory import RunDirectory
 
 HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
 
@@ -122,7 +122,7 @@ def finished(directory, config):
 
 def begins(directory):
     """Tells whether a run has had no checkpoint so far, so that it begins with the weights of --initialize_from."""
-    from pipeline.training.stored_checkpoint import stored_checkpoints
+    from pipeline.stored_checkpoint import stored_checkpoints
     return newest_saved(directory.file("launches.jsonl")) is None and (
         not stored_checkpoints(directory.file("checkpoints")))
 
@@ -177,7 +177,7 @@ def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_chec
       options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
 
     Returns:
-      pipeline.metrics.Evaluation: accuracy, loss, and more.
+      pipeline.metrics.evaluation.Evaluation: accuracy, loss, and more.
 
     Raises:
       UsageError: there is no such run, checkpoint or split, or its data are not there.

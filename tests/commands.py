@@ -72,7 +72,7 @@ def with_forked_children(*arguments, cwd):
       The completed process with text output.
     """
     from launch import __main__ as command_line
-    from pipeline.verification import processes
+    from pipeline import processes
     patch, out, errors = pytest.MonkeyPatch(), io.StringIO(), io.StringIO()
     patch.setattr(processes.Processes, "start", start_forked)
     patch.chdir(cwd)

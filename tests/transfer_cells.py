@@ -60,7 +60,7 @@ def killed(command, folder, model, replicas):
 
 def taken_over_and_kept(folder, workdir):
     """Checks that a run began with the weights of the source but for its head, and that what is frozen kept them."""
-    from pipeline.models.weight_sources import find
+    from pipeline.export.weight_sources import find
     stored = json.loads(pathlib.Path(folder, workdir, "config.json").read_text())
     before, after = (find(f"{folder}/{name}").read() for name in ("run", workdir))
     head, frozen = stored["initialization"]["fresh"], stored["frozen"]["variables"]

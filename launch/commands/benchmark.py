@@ -10,11 +10,11 @@ from absl import flags as absl_flags
 import flags
 from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
-from pipeline.benchmark import grid, machine, projection_assumptions
+from pipeline.benchmark import grid, projection_assumptions
 from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.benchmark.worker_processes import CellWorkers
 from pipeline.config import ExperimentConfig
-from pipeline.distributed import cuda
+from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
@@ -98,8 +98,8 @@ def run(config: ExperimentConfig, flag_values):
 def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
     """Measures what is not there yet; returns (figures of the cells, whether it came to the end)."""
     from pipeline.benchmark.sweep import Sweep
+    from pipeline.processes import Processes
     from pipeline.training.preemption import StopRequest
-    from pipeline.verification.processes import Processes
     timeout = config.runtime.hang_timeout or None
     kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
     display.note(f"benchmark {len(cells)} cells in {store.folder}"

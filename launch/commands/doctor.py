@@ -5,7 +5,7 @@ import platform
 import sys
 import textwrap
 
-from pipeline.distributed import devices
+from pipeline.distributed import devices, machine
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING
 
@@ -33,7 +33,7 @@ def examine(config):
     cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
     findings = [installation.check_python(platform.python_version(), requires_python),
                 *installation.check_packages(requirements, importlib.metadata.version),
-                cpu, installation.check_memory(*installation.memory())]
+                cpu, installation.check_memory(*machine.memory())]
     if cpu.state != PROBLEM:  # else loading TensorFlow would end the process
         tensorflow = installation.check_tensorflow()
         findings.append(tensorflow)

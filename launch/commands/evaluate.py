@@ -8,12 +8,11 @@ import tempfile
 from absl import flags as absl_flags
 
 import flags
-from pipeline import extension
+from pipeline import extension, run_directory
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
 from pipeline.evaluation.stored_run import choose_split, evaluation_config, reopen_data
-from pipeline.training import run_directory
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()

@@ -9,12 +9,11 @@ from absl import flags as absl_flags
 import flags
 from launch.commands.evaluate import find_obstacle, merged
 from launch.commands.predict import ended_by_signals
-from pipeline import runs
+from pipeline import run_directory, runs
 from pipeline.errors import UsageError, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.formats import FORMS
 from pipeline.export.publish import REPORTS
-from pipeline.training import run_directory
 
 SUMMARY = "write a trained model as SavedModel, Keras file, TFLite or ONNX, each proved to say what the model says"
 GROUPS = ()

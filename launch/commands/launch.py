@@ -16,10 +16,9 @@ from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalStart
 from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
-from pipeline import runs
+from pipeline import run_directory, runs
 from pipeline.distributed import cuda
 from pipeline.errors import UsageError
-from pipeline.training import run_directory
 
 SUMMARY = "train with several workers, started anew from the newest checkpoint when one fails"
 GROUPS = ()

@@ -7,9 +7,9 @@ import sys
 from absl import flags as absl_flags
 
 import flags
+from pipeline import run_directory
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
-from pipeline.training import run_directory
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()

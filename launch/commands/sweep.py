@@ -10,11 +10,10 @@ from absl import flags as absl_flags
 import flags
 from flags.defaults import with_dataset_defaults
 from flags.parsing import OTHER_NAMES
-from pipeline import extension
+from pipeline import extension, run_directory
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 from pipeline.sweep import space as spaces
-from pipeline.training import run_directory
 
 SUMMARY = "search for better settings: random, grid or Bayesian, pruned, resumable"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -72,7 +71,7 @@ def run(config: ExperimentConfig, flag_values):
     def command(trial, place):
         told = {**fixed, **trial.values, **places[place], "workdir": directory.file(trial.name)}
         from pipeline.sweep.best_flags import flag
-        return ["train", *(flag(name, value) for name, value in told.items())]
+        return ["launch", "train", *(flag(name, value) for name, value in told.items())]
 
     try:
         return search(directory, space, wanted, command, len(places), config.runtime.verbosity, resolve,
@@ -150,10 +149,11 @@ def check_models(space, resolve):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"models": models, "extension": configs[0].data.extension}, file)
         file.flush()
-        done = subprocess.run([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), "models", file.name],
+        done = subprocess.run([sys.executable, "-m", "pipeline.sweep.trial_process", str(os.getpid()), "--check-models",
+                               file.name],
                               capture_output=True, text=True)
     if done.returncode:
-        from pipeline.verification.processes import last_line
+        from pipeline.processes import last_line
         raise (UsageError if done.returncode == 2 else RunFailure)(f"--space: {last_line(done.stderr)}")
 
 

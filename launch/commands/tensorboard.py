@@ -11,8 +11,8 @@ import types
 
 from absl import flags as absl_flags
 
+from pipeline import run_directory
 from pipeline.errors import UsageError
-from pipeline.training import run_directory
 
 SUMMARY = "show runs in the browser: curves, images, graph, hyper-parameters, embeddings"
 GROUPS = ()

@@ -50,7 +50,7 @@ def say_finished(trained, config, echo):
 def conclude(trained, echo):
     """Says how a training ended and where to look; returns the exit code."""
     from pipeline.monitoring.recorder import tensorboard_command
-    from pipeline.training.run_directory import RunDirectory
+    from pipeline.run_directory import RunDirectory
     ended, result = trained.ended, trained.result
     if trained.status == "preempted":
         saved = "saved" if ended.saved_step == ended.step else (

@@ -104,7 +104,7 @@ def shortened(config, steps, replicas):
 
 def prove(config, kind, replicas, steps, only, echo):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
-    from pipeline.verification.processes import Processes
+    from pipeline.processes import Processes
     with ended_by_signals(), tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
         proof = Proof(processes, folder, config, kind, replicas, steps, echo)

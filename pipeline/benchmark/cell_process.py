@@ -1,8 +1,8 @@
 """One process of `mirrorline benchmark`: surveys the machine, or measures one cell as one of its workers.
 
 Not a command: `python -m pipeline.benchmark.cell_process ORDER.json`. An order holds "config": {option: value},
-"parent": the process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase": where a few
-words say what it is at; and, to look the machine over, "survey", else "workers" and "extent", see
+"parent": the process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase":
+where a few words say what it is at; and, to look the machine over, "survey", else "workers" and "extent", see
 pipeline.benchmark.measure. Which of several workers it is, TF_CONFIG says; the chief's words are those of all.
 
 Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory, 76 another worker was lost.

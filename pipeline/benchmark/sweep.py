@@ -11,7 +11,7 @@ from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.grid import KEY, halved, unit
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json
-from pipeline.verification.processes import last_line, said
+from pipeline.processes import last_line, said
 
 CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
 POLL_SECONDS = 0.05
@@ -37,7 +37,7 @@ class Sweep:
                  timeout=None):
         """
         Args:
-          processes: pipeline.verification.processes.Processes, entered.
+          processes: pipeline.processes.Processes, entered.
           start_workers: function of the path of an order and a number of workers that starts them on this machine and
             returns what stands for all of them: poll(), kill(), wait(), returncode and errors as of one process.
           folder: for files between processes.

@@ -1,7 +1,7 @@
 """From --dataset to a Source."""
 from pipeline import extension
+from pipeline.data import registry
 from pipeline.data.holdout import hold_out_validation, keep_only
-from pipeline.data.sources import registry
 
 
 def load(config, batch_size, seed=0, echo=print):

@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from pipeline.data.holdout import stratified
 from pipeline.evaluation.probabilities import ROWS
-from pipeline.metrics import CALIBRATION_BINS, calibration_error
+from pipeline.metrics.evaluation import CALIBRATION_BINS, calibration_error
 
 TEMPERATURES = (0.01, 100.0)
 

@@ -5,7 +5,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from pipeline.evaluation.intervals import LEVEL
+from pipeline.metrics.intervals import LEVEL
 
 SIGNIFICANCE = 0.05
 MOST_DIFFERING = 24

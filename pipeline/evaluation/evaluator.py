@@ -50,7 +50,7 @@ class Weights:
 
     def find(self, run):
         """Returns the StoredCheckpoints, newest first; raises UsageError where there are none or too few."""
-        from pipeline.training.stored_checkpoint import find_checkpoint
+        from pipeline.stored_checkpoint import find_checkpoint
         from pipeline.training.stored_weights import newest_checkpoints
         folder = run.directory.file("checkpoints")
         return newest_checkpoints(find_checkpoint(folder, self.checkpoint), self.average)
@@ -135,7 +135,7 @@ def nothing_to_say(run, judgement):
 
 def describe(run, weights, judgement, split, command):
     """Collects what report.json says of run and machine: {"created", "command", "run", "goodput", "cost"}."""
-    from pipeline.benchmark import machine
+    from pipeline.distributed import machine
     from pipeline.evaluation.history import cost
     from pipeline.models.identity import weights_sha256
     from pipeline.monitoring.goodput import summarize

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from pipeline import metrics
+from pipeline.metrics import evaluation as metrics
 
 ROWS = 8192  # Worked on at once: what is computed of a thousand classes must not be held twice.
 

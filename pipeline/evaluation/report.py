@@ -3,11 +3,12 @@ import dataclasses
 
 import numpy as np
 
-from pipeline.evaluation import calibration, classification, comparison, intervals, metrics
+from pipeline.evaluation import calibration, comparison, metrics
 from pipeline.evaluation.curves import MOST_CLASSES, CurveSet, classes_to_show
 from pipeline.evaluation.history import learning_curves
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.files import plain
+from pipeline.metrics import classification, intervals
 
 SCHEMA = 1
 MOST_SHOWN = 24  # Pictures of a kind.

@@ -9,8 +9,8 @@ from pipeline import extension as extensions
 from pipeline.config import ExperimentConfig
 from pipeline.models import registry
 from pipeline.models.freezing import freeze
+from pipeline.run_directory import stored_config
 from pipeline.training.inference import Inference
-from pipeline.training.run_directory import stored_config
 from pipeline.training.settings import StepSettings
 from pipeline.training.stored_weights import load_weights
 

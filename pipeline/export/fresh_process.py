@@ -10,7 +10,7 @@ from pipeline import extension
 from pipeline.errors import RunFailure
 from pipeline.export.extras import check_extra
 from pipeline.export.latency import SECONDS, summaries
-from pipeline.verification.processes import Processes
+from pipeline.processes import Processes
 
 JUDGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "judge.py")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

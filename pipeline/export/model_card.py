@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from pipeline.config import options
-from pipeline.evaluation import classification, intervals
 from pipeline.export.loading import loading
-from pipeline.metrics import CALIBRATION_BINS, calibration_error
+from pipeline.metrics import classification, intervals
+from pipeline.metrics.evaluation import CALIBRATION_BINS, calibration_error
 from pipeline.options import FREE
-from pipeline.training.run_directory import LENGTH, length
+from pipeline.run_directory import LENGTH, length
 
 MOST_CLASSES = 100  # Rows of the table of classes; of more, those with the lowest F1.
 MOST_NAMES = 20

@@ -6,7 +6,6 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import head, named, names_in
-from pipeline.models.weight_sources import find
 
 # Moving statistics that are taken over have had updates enough: they need no correction for where they began.
 EARLIER_UPDATES = 2**40
@@ -48,8 +47,8 @@ class Initialization:
                 *(f"        {what}: {_listed(names)}" for what, names in kept if names)]
 
 
-def initialize(model, path, image_shape, before=None):
-    """Gives a model the weights of a file, see sources.find for what it may be.
+def initialize(model, path, image_shape, find, before=None):
+    """Gives a model the weights of a file.
 
     Variables are matched by path and shape. The last layer with weights may be of another shape, since it belongs to
     the classes: it keeps the values it was made with, all of it. Integers (seeds) stay those of the run.
@@ -58,6 +57,7 @@ def initialize(model, path, image_shape, before=None):
       model: built keras.Model over images, freshly made.
       path: of the file; None: nothing is done.
       image_shape: (height, width, channels) of its images.
+      find: function from a path to what can be read there, see pipeline.export.weight_sources.find.
       before: Initialization of the same run, where it was started before.
 
     Returns:
@@ -70,7 +70,7 @@ def initialize(model, path, image_shape, before=None):
     if path is None:
         return None
     try:
-        return _initialize(model, path, image_shape, before)
+        return _initialize(model, path, image_shape, find, before)
     except UsageError as error:
         raise UsageError(f"--initialize_from: {error}") from error
 
@@ -79,7 +79,7 @@ def _listed(names):
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _initialize(model, path, image_shape, before):
+def _initialize(model, path, image_shape, find, before):
     source = find(path)
     digest = source.sha256()
     if before and before.path == path and before.sha256 != digest:

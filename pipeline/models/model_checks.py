@@ -63,7 +63,7 @@ def widen(model):
 
 
 def check_outputs(model, name, num_classes, input_shape):
-    """Raises UsageError where the outputs of a model are no logits, float [batch, classes]; see `check_custom_model`."""
+    """Raises UsageError where the outputs of a model are no logits, float [batch, classes]."""
     images = tf.random.stateless_uniform((2, *input_shape), (0, 0))
     outputs = model(images, training=False)
     if not tf.is_tensor(outputs) or tuple(outputs.shape) != (2, num_classes) or not outputs.dtype.is_floating:

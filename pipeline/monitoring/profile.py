@@ -19,8 +19,8 @@ HOW_TO_SEE = "TensorBoard shows the trace in its tab Profile, after `pip install
 class Profile(Callback):
     """Profiles the steps after `first` up to `last`, and is done.
 
-    What comes between the steps (an evaluation, a rollback) is not profiled: then each part of the window has a trace of
-    its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
+    What comes between the steps (an evaluation, a rollback) is not profiled: then each part of the window has a trace
+    of its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
     """
 
     def __init__(self, steps, directory, tracker, echo, warn, beat, evaluation_due=lambda step: False):

@@ -2,7 +2,7 @@
 import time
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
-from pipeline.metrics import is_better
+from pipeline.metrics.evaluation import is_better
 from pipeline.monitoring.time_left import TimeLeft, clock
 from pipeline.terminal import say
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.files import no_room
-from pipeline.metrics import per_class_accuracy
+from pipeline.metrics.evaluation import per_class_accuracy
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines

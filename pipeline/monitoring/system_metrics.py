@@ -99,8 +99,8 @@ class SystemMetrics(Callback):
     "examples_per_second", "examples_per_second_per_replica", "ceiling_share" (operations a second over the rate of the
     machine's own matrix product in this precision) and "input_wait" (share of the time) of a steady window; of any,
     "host_memory_mib" and "host_memory_share" of what the process holds, "host_memory_full" of what everybody holds,
-    "device_memory_mib" and "device_memory_full" of the fullest GPU, and "goodput". What is not known is left out, and so
-    is a share above 1: something else slowed the measurement down.
+    "device_memory_mib" and "device_memory_full" of the fullest GPU, and "goodput". What is not known is left out, and
+    so is a share above 1: something else slowed the measurement down.
     """
 
     def __init__(self, batch_size, replicas, ceiling, goodput, tracker, devices, operations=lambda: None, host=None):

@@ -11,8 +11,8 @@ import os
 
 from pipeline.errors import UsageError
 from pipeline.files import read_json, write_json, write_text
+from pipeline.run_directory import differences, free_path, length
 from pipeline.sweep.space import value_text
-from pipeline.training.run_directory import differences, free_path, length
 
 SCHEMA = 1
 RUNNING, STOPPED, FINISHED, PRUNED, FAILED = "running", "stopped", "finished", "pruned", "failed"

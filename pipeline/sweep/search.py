@@ -34,7 +34,7 @@ class Search:
           directory: SweepDirectory, claimed.
           space: Space.
           wanted: number of trials in all.
-          command: function (Trial, place) -> arguments of `mirrorline` that train it.
+          command: function (Trial, place) -> arguments of `python -m` that train it.
           places: how many trials run at once.
           display: of pipeline.sweep.leaderboard.
           should_stop: predicate, asked often.

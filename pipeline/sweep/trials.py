@@ -7,19 +7,19 @@ import time
 
 from pipeline.files import read_json
 from pipeline.monitoring.metrics_log import parse_line
-from pipeline.verification.processes import last_line
+from pipeline.processes import last_line
 
 USAGE, PREEMPTED = 2, 75  # Exit codes of train.
 TAIL = 2**16  # Bytes of a log and of metrics.jsonl that are looked at for what came last.
 
 
 def start_process(arguments, log):
-    """Starts `mirrorline ARGUMENTS`, which ends when this process does, however that ends.
+    """Starts `python -m ARGUMENTS`, which ends when this process does, however that ends.
 
     In a session of its own: Ctrl-C is for this process to deal with.
 
     Args:
-      arguments: list of str.
+      arguments: list of str, the module first.
       log: path of the file that what it says is added to.
 
     Returns:
@@ -29,7 +29,7 @@ def start_process(arguments, log):
     if not {"", os.getcwd()} & set(sys.path):
         environment["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
     with open(log, "ab") as file:
-        return subprocess.Popen([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), *arguments],
+        return subprocess.Popen([sys.executable, "-m", "pipeline.sweep.trial_process", str(os.getpid()), *arguments],
                                 env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
@@ -47,7 +47,7 @@ class TrialProcess:
         Args:
           trial: Trial; its seconds grow.
           place: int.
-          arguments: of `mirrorline`.
+          arguments: of `python -m`: the module of the command line, and its arguments.
           workdir: directory of the run.
           log: path of the file for what it says.
         """

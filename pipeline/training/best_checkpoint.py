@@ -4,7 +4,7 @@ import os
 import shutil
 
 from pipeline.files import no_room, sync
-from pipeline.training.stored_checkpoint import BEST, MANIFEST, PREFIX, remove, stems, step_of, stored_checkpoints
+from pipeline.stored_checkpoint import BEST, MANIFEST, PREFIX, remove, stems, step_of, stored_checkpoints
 
 
 class BestCheckpoint:

@@ -13,8 +13,7 @@ import tensorflow as tf
 from pipeline.errors import RunFailure
 from pipeline.files import no_room, sync
 from pipeline.monitoring.full_disk import FullDisk
-from pipeline.training.best_checkpoint import BestCheckpoint
-from pipeline.training.stored_checkpoint import (
+from pipeline.stored_checkpoint import (
     MANIFEST,
     PREFIX,
     check_specs,
@@ -24,6 +23,7 @@ from pipeline.training.stored_checkpoint import (
     stored_checkpoints,
     write_manifest,
 )
+from pipeline.training.best_checkpoint import BestCheckpoint
 
 
 class CheckpointStore:

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import metrics
 from pipeline.config import ExperimentConfig
 from pipeline.data import resident
 from pipeline.data.load import load as load_data
@@ -18,6 +17,8 @@ from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_
 from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
 from pipeline.errors import UsageError
+from pipeline.export.weight_sources import find
+from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
 from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import EARLIER_UPDATES, Initialization, initialize
@@ -291,7 +292,7 @@ def build(config, source, strategy, stored=None, begins=None):
             check_compiled(model, config.model.model)
         initialization = Initialization.stored(stored)
         if begins:
-            initialization = initialize(model, config.training.initialize_from, shape, initialization)
+            initialization = initialize(model, config.training.initialize_from, shape, find, initialization)
         frozen = freeze(model, config.model.freeze, shape)
         add_l2(model, config.optimizer.l2)
         state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,

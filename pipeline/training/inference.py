@@ -4,7 +4,7 @@ import dataclasses
 import tensorflow as tf
 
 from pipeline.distributed.input_distribution import InputDistributor
-from pipeline.metrics import EXAMPLE_COLUMNS
+from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
 from pipeline.training.losses import cross_entropy, hits, masked
 from pipeline.training.settings import preprocess

@@ -5,9 +5,9 @@ import tempfile
 
 from pipeline.distributed.cluster import Cluster
 from pipeline.monitoring.full_disk import FullDisk
+from pipeline.run_directory import RunDirectory
+from pipeline.stored_checkpoint import check_specs, find_checkpoint
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.run_directory import RunDirectory
-from pipeline.training.stored_checkpoint import check_specs, find_checkpoint
 
 NONE = -1  # For a step that is not there, where workers agree on numbers.
 

@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UsageError
+from pipeline.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
 from pipeline.training.state import averaged, specs
-from pipeline.training.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
 
 READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
 

@@ -12,11 +12,12 @@ import tensorflow as tf
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
-from pipeline.metrics import is_better
+from pipeline.metrics.evaluation import is_better
 from pipeline.monitoring.built_in import create_callbacks, create_progress
 from pipeline.monitoring.goodput import GoodputTracker, lost_tail, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.recorder import Recorder
+from pipeline.run_directory import LENGTH, RunDirectory
 from pipeline.terminal import say
 from pipeline.training import run_records
 from pipeline.training.cadence import StepsPerLoopController
@@ -25,7 +26,6 @@ from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
 from pipeline.training.preemption import StopRequest
 from pipeline.training.rollback import roll_back
-from pipeline.training.run_directory import LENGTH, RunDirectory
 from pipeline.training.self_test import reduction_name
 from pipeline.training.step import TRAIN_COLUMNS
 from pipeline.training.watchdog import Watchdog

@@ -2,19 +2,18 @@
 import configparser
 import importlib.metadata
 import os
-import platform
-import re
 import shutil
 import tempfile
 import typing
 
 from pipeline.distributed import cuda, devices
+from pipeline.distributed.machine import GIB, cpu_model
 from pipeline.errors import UsageError
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # Of a checkout.
 GPU_EXTRA = "pip install 'mirrorline[gpu]'"
-GIB = 2**30
 
 
 class Finding(typing.NamedTuple):
@@ -28,7 +27,7 @@ class Finding(typing.NamedTuple):
 
 def declared_requirements():
     """Returns (Python's range, requirements as str), from setup.cfg in a checkout, else from the installed package."""
-    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "setup.cfg")
+    path = os.path.join(ROOT, "setup.cfg")
     parser = configparser.ConfigParser()
     if parser.read(path) and parser.get("metadata", "name", fallback="") == "mirrorline":
         return parser["options"]["python_requires"], parser["options"]["install_requires"].strip().splitlines()
@@ -82,29 +81,6 @@ def check_cpu(features, cores, machine):
     if machine == "x86_64" and features and "avx" not in features:
         return Finding("CPU", PROBLEM, f"{text}: TensorFlow needs AVX", "use a machine whose CPU has AVX")
     return Finding("CPU", OK, text)
-
-
-def cpu_model(path="/proc/cpuinfo"):
-    """Returns the name of the processor."""
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            match = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def memory(meminfo="/proc/meminfo", limit="/sys/fs/cgroup/memory.max"):
-    """Returns (available, total) main memory in bytes, within the limit of a container where there is one."""
-    with open(meminfo, encoding="utf-8") as file:
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
-    available, total = sizes["MemAvailable"], sizes["MemTotal"]
-    if os.path.exists(limit):
-        with open(limit, encoding="utf-8") as file:
-            text = file.read().strip()
-        if text.isdigit():
-            available, total = min(available, int(text)), min(total, int(text))
-    return available, total
 
 
 def check_memory(available, total):

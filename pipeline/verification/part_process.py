@@ -1,8 +1,8 @@
 """One process of `mirrorline verify`: measures with one strategy, and leaves what it found in files.
 
 Not a command: `python -m pipeline.verification.part_process ORDER.json`, where the order is {"config": {option: value},
-"parts": names, "steps": int, "folder": where the results go}. It writes rows.json, a list of comparisons that are complete, and for the
-part "replicas" arrays.npz and facts.json, for those of another process to be compared with.
+"parts": names, "steps": int, "folder": where the results go}. It writes rows.json, a list of comparisons that are
+complete, and for the part "replicas" arrays.npz and facts.json, for those of another process to be compared with.
 """
 import dataclasses
 import json

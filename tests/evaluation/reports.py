@@ -4,10 +4,10 @@ import json
 import numpy as np
 from scipy.special import log_softmax
 
-from pipeline import metrics
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.evaluation.report import Judged, make_report, named_examples
 from pipeline.files import plain
+from pipeline.metrics import evaluation as metrics
 
 TEN = tuple("0123456789")
 HUNDRED = tuple(f"{kind} {animal}" for kind in ("wild", "small", "old", "spotted", "white")

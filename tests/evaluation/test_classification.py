@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.evaluation import classification
 from pipeline.evaluation.probabilities import Predictions, averaged
-from pipeline.metrics import EXAMPLE_COLUMNS
+from pipeline.metrics import classification
+from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
 from tests.evaluation.judgements import predictions, softmax
 
 

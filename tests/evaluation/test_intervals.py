@@ -4,10 +4,10 @@ import pytest
 import scipy.sparse
 from scipy import stats
 
-from pipeline.evaluation import classification, intervals
 from pipeline.evaluation.curves import CurveSet, class_curves
 from pipeline.evaluation.probabilities import Predictions
-from pipeline.metrics import calibration_error
+from pipeline.metrics import classification, intervals
+from pipeline.metrics.evaluation import calibration_error
 from tests.evaluation.judgements import predictions, softmax
 
 

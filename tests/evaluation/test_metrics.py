@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import top_k_accuracy_score
 
-from pipeline import metrics
+from pipeline.metrics import evaluation as metrics
 from tests.training.small import build, run
 
 

@@ -9,7 +9,7 @@ from pipeline import extension
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Takes away what a test has loaded and registered."""
-    from pipeline.data.sources import registry as data
+    from pipeline.data import registry as data
     from pipeline.models import registry as models
     tables = (extension._loaded, extension._unusable, models.REGISTERED, data.REGISTERED, sys.modules)
     before, path = [dict(table) for table in tables], list(sys.path)

@@ -5,8 +5,8 @@ import pytest
 from pipeline.config import DataConfig
 from pipeline.data.load import load
 from pipeline.data.memory import InMemory
+from pipeline.data.registry import register
 from pipeline.data.source import Source, Split
-from pipeline.data.sources.registry import register
 from pipeline.errors import UsageError
 
 IMAGES, LABELS, NAMES = np.arange(20 * 24, dtype=np.uint32).astype(np.uint8).reshape(20, 4, 6, 1), np.arange(20) % 2, [

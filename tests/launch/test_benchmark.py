@@ -10,10 +10,10 @@ import time
 import pytest
 
 from launch import __main__ as command_line
+from pipeline import processes
 from pipeline.benchmark import worker_processes
 from pipeline.benchmark.sweep import ending, ends_for_memory
 from pipeline.config import ExperimentConfig
-from pipeline.verification import processes
 from tests.commands import REPOSITORY, environment, metrics, mirrorline, start_forked, with_forked_children
 
 FLAGS = ("--dataset=synthetic:8x8x1", "--augment=crop:1", "--schedule=cosine", "--steps=4")
@@ -102,7 +102,7 @@ def test_a_process_says_that_a_batch_does_not_fit(measured):
 STARTING = """
 import json, os, sys, time
 from pipeline.benchmark.worker_processes import CellWorkers
-from pipeline.verification.processes import Processes
+from pipeline.processes import Processes
 order = os.path.abspath("order.json")
 json.dump({"parent": os.getpid(), "memory_limit": 0, "config": {"verbosity": "normal"}, "results": order + ".found",
            "phase": order + ".phase", "extent": {}, "workers": 2}, open(order, "w"))

@@ -42,7 +42,7 @@ def outputs(workdir, average=1):
     from pipeline.data.sources.digits import load_digits
     from pipeline.data.stream import examples
     from pipeline.evaluation.trained_model import TrainedModel
-    from pipeline.training.run_directory import RunDirectory
+    from pipeline.run_directory import RunDirectory
     model = TrainedModel.load(RunDirectory(str(workdir)), average=average)
     return lambda images: model.probabilities(images).astype(np.float64), *examples(load_digits(None).test,
                                                                                    np.arange(360))

@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.export.formats import FORMS
-from pipeline.training.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory
 from tests.commands import environment, mirrorline, result
 from tests.small_disk import small_disk
 

@@ -19,7 +19,7 @@ from pipeline.config import DataConfig
 from pipeline.data.load import load
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
-from pipeline.training.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory
 from tests.commands import mirrorline, start
 
 WIDTH, HEIGHT, SIZE = 24, 20, 16  # Of the files, and of what the model takes.

@@ -85,7 +85,7 @@ def running(folder):
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/cmdline", encoding="utf-8", errors="replace") as file:
-                if "launch.sweep_trial" in file.read() and os.readlink(f"/proc/{name}/cwd") == str(folder):
+                if "pipeline.sweep.trial_process" in file.read() and os.readlink(f"/proc/{name}/cwd") == str(folder):
                     found.append(int(name))
         except OSError:  # Gone meanwhile.
             continue

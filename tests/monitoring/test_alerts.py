@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.metrics import evaluation
+from pipeline.metrics.evaluation import evaluation
 from pipeline.monitoring.alerts import Alerts, Circumstances
 
 USUAL = Circumstances(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,

@@ -31,8 +31,8 @@ from pipeline.monitoring.tensorboard.model_graph import readable
 from pipeline.monitoring.tensorboard.samples import MistakesPicture, sample_captions, worst_mistakes
 from pipeline.monitoring.tensorboard.writer import TensorBoardWriter, judged
 from pipeline.options import augmentations
+from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
-from pipeline.training.run_directory import RunDirectory
 from tests.commands import kill_at_step, metrics, mirrorline, result, start
 from tests.training import small
 

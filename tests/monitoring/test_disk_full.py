@@ -9,14 +9,14 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.files import no_room, read_json, write_json
-from pipeline.metrics import evaluation
+from pipeline.metrics.evaluation import evaluation
 from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.framing import checksum, frame, frames
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines
 from pipeline.monitoring.record_file import MOST_UNSYNCED, RecordFile
 from pipeline.monitoring.recorder import Recorder
-from pipeline.training.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory
 from tests.commands import assert_every_step_once
 from tests.small_disk import small_disk
 

@@ -12,8 +12,8 @@ from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.operations_table import OperationsTable, render, shortened
 from pipeline.monitoring.profile import MARKER, NoProfile, Profile, create_profile
 from pipeline.monitoring.trace_operations import in_model, operations
+from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
-from pipeline.training.run_directory import RunDirectory
 from tests.small_disk import small_disk
 
 MS = 10**9  # ps

@@ -19,7 +19,7 @@ from pipeline.monitoring.goodput import lost_tail
 from pipeline.monitoring.metrics_log import JsonLines, read_records, table_lines
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.scalar_events import scalar_events
-from pipeline.training.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory
 
 
 def _scalars(directory, tag="loss"):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.metrics import evaluation
+from pipeline.metrics.evaluation import evaluation
 from pipeline.monitoring import known_rates
 from pipeline.monitoring import system_metrics as room
 from pipeline.monitoring.ceiling import QUICK_SECONDS
@@ -15,7 +15,7 @@ from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.memory import DeviceMemory
 from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
-from pipeline.training.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory
 from tests.commands import metrics, mirrorline, result
 from tests.training import small
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RunFailure, UsageError
+from pipeline.stored_checkpoint import find_checkpoint, stored_checkpoints
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.stored_checkpoint import find_checkpoint, stored_checkpoints
 from tests.training.small import build, run, weights
 
 

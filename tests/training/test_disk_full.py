@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.errors import RunFailure
 from pipeline.monitoring.full_disk import FullDisk
+from pipeline.stored_checkpoint import find_checkpoint, stored_checkpoints
 from pipeline.training.best_checkpoint import BestCheckpoint
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.stored_checkpoint import find_checkpoint, stored_checkpoints
 from tests.small_disk import PAGE, LimitedFiles, small_disk
 from tests.training.small import build, run, weights
 

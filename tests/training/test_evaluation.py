@@ -19,7 +19,8 @@ def test_the_parts_of_an_evaluation_do_not_change_it(strategy, monkeypatch):
     figures = []
     for sizes in ((180,), (1,), (7,), (50, 3, 1, 20)):
         given = iter(sizes * 180)
-        monkeypatch.setattr(cadence.StepsPerLoopController, "next", lambda self, limit, given=given: min(next(given), limit))
+        monkeypatch.setattr(cadence.StepsPerLoopController, "next",
+                            lambda self, limit, given=given: min(next(given), limit))
         figures.append(experiment.evaluate(experiment.source.test).figures)
     assert figures[0]["examples"] == 360 and figures[1:] == figures[:1] * 3
 

@@ -7,8 +7,8 @@ from pipeline.files import read_json
 from pipeline.monitoring.goodput import GoodputTracker
 from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
+from pipeline.run_directory import RunDirectory
 from pipeline.training import run as room
-from pipeline.training.run_directory import RunDirectory
 from pipeline.training.watchdog import NullWatchdog
 from tests.training import small
 

@@ -8,12 +8,12 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.files import write_json
+from pipeline.run_directory import RunDirectory
+from pipeline.stored_checkpoint import find_checkpoint, remove
 from pipeline.training import stored_weights
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run import describe
-from pipeline.training.run_directory import RunDirectory
 from pipeline.training.state import averaged
-from pipeline.training.stored_checkpoint import find_checkpoint, remove
 from pipeline.training.stored_weights import newest_checkpoints
 from tests.training.small import build, run, weights
 

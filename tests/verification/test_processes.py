@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pipeline.errors import RunFailure, UsageError
-from pipeline.verification.processes import Processes
+from pipeline.processes import Processes
 
 
 def python(processes, text):
@@ -64,7 +64,7 @@ def test_what_still_runs_at_the_end_is_killed():
 def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
     """As when the installed command is run where a folder happens to be called launch."""
     (tmp_path / "launch.py").write_text("raise SystemExit('not ours')")
-    text = ("import sys\nfrom pipeline.verification.processes import Processes\n"
+    text = ("import sys\nfrom pipeline.processes import Processes\n"
             "with Processes(60) as processes:\n    processes.finish(processes.start('-m', 'launch', '--version'))\n")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     script = tmp_path / "elsewhere" / "script.py"

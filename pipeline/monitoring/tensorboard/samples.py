@@ -2,7 +2,7 @@
 import numpy as np
 
 from pipeline.data.stream import examples
-from pipeline.metrics import CONFIDENCE, LABEL, LOSS, PREDICTED, hit_rows
+from pipeline.metrics.evaluation import CONFIDENCE, LABEL, LOSS, PREDICTED, hit_rows
 from pipeline.monitoring.tensorboard.gallery import gallery
 
 MOST_SAMPLES, SAMPLE_COLUMNS = 24, 6
@@ -48,7 +48,7 @@ def worst_mistakes(rows, most=MOST_MISTAKES):
     """Returns the numbers of the wrong examples with the largest losses, the largest first, int64 [<= most].
 
     Args:
-      rows: float32 [N, 5], see pipeline.metrics.Evaluation.
+      rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
       most: how many.
     """
     wrong = np.flatnonzero(~hit_rows(rows))
@@ -71,7 +71,7 @@ class MistakesPicture:
 
         Args:
           split: the Split that was evaluated.
-          rows: float32 [N, 5], see pipeline.metrics.Evaluation.
+          rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
           step: global step.
 
         Returns:

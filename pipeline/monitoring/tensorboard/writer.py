@@ -6,7 +6,7 @@ import numpy as np
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
 from pipeline.data.stream import examples
 from pipeline.files import no_room
-from pipeline.metrics import confusion_matrix
+from pipeline.metrics.evaluation import confusion_matrix
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
 from pipeline.monitoring.tensorboard import hparams
 from pipeline.monitoring.tensorboard.canvas import encode

@@ -1,16 +1,17 @@
-"""What the figures of a benchmark belong to: the machine, and the versions of what computed them."""
+"""The machine that figures belong to, and the versions of what computed them."""
 import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 
-from launch import __version__
 from pipeline import config
 from pipeline.distributed import devices
-from pipeline.verification import installation
+from pipeline.version import __version__
 
+GIB = 2**30
 # What besides flags, versions and machine changes speed.
 ENVIRONMENT = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS",
                "TF_NUM_INTEROP_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "TF_GPU_ALLOCATOR")
@@ -34,8 +35,8 @@ def versions():
 def machine():
     """Returns the machine that figures belong to."""
     features = devices.cpu_features()
-    return {"cpu": installation.cpu_model(), "cores": len(os.sched_getaffinity(0)),
-            "memory_gib": round(installation.memory()[1] / installation.GIB, 1), "gpus": gpu_names(),
+    return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)),
+            "memory_gib": round(memory()[1] / GIB, 1), "gpus": gpu_names(),
             "system": platform.platform(),
             "features": [name for name in FEATURES if name in features],
             "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
@@ -50,3 +51,26 @@ def gpu_names():
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in answer.splitlines() if line.strip()]
+
+
+def cpu_model(path="/proc/cpuinfo"):
+    """Returns the name of the processor."""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            match = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory(meminfo="/proc/meminfo", limit="/sys/fs/cgroup/memory.max"):
+    """Returns (available, total) main memory in bytes, within the limit of a container where there is one."""
+    with open(meminfo, encoding="utf-8") as file:
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    available, total = sizes["MemAvailable"], sizes["MemTotal"]
+    if os.path.exists(limit):
+        with open(limit, encoding="utf-8") as file:
+            text = file.read().strip()
+        if text.isdigit():
+            available, total = min(available, int(text)), min(total, int(text))
+    return available, total

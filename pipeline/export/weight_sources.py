@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipeline.errors import UsageError
 from pipeline.export.formats import FORMS
 from pipeline.files import sha256
-from pipeline.training.stored_checkpoint import stored_checkpoints
+from pipeline.stored_checkpoint import stored_checkpoints
 
 SAVED_MODEL = "saved_model.pb"
 # Of each form the module whose read_variables(path) returns {path of a variable: numpy array}.

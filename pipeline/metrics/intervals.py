@@ -6,7 +6,7 @@ import scipy.sparse
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 
-from pipeline.metrics import CALIBRATION_BINS
+from pipeline.metrics.evaluation import CALIBRATION_BINS
 
 LEVEL = 0.95
 RESAMPLES = 1000
