@@ -18,11 +18,11 @@ from pipeline import experiment
 from pipeline.data import stream
 from pipeline.data.stateless_random import uniform
 from pipeline.distributed.reduction import reduce_once
+from pipeline.internals.keras_internals import AlreadyReduced
 from pipeline.models.dropout import uniform_rows
 from pipeline.training.gradients import clip
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
-from pipeline.training.optimizer import AlreadyReduced
 from pipeline.training.step import StepFunctions
 from tests.commands import REPOSITORY, environment
 
@@ -250,10 +250,10 @@ CURES = [
     Cure("a collective stands in compiled code", {"pipeline.training.experiment:step_settings": compiled_settings},
          f"{TESTS}:test_a_compiled_core_with_statistics_over_replicas_is_refused"),
     Cure("Keras's optimizer adds up gradients that are sums already, and the start notices",
-         {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again},
+         {"pipeline.internals.keras_internals:AlreadyReduced._all_reduce_sum_gradients": reduce_again},
          f"{TESTS}:test_replicas_agree_with_everything_on", symptom="^RunFailure: .*reduces gradients twice"),
     Cure("Keras's optimizer adds up gradients that are sums already",
-         {"pipeline.training.optimizer:AlreadyReduced._all_reduce_sum_gradients": reduce_again,
+         {"pipeline.internals.keras_internals:AlreadyReduced._all_reduce_sum_gradients": reduce_again,
           "pipeline.training.optimizer:check_reduced_once": lambda run, strategy: None},
          f"{TESTS}:test_clipping_acts_on_the_reduced_gradient"),
     Cure("the reduction loses a replica", {"pipeline.distributed.reduction:reduce_once": last_replica_lost},

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pipeline": ("pipeline",),
 }
 # What puts the parts together; the parts know nothing of it.
-TOP = ("pipeline/training/experiment.py", "pipeline/preparation.py", "pipeline/runs.py")
+TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
@@ -78,8 +78,7 @@ def wrong_direction(path, text):
         wrong += [name for name in imports(text) if not under(name, "pipeline.errors", "pipeline.options")
                   and name.split(".")[0] not in sys.stdlib_module_names]
     if room == "pipeline" and path not in TOP:
-        wrong += [name for name in imports(text) if under(name, "pipeline.training.experiment", "pipeline.preparation",
-                                                          "pipeline.runs")]
+        wrong += [name for name in imports(text) if under(name, "pipeline.runs")]
     return wrong
 
 
@@ -104,7 +103,7 @@ def undocumented(text):
 @pytest.mark.parametrize("path, text", [
     ("pipeline/data/load.py", "from launch import runtime"), ("pipeline/data/load.py", "import flags.parsing"),
     ("flags/parsing.py", "from pipeline.training import loop"), ("pipeline/config.py", "import numpy"),
-    ("pipeline/models/cnn.py", "def f():\n    from pipeline.training.experiment import build"),
+    ("pipeline/models/cnn.py", "def f():\n    from pipeline.runs import build"),
     ("recipes/__init__.py", "import pipeline"),
 ])
 def test_the_check_of_directions_sees_a_wrong_one(path, text):
@@ -174,6 +173,15 @@ def test_help_and_wrong_flags_load_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+PRIVATE = re.compile(r"keras\.src|tensorflow\.(python|core|tsl)\b|_flatten_layers|saving_lib|_cross_device_ops|"
+                     r"_async_checkpointer|\._live_render|_all_reduce_sum_gradients|_backend_update_step")
+
+
+def test_private_interfaces_stand_in_one_module_a_library():
+    users = {path for path, text in SOURCES.items() if PRIVATE.search(text)}
+    assert users == {f"pipeline/internals/{library}_internals.py" for library in ("keras", "tensorflow", "rich")}
 
 
 def test_modules_have_names_that_say_something():

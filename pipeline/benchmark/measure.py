@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.distributed.reduction import is_averaged
+from pipeline.internals.keras_internals import layers_of
 from pipeline.models.normalization import BatchNormalization
 from pipeline.monitoring import operations
 from pipeline.monitoring.goodput import process_age
@@ -250,7 +251,7 @@ def statistics_reductions(experiment):
     Returns:
       {"count": reductions a step, "bytes": of all of them together}.
     """
-    layers = [layer for layer in experiment.state.model._flatten_layers()
+    layers = [layer for layer in layers_of(experiment.state.model)
               if isinstance(layer, BatchNormalization) and layer.trainable]
 
     def reduced(layer):

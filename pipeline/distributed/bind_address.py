@@ -2,8 +2,9 @@
 
 TensorFlow asks for the port of its address and for all interfaces, always, and has no option for it. Its call of the C
 library's `bind` goes through a table of the loaded library, which is read and written here (System V ABI, "Dynamic
-Linking": the relocations of DT_JMPREL). Where the library is laid out in another way nothing is changed, and the caller
-is told. Standard library only.
+Linking": the relocations of DT_JMPREL). Where the library is laid out in another way, where its calls were all bound as
+it was loaded, or where the page of the table cannot be written, nothing is changed, and the caller is told. Standard
+library only.
 """
 import contextlib
 import ctypes
@@ -17,6 +18,7 @@ from pipeline.distributed.cluster import host_and_port
 
 _DYNAMIC = 2  # Of a program header: where the dynamic section is.
 _STRINGS, _SYMBOLS, _RELOCATIONS_SIZE, _RELOCATIONS = 5, 6, 2, 23  # Tags of the dynamic section.
+_FLAGS, _BIND_NOW, _FLAGS_1, _NOW = 30, 0x8, 0x6ffffffb, 0x1  # Tags, and their bits for "bound as it is loaded".
 _HEADER_SIZE, _SYMBOL_SIZE = 56, 24  # Bytes of a program header, of a symbol, in files of 64 bits.
 _BIND = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True)
 
@@ -89,6 +91,8 @@ def listening_at(address, port, libraries=("libtensorflow_cc.", "libtensorflow_f
     ours = _BIND(bind)
     places = [] if address is None else [place for base, dynamic in _loaded(libraries)
                                          for place in _places(base, dynamic, b"bind")]
+    if not all(map(_writable, places)):
+        places = []
     theirs = [ctypes.c_uint64.from_address(place).value for place in places]
     for place in places:
         ctypes.c_uint64.from_address(place).value = ctypes.cast(ours, ctypes.c_void_p).value
@@ -138,9 +142,25 @@ def _places(base, dynamic, name):
         tags[entry[0]], at = entry[1], at + 16
     if not {_STRINGS, _SYMBOLS, _RELOCATIONS_SIZE, _RELOCATIONS} <= set(tags):
         return []
+    if tags.get(_FLAGS, 0) & _BIND_NOW or tags.get(_FLAGS_1, 0) & _NOW:
+        return []  # The table is read-only by now (RELRO), or is about to be.
     strings, symbols, relocations = (value if value > base else value + base for value in (
         tags[_STRINGS], tags[_SYMBOLS], tags[_RELOCATIONS]))
     table = ctypes.string_at(relocations, tags[_RELOCATIONS_SIZE])
     return [base + offset for offset, info, _ in struct.iter_unpack("=QQq", table)
             if ctypes.string_at(strings + struct.unpack("=I", ctypes.string_at(
                 symbols + _SYMBOL_SIZE * (info >> 32), 4))[0]) == name]
+
+
+def _writable(place):
+    """Tells whether the page of an address can be written, as the kernel's map of this process says."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                span, permissions, *_ = line.split()
+                first, end = (int(number, 16) for number in span.split("-"))
+                if first <= place < end:
+                    return permissions[1] == "w"
+    except (OSError, ValueError):
+        pass
+    return False

@@ -3,10 +3,9 @@ import contextlib
 import os
 import sys
 
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
 from pipeline.errors import UsageError
 from pipeline.export.signatures import float_function
+from pipeline.internals.tensorflow_internals import freeze_graph
 
 ELSEWHERE = "--format=saved_model,keras,weights hold every model"
 
@@ -20,7 +19,7 @@ def freeze(trained):
     Returns:
       A concrete function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}.
     """
-    frozen = convert_variables_to_constants_v2(float_function(trained).get_concrete_function())
+    frozen = freeze_graph(float_function(trained).get_concrete_function())
     # It has lost the names of its outputs.
     return frozen.prune(frozen.inputs, {"probabilities": frozen.outputs[0]})
 

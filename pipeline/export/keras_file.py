@@ -5,10 +5,10 @@ import os
 import zipfile
 
 import keras
-from keras.src.saving import saving_lib
 
 from pipeline.errors import UsageError
 from pipeline.export.signatures import check_single_precision
+from pipeline.internals.keras_internals import H5Store, read_member
 from pipeline.models.identity import variable_names
 from pipeline.models.image_classifier import ImageClassifier
 
@@ -83,7 +83,7 @@ def read_variables(path):
         model = load(path)
         return dict(zip(variable_names(model), (keras.ops.convert_to_numpy(v) for v in model.variables), strict=True))
     with zipfile.ZipFile(path) as archive:
-        store = saving_lib.H5IOStore(io.BytesIO(saving_lib._safe_zip_read(archive, WEIGHTS)), mode="r").get("")
+        store = H5Store(io.BytesIO(read_member(archive, WEIGHTS)), mode="r").get("")
         return {name: store[str(number)] for number, (name, *_) in enumerate(config["config"]["variables"])}
 
 
@@ -93,7 +93,7 @@ def _config(path):
         raise UsageError(f"there is no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(saving_lib._safe_zip_read(archive, CONFIG))
+            return json.loads(read_member(archive, CONFIG))
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no Keras file, or is cut short: {_first_line(error)}; give a file that "
                          "model.save(\"NAME.keras\") wrote") from error

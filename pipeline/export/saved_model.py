@@ -2,11 +2,11 @@
 import os
 
 import tensorflow as tf
-from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from pipeline.errors import UsageError
 from pipeline.export.signatures import Serving, signatures
 from pipeline.files import read_json, write_json
+from pipeline.internals.tensorflow_internals import object_graph
 from pipeline.models.identity import described_variables
 
 EXTRA = "assets.extra"  # TensorFlow's name for a folder that it does not look into.
@@ -63,8 +63,7 @@ def read_variables(path):
 
 def _keys(path):
     """Returns the keys of Serving.variables in the checkpoint of a SavedModel, in their order."""
-    graph = TrackableObjectGraph()
-    graph.ParseFromString(tf.train.load_checkpoint(os.path.join(path, VALUES)).get_tensor(GRAPH))
+    graph = object_graph(tf.train.load_checkpoint(os.path.join(path, VALUES)).get_tensor(GRAPH))
 
     def children(node):
         return {child.local_name: graph.nodes[child.node_id] for child in node.children}

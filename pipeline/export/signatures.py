@@ -7,12 +7,13 @@ import json
 import tensorflow as tf
 
 from pipeline.export import encoded_images
+from pipeline.internals.keras_internals import layers_of
 from pipeline.models.pixels import normalize
 
 
 def check_single_precision(model):
     """Raises ValueError where a model does not compute in float32 throughout: no form is written in another."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         dtypes = [tf.as_dtype(dtype) for dtype in (layer.compute_dtype, *(v.dtype for v in layer.variables))]
         found = next((dtype.name for dtype in dtypes if dtype.is_floating and dtype != tf.float32), None)
         if found:

@@ -5,11 +5,11 @@ import json
 import os
 
 import numpy as np
-from keras.src.saving import saving_lib
 
 from pipeline.errors import UsageError
 from pipeline.export.signatures import check_single_precision
 from pipeline.files import write_bytes
+from pipeline.internals.keras_internals import H5Store, read_dataset, save_state
 from pipeline.models import registry
 from pipeline.models.identity import described_variables, match_variables, variable_names
 from pipeline.models.image_classifier import ImageClassifier
@@ -19,7 +19,7 @@ OWN = "_mirrorline"  # A group that Keras does not look into.
 DESCRIPTION, UNSEEN = f"{OWN}/description", f"{OWN}/unseen"
 
 
-class RecordingStore(saving_lib.H5IOStore):
+class RecordingStore(H5Store):
     """Keras's file of weights, which notes where each variable goes.
 
     Attributes:
@@ -74,7 +74,7 @@ def _save(model, store):
 
     Keras looks for layers in attributes, lists and dictionaries; what lies elsewhere goes into a group of its own.
     """
-    saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
+    save_state(model, store)
     unseen = [v for v in model.variables if id(v) not in store.places]
     if unseen:
         group = store.make(UNSEEN)
@@ -160,7 +160,7 @@ def _opened(path):
     if not os.path.isfile(path):
         raise UsageError(f"there is no file {path}")
     try:
-        store = saving_lib.H5IOStore(path, mode="r")
+        store = H5Store(path, mode="r")
     except OSError as error:
         raise UsageError(f"{path} is no file of weights, or is cut short; give one that mirrorline export, or "
                          "model.save_weights(\"NAME.weights.h5\"), wrote") from error
@@ -171,7 +171,7 @@ def _opened(path):
 def _description(store, path, required=True):
     """Returns what `write` says of the file, or None where Keras alone wrote it and it is not required."""
     if DESCRIPTION in store.h5_file:
-        return json.loads(saving_lib.safe_get_h5_dataset(store.h5_file, DESCRIPTION)[()])
+        return json.loads(read_dataset(store.h5_file, DESCRIPTION)[()])
     if required:
         raise UsageError(f"{path} does not say what its variables are called: it was not written by mirrorline export; "
                          "give a .keras file instead")
@@ -184,7 +184,7 @@ def _as_keras_has_it(model, store):
         places = _save(model, recording)
     found = [(name, place) for name, place in zip(variable_names(model), places, strict=True)
              if place in store.h5_file]
-    shapes = [saving_lib.safe_get_h5_dataset(store.h5_file, place) for _, place in found]
+    shapes = [read_dataset(store.h5_file, place) for _, place in found]
     return ([[name, list(data.shape), str(data.dtype)] for (name, _), data in zip(found, shapes, strict=True)],
             [place for _, place in found])
 

@@ -4,6 +4,7 @@ import fnmatch
 import math
 
 from pipeline.errors import UsageError, nearest
+from pipeline.internals.keras_internals import layers_of
 from pipeline.models.weight_names import head, is_float, named, names_in
 
 BACKBONE = "backbone"  # Everything but the head, unless a layer of the model is called so.
@@ -85,7 +86,7 @@ def matches(name, pattern):
 def _hold(model, chosen):
     """Freezes the variables of the given ids; returns those that no step may change, a list of keras.Variable."""
     held = {id(v): v for v in model.trainable_variables if id(v) in chosen}
-    whole = [layer for layer in model._flatten_layers() if any(id(v) in chosen for v in layer.variables)
+    whole = [layer for layer in layers_of(model) if any(id(v) in chosen for v in layer.variables)
              and all(id(v) in chosen for v in layer.trainable_variables)]
     for layer in whole:
         held.update({id(v): v for v in layer.variables if is_float(v)})

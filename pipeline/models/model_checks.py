@@ -5,6 +5,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.errors import UsageError
+from pipeline.internals.keras_internals import layers_of
 from pipeline.models.calling import call_in_training
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
@@ -57,7 +58,7 @@ def widen(model):
     A last layer of float32, which mixed precision asks for, would round what float64 is there to compare.
     """
     if keras.config.dtype_policy().variable_dtype == "float64":
-        for layer in model._flatten_layers():
+        for layer in layers_of(model):
             if not layer.built and layer.variable_dtype == "float32":
                 layer.dtype_policy = "float64"
 
@@ -107,7 +108,7 @@ def departures(model, synchronize=True):
       [(what happens, what to do instead)], [] where they would; the first layer of each kind.
     """
     found = {}
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         kind = type(layer).__name__
         if layer._seed_generators and not isinstance(layer, Dropout):
             found.setdefault(kind, (f"{kind} draws the same on every replica",
@@ -125,7 +126,7 @@ def departures(model, synchronize=True):
 
 def check_compiled(model, name):
     """Raises UsageError for a layer that cannot stand inside of compiled code on several replicas."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized:
             raise UsageError(f"--xla=on with several replicas: {layer.path} of model {name} is synchronized, and "
                              "statistics over replicas are a collective, which cannot stand inside compiled code")

@@ -5,6 +5,8 @@ import math
 
 import tensorflow as tf
 
+from pipeline.internals.keras_internals import layers_of
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -116,9 +118,9 @@ def _shape(tensor):
 @contextlib.contextmanager
 def _listening(model, recorder):
     """Sets a listener before the `call` of every layer of this one model."""
-    layers = list(model._flatten_layers())
+    layers = list(layers_of(model))
     for layer in layers:
-        inner = list(layer._flatten_layers(include_self=False))
+        inner = list(layers_of(layer, include_self=False))
         layer.__dict__["call"] = recorder.wrap(layer, is_leaf=not inner)
     try:
         yield
@@ -148,7 +150,7 @@ def record_outputs(model):
 
         return call
 
-    leaves = [layer for layer in model._flatten_layers() if not list(layer._flatten_layers(include_self=False))]
+    leaves = [layer for layer in layers_of(model) if not list(layers_of(layer, include_self=False))]
     for layer in leaves:
         layer.__dict__["call"] = listen(layer)
     try:
@@ -177,8 +179,8 @@ def record_last_input(model):
 
         return call
 
-    leaves = [layer for layer in model._flatten_layers()
-              if layer.weights and not list(layer._flatten_layers(include_self=False))]
+    leaves = [layer for layer in layers_of(model)
+              if layer.weights and not list(layers_of(layer, include_self=False))]
     for layer in leaves:
         layer.__dict__["call"] = listen(layer)
     try:

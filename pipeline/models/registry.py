@@ -6,6 +6,7 @@ import keras
 
 from pipeline import extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.internals.keras_internals import layers_of
 from pipeline.models.classifier import check_input_shape
 from pipeline.models.cnn import CNN
 from pipeline.models.inception import Inception, MiniInception
@@ -193,6 +194,6 @@ def build(model, input_shape):
     them out without a word.
     """
     model(keras.ops.zeros((1, *input_shape)), training=False)
-    unbuilt = [layer.path for layer in model._flatten_layers() if not layer.built]
+    unbuilt = [layer.path for layer in layers_of(model) if not layer.built]
     if unbuilt:
         raise RunFailure(f"layers without variables after a call of {model.name}: {', '.join(unbuilt)}")

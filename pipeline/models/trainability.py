@@ -1,4 +1,5 @@
 """Which parts of a model train: `trainable` of its layers and variables, which a configuration does not hold."""
+from pipeline.internals.keras_internals import layers_of
 
 
 def frozen_parts(model):
@@ -27,4 +28,4 @@ def freeze_parts(model, parts):
 
 def _layers(model):
     """Returns the layers that hold variables, or others with variables; how Keras keeps the others may change."""
-    return [layer for layer in model._flatten_layers() if layer.variables]
+    return [layer for layer in layers_of(model) if layer.variables]

@@ -5,10 +5,10 @@ import time
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from pipeline.callbacks import Evaluated, Restored, Window
+from pipeline.internals.rich_internals import ResizableLive
 from pipeline.monitoring.progress import PlainProgress, means
 from pipeline.monitoring.time_left import clock
 from pipeline.terminal import LastingStream
@@ -31,7 +31,9 @@ class LiveProgress(PlainProgress):
         self.console = console or Console(file=LastingStream(sys.stdout))
         super().__init__(plan, self._print)
         self._screen = Screen(self)
-        self._live = ResizableLive(self._screen, self.console)
+        self._live = ResizableLive(
+            self._screen, lambda: self._screen.widths, console=self.console, refresh_per_second=REFRESHES,
+            transient=True, vertical_overflow="crop", redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
         self.step, self.loss, self.accuracy, self.system, self.doing = 0, None, None, {}, None
         self.split, self.checkpoint, self.resumed = None, None, False
 
@@ -195,36 +197,3 @@ def fitting(variants, width):
     text = Text(text, end="", no_wrap=True)
     text.truncate(width)
     return text
-
-
-class ResizableLive(Live):
-    """A Live that finds its lines again when the window has become narrower, and leaves the cursor alone.
-
-    A terminal breaks lines that do not fit any more, so they are more than were drawn. A cursor that is hidden stays
-    hidden when the process is killed.
-    """
-
-    def __init__(self, screen, console):
-        """
-        Args:
-          screen: Screen.
-          console: rich.console.Console.
-        """
-        super().__init__(screen, console=console, refresh_per_second=REFRESHES, transient=True,
-                         vertical_overflow="crop", redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
-        self._screen_drawn, self._width = screen, console.width
-
-    def start(self, refresh=True):
-        """Starts to draw."""
-        super().start(refresh)
-        self.console.show_cursor(True)
-
-    def process_renderables(self, renderables):
-        """Adds the display below what is printed."""
-        with self._lock:
-            width, shape = self.console.width, self._live_render._shape  # Rich has no public way to say where it was.
-            if shape and width < self._width:
-                rows = sum(max(1, math.ceil(columns / width)) for columns in self._screen_drawn.widths)
-                self._live_render._shape = (shape[0], rows)
-            self._width = width
-            return super().process_renderables(renderables)

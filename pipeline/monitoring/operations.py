@@ -1,6 +1,8 @@
 """Operations of a training step, counted from the graph that runs."""
 import math
 
+from pipeline.internals.tensorflow_internals import called_graph
+
 BACKPROP_INPUT = ("Conv2DBackpropInput", "DepthwiseConv2dNativeBackpropInput")
 BACKPROP_FILTER = ("Conv2DBackpropFilter", "DepthwiseConv2dNativeBackpropFilter")
 FORWARD = ("Conv2D", "DepthwiseConv2dNative")
@@ -74,10 +76,10 @@ def _functions(op):
 
 def _count_function(name, graph, known):
     if name not in known:
-        found = graph._get_function(name)  # There is no public way from a call to the graph that is called.
+        found = called_graph(graph, name)
         if found is None:
             raise _Unknown(name)
-        known[name] = _count_graph(found.graph, known)
+        known[name] = _count_graph(found, known)
     return known[name]
 
 

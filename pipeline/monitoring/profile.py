@@ -5,10 +5,10 @@ import shutil
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.files import write_json, write_text
+from pipeline.internals.tensorflow_internals import read_trace
 from pipeline.monitoring.operations_table import OperationsTable, render
 from pipeline.monitoring.trace_operations import operations
 
@@ -123,7 +123,7 @@ class Profile(Callback):
         # The profiler names a trace by the second; two of one second would be one.
         (path,) = glob.glob(os.path.join(glob.escape(self._temporary), "plugins", "profile", "*", "*.xplane.pb"))
         with open(path, "rb") as file:
-            space = XSpace.FromString(file.read())
+            space = read_trace(file.read())
         self._table.add(operations(space, MARKER, lambda: self._beat("a part of the profile")))
         folder = self._directory.file("tensorboard", "train", "plugins", "profile")
         os.makedirs(folder, exist_ok=True)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pipeline.errors import RunFailure
 from pipeline.files import no_room, sync
+from pipeline.internals.tensorflow_internals import take_writer_error
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.stored_checkpoint import (
     MANIFEST,
@@ -187,10 +188,7 @@ class CheckpointStore:
     def _settle(self):
         """Waits for the writer and takes note of how the last save went; RunFailure as in `save`."""
         self._checkpoint.sync()
-        writer = getattr(self._checkpoint, "_async_checkpointer_impl", None)
-        error = getattr(writer, "_async_error", None)
-        if error is not None:
-            writer._async_error = None  # Else TensorFlow would tell it again at the next save, and at exit.
+        error = take_writer_error(self._checkpoint)
         step, self._saving = self._saving, None
         if step is None:
             return

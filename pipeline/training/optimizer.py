@@ -3,66 +3,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.errors import RunFailure
-
-
-class AlreadyReduced:
-    """Mixed into a Keras optimizer: its gradients were reduced before, the same values on every replica."""
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars
-
-
-# From this size of a variable on, a fused kernel pays on CPUs: below, it waits longer for its threads than it saves.
-FUSED_ELEMENTS = 2**16
-
-
-def pays(variable):
-    """Tells whether one fused kernel updates a keras.Variable faster than Keras's chain of operations."""
-    return variable.value.shape.num_elements() >= FUSED_ELEMENTS or "GPU" in variable.value.device
-
-
-class Fused:
-    """Mixed into a Keras optimizer: large variables are updated by one kernel of TensorFlow's.
-
-    The kernel goes over the memory once where Keras's operations do nine times. Called on each replica, it writes that
-    replica's own copies: the gradients are the same on all.
-    """
-
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        pairs = list(zip(grads, trainable_variables, strict=True))
-        for gradient, variable in pairs:
-            if pays(variable):
-                self._apply_kernel(tf.cast(gradient, variable.dtype), variable, tf.cast(learning_rate, variable.dtype))
-        rest = [pair for pair in pairs if not pays(pair[1])]
-        if rest:
-            super()._backend_update_step(*zip(*rest, strict=True), learning_rate)
-
-
-class FusedAdam(Fused):
-    """Mixed into Keras's Adam or AdamW."""
-
-    def _apply_kernel(self, gradient, variable, learning_rate):
-        dtype, place = gradient.dtype, self._get_variable_index(variable)
-        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        steps = tf.cast(self.iterations.value + 1, dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.value.handle, m=self._momentums[place].value.handle, v=self._velocities[place].value.handle,
-            beta1_power=beta_1 ** steps, beta2_power=beta_2 ** steps, lr=learning_rate, beta1=beta_1, beta2=beta_2,
-            epsilon=tf.constant(self.epsilon, dtype), grad=gradient)
-
-
-class FusedMomentum(Fused):
-    """Mixed into Keras's SGD with momentum."""
-
-    def _apply_kernel(self, gradient, variable, learning_rate):
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.value.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
-            lr=learning_rate, grad=gradient, momentum=tf.constant(self.momentum, gradient.dtype),
-            use_nesterov=self.nesterov)
-
-
-def _already_reduced(optimizer_class, *mixins):
-    return type(optimizer_class.__name__, (AlreadyReduced, *mixins, optimizer_class), {})
+from pipeline.internals.keras_internals import FusedAdam, FusedMomentum, reduced_optimizer
 
 
 def create_optimizer(config, model):
@@ -80,11 +21,11 @@ def create_optimizer(config, model):
     """
     classes = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW,
                "lamb": keras.optimizers.Lamb, "lion": keras.optimizers.Lion}
-    arguments, mixins = {}, {"adam": [FusedAdam], "adamw": [FusedAdam]}.get(config.optimizer, [])
+    arguments, fused = {}, FusedAdam if config.optimizer in ("adam", "adamw") else None
     if config.optimizer == "sgd":
         arguments = {"momentum": config.momentum, "nesterov": config.nesterov}
-        mixins = [FusedMomentum] if config.momentum else []
-    optimizer = _already_reduced(classes[config.optimizer], *mixins)(
+        fused = FusedMomentum if config.momentum else None
+    optimizer = reduced_optimizer(classes[config.optimizer], fused)(
         learning_rate=config.learning_rate, weight_decay=config.weight_decay, **arguments)
     if not config.weight_decay:
         optimizer.weight_decay = None  # Keras would multiply every weight by zero each step.
@@ -108,7 +49,7 @@ def check_reduced_once(run, strategy):
     """
     with strategy.scope():
         variable = keras.Variable([0.0], name="probe")
-        optimizer = _already_reduced(keras.optimizers.SGD)(learning_rate=1.0)
+        optimizer = reduced_optimizer(keras.optimizers.SGD)(learning_rate=1.0)
         optimizer.build([variable])
     # A tensor of the replica's own: the same one on all has no device, and Keras could not reduce it.
     run(strategy, lambda ones: optimizer.apply([tf.identity(ones)], [variable]))

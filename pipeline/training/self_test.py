@@ -12,6 +12,7 @@ from pipeline.distributed import reduction
 from pipeline.distributed.agreement import worker_of
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import RunFailure
+from pipeline.internals.tensorflow_internals import cross_device_ops
 from pipeline.training.step import run_once
 
 SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
@@ -34,7 +35,7 @@ def reduction_name(strategy):
 
 def remedy(strategy):
     """Says what to try where the reduction of a strategy is faulty."""
-    other = "auto" if isinstance(strategy.extended._cross_device_ops, tf.distribute.ReductionToOneDevice) else "tree"
+    other = "auto" if isinstance(cross_device_ops(strategy), tf.distribute.ReductionToOneDevice) else "tree"
     peer_to_peer = ", or NCCL_P2P_DISABLE=1 before the command" if uses_gpus(strategy) else ""
     return f"try --cross_device_reduction={other}{peer_to_peer}, or --replicas=1"
 

@@ -1,0 +1,60 @@
+"""What is used of TensorFlow's private interfaces is there: tests are named after what an upgrade would take away."""
+import tensorflow as tf
+
+from pipeline.internals import tensorflow_internals as internals
+
+
+def test_convert_variables_to_constants_v2_freezes_a_graph():
+    variable = tf.Variable([1.0, 2.0])
+    function = tf.function(lambda x: x * variable).get_concrete_function(tf.TensorSpec([2], tf.float32))
+    assert not any("ReadVariableOp" in op.type for op in internals.freeze_graph(function).graph.get_operations())
+
+
+def test_checkpoints_hold_a_trackable_object_graph(tmp_path):
+    path = tf.train.Checkpoint(value=tf.Variable(1.0)).write(str(tmp_path / "ckpt"))
+    graph = internals.object_graph(tf.train.load_checkpoint(path).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    assert [child.local_name for child in graph.nodes[0].children] == ["value"]
+
+
+def test_graph_get_function_finds_what_an_operation_calls():
+    inner = tf.function(lambda x: x + 1.0)
+    graph = tf.function(lambda x: inner(x)).get_concrete_function(tf.TensorSpec([], tf.float32)).graph
+    call = next(op for op in graph.get_operations() if "PartitionedCall" in op.type)
+    assert internals.called_graph(graph, call.node_def.attr["f"].func.name) is not None
+    assert internals.called_graph(graph, "no such function") is None
+
+
+def test_async_checkpointer_impl_keeps_the_error_of_a_save(tmp_path):
+    checkpoint = tf.train.Checkpoint(value=tf.Variable(1.0))
+    (tmp_path / "file").write_text("no folder")
+    checkpoint.save(str(tmp_path / "good" / "ckpt"), options=tf.train.CheckpointOptions(enable_async=True))
+    checkpoint.sync()
+    assert internals.take_writer_error(checkpoint) is None
+    checkpoint._async_checkpointer_impl._async_error = OSError("told")
+    assert str(internals.take_writer_error(checkpoint)) == "told"
+    assert internals.take_writer_error(checkpoint) is None
+
+
+def test_extended_cross_device_ops_of_a_strategy(strategy):
+    assert isinstance(internals.cross_device_ops(strategy(2)), tf.distribute.CrossDeviceOps)
+
+
+def test_initialize_local_devices_of_the_collective_strategy_is_replaced_for_a_while():
+    from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended as extended
+    before = extended._initialize_local_devices
+    with internals.replicas_on_cpus(2):
+        assert extended._initialize_local_devices(None, None, "/job:worker") == (
+            ("/job:worker/device:CPU:0", "/job:worker/device:CPU:1"), "CPU")
+    assert extended._initialize_local_devices is before
+
+
+def test_pywrap_enable_collective_ops_is_replaced_for_a_while():
+    from tensorflow.python import pywrap_tfe
+    before = pywrap_tfe.TFE_EnableCollectiveOps
+    with internals.threads_run_as_it_connects():
+        assert pywrap_tfe.TFE_EnableCollectiveOps is not before
+    assert pywrap_tfe.TFE_EnableCollectiveOps is before
+
+
+def test_xplane_of_the_profiler():
+    assert list(internals.read_trace(b"").planes) == []
