@@ -116,7 +116,7 @@ def main(text):
     fields = order["workload"]
     order["workload"] = Workload(**{f.name: tuple(v) if isinstance(v := fields[f.name], list) else v
                                     for f in dataclasses.fields(Workload)})
-    from launch import silence
+    from pipeline import silence
     silence.quiet("normal")
     try:
         run(order, Gate(sys.stdin, answers))

@@ -118,7 +118,7 @@ def made_up(split, shape, count, classes=10):
 
 def copy_data_set(name, data_dir, place):
     """Writes the arrays of a prepared data set into a folder; for a process of its own, since it loads TensorFlow."""
-    from launch import silence
+    from pipeline import silence
     silence.quiet("normal")
     from pipeline.config import ExperimentConfig
     from pipeline.data.load import load

@@ -16,8 +16,8 @@ import traceback
 from absl import flags as absl_flags
 
 import flags
-from launch import __version__, commands, silence
-from pipeline import extension
+from launch import __version__, commands
+from pipeline import extension, silence
 from pipeline.distributed import peer_failure
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room

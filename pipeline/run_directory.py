@@ -7,7 +7,7 @@ import os
 import socket
 
 from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options
+from pipeline.config import DEFAULT_EPOCHS, FOLDER, ExperimentConfig, located, may_be_same, options
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
@@ -214,3 +214,12 @@ def stored_config(workdir):
         raise UsageError(f"--workdir={workdir} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
     return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}
+
+
+def evaluation_config(stored, given):
+    """Returns the configuration of a run with options given for an evaluation, {option name: value}.
+
+    Evaluation computes the same whatever the training step was made of.
+    """
+    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
+                                       "cross_device_reduction": "auto"})

@@ -182,10 +182,10 @@ def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_chec
     Raises:
       UsageError: there is no such run, checkpoint or split, or its data are not there.
     """
-    from pipeline.evaluation.stored_run import choose_split, evaluation_config, rebuild, reopen_data
+    from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data
     from pipeline.training.stored_weights import load_weights
     directory, stored = run_directory.stored_config(workdir)
-    config = evaluation_config(stored, options)
+    config = run_directory.evaluation_config(stored, options)
     strategy, source = reopen_data(config, stored, echo or console_for(config))
     judged = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
@@ -271,7 +271,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     """
     import tensorflow as tf
 
-    from pipeline.evaluation.stored_run import evaluation_config, same_data
+    from pipeline.evaluation.stored_run import same_data
     from pipeline.evaluation.trained_model import TrainedModel
     from pipeline.export.extras import check_extra
     from pipeline.export.formats import FORMS
@@ -283,7 +283,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
             raise unknown_name("form", name, FORMS)
         check_extra(FORMS[name])
     directory, stored = run_directory.stored_config(workdir)
-    config = evaluation_config(stored, {**options, "precision": "float32"})
+    config = run_directory.evaluation_config(stored, {**options, "precision": "float32"})
     echo = echo or console_for(config)
     with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and forms are compared with this model.
         source = same_data(config, stored, echo)

@@ -160,7 +160,7 @@ def become(request):
 
 def main(number):
     """Imports what takes long, and serves."""
-    from launch import silence
+    from pipeline import silence
     silence.quiet("normal")
     import keras  # noqa: F401
     import tensorflow  # noqa: F401

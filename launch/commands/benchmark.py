@@ -8,11 +8,12 @@ import tempfile
 from absl import flags as absl_flags
 
 import flags
+from flags import projection
+from launch.cluster.benchmark_workers import CellWorkers
 from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
-from pipeline.benchmark import grid, projection_assumptions
+from pipeline.benchmark import grid
 from pipeline.benchmark.store import INDIFFERENT, Store
-from pipeline.benchmark.worker_processes import CellWorkers
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
@@ -59,7 +60,7 @@ def define(flag_values):
     absl_flags.DEFINE_string("compare", None, "benchmark.json of before: show what changed, exit code 1 on a "
                              "regression", flag_values=flag_values)
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
-    projection_assumptions.define(flag_values)
+    projection.define(flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -74,7 +75,7 @@ def run(config: ExperimentConfig, flag_values):
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
     check(cells, config, flag_values, gpus)
-    links = projection_assumptions.given_links(flag_values)
+    links = projection.given_links(flag_values)
     old = comparison.read(flag_values.compare) if flag_values.compare else None
     check_output(flag_values.output, flag_values.compare)
     extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
@@ -181,7 +182,7 @@ def check(cells, config, flag_values, gpus):
             raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
     if flag_values.tolerance >= 1:
         raise UsageError(f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
-    projection_assumptions.check(flag_values)
+    projection.check(flag_values)
     for cell in cells:
         if cell.workers > 1:
             check_workers(cell, config, gpus)
@@ -239,7 +240,7 @@ def write_report(found, complete, store, config, flag_values, links, gpus):
         "flags": {name: value for name, value in config.flat().items()
                   if value != default[name] and name not in unsaid},
         "ceilings": ceilings, "cells": found,
-        "projection": projection_assumptions.project(found, flag_values, links)})
+        "projection": projection.project(found, flag_values, links)})
     os.makedirs(store.folder, exist_ok=True)
     write_json(store.file("benchmark.json"), report)
     page.write_all(report, store.folder)

@@ -12,7 +12,6 @@ from pipeline import extension, run_directory
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
-from pipeline.evaluation.stored_run import choose_split, evaluation_config, reopen_data
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()
@@ -54,7 +53,7 @@ def merged(stored, given):
         if name in given and not may_be_same(given[name], stored["config"][name]):
             raise UsageError(f"--{name}={given[name]}: the run in this workdir was trained with "
                              f"{stored['config'][name]}")
-    return evaluation_config(stored, given)
+    return run_directory.evaluation_config(stored, given)
 
 
 def runs_to_judge(config, flag_values):
@@ -209,6 +208,7 @@ def open_data(runs, split):
     from pipeline.distributed import devices
     first = runs[0]
     echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
+    from pipeline.evaluation.stored_run import choose_split, reopen_data  # TensorFlow is loaded from here on.
     strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     for other in runs[1:]:

@@ -15,8 +15,7 @@ import threading
 import time
 import traceback
 
-from launch import silence
-from pipeline import extension
+from pipeline import extension, silence
 from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.sweep import results_file
 from pipeline.config import ExperimentConfig

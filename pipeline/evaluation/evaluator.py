@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 
 from pipeline import config as configuration
-from pipeline.evaluation.stored_run import rebuild
 from pipeline.options import augmentations
 
 PLACE = ("workdir", "verbosity", "tensorboard")  # Options that say nothing about the model.
@@ -106,6 +105,7 @@ def judge(run, weights, source, split, strategy, whole=True, held_out=False):
       UsageError: its checkpoints are not there or do not fit.
     """
     from pipeline.evaluation.probabilities import Predictions, averaged
+    from pipeline.evaluation.stored_run import rebuild
     from pipeline.evaluation.views import seen, views
     # Where the examples lie changes nothing; views are made where the host reads them.
     config = run.config.replace(cache="host") if weights.views > 1 else run.config

@@ -2,27 +2,18 @@
 import keras
 
 from pipeline import extension as extensions
-from pipeline.config import FOLDER, ExperimentConfig
+from pipeline.config import FOLDER
 from pipeline.data.load import load as load_data
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
 from pipeline.training import experiment as experiments
 
 
-def evaluation_config(stored, given):
-    """Returns the configuration of a run with options given for an evaluation, {option name: value}.
-
-    Evaluation computes the same whatever the training step was made of.
-    """
-    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
-                                       "cross_device_reduction": "auto"})
-
-
 def reopen_data(config, stored, echo=print):
     """Starts the devices and loads the data that a run was trained on.
 
     Args:
-      config: ExperimentConfig, see `evaluation_config`.
+      config: ExperimentConfig, see run_directory.evaluation_config.
       stored: what config.json of the run holds.
       echo: takes lines for the user, one a call.
 

@@ -39,6 +39,15 @@ def cross_device_ops(strategy: tf.distribute.Strategy):
     return strategy.extended._cross_device_ops
 
 
+def reduction_class(strategy: tf.distribute.Strategy) -> str:
+    """Returns the name of the class by which a strategy reduces, with its implementation where it has several."""
+    extended = strategy.extended
+    name = type(extended._cross_device_ops).__name__
+    if extended._cross_device_ops is extended._collective_ops:
+        name += f" ({extended._communication_options.implementation.value})"
+    return name
+
+
 def read_trace(data: bytes):
     """Returns the XSpace of a profiler's trace (tensorflow/tsl/profiler/protobuf/xplane.proto)."""
     from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # Only a run with --profile needs it.

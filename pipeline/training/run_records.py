@@ -1,4 +1,4 @@
-"""What a run's config.json and result.json hold."""
+"""How a run ended, and what its config.json and result.json hold."""
 import dataclasses
 import os
 import sys
@@ -11,6 +11,25 @@ from pipeline import extension
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.models.identity import weights_sha256
 from pipeline.training.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """How the loop of a run ended.
+
+    Attributes:
+      status: "finished", "early_stopped" or "preempted".
+      step: global step reached.
+      seconds_to_first_step: from the start of the loop to the end of the first step.
+      saved_step: step of the newest checkpoint, None without any; before `step` where training is diverging.
+      disk_full: whether the last checkpoint could not be written.
+    """
+
+    status: str
+    step: int
+    seconds_to_first_step: float | None
+    saved_step: int | None
+    disk_full: bool
 
 
 def describe(experiment: Experiment) -> dict:

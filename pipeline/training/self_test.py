@@ -12,7 +12,7 @@ from pipeline.distributed import reduction
 from pipeline.distributed.agreement import worker_of
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import RunFailure
-from pipeline.internals.tensorflow_internals import cross_device_ops
+from pipeline.internals.tensorflow_internals import cross_device_ops, reduction_class
 from pipeline.training.step import run_once
 
 SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
@@ -26,11 +26,7 @@ def reduction_name(strategy):
     kind = "GPU" if uses_gpus(strategy) else "CPU"
     if replicas == 1:
         return f"no reduction, 1 {kind} replica"
-    extended = strategy.extended
-    name = type(extended._cross_device_ops).__name__
-    if extended._cross_device_ops is extended._collective_ops:
-        name += f" ({extended._communication_options.implementation.value})"
-    return f"{name} over {replicas} {kind} replicas"
+    return f"{reduction_class(strategy)} over {replicas} {kind} replicas"
 
 
 def remedy(strategy):

@@ -2,7 +2,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,43 +13,24 @@ from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.metrics.evaluation import is_better
 from pipeline.monitoring.built_in import create_callbacks, create_progress
-from pipeline.monitoring.goodput import GoodputTracker, lost_tail, process_age, summarize
+from pipeline.monitoring.goodput import GoodputTracker, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.recorder import Recorder
-from pipeline.run_directory import LENGTH, RunDirectory
+from pipeline.run_directory import RunDirectory
 from pipeline.terminal import say
-from pipeline.training import run_records
 from pipeline.training.cadence import StepsPerLoopController
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
 from pipeline.training.preemption import StopRequest
+from pipeline.training.restore import record_start, restore_checkpoint
 from pipeline.training.rollback import roll_back
+from pipeline.training.run_records import RunResult, describe_result
 from pipeline.training.self_test import reduction_name
 from pipeline.training.step import TRAIN_COLUMNS
 from pipeline.training.watchdog import Watchdog
 
 WAIT = TRAIN_COLUMNS.index("input_wait")
-INCOMPARABLE = {"best_metric", "validation_split"}  # Settings with which the best so far means nothing any more.
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """How the loop of a run ended.
-
-    Attributes:
-      status: "finished", "early_stopped" or "preempted".
-      step: global step reached.
-      seconds_to_first_step: from the start of the loop to the end of the first step.
-      saved_step: step of the newest checkpoint, None without any; before `step` where training is diverging.
-      disk_full: whether the last checkpoint could not be written.
-    """
-
-    status: str
-    step: int
-    seconds_to_first_step: float | None
-    saved_step: int | None
-    disk_full: bool
 
 
 def warn(text: str) -> None:
@@ -106,8 +86,8 @@ class Trainer:
 
     def _restore(self) -> Restored:
         """Restores what is there, puts the start on record, and gathers the callbacks."""
-        step = self._restore_checkpoint()
-        self._record_start(step)
+        step = restore_checkpoint(self.experiment, self.store, self.launches.newest_saved())
+        record_start(self, step)
         self.guard = DivergenceGuard(self.config.training, self.state)
         self.recorder = Recorder(self.directory, self.plan.batch_size, self.store.disk,
                                  self.experiment.source.class_names, self.experiment.settings.scale_loss)
@@ -117,44 +97,6 @@ class Trainer:
         self.callbacks = (*create_callbacks(self.experiment, self.directory, step, self.recorder, self.progress,
                                             self.tracker, self.launches, self.watchdog, warn), *self._more_callbacks)
         return restored
-
-    def _restore_checkpoint(self) -> int:
-        """Restores the newest good checkpoint; returns its step, 0 for a fresh start."""
-        step = self.store.restore(self.launches.newest_saved())
-        self.state.fit_precision(self.experiment.settings.scale_loss)
-        position = int(self.state.position.numpy())
-        if position != step * self.plan.batch_size:
-            raise RunFailure(f"the checkpoint of step {step} stands at example {position} of the stream, not at "
-                             f"{step * self.plan.batch_size}: it was made with another --batch_size")
-        best = int(self.state.best_step.numpy())
-        if best > 0 and not self.store.has_best(best):
-            self.store.keep_best(best)  # Killed between saving this checkpoint and keeping it.
-        return step
-
-    def _record_start(self, step):
-        """Reports what the run goes on from, and puts it on record before config.json forgets how it was."""
-        # A process that was killed before it saved leaves a checkpoint that does not know what it was allowed.
-        changed = {name for name, *_ in self.accepted} | self.launches.allowed(step)
-        if self.experiment.workers.first(bool(INCOMPARABLE & changed)):
-            self.state.forget_best()
-        if step:
-            self.echo(f"resume  from the checkpoint of step {step}")
-        taken = self.experiment.initialization if self.store.last_step is None else None
-        for line in taken.lines() if taken else ():
-            self.echo(line)
-        for name, old, new in self.accepted:
-            rate = self.experiment.learning_rate(step)
-            more = f"; the learning rate of step {step + 1} is {rate:.4g}" if name in LENGTH else ""
-            self.echo(f"--allow: {name} was {old}, is {new} from here on{more}")
-        reached, seconds = lost_tail(self.launches.path, self.directory.file("metrics.jsonl"))
-        if seconds:
-            self.launches.note("lost", step, to_step=reached, seconds=round(seconds, 4))
-        self.launches.note("start", step, process=os.getpid(),
-                           replicas=self.experiment.strategy.num_replicas_in_sync, allowed=self.accepted,
-                           age=round(process_age(), 4),
-                           **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
-        self.directory.write_config(run_records.describe(self.experiment))
-        self.directory.forget_result()
 
     # Loop: evaluate if due, save if due, run a window, record it, look for divergence.
 
@@ -312,7 +254,7 @@ class Trainer:
         return result, described
 
     def _describe(self, result: RunResult) -> dict:
-        described = run_records.describe_result(self.experiment, result.status, result.step)
+        described = describe_result(self.experiment, result.status, result.step)
         described.update(
             train_loss=self.recorder.mean_loss(result.step - min(result.step, self.plan.steps_per_epoch) + 1),
             examples_per_second=self.recorder.examples_per_second())

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from launch import silence
+from pipeline import silence
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 

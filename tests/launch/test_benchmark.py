@@ -10,8 +10,8 @@ import time
 import pytest
 
 from launch import __main__ as command_line
+from launch.cluster import benchmark_workers
 from pipeline import processes
-from pipeline.benchmark import worker_processes
 from pipeline.benchmark.sweep import ending, ends_for_memory
 from pipeline.config import ExperimentConfig
 from tests.commands import REPOSITORY, environment, metrics, mirrorline, start_forked, with_forked_children
@@ -101,7 +101,7 @@ def test_a_process_says_that_a_batch_does_not_fit(measured):
 # Starts a process of a cell alone and two together, as the command does.
 STARTING = """
 import json, os, sys, time
-from pipeline.benchmark.worker_processes import CellWorkers
+from launch.cluster.benchmark_workers import CellWorkers
 from pipeline.processes import Processes
 order = os.path.abspath("order.json")
 json.dump({"parent": os.getpid(), "memory_limit": 0, "config": {"verbosity": "normal"}, "results": order + ".found",
@@ -189,9 +189,9 @@ sys.exit(command_line.main(sys.argv[1:]))
 def sweep(tmp_path, monkeypatch, capsys):
     """Returns a function that runs the command in this process with PART for its cells: (exit code, out, err)."""
     start_process = processes.Processes.start
-    start_workers = worker_processes.LocalStart
+    start_workers = benchmark_workers.LocalStart
     monkeypatch.setattr(processes.Processes, "start", lambda self, *rest: start_process(self, "-c", PART, rest[-1]))
-    monkeypatch.setattr(worker_processes, "LocalStart", lambda command, *rest: start_workers(
+    monkeypatch.setattr(benchmark_workers, "LocalStart", lambda command, *rest: start_workers(
         [sys.executable, "-c", PART, command[-1]], *rest))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATE", "10")

@@ -9,7 +9,7 @@ import pytest
 
 import launch
 from launch import __main__ as command_line
-from launch import silence
+from pipeline import silence
 from pipeline.errors import RunFailure, UsageError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(launch.__file__)))
