@@ -43,7 +43,7 @@ def _define(name, field, flag_values):
         flags.DEFINE_list(name, list(default), meta["help"], flag_values=flag_values)
     elif kind is bool:
         flags.DEFINE_boolean(name, default, meta["help"], flag_values=flag_values)
-    elif meta["choices"]:
+    elif isinstance(meta["choices"], tuple):
         flags.DEFINE_enum(name, default, list(meta["choices"]), meta["help"], flag_values=flag_values)
     else:
         # No bounds here: pipeline.config checks the range, with the same words for every way in.

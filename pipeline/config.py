@@ -8,6 +8,7 @@ import os
 import re
 import typing
 
+from pipeline import extension
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
     AUGMENTATIONS,
@@ -19,6 +20,8 @@ from pipeline.options import (
     option,
     profiled_steps,
 )
+from pipeline.registry import Registry
+from pipeline.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
@@ -83,7 +86,7 @@ class ModelConfig:
 class OptimizerConfig:
     """How the weights move."""
 
-    optimizer: str = option("adam", "optimizer", choices=("sgd", "adam", "adamw", "lamb", "lion"), resume=NEVER)
+    optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
     learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
@@ -237,8 +240,19 @@ def value_type(field):
     return typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
 
 
+def _check_names(config):
+    """Checks names against their tables; one that an extension may bring is looked up once that is loaded."""
+    if config.data.extension or extension.is_offered():
+        return
+    for name, field in options().items():
+        table = field.metadata["choices"]
+        if isinstance(table, Registry):
+            table.find(config.flat()[name])
+
+
 def _check_together(config):
     """Checks what concerns more than one option."""
+    _check_names(config)
     training, data, optimizer = config.training, config.data, config.optimizer
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")

@@ -98,6 +98,11 @@ def load(names, records=()):
               file=sys.stderr)
 
 
+def is_offered():
+    """Tells whether an installed package offers an extension; imports nothing."""
+    return any(True for _ in importlib.metadata.entry_points(group=GROUP))
+
+
 def load_entry_points():
     """Imports what installed packages offer, once a process; one that cannot be is named, and the others go on."""
     for point in importlib.metadata.entry_points(group=GROUP):

@@ -25,7 +25,7 @@ def option(default, help, *, unit="", low=None, high=None, above=None, below=Non
       unit: the unit of a number ("examples", "steps").
       low, high: the closed range of a number.
       above, below: the open range of a number.
-      choices: the values allowed.
+      choices: the values allowed: a tuple, or a pipeline.registry.Registry, to which extensions may add.
       resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, held as a tuple.
     """
@@ -47,7 +47,7 @@ def check_option(field, value):
     meta = field.metadata
     if value is None:
         return
-    if meta["choices"] and value not in meta["choices"]:
+    if isinstance(meta["choices"], tuple) and value not in meta["choices"]:
         raise unknown_name(f"--{field.name}", value, meta["choices"])
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         inside = ((meta["low"] is None or value >= meta["low"]) and (meta["high"] is None or value <= meta["high"])

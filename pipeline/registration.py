@@ -45,9 +45,9 @@ def enter(table, kind, name, value, built_in):
     table[name] = value
 
 
-def place_of_caller():
-    """Returns (file, line) of who called the function that calls this one."""
-    frame = sys._getframe(2)
+def place_of_caller(depth=1):
+    """Returns (file, line) of who called the function that calls this one, or of so many callers further up."""
+    frame = sys._getframe(depth + 1)
     return frame.f_code.co_filename, frame.f_lineno
 
 

@@ -1,9 +1,31 @@
 """Keras's optimizers, told that their gradients are sums over all replicas already, and with one kernel a variable."""
+import importlib
+
 import keras
 import tensorflow as tf
 
 from pipeline.errors import RunFailure
-from pipeline.internals.keras_internals import FusedAdam, FusedMomentum, reduced_optimizer
+from pipeline.internals import keras_internals
+from pipeline.internals.keras_internals import reduced_optimizer
+from pipeline.training.optimizers import OPTIMIZERS, OptimizerRow
+
+
+def _arguments(config):
+    """Returns {argument: value} of the class beside the learning rate and the weight decay."""
+    row = OPTIMIZERS.find(config.optimizer)
+    options = row.options if isinstance(row, OptimizerRow) else {}
+    return {argument: getattr(config, option) for argument, option in options.items()}
+
+
+def _optimizer_class(config):
+    """Returns the class of an optimizer, its gradients reduced already, with the fused update where it has one."""
+    row = OPTIMIZERS.find(config.optimizer)
+    if not isinstance(row, OptimizerRow):
+        return reduced_optimizer(row.origin)
+    module, name = row.factory.split(":")
+    fused = row.fused if row.fused_if is None or getattr(config, row.fused_if) else None
+    return reduced_optimizer(getattr(importlib.import_module(module), name),
+                             getattr(keras_internals, fused) if fused else None)
 
 
 def create_optimizer(config, model):
@@ -19,14 +41,8 @@ def create_optimizer(config, model):
     Returns:
       A built keras.optimizers.Optimizer.
     """
-    classes = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW,
-               "lamb": keras.optimizers.Lamb, "lion": keras.optimizers.Lion}
-    arguments, fused = {}, FusedAdam if config.optimizer in ("adam", "adamw") else None
-    if config.optimizer == "sgd":
-        arguments = {"momentum": config.momentum, "nesterov": config.nesterov}
-        fused = FusedMomentum if config.momentum else None
-    optimizer = reduced_optimizer(classes[config.optimizer], fused)(
-        learning_rate=config.learning_rate, weight_decay=config.weight_decay, **arguments)
+    optimizer = _optimizer_class(config)(learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+                                         **_arguments(config))
     if not config.weight_decay:
         optimizer.weight_decay = None  # Keras would multiply every weight by zero each step.
     if not config.decay_all:

@@ -1,0 +1,47 @@
+"""The table of optimizers. Standard library only: the command line lists it."""
+import dataclasses
+from collections.abc import Callable
+
+from pipeline.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerRow:
+    """One optimizer.
+
+    Attributes:
+      factory: "module:class" of a keras.optimizers.Optimizer.
+      options: {argument of the class: option of OptimizerConfig}.
+      fused: name in pipeline.internals.keras_internals of its fused update, or None.
+      fused_if: option that must not be 0 for the fused update to apply, or None.
+    """
+
+    factory: str
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    fused: str | None = None
+    fused_if: str | None = None
+
+
+OPTIMIZERS = Registry("optimizer", {
+    "sgd": OptimizerRow("keras.optimizers:SGD", {"momentum": "momentum", "nesterov": "nesterov"},
+                        "FusedMomentum", "momentum"),
+    "adam": OptimizerRow("keras.optimizers:Adam", fused="FusedAdam"),
+    "adamw": OptimizerRow("keras.optimizers:AdamW", fused="FusedAdam"),
+    "lamb": OptimizerRow("keras.optimizers:Lamb"),
+    "lion": OptimizerRow("keras.optimizers:Lion"),
+})
+
+
+def register(name: str) -> Callable:
+    """Puts a user's optimizer into the table: a decorator of a subclass of keras.optimizers.Optimizer.
+
+    It is called with learning_rate and weight_decay; its gradients are sums over all replicas already. The learning
+    rate is assigned by the step, clipping and the decision to skip a step are the product's.
+
+    Args:
+      name: what --optimizer calls it.
+
+    Raises:
+      UsageError: a name that is taken, or what is no class.
+    """
+    return OPTIMIZERS.register(name, lambda origin: None if isinstance(origin, type) else "is no class")
