@@ -114,6 +114,7 @@ def _run(name, arguments):
     takes, launched = getattr(command, "TAKES_FILES", None), getattr(command, "LAUNCHED", None)
     own, rest = _split(arguments)
     if set(own) & set(HELP):
+        _load_extensions(own)
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
     if launched:
@@ -127,6 +128,15 @@ def _run(name, arguments):
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
+
+
+def _load_extensions(arguments):
+    """Loads the extensions that stand beside --help, so that it lists what they add."""
+    names = [name for text in arguments if text.startswith("--extension=")
+             for name in text.partition("=")[2].split(",")]
+    if names:
+        silence.quiet("normal")
+        extension.load(extension.absolute(names))
 
 
 def _module(name):

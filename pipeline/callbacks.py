@@ -7,6 +7,11 @@ import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 
+from pipeline.registration import blame
+from pipeline.registry import Registry
+
+CALLBACKS = Registry("callback", {})  # Of users: called with (experiment, workdir); see pipeline.register.
+
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
@@ -114,3 +119,44 @@ class Callback:
 
     def close(self) -> None:
         """Called last, however the run ended."""
+
+
+class UserCallback(Callback):
+    """A callback that a user registered: what it raises ends the run in one line that names its place."""
+
+    def __init__(self, name: str, experiment, workdir: str):
+        """
+        Args:
+          name: of CALLBACKS.
+          experiment: Experiment of the run.
+          workdir: directory of the run.
+        """
+        entry = CALLBACKS.find(name)
+        self._what, self._place = f"callback {name}", entry.place
+        with blame(self._what, self._place):
+            self._callback = entry.origin(experiment, workdir)
+
+    def on_start(self, restored: Restored) -> None:
+        self._call("on_start", restored)
+
+    def on_window(self, window: Window) -> None:
+        self._call("on_window", window)
+
+    def on_evaluation(self, evaluated: Evaluated) -> None:
+        self._call("on_evaluation", evaluated)
+
+    def on_checkpoint(self, step: int) -> None:
+        self._call("on_checkpoint", step)
+
+    def on_rollback(self, restored: Restored) -> None:
+        self._call("on_rollback", restored)
+
+    def on_end(self, ending: Ending) -> None:
+        self._call("on_end", ending)
+
+    def close(self) -> None:
+        self._call("close")
+
+    def _call(self, method, *arguments):
+        with blame(self._what, self._place):
+            getattr(self._callback, method)(*arguments)

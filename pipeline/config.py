@@ -9,7 +9,9 @@ import re
 import typing
 
 from pipeline import extension
+from pipeline.callbacks import CALLBACKS
 from pipeline.errors import UsageError, unknown_name
+from pipeline.metrics.metric_table import METRICS
 from pipeline.options import (
     AUGMENTATIONS,
     FREE,
@@ -21,6 +23,7 @@ from pipeline.options import (
     profiled_steps,
 )
 from pipeline.registry import Registry
+from pipeline.training.loss_table import LOSSES
 from pipeline.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 10.0
@@ -87,6 +90,7 @@ class OptimizerConfig:
     """How the weights move."""
 
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
+    loss: str = option("cross_entropy", "loss of an example", choices=LOSSES)
     learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
@@ -121,6 +125,10 @@ class TrainingConfig:
     initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
                                         "or a run's directory; the last layer may have another number of classes")
     best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
+    metrics: tuple = option((), "more metrics that evaluations compute, of an --extension", many=True, choices=METRICS,
+                            resume=FREE)
+    callbacks: tuple = option((), "callbacks of an --extension, called after the built-in ones, in this order",
+                              many=True, choices=CALLBACKS, resume=FREE)
     evaluate_every: str = option("1epoch", "interval of evaluations: 100 (steps), 1epoch", unit="steps or epochs")
     checkpoint_every: str = option("1epoch", "interval of checkpoints: 100 (steps), 1epoch, 30s",
                                    unit="steps, epochs or seconds", resume=FREE)
@@ -247,13 +255,18 @@ def _check_names(config):
     for name, field in options().items():
         table = field.metadata["choices"]
         if isinstance(table, Registry):
-            table.find(config.flat()[name])
+            value = config.flat()[name]
+            for one in value if field.metadata["many"] else (value,):
+                table.find(one)
 
 
 def _check_together(config):
     """Checks what concerns more than one option."""
-    _check_names(config)
     training, data, optimizer = config.training, config.data, config.optimizer
+    _check_names(config)
+    if optimizer.label_smoothing and optimizer.loss != "cross_entropy":
+        raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to --loss=cross_entropy; --loss="
+                         f"{optimizer.loss} takes the labels as they are")
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
     names = [a.name for a in augmentations(data)]

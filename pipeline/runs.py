@@ -6,6 +6,7 @@ import os
 
 from pipeline import extension as extensions
 from pipeline import run_directory
+from pipeline.callbacks import UserCallback
 from pipeline.config import located
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
@@ -85,7 +86,9 @@ def train(config, echo=None):
             if done:
                 return done
             introduce(experiment, directory, echo)
-            trainer = Trainer(experiment, directory, accepted, echo)
+            callbacks = tuple(UserCallback(name, experiment, directory.path)
+                              for name in config.training.callbacks)
+            trainer = Trainer(experiment, directory, accepted, echo, callbacks)
             for what, instead in found if replicas > 1 else ():
                 trainer.warn(f"{replicas} replicas do not compute what one does: {what}; {instead}")
             ended, described = trainer.run()

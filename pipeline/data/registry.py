@@ -33,7 +33,7 @@ class Entry:
 REGISTERED = {}
 
 
-def register(name):
+def register(name, depth=1):
     """Puts a user's data set into the table of names: a decorator of a function.
 
     The function returns a pipeline.data.source.Source, or arrays: (train images, train labels), (test images, test
@@ -45,11 +45,12 @@ def register(name):
 
     Args:
       name: what --dataset calls it.
+      depth: how many callers up the registration stands.
 
     Raises:
       UsageError: a name that is taken, or arguments that nobody could give.
     """
-    place = place_of_caller()
+    place = place_of_caller(depth)
 
     def enter_function(function):
         if not inspect.isroutine(function):

@@ -20,6 +20,7 @@ class Evaluation:
       examples: how many.
       rows: float32 [examples, 5], columns EXAMPLE_COLUMNS, in the split's own order.
       num_classes: number of classes.
+      metrics: {name: mean over the examples} of --metrics.
     """
 
     loss: float
@@ -27,6 +28,7 @@ class Evaluation:
     examples: int
     rows: np.ndarray
     num_classes: int
+    metrics: dict = dataclasses.field(default_factory=dict)
 
     @property
     def figures(self):
@@ -35,19 +37,21 @@ class Evaluation:
                  "calibration_error": calibration_error(self.rows[:, CONFIDENCE], hit_rows(self.rows))}
         if self.num_classes > 5:
             found["top5_accuracy"] = top_k_accuracy(self.rows, 5)
-        return found
+        return {**found, **self.metrics}
 
 
-def evaluation(sums, rows, num_classes):
+def evaluation(sums, rows, num_classes, names=()):
     """Returns the Evaluation of sums and rows.
 
     Args:
-      sums: [3] float64: sum of losses in nats, number of hits, number of examples (> 0).
+      sums: [3 + metrics] float64: sum of losses in nats, number of hits, number of examples (> 0), and a sum a metric.
       rows: see Evaluation.
       num_classes: number of classes.
+      names: of the metrics.
     """
-    loss, correct, examples = (float(v) for v in sums)
-    return Evaluation(loss / examples, correct / examples, round(examples), rows, num_classes)
+    loss, correct, examples, *more = (float(v) for v in sums)
+    return Evaluation(loss / examples, correct / examples, round(examples), rows, num_classes,
+                      {name: total / examples for name, total in zip(names, more, strict=True)})
 
 
 def hit_rows(rows):

@@ -54,7 +54,7 @@ READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
 
-def register(name, example_shape=(28, 28, 1), wanted_channels=None):
+def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
     """Puts a user's model into the table of names: a decorator.
 
     What is decorated is a subclass of keras.Model, or a function that returns a keras.Model. It takes the argument
@@ -65,11 +65,12 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None):
       name: what --model calls it.
       example_shape: (height, width, channels) that `mirrorline inspect` shows it for.
       wanted_channels: 3 for a model that wants three channels: images of one channel are repeated for it.
+      depth: how many callers up the registration stands.
 
     Raises:
       UsageError: a name that is taken, or what cannot be called with num_classes.
     """
-    place = place_of_caller()
+    place = place_of_caller(depth)
 
     def enter_model(model):
         where = f"{at(place)}: model '{name}'"

@@ -25,7 +25,7 @@ SECTIONS = {"optimization": ("gradient_norm", "weight_norm", "update_ratio", "lo
             "memory": ("host_memory_mib", "host_memory_share", "host_memory_full", "device_memory_mib",
                        "device_memory_full")}
 TAGS = {name: f"{section}/{name}" for section, names in SECTIONS.items() for name in names}
-FIGURES = ("loss", "accuracy", "examples", "calibration_error", "top5_accuracy")
+ABOUT_EVALUATION = {"kind", "step", "split", "wall_time", "per_class_accuracy"}  # Of its record, beside its figures.
 MOST_CLASS_TAGS = 50  # More curves than that nobody looks at; metrics.jsonl has all classes.
 
 
@@ -119,7 +119,7 @@ class Recorder(Callback):
         figures, classes = evaluated.evaluation.figures, self._by_class(evaluated.evaluation)
         self._log.append([{"kind": "evaluation", "step": evaluated.step, "split": evaluated.split.name,
                            "wall_time": round(evaluated.wall_time, 3), **figures, "per_class_accuracy": classes}])
-        scalars = {tag: figures[tag] for tag in FIGURES if tag in figures and tag != "examples"}
+        scalars = {tag: value for tag, value in figures.items() if tag != "examples"}
         if len(classes) <= MOST_CLASS_TAGS:
             scalars.update((f"per_class_accuracy/{name}", share) for name, share in classes.items()
                            if not math.isnan(share))
@@ -167,7 +167,7 @@ class Recorder(Callback):
         found = [r for r in self._marked(b'"evaluation"') if r["step"] == step and r["split"] == split]
         if not found:
             return None
-        return {k: math.nan if found[-1][k] is None else found[-1][k] for k in FIGURES if k in found[-1]}
+        return {k: math.nan if v is None else v for k, v in found[-1].items() if k not in ABOUT_EVALUATION}
 
     def examples_per_second(self):
         """Returns the median speed of the windows of steps, over all restarts, or None."""

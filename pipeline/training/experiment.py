@@ -26,7 +26,7 @@ from pipeline.models.model_checks import check_compiled
 from pipeline.monitoring import operations
 from pipeline.options import augmentations
 from pipeline.training import cadence
-from pipeline.training.inference import EVALUATION_SUMS, Outputs
+from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
@@ -169,7 +169,8 @@ class Experiment:
           UsageError: the split is empty.
         """
         batches, done, pace = self._batches(split), 0, self._evaluation_pace
-        iterator, total, rows = self.evaluation_iterator(split), tf.zeros([len(EVALUATION_SUMS)], tf.float64), []
+        iterator, rows = self.evaluation_iterator(split), []
+        total = tf.zeros([self.steps.inference.num_sums], tf.float64)
         while done < batches:
             if should_stop():
                 return None
@@ -180,7 +181,8 @@ class Experiment:
             pace.finished(count, time.monotonic() - before)
             done += count
             beat(f"batch {done} of the evaluation of {split.name}")
-        return metrics.evaluation(sums, np.concatenate(rows)[:split.num_examples], self.source.num_classes)
+        return metrics.evaluation(sums, np.concatenate(rows)[:split.num_examples], self.source.num_classes,
+                                  self.settings.metrics)
 
     def _whole_batches(self, split):
         """Opens one pass over a split in which this worker computes every row: the others take no part."""
@@ -260,7 +262,8 @@ def step_settings(config, source, image_channels, replicas, stored=None):
         # Compiled code rounds otherwise in any case, and takes the fused kernel of one replica.
         synchronize=synchronize and not compiled, xla=compiled,
         earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
-        bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20))
+        bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20), loss=optimizer.loss,
+        metrics=config.training.metrics)
 
 
 def build(config, source, strategy, stored=None, begins=None):

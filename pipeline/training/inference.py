@@ -5,8 +5,10 @@ import tensorflow as tf
 
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
+from pipeline.metrics.metric_table import METRICS
 from pipeline.models.recording import record_last_input
-from pipeline.training.losses import cross_entropy, hits, masked
+from pipeline.training.loss_table import example_function, loss_function
+from pipeline.training.losses import hits, masked
 from pipeline.training.settings import preprocess
 
 EVALUATION_SUMS = ("loss", "correct", "examples")
@@ -34,6 +36,8 @@ class Inference:
           input_distributor: InputDistributor of the strategy, where there is one already.
         """
         self.strategy, self.model, self.settings = strategy, model, settings
+        self._loss = loss_function(settings.loss)
+        self._metrics = [example_function(f"metric {name}", METRICS.find(name)) for name in settings.metrics]
         self.input_distributor = input_distributor or InputDistributor(strategy)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.evaluate_steps, self.logits_of_batch, self.outputs_of_batch = (
@@ -42,20 +46,26 @@ class Inference:
         self.logits, self.saliency = (
             tf.function(f, autograph=False, reduce_retracing=True) for f in (self._logits, self._saliency))
 
+    @property
+    def num_sums(self):
+        """Number of sums of an evaluation: EVALUATION_SUMS and one a metric."""
+        return len(EVALUATION_SUMS) + len(self._metrics)
+
     def _logits(self, images):
         images = preprocess(images, self.settings)
         return tf.cast(self.model(images, training=False), self.settings.compute_dtype)
 
     def _replica_evaluation(self, batch):
-        """One replica's rows: float64 [3] sums of EVALUATION_SUMS and float32 [rows, 5], EXAMPLE_COLUMNS.
+        """One replica's rows: float64 [3 + metrics] sums, see `sums`, and float32 [rows, 5], EXAMPLE_COLUMNS.
 
         Padding counts nothing in the sums; its rows are there.
         """
         batch = self.input_distributor.rows(batch)
         logits, label = self._logits(batch["image"]), batch["label"]
-        losses = cross_entropy(logits, label)
-        loss, hit = masked(losses, batch["weight"]), masked(hits(logits, label), batch["weight"])
-        sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"])])
+        losses = self._loss(logits, label)
+        counted = (losses, hits(logits, label), *(metric(logits, label) for metric in self._metrics))
+        loss, hit, *more = (masked(values, batch["weight"]) for values in counted)
+        sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"], *more)])
         columns = dict(zip(EXAMPLE_COLUMNS, (label, *_judged(logits, label, losses)), strict=True))
         rows = tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
         return (sums, rows) if self.input_distributor.workers == 1 else self._over_workers(sums, rows)

@@ -55,7 +55,14 @@ def top5_hits(logits, label):
     return tf.cast(tf.reduce_any(largest == label[:, None], axis=-1), logits.dtype)
 
 
-def training_losses(logits, batch, label_smoothing, class_weights):
+def smoothed(function, logits, label, label_smoothing):
+    """Returns the losses [B] of a function of (logits, label), with the label spread where that is asked for."""
+    if function is cross_entropy:
+        return cross_entropy(logits, label, label_smoothing)
+    return function(logits, label)
+
+
+def training_losses(logits, batch, label_smoothing, class_weights, function=cross_entropy):
     """Losses and hits of a training batch; mixed examples mix the loss, not the label.
 
     Args:
@@ -64,13 +71,14 @@ def training_losses(logits, batch, label_smoothing, class_weights):
         image; the rest is the neighbour's (2i and 2i+1)}.
       label_smoothing: in [0, 1).
       class_weights: a [classes] tuple of factors for the loss, or None.
+      function: of (logits, label) to a loss for each example, [B].
 
     Returns:
       (loss [B], hit [B], top-5 hit [B]) of the dtype of the logits, 0 where the weight is 0; see `top5_hits`.
     """
 
     def judged(label):
-        loss = cross_entropy(logits, label, label_smoothing)
+        loss = smoothed(function, logits, label, label_smoothing)
         if class_weights is not None:
             loss *= tf.gather(tf.constant(class_weights, logits.dtype), label)
         return loss, hits(logits, label), top5_hits(logits, label)

@@ -1,6 +1,5 @@
 """The table of optimizers. Standard library only: the command line lists it."""
 import dataclasses
-from collections.abc import Callable
 
 from pipeline.registry import Registry
 
@@ -30,18 +29,3 @@ OPTIMIZERS = Registry("optimizer", {
     "lamb": OptimizerRow("keras.optimizers:Lamb"),
     "lion": OptimizerRow("keras.optimizers:Lion"),
 })
-
-
-def register(name: str) -> Callable:
-    """Puts a user's optimizer into the table: a decorator of a subclass of keras.optimizers.Optimizer.
-
-    It is called with learning_rate and weight_decay; its gradients are sums over all replicas already. The learning
-    rate is assigned by the step, clipping and the decision to skip a step are the product's.
-
-    Args:
-      name: what --optimizer calls it.
-
-    Raises:
-      UsageError: a name that is taken, or what is no class.
-    """
-    return OPTIMIZERS.register(name, lambda origin: None if isinstance(origin, type) else "is no class")

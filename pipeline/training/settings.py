@@ -24,6 +24,8 @@ class StepSettings:
       xla: compile the pure core.
       earlier_updates: how often the moving statistics of normalization were updated before the run.
       bucket_bytes: size of the parts in which gradients are reduced, 0 for all at once.
+      loss: name of the loss.
+      metrics: names of the metrics that evaluations compute beside loss and accuracy.
     """
 
     batch_size: int
@@ -42,6 +44,8 @@ class StepSettings:
     xla: bool = False
     earlier_updates: int = 0
     bucket_bytes: int = 0
+    loss: str = "cross_entropy"
+    metrics: tuple = ()
 
 
 def preprocess(images, settings):

@@ -18,6 +18,7 @@ from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
+from pipeline.training.loss_table import loss_function
 from pipeline.training.losses import training_losses
 from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
@@ -87,7 +88,7 @@ class StepFunctions:
             logits, state, extra = call_in_training(self.state.model, params, state,
                                                     preprocess(batch["image"], settings))
             loss, *hits = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
-                                          settings.class_weights)
+                                          settings.class_weights, loss_function(settings.loss))
             weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
             objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
         return state, tf.stack([objective, *map(tf.reduce_sum, hits), weight])

@@ -238,7 +238,8 @@ class Trainer:
             result = dataclasses.replace(result, status="preempted")
         else:
             described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
-                             test_examples=figures["examples"])
+                             test_examples=figures["examples"],
+                             **{f"test_{name}": figures.get(name) for name in self.config.training.metrics})
         described["status"] = result.status
         self.tracker.commit(result.step)
         if result.disk_full:

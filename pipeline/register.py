@@ -1,0 +1,70 @@
+"""What a file of yours (`--extension=FILE.py`) calls to add something of its own, one decorator for each kind.
+
+    from pipeline import register
+
+    @register.loss("squared_error")
+    def squared_error(logits, label): ...
+
+Each takes the name by which flags choose it. Standard library only; TensorFlow is imported where it is needed.
+"""
+from collections.abc import Callable
+
+from pipeline.callbacks import CALLBACKS
+from pipeline.metrics.metric_table import METRICS
+from pipeline.training.loss_table import LOSSES
+from pipeline.training.optimizers import OPTIMIZERS
+
+
+def _function(origin) -> str | None:
+    return None if callable(origin) and not isinstance(origin, type) else "is no function"
+
+
+def _class(origin) -> str | None:
+    return None if isinstance(origin, type) else "is no class"
+
+
+def optimizer(name: str) -> Callable:
+    """Adds an optimizer (`--optimizer=NAME`): a subclass of keras.optimizers.Optimizer.
+
+    It is called with learning_rate and weight_decay; its gradients are sums over all replicas already. The learning
+    rate is assigned by the step; clipping, and whether a step is skipped, are decided before it.
+    """
+    return OPTIMIZERS.register(name, _class)
+
+
+def loss(name: str) -> Callable:
+    """Adds a loss (`--loss=NAME`): a function of (logits, label) to one value an example.
+
+    logits are float [B, classes], label is int32 [B]; the values are float [B] of the dtype of the logits. The step
+    divides by the batch size, once, and evaluations report the mean.
+    """
+    return LOSSES.register(name, _function)
+
+
+def metric(name: str) -> Callable:
+    """Adds a metric (`--metrics=NAME,...`): a function of (logits, label) to one value an example.
+
+    Shapes are those of a loss. Evaluations report the mean over all examples, each counted once.
+    """
+    return METRICS.register(name, _function)
+
+
+def callback(name: str) -> Callable:
+    """Adds a callback (`--callbacks=NAME,...`): a subclass of pipeline.callbacks.Callback.
+
+    It is called with (experiment, workdir): the pipeline.training.experiment.Experiment of the run, and the path of its
+    directory as a str.
+    """
+    return CALLBACKS.register(name, _class)
+
+
+def model(name: str, example_shape=(28, 28, 1), wanted_channels=None) -> Callable:
+    """Adds a model (`--model=NAME`), see pipeline.models.registry.register."""
+    from pipeline.models import registry  # Keras; whoever registers a model has imported it.
+    return registry.register(name, example_shape, wanted_channels, depth=2)
+
+
+def dataset(name: str) -> Callable:
+    """Adds a data set (`--dataset=NAME`), see pipeline.data.registry.register."""
+    from pipeline.data import registry
+    return registry.register(name, depth=2)
