@@ -1,8 +1,8 @@
 """Mirrorline beside its peers, in one run: python -m benchmarks.peers [--data_dir=FOLDER] [--rounds=15] [--only=TEXT].
 
 The same model, data, batch and precision through Mirrorline, Keras `fit` in two ways, a custom loop and PyTorch in two
-ways, each in a process of its own, in turns; beside what the machine could do at best. Writes docs/peers.json and
-docs/peers.md part by part, and goes on where it was stopped.
+ways, each in a process of its own, in turns; beside what the machine could do at best. Writes docs/measured/peers.json and
+docs/measured/peers.md part by part, and goes on where it was stopped.
 """
 import argparse
 import dataclasses
@@ -59,7 +59,7 @@ def measure_workload(name, folder, settings, say):
       say: takes (round, {peer: [examples/s]}) as it goes.
 
     Returns:
-      What docs/peers.json holds of it.
+      What docs/measured/peers.json holds of it.
 
     Raises:
       RunFailure: a peer does not do the same work, or ended.
@@ -129,7 +129,7 @@ def largest_product(processes):
 
 
 def measure_rounds(workload, started, ceiling, product, settings, say):
-    """Lets the peers take turns; returns what docs/peers.json holds of the workload."""
+    """Lets the peers take turns; returns what docs/measured/peers.json holds of the workload."""
     trained = [peer for peer in ORDER if peer in settings.peers]
     steps, memory = {}, {}
     for peer in trained:
@@ -301,7 +301,7 @@ def main(arguments=None):
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                         help="option of Mirrorline's configuration, such as cache=device; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="measure again what is in the output already")
-    parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "docs" / "peers.json",
+    parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "docs" / "measured" / "peers.json",
                         help="JSON file; the table goes beside it as .md")
     given = parser.parse_args(arguments)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # Clears away as an end does.

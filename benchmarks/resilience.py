@@ -2,7 +2,7 @@
 
 Start: seconds from the start of a process to the end of its first new step, a resumed run's over a fresh one's. Saving:
 seconds that training loses to an asynchronous checkpoint, over an interval of 30 s between two of them. Writes
-docs/resilience.json.
+docs/measured/resilience.json.
 """
 import argparse
 import json
@@ -91,14 +91,14 @@ def block(experiment, iterator, store):
 
 
 def main():
-    """Measures, prints, and writes docs/resilience.json."""
+    """Measures, prints, and writes docs/measured/resilience.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data_dir", required=True, help="folder with mnist, prepared for TensorFlow Datasets")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--only", choices=("start", "saving"), help="measure this part, and keep what was found of the "
                         "other")
     arguments = parser.parse_args()
-    path = REPOSITORY / "docs" / "resilience.json"
+    path = REPOSITORY / "docs" / "measured" / "resilience.json"
     report = json.loads(path.read_text()) if path.exists() else {}
     report.update(machine=f"{platform.machine()}, {os.cpu_count()} cores", python=platform.python_version())
     if arguments.only != "saving":

@@ -1,4 +1,4 @@
-"""docs/peers.md: what benchmarks.peers has measured, as tables."""
+"""docs/measured/peers.md: what benchmarks.peers has measured, as tables."""
 import statistics
 
 from benchmarks.ratios import verdict
@@ -27,7 +27,7 @@ on one side of the target and there are at least 15 rounds, else not resolved.
 
 
 def markdown(report):
-    """Returns the text of docs/peers.md for what docs/peers.json holds."""
+    """Returns the text of docs/measured/peers.md for what docs/measured/peers.json holds."""
     parts = report["parts"]
     lines = ["# Beside its peers", "", EXPLANATION]
     for name in WORKLOADS:
