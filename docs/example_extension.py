@@ -2,13 +2,12 @@
 import keras
 import numpy as np
 
-import pipeline.data.registry
-import pipeline.models.registry
+from pipeline import register
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
 
 
-@pipeline.models.registry.register("small_net", example_shape=(24, 24, 1))
+@register.model("small_net", example_shape=(24, 24, 1))
 class SmallNet(keras.Model):
     """Two convolutions and a dense layer: any keras.Model that takes num_classes and returns logits will do."""
 
@@ -27,7 +26,7 @@ class SmallNet(keras.Model):
         return self.classifier(self.dropout(self.flatten(x), training=training))
 
 
-@pipeline.data.registry.register("shapes")
+@register.dataset("shapes")
 def shapes(image_size=None):
     """Discs, squares and crosses of any size anywhere, in noise: uint8 images with one channel."""
     size, generator = image_size or 24, np.random.RandomState(0)

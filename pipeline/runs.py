@@ -214,12 +214,12 @@ def load(workdir, checkpoint="newest", ema=False, average_checkpoints=1, devices
     """
     import tensorflow as tf
 
-    from pipeline.distributed import devices
+    from pipeline.distributed.devices import choose_devices, open_strategy
     from pipeline.evaluation.trained_model import TrainedModel
     directory, stored = run_directory.stored_config(workdir)
-    kind, indices = devices.choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
+    kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
     if kind == "GPU":
-        devices.open_strategy(kind, indices)
+        open_strategy(kind, indices)
     precision = stored["config"]["precision"]
     if kind == "CPU" and precision == "mixed_float16":
         precision = "float32"  # Emulated it would take many times as long.

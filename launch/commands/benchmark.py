@@ -70,7 +70,8 @@ def run(config: ExperimentConfig, flag_values):
       UsageError: values that cannot be, before anything is measured or written.
       RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
     """
-    from pipeline.benchmark import comparison, display
+    from pipeline.benchmark import comparison
+    from pipeline.benchmark.display import create_display, print_table
     gpus = cuda.count_gpus()
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
@@ -82,7 +83,7 @@ def run(config: ExperimentConfig, flag_values):
     store = Store(flag_values.output, {"measuring": {**extent, "memory_limit": flag_values.memory_limit},
                                        "versions": machine.versions(),
                                        "machine": machine.machine()})
-    display = display.create_display(config.runtime.verbosity)
+    display = create_display(config.runtime.verbosity)
     try:
         found, complete = sweep(cells, config, store, extent, display, flag_values.memory_limit, visible_gpus(gpus))
     finally:
@@ -91,7 +92,7 @@ def run(config: ExperimentConfig, flag_values):
         return interrupted(0, len(cells))
     report = write_report(found, complete, store, config, flag_values, links, gpus)
     if config.runtime.verbosity != "quiet":
-        display.print_table(report)
+        print_table(report)
         print(f"look    {store.file('benchmark.html')}\n        {store.file('benchmark.md')}")
     return conclude(report, cells, old, flag_values.tolerance)
 

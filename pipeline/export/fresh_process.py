@@ -12,7 +12,7 @@ from pipeline.export.extras import check_extra
 from pipeline.export.latency import SECONDS, summaries
 from pipeline.processes import Processes
 
-JUDGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "judge.py")
+JUDGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_exported.py")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WEIGHTS_MAKER = "pipeline.export.weights_file:load"
 TIMEOUT = 1800.0  # Seconds for loading, judging a split and measuring.
