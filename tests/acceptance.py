@@ -12,6 +12,10 @@ import subprocess
 import sys
 import time
 
+from tests import surroundings
+
+if __name__ == "__main__":
+    surroundings.settle()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.cells import cells  # noqa: E402

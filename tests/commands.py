@@ -19,7 +19,7 @@ forks = None
 
 
 def environment():
-    """The environment of a child: this checkout's code, no settings of a surrounding run."""
+    """The environment of a child: this checkout's code and nothing of this process's own; see also surroundings."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "COLUMNS", "NO_COLOR")}
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
@@ -50,7 +50,7 @@ def start(*arguments, cwd, fresh=False, more=None, module="launch"):
     env = {**environment(), **(more or {})}
     if forks and not fresh:
         return forks.start(arguments, cwd, env, module)
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, text=True,
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, encoding="utf-8",
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 

@@ -26,6 +26,7 @@ POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, LINGER_SECONDS = 0.05, 0.5, 120.0, 4.0
 HOLD_SECONDS = 0.5
 STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
+INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)  # How Python ends on SIGINT once no handler of the trainer is left.
 GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
 RECORD = os.path.join("workers", "attempts.jsonl")
 # Ray sets it for models of Keras 2; with it there would be no Keras 3.
@@ -108,6 +109,8 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         worker = start(command, workdir, cluster, environment, guard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
         code = watch(worker, requests, stopped_timeout)
+        if in_step and requests.count and cluster.rank and code in INTERRUPTED:
+            code = failures.PREEMPTED  # The chief's stop had ended its training before the signal came.
         _say(f"{ENDED}{code}")
         if code not in failures.GOOD and in_step:
             leave_the_end_to_the_supervisor(requests)

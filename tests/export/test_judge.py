@@ -17,6 +17,7 @@ from pipeline.export import fresh_process, judge
 from pipeline.export.form import FORMS
 from pipeline.files import write_json
 from tests.export.fresh_models import metadata, pixels, trained_model
+from tests.selection import quick
 from tests.test_structure import PACKAGES, imports, under
 
 
@@ -51,7 +52,7 @@ def test_quantized_inputs_and_outputs_are_those_of_the_model(exported, tmp_path)
     np.testing.assert_allclose(found.probabilities * 256, np.rint(found.probabilities * 256), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["saved_model", "keras", "weights"])
+@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights"], 0, 2))
 def test_forms_of_tensorflow_and_keras_are_opened_alike(name, tmp_path):
     trained, path = trained_model("three_apis"), os.path.join(tmp_path, FORMS[name].file)
     FORMS[name].write(trained, path, metadata(trained))

@@ -20,7 +20,7 @@ from pipeline.training.settings import preprocess
 from tests.export import fresh_models, without_project
 
 # Between them: grey and colour, normalized or not, one channel repeated to three, dropout, and both normalizations.
-MODELS = {"mlp": (), "cnn": (), "three_apis": ("api=sequential",)}
+MODELS = {"cnn": (), "three_apis": ("api=sequential",)}
 RATE = 0.1
 
 
