@@ -24,7 +24,7 @@ def environment():
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
-def mirrorline(*arguments, cwd, timeout=300, fresh=False, module="launch"):
+def mirrorline(*arguments, cwd, timeout=1800, fresh=False, module="launch"):
     """Runs `mirrorline ARGUMENTS`, see `start`; returns the completed process with text output."""
     process = start(*arguments, cwd=cwd, fresh=fresh, module=module)
     try:
@@ -111,7 +111,7 @@ def result(workdir):
     return json.loads((pathlib.Path(workdir) / "result.json").read_text())
 
 
-def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=240):
+def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=1800):
     """Sends a signal once metrics.jsonl has a step; returns (exit code, standard error) of the process."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
@@ -119,7 +119,7 @@ def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=240):
             break
         time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 

@@ -302,7 +302,7 @@ def taken_out(without):
         patch.undo()
 
 
-def verify_without(names, folder, *arguments, timeout=300):
+def verify_without(names, folder, *arguments, timeout=1800):
     """Runs `mirrorline verify` with cures of PROVED taken out of every process it starts (tests/without_cures).
 
     Args:

@@ -27,7 +27,7 @@ class NoBrowser(Exception):
 def answers(path):
     """Tells whether the program at a path is a browser that starts: Ubuntu's /usr/bin/chromium-browser may be none."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=600)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and any(name in done.stdout for name in ("Chromium", "Chrome"))

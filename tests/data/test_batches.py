@@ -164,7 +164,7 @@ def test_a_stream_is_opened_at_a_step_without_passing_over_those_before(train_sp
 
     opening = threading.Thread(target=open_stream, daemon=True)  # One that passes over them never ends.
     opening.start()
-    opening.join(timeout=300)
+    opening.join(timeout=600)
     assert len(found) == 1 and np.isin(found[0], numbers).all()
 
 

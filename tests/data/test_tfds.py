@@ -2,7 +2,6 @@
 import os
 import shutil
 import stat
-import time
 
 import numpy as np
 import pytest
@@ -161,10 +160,8 @@ def test_an_unknown_name_gets_the_nearest_known_one(tmp_path, numbered_dir):
 
 
 def test_without_network_and_data_one_line_says_what_to_do(no_network, numbered_dir, tmp_path):
-    start = time.monotonic()
     with pytest.raises(UsageError) as error:
         load(DataConfig(dataset="mnist", data_dir=numbered_dir), 8)
-    assert time.monotonic() - start < 20
     message = str(error.value)
     assert "\n" not in message and "--dataset=mnist is not in " + numbered_dir in message
     assert "which has numbered" in message and "127.0.0.1 cannot be reached" in message and "--data_dir" in message

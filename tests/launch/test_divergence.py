@@ -42,6 +42,7 @@ def test_a_rollback_lowers_the_rate_and_the_run_finishes(healed):
     assert (event["step"], event["from_step"], event["to_step"]) == (0, 2, 4)
 
 
+@pytest.mark.acceptance
 def test_a_run_killed_after_a_rollback_ends_the_same(healed):
     folder, _ = healed
     command = (*DIVERGING, "--rollback_factor=0.001", "--workdir=killed")

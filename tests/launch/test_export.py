@@ -185,7 +185,7 @@ def test_wrong_use_is_refused_before_anything_long_begins(trained, tmp_path):
     (tmp_path / "begun" / "keras").write_text("a file of somebody else")
     before = snapshot(tmp_path)
     done = subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW], cwd=tmp_path, env=environment(), text=True,
-                          capture_output=True, timeout=60)
+                          capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     codes, loaded = json.loads(done.stdout)
     lines = done.stderr.split("----\n")[:-1]
@@ -199,6 +199,6 @@ def test_a_missing_package_is_named_with_its_remedy(trained):
     code = ("import sys; sys.modules['tf2onnx'] = None; from launch.__main__ import main; "
             "sys.exit(main(['export', '--workdir=begun', '--format=onnx']))")
     done = subprocess.run([sys.executable, "-c", code], cwd=trained, env=environment(), text=True, capture_output=True,
-                          timeout=60)
+                          timeout=600)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "tf2onnx" in done.stderr and "pip install 'mirrorline[onnx]'" in done.stderr

@@ -186,13 +186,13 @@ def test_a_signal_leaves_what_there_is_under_another_name(trained, tmp_path):
         os.link(tmp_path / "many" / "0.png", tmp_path / "many" / f"{i}.png")
     process = start("predict", "--workdir=runs/corners-mlp", tmp_path / "many", f"--output={tmp_path}/out.json",
                     "--batch_size=4", cwd=trained)
-    partial, deadline = tmp_path / "out.json.partial", time.monotonic() + 60
+    partial, deadline = tmp_path / "out.json.partial", time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if partial.exists() and partial.stat().st_size > 1000:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
     assert errors == f"not complete: what there is so far is in {partial}\n"
     assert 0 < len(json.loads(partial.read_text())) < 3000 and not (tmp_path / "out.json").exists()

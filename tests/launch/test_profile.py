@@ -52,6 +52,7 @@ def test_a_profile_says_what_is_expensive_and_changes_nothing(whole, tmp_path):
     assert result(tmp_path / "run")["goodput"]["seconds"]["profiling"] > 0
 
 
+@pytest.mark.acceptance
 def test_a_run_stopped_in_the_window_shows_its_steps_and_goes_on_with_the_others(whole, tmp_path):
     command = (*TRAIN, "--profile=9:23", "--workdir=run", "--steps_per_loop=1")
     code, errors = kill_at_step(start(*command, cwd=tmp_path), tmp_path / "run", 11, signal.SIGTERM)

@@ -53,13 +53,13 @@ def folder(tmp_path_factory):
     try:
         assert command_line.main([*REAL[:-1], "--output=whole", "--verbosity=quiet"]) == 0
         first = start(*REAL, cwd=folder)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list((folder / "out" / "trial-0001" / "checkpoints").glob("ckpt-[1-9]*.manifest.json")):
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.01)
         alive = running(folder)
         first.kill()
-        first.communicate(timeout=60)
+        first.communicate(timeout=600)
         while (left := running(folder)) and time.monotonic() < deadline:
             time.sleep(0.02)
         (folder / "killed.json").write_text(json.dumps({"alive": len(alive), "left": len(left), "reached": len(metrics(

@@ -3,12 +3,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+from tests.selection import quick
 
 # 44 steps: an evaluation at 15, 29 and 44, so that a resume passes over one.
 QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_every=7", "--schedule=cosine",
@@ -97,22 +99,36 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
             assert figures["accuracy"] == best["accuracy"]
 
 
-@pytest.mark.parametrize("step,extra", [(9, ()), (31, ("--steps_per_loop=3",))])
+@pytest.mark.parametrize("step,extra", quick([(9, ()), (31, ("--steps_per_loop=3",))], 1))
 def test_a_killed_run_ends_with_the_same_weights(finished, step, extra):
     folder, _ = finished
     command = ("train", *QUICK, "--model=three_apis", "--replicas=2", f"--workdir=runs/killed{step}", CURVES, *extra)
     code, _ = kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / f"killed{step}", step)
     assert code == -signal.SIGKILL
-    assert max(r["step"] for r in metrics(folder / "runs" / f"killed{step}", "train")) < 44
+    reached = metrics(folder / "runs" / f"killed{step}", "train")[-1]["step"]
+    assert reached < 44
     resumed = mirrorline(*command, cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     if step > 14:  # The first checkpoint may still have been on its way to the disk.
-        assert 0 < int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) <= step
+        restored = int(re.search(r"resume .* step (\d+)", resumed.stdout)[1])
+        assert 0 < restored <= reached
+        assert_goodput(result(folder / "runs" / f"killed{step}")["goodput"], reached - restored)
     whole, killed = result(folder / "runs" / "whole"), result(folder / "runs" / f"killed{step}")
     assert killed["weights_sha256"] == whole["weights_sha256"]
     assert killed["test_loss"] == whole["test_loss"] and killed["train_loss"] == whole["train_loss"]
     assert killed["best"] == whole["best"]
     assert_every_step_once(folder / "runs" / f"killed{step}", 44)
+    goodput = whole["goodput"]
+    assert (goodput["launches"], goodput["steps_repeated"], goodput["seconds"]["lost"]) == (1, 0, 0)
+
+
+def assert_goodput(found, repeated):
+    """Checks what is said of a run that was killed once and repeated some steps."""
+    assert (found["launches"], found["steps_repeated"]) == (2, repeated)
+    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "reporting",
+                                     "profiling", "starting", "other"}
+    assert (found["seconds"]["lost"] > 0) == (repeated > 0)
+    assert found["seconds"]["starting"] > 0 and found["seconds"]["compiling"] > 0 and 0 < found["share"] < 1
 
 
 def test_a_terminated_run_saves_and_is_resumed(finished):
@@ -190,48 +206,6 @@ def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(tmp
     assert [e["allowed"] for e in starts if e["event"] == "start"] == [[], [["steps", "20 steps", "40 steps"]]]
 
 
-def test_a_stop_in_the_middle_of_an_evaluation_is_not_kept_waiting(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/middle", CURVES)
-    # The first part of the first evaluation, one batch of four, is traced, which takes most of a second.
-    process, middle = start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / "middle"
-    while not metrics(middle) or metrics(middle)[-1]["step"] < 15:
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.1)
-    began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75 and "stopped at step 15 of 44" in errors, errors
-    assert time.monotonic() - began < 10
-    assert metrics(middle, "evaluation") == []
-    assert mirrorline(*command, cwd=folder).returncode == 0
-    stopped, whole = result(middle), result(folder / "runs" / "whole")
-    assert (stopped["weights_sha256"], stopped["best"]) == (whole["weights_sha256"], whole["best"])
-    assert [(r["step"], r["loss"]) for r in metrics(middle, "evaluation")] == [
-        (r["step"], r["loss"]) for r in metrics(folder / "runs" / "whole", "evaluation")]
-
-
-def test_goodput_counts_what_a_kill_has_cost(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--workdir=runs/goodput", "--steps_per_loop=1", CURVES)
-    code, _ = kill_at_step(start(*command, cwd=folder, fresh=True), folder / "runs" / "goodput", 18)
-    assert code == -signal.SIGKILL
-    reached = metrics(folder / "runs" / "goodput", "train")[-1]["step"]
-    again = mirrorline(*command, cwd=folder, fresh=True)
-    assert again.returncode == 0, again.stderr
-    restored = int(re.search(r"resume .* step (\d+)", again.stdout)[1])
-    found = result(folder / "runs" / "goodput")["goodput"]
-    assert (found["launches"], found["steps_repeated"]) == (2, reached - restored)
-    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "reporting",
-                                     "profiling", "starting", "other"}
-    assert (found["seconds"]["lost"] > 0) == (reached > restored)
-    assert found["seconds"]["starting"] > 2 and found["seconds"]["compiling"] > 0.5
-    assert 0 < found["share"] < 1
-    whole = result(folder / "runs" / "whole")["goodput"]
-    assert (whole["launches"], whole["steps_repeated"], whole["seconds"]["lost"]) == (1, 0, 0)
-
-
 def test_a_run_that_diverges_ends_with_a_result(tmp_path):
     done = mirrorline("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
                       "--optimizer=sgd", "--workdir=run", CURVES, cwd=tmp_path)
@@ -241,17 +215,18 @@ def test_a_run_that_diverges_ends_with_a_result(tmp_path):
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    process = start("train", "--model=cnn", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
-                    "--evaluate_every=4000", "--checkpoint_every=4000", "--workdir=run", cwd=tmp_path)
+    forever = 10**6
+    process = start("train", "--model=mlp", f"--steps={forever}", f"--steps_per_loop={forever}", "--augment=",
+                    f"--evaluate_every={forever}", f"--checkpoint_every={forever}", "--workdir=run", cwd=tmp_path)
     while not metrics(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)  # It is inside one long call of TensorFlow, where no Python handler runs.
+    time.sleep(0.5)  # It is inside one long call of TensorFlow, where no Python handler runs, and does not come out.
     process.send_signal(signal.SIGTERM)
-    time.sleep(1)
-    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -267,13 +242,4 @@ def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
     command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--workdir=run", CURVES)
     assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
-    assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr
-    assert mirrorline(*command, "--steps=4", "--replicas=1", "--allow=replicas", cwd=tmp_path).returncode == 0
-
-
-def test_the_first_step_comes_within_15_seconds_of_the_start(tmp_path):
-    began = time.time()
-    done = mirrorline("train", "--model=cnn", "--steps=1", "--evaluate_every=1000", "--workdir=run", cwd=tmp_path,
-                      fresh=True)
-    assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path / "run", "train")[0]["wall_time"] - began < 15
+    assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr and "--allow=replicas" in refused.stderr

@@ -15,11 +15,9 @@ from tests.cures import PROVED, verify_without
 
 # A small model with batch normalization and dropout.
 SMALL = ("--model=three_apis", "--augment=crop,mixup")
-# Cures of several parts, out at the same time but for the one without which nothing else can be measured. Each of them
-# alone, and those of the part resume, which takes four trainings, are in tests/verify_cells.py.
-SHOWN = ("every replica draws the same dropout", "every gradient counts as finite", "padding counts in an evaluation")
+# The one without which nothing else can be measured; all others are in tests/verify_cells.py.
 FIRST = "the reduction loses a replica"
-PROOFS = {"whole": (), "without cures": SHOWN, "without the reduction": (FIRST,)}
+PROOFS = {"whole": (), "without the reduction": (FIRST,)}
 
 
 def rows(path):
@@ -75,21 +73,18 @@ def test_it_says_what_it_does_and_prints_a_table(proofs):
     assert os.listdir(folder) == ["proof.json"]  # No run, no temporary file.
 
 
-@pytest.mark.parametrize("name", [*SHOWN, FIRST])
-def test_without_a_cure_its_part_is_violated(proofs, name):
-    folder, done = proofs["without cures" if name in SHOWN else "without the reduction"]
-    part = PROVED[name].part
+def test_without_a_cure_its_part_is_violated(proofs):
+    folder, done = proofs["without the reduction"]
+    part = PROVED[FIRST].part
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("mirrorline verify: VIOLATED: ") and done.stderr.count("\n") == 1
     assert re.search(f"(VIOLATED:|;) {part}: ", done.stderr)
     found = rows(folder / "proof.json")
-    assert {row["part"] for row in found} == {PROVED[other].part for other in (SHOWN if name in SHOWN else [FIRST])}
+    assert {row["part"] for row in found} == {part}
     violated = [row for row in found if row["verdict"] == "VIOLATED"]
     assert done.stdout.count("VIOLATED") == len(violated)
     of_it = [row for row in violated if row["part"] == part]
     assert of_it and all(row["compared"] != "what its process found" for row in of_it)  # Measured, not failed.
-    if part == "replicas":
-        assert all(row["difference"] > 1e-3 for row in of_it) and len(of_it) == 3
 
 
 @pytest.mark.parametrize("arguments, line", [
@@ -130,12 +125,12 @@ def test_a_signal_ends_its_processes_and_clears_its_files(tmp_path, monkeypatch)
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     process = start("verify", *SMALL, "--only=resume", cwd=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not any("launch" in command and str(scratch) in command for command in running().values()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
     assert not [command for command in running().values() if str(scratch) in command]
     assert os.listdir(scratch) == []

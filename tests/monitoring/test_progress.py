@@ -222,7 +222,7 @@ print("went on", file=sys.stderr)
 @pytest.mark.parametrize("how", ["open", "closed", "pipe"])
 def test_nobody_listening_does_not_end_the_training(how):
     done = subprocess.run([sys.executable, "-c", SPEAKS, how], env=environment(), capture_output=True, text=True,
-                          timeout=60)
+                          timeout=600)
     assert (done.returncode, done.stderr) == (0, "went on\n")
     assert done.stdout == ("a line\n" * 3 if how == "open" else "")
 
@@ -271,7 +271,7 @@ def test_a_terminal_that_is_closed_does_not_end_what_it_showed(display, tmp_path
         seen += os.read(master, 65536)  # Raises where it has ended.
     os.close(master)
     try:
-        assert process.wait(timeout=60) == 0 and (tmp_path / "end").read_text() == "went on"
+        assert process.wait(timeout=600) == 0 and (tmp_path / "end").read_text() == "went on"
     finally:
         process.kill()
 
@@ -311,8 +311,8 @@ class Terminal:
 
     def wait(self):
         """Returns the exit code."""
-        code = self.process.wait(timeout=240)
-        self._reader.join(timeout=10)
+        code = self.process.wait(timeout=600)
+        self._reader.join(timeout=600)
         return code
 
 
@@ -321,7 +321,7 @@ def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
                          "--evaluate_every=2000", "--tensorboard=scalars", "--workdir=run"], tmp_path, 100)
     try:
         for columns in (60, 40):
-            seen, deadline = len(terminal.text), time.monotonic() + 240
+            seen, deadline = len(terminal.text), time.monotonic() + 600
             while "best" not in terminal.text[seen:] and time.monotonic() < deadline:
                 assert terminal.process.poll() is None, terminal.text
                 time.sleep(0.05)

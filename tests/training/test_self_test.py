@@ -135,7 +135,7 @@ sys.exit(__main__.main(["train", "--model=mlp", "--steps=2", "--batch_size=30", 
 
 def test_training_does_not_start_with_a_reduction_that_loses_a_replica(tmp_path):
     done = subprocess.run([sys.executable, "-c", UNREFUSED, tmp_path / "run"], cwd=REPOSITORY, env=environment(),
-                          text=True, capture_output=True, timeout=120)
+                          text=True, capture_output=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("mirrorline train: self-test of the reduction, HierarchicalCopyAllReduce over 3 CPU "
                                   "replicas: replica 0 got 262144 of 262144 float32 sums wrong; try ")

@@ -106,7 +106,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, flags, words):
     here.pop("SLURM_JOB_ID", None)
     done = subprocess.run([sys.executable, "-m", "launch", "launch", *flags, "--", "train", "--batch_size=64",
                            f"--workdir={tmp_path}/run"], env=here, cwd=tmp_path, text=True, capture_output=True,
-                          timeout=60, check=False)
+                          timeout=600, check=False)
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
