@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REMEDY = ("no Chromium is here and none could be installed: run 'apt-get install chromium' as root, or "
           "'python -m playwright install --with-deps chromium'")
-TIMEOUT = 30_000  # ms that a page may take for anything: the cores are slow, and others use them too.
+TIMEOUT = 300_000  # ms that a page may take for anything: the cores are slow, and others use them too.
 
 
 class NoBrowser(Exception):
