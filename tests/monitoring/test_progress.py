@@ -305,6 +305,13 @@ class Terminal:
         """Makes the window another width."""
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", 20, columns, 0, 0))
 
+    def wait_for_a_display(self):
+        """Waits until it is drawn again, with the best evaluation so far."""
+        seen, deadline = len(self.text), time.monotonic() + 600
+        while "best" not in self.text[seen:]:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.text
+            time.sleep(0.05)
+
     def press(self, key):
         """Presses a key."""
         os.write(self.master, key)
@@ -318,17 +325,16 @@ class Terminal:
 
 def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
     terminal = Terminal([sys.executable, "-m", "launch", "train", "--model=mlp", "--steps=1000000",
-                         "--evaluate_every=2000", "--tensorboard=scalars", "--workdir=run"], tmp_path, 100)
+                         "--evaluate_every=1000", "--tensorboard=scalars", "--workdir=run"], tmp_path, 100)
     try:
         for columns in (60, 40):
-            seen, deadline = len(terminal.text), time.monotonic() + 600
-            while "best" not in terminal.text[seen:] and time.monotonic() < deadline:
-                assert terminal.process.poll() is None, terminal.text
-                time.sleep(0.05)
+            terminal.wait_for_a_display()
             terminal.resize(columns)
-            time.sleep(0.6)
+        for _ in range(2):  # The first one may have begun in the window before.
+            terminal.wait_for_a_display()
         seen = len(terminal.text)
-        time.sleep(1.2)
+        terminal.wait_for_a_display()
+        terminal.wait_for_a_display()
         for line in re.split(r"[\r\n]", CONTROL.sub("", terminal.text[seen:])):
             assert cell_len(line) <= 40, line
         assert "epoch" in terminal.text[seen:]
