@@ -33,6 +33,7 @@ def copy(twenty, tmp_path):
     return tmp_path
 
 
+@pytest.mark.acceptance
 def test_another_precision_takes_its_own_loss_scale(tmp_path):
     succeed(*TRAIN, "--steps=10", "--precision=mixed_float16", "--force", cwd=tmp_path)
     for steps, precision in ((14, "float32"), (18, "mixed_float16")):

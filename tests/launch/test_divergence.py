@@ -74,6 +74,7 @@ def test_stop_ends_at_the_first_divergence_and_ignore_goes_on(tmp_path):
     assert result(tmp_path / "stopped")["rollbacks"] == 0 and result(tmp_path / "stopped")["step"] == 40
 
 
+@pytest.mark.acceptance
 def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_path):
     # The rate rises: a checkpoint that the stop leaves at step 4 is one that an uninterrupted run does not have.
     command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--warmup=200", "--schedule=constant",

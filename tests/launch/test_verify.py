@@ -17,7 +17,6 @@ from tests.cures import PROVED, verify_without
 SMALL = ("--model=three_apis", "--augment=crop,mixup")
 # The one without which nothing else can be measured; all others are in tests/verify_cells.py.
 FIRST = "the reduction loses a replica"
-PROOFS = {"whole": (), "without the reduction": (FIRST,)}
 
 
 def rows(path):
@@ -26,18 +25,36 @@ def rows(path):
 
 
 @pytest.fixture(scope="module")
-def proofs(tmp_path_factory):
-    """{name: (folder, completed process)} of PROOFS; those without cures start every process from nothing."""
-    found = {}
-    for name, cures in PROOFS.items():
-        folder, arguments = tmp_path_factory.mktemp("proof"), (*SMALL, "--output=proof.json")
-        found[name] = folder, (verify_without(cures, folder, *arguments) if cures else
-                               commands.with_forked_children("verify", *arguments, cwd=folder))
-    return found
+def whole(tmp_path_factory):
+    """(folder, completed process) of a proof of everything."""
+    folder = tmp_path_factory.mktemp("proof")
+    return folder, commands.with_forked_children("verify", *SMALL, "--output=proof.json", cwd=folder)
 
 
-def test_every_claim_holds(proofs):
-    folder, done = proofs["whole"]
+def test_parts_alone_hold_and_are_shown(tmp_path):
+    done = commands.with_forked_children("verify", *SMALL, "--only=ragged,infinite", "--output=proof.json",
+                                         cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    found = json.loads((tmp_path / "proof.json").read_text())
+    assert found["holds"] and [row["part"] for row in found["rows"]] == ["infinite"] * 2 + ["ragged"] * 2
+    assert_shown(done.stdout, 4)
+    assert os.listdir(tmp_path) == ["proof.json"]  # No run, no temporary file.
+
+
+def assert_shown(text, claims):
+    """Checks the table of so many claims that hold, the last of what is printed."""
+    lines = text.splitlines()
+    assert lines[:2] == ["verify  digits, three_apis, float32, 2 CPU replicas",
+                         "        10 steps of 32 examples on 5 batches of each split"]
+    table = lines[lines.index(next(line for line in lines if line.startswith("part"))):]
+    assert max(map(len, table)) <= 80
+    assert sum(line.endswith(" ok") for line in table) == claims
+    assert re.fullmatch(rf"{claims} of {claims} claims hold, in \d+ s", table[-1])
+
+
+@pytest.mark.acceptance
+def test_every_claim_holds(whole):
+    folder, done = whole
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     found = json.loads((folder / "proof.json").read_text())
     assert found["holds"] and (found["device"], found["replicas"]) == ("CPU", 2)
@@ -53,28 +70,26 @@ def test_every_claim_holds(proofs):
     assert found["config"]["augment"] == ["crop", "mixup"]
 
 
-def test_the_killed_run_lost_steps_and_went_on(proofs):
-    folder, _ = proofs["whole"]
+@pytest.mark.acceptance
+def test_the_killed_run_lost_steps_and_went_on(whole):
+    folder, _ = whole
     compared = next(row["compared"] for row in rows(folder / "proof.json") if row["part"] == "resume")
     killed_at, resumed_from = map(int, re.search(r"after step (\d+), resumed from (\d+)", compared).groups())
     assert 0 < resumed_from <= killed_at < 10
 
 
-def test_it_says_what_it_does_and_prints_a_table(proofs):
-    folder, done = proofs["whole"]
+@pytest.mark.acceptance
+def test_it_says_what_it_does_and_prints_a_table(whole):
+    folder, done = whole
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["verify  digits, three_apis, float32, 2 CPU replicas",
-                         "        10 steps of 32 examples on 5 batches of each split"]
     assert sum(line.startswith("done ") for line in lines) == sum(line.startswith("start ") for line in lines) == 4
-    table = lines[lines.index(next(line for line in lines if line.startswith("part"))):]
-    assert max(map(len, table)) <= 80
-    assert sum(line.endswith(" ok") for line in table) == 10
-    assert re.fullmatch(r"10 of 10 claims hold, in \d+ s", table[-1])
-    assert os.listdir(folder) == ["proof.json"]  # No run, no temporary file.
+    assert_shown(done.stdout, 10)
+    assert os.listdir(folder) == ["proof.json"]
 
 
-def test_without_a_cure_its_part_is_violated(proofs):
-    folder, done = proofs["without the reduction"]
+def test_without_a_cure_its_part_is_violated(tmp_path):
+    """Its processes start from nothing."""
+    folder, done = tmp_path, verify_without((FIRST,), tmp_path, *SMALL, "--output=proof.json")
     part = PROVED[FIRST].part
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("mirrorline verify: VIOLATED: ") and done.stderr.count("\n") == 1
