@@ -16,7 +16,7 @@ from pipeline.training.run_directory import RunDirectory
 from tests.commands import environment, mirrorline, result
 from tests.small_disk import small_disk
 
-TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--tensorboard=scalars")
+TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--augment=", "--tensorboard=scalars")
 PUBLISHED = ("saved_model", "tflite_float16", "onnx")
 
 

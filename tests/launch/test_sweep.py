@@ -16,7 +16,7 @@ from pipeline.sweep import trials as trial_processes
 from tests import commands
 from tests.commands import metrics, mirrorline, result, start
 
-FIXED = ("sweep", "--model=mlp", "--steps=32", "--subset=8", "--evaluate_every=4", "--checkpoint_every=4",
+FIXED = ("sweep", "--model=mlp", "--augment=", "--steps=32", "--subset=8", "--evaluate_every=4", "--checkpoint_every=4",
          "--steps_per_loop=1", "--on_divergence=stop", "--divergence_steps=2", "--seed=3")
 REAL = (*FIXED, "--search=grid", "--space=learning_rate=0.003|0.01|1e30", "--output=out")
 

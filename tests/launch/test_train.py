@@ -234,12 +234,13 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "run").mkdir()
     for name in (".lock", "config.json.tmp", "launches.jsonl", "hang.txt"):
         (tmp_path / "run" / name).write_text("{")
-    done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
+    done = mirrorline("train", "--model=mlp", "--augment=", "--steps=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
-    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--workdir=run", CURVES)
+    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--augment=",
+               "--workdir=run", CURVES)
     assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
     assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr and "--allow=replicas" in refused.stderr
