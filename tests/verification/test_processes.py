@@ -38,7 +38,7 @@ def test_a_defect_shows_its_traceback(capfd):
 def test_a_process_is_killed_when_the_time_has_come(tmp_path):
     path = tmp_path / "begun"
     with Processes(timeout=600) as processes:
-        process = python(processes, f"import time; open({str(path)!r}, 'w').close(); time.sleep(60)")
+        process = python(processes, f"import time; open({str(path)!r}, 'w').close(); time.sleep(3600)")
         processes.kill_when(process, path.exists)
         assert process.returncode == -signal.SIGKILL
 
