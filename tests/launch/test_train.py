@@ -10,7 +10,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
-from tests.selection import quick
 
 # 44 steps: an evaluation at 15, 29 and 44, so that a resume passes over one.
 QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_every=7", "--schedule=cosine",
@@ -76,7 +75,7 @@ def test_a_finished_run_says_so(finished):
 def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
     folder, _ = finished
     found = result(folder / "runs" / "whole")
-    for more in (("--batch_size=37",), ("--batch_size=361", "--replicas=1"), ("--replicas=4", "--batch_size=64")):
+    for more in (("--batch_size=361", "--replicas=1"), ("--replicas=4", "--batch_size=64")):
         done = mirrorline("evaluate", "--workdir=runs/whole", "--noreport", "--verbosity=quiet", *more, cwd=folder)
         assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout)
@@ -99,48 +98,32 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
             assert figures["accuracy"] == best["accuracy"]
 
 
-@pytest.mark.parametrize("step,extra", quick([(9, ()), (31, ("--steps_per_loop=3",))], 1))
-def test_a_killed_run_ends_with_the_same_weights(finished, step, extra):
+def test_a_run_that_was_terminated_and_killed_ends_with_the_same_weights(finished):
     folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", f"--workdir=runs/killed{step}", CURVES, *extra)
-    code, _ = kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / f"killed{step}", step)
-    assert code == -signal.SIGKILL
-    reached = metrics(folder / "runs" / f"killed{step}", "train")[-1]["step"]
-    assert reached < 44
-    resumed = mirrorline(*command, cwd=folder)
-    assert resumed.returncode == 0, resumed.stderr
-    if step > 14:  # The first checkpoint may still have been on its way to the disk.
-        restored = int(re.search(r"resume .* step (\d+)", resumed.stdout)[1])
-        assert 0 < restored <= reached
-        assert_goodput(result(folder / "runs" / f"killed{step}")["goodput"], reached - restored)
-    whole, killed = result(folder / "runs" / "whole"), result(folder / "runs" / f"killed{step}")
-    assert killed["weights_sha256"] == whole["weights_sha256"]
-    assert killed["test_loss"] == whole["test_loss"] and killed["train_loss"] == whole["train_loss"]
-    assert killed["best"] == whole["best"]
-    assert_every_step_once(folder / "runs" / f"killed{step}", 44)
-    goodput = whole["goodput"]
-    assert (goodput["launches"], goodput["steps_repeated"], goodput["seconds"]["lost"]) == (1, 0, 0)
-
-
-def assert_goodput(found, repeated):
-    """Checks what is said of a run that was killed once and repeated some steps."""
-    assert (found["launches"], found["steps_repeated"]) == (2, repeated)
-    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "reporting",
-                                     "profiling", "starting", "other"}
-    assert (found["seconds"]["lost"] > 0) == (repeated > 0)
-    assert found["seconds"]["starting"] > 0 and found["seconds"]["compiling"] > 0 and 0 < found["share"] < 1
-
-
-def test_a_terminated_run_saves_and_is_resumed(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped", CURVES)
-    code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder),
-                                folder / "runs" / "stopped", 10, signal.SIGTERM)
+    command, run = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped", CURVES), (
+        folder / "runs" / "stopped")
+    code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder), run, 10,
+                                signal.SIGTERM)
     assert code == 75, errors
-    stopped = result(folder / "runs" / "stopped")
+    stopped = result(run)
     assert stopped["status"] == "preempted" and f"stopped at step {stopped['step']} of 44" in errors
-    assert mirrorline(*command, cwd=folder).returncode == 0
-    assert result(folder / "runs" / "stopped")["weights_sha256"] == result(folder / "runs" / "whole")["weights_sha256"]
+    assert kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), run, 31)[0] == -signal.SIGKILL
+    reached = metrics(run, "train")[-1]["step"]
+    assert reached < 44 and not (run / "result.json").exists()
+    resumed = mirrorline(*command, "--steps_per_loop=3", cwd=folder)
+    assert resumed.returncode == 0, resumed.stderr
+    restored = int(re.search(r"resume .* step (\d+)", resumed.stdout)[1])
+    assert stopped["step"] <= restored <= reached
+    whole, found = result(folder / "runs" / "whole"), result(run)
+    for name in ("weights_sha256", "test_loss", "train_loss", "best"):
+        assert found[name] == whole[name]
+    assert_every_step_once(run, 44)
+    for goodput, launches, repeated in ((whole["goodput"], 1, 0), (found["goodput"], 3, reached - restored)):
+        assert (goodput["launches"], goodput["steps_repeated"]) == (launches, repeated)
+        assert (goodput["seconds"]["lost"] > 0) == (repeated > 0)
+    assert set(found["goodput"]["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating",
+                                                "reporting", "profiling", "starting", "other"}
+    assert found["goodput"]["seconds"]["compiling"] > 0 and 0 < found["goodput"]["share"] < 1
 
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
@@ -182,9 +165,6 @@ def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
     command = ("train", "--model=mlp", "--schedule=constant", "--augment=", "--workdir=run", "--precision=float32",
                CURVES)
     assert mirrorline(*command, "--steps=20", cwd=tmp_path).returncode == 0
-    code, _ = kill_at_step(start(*command, "--steps=40", "--steps_per_loop=1", cwd=tmp_path), tmp_path / "run", 25)
-    assert code == -signal.SIGKILL
-    assert not (tmp_path / "run" / "result.json").exists()  # It is no longer the result of what is stored.
     assert mirrorline(*command, "--steps=40", cwd=tmp_path).returncode == 0
     assert mirrorline(*command, "--steps=40", "--workdir=whole", cwd=tmp_path).returncode == 0
     assert result(tmp_path / "run")["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
