@@ -56,6 +56,7 @@ def test_keras_layers_resume_bit_for_bit(strategy, plain, tmp_path, replicas):
         assert all(np.array_equal(a[0], copy) for copy in (*a, *b))  # And the replicas agree with each other.
 
 
+@pytest.mark.acceptance
 def test_synchronized_statistics_are_those_of_one_replica(strategy, plain):
     options = small(precision="float64", model_options=("synchronized=true", "rate=0"))
     one, two = build(strategy(1), **options), build(strategy(2), **options)
