@@ -3,7 +3,9 @@ import contextlib
 import dataclasses
 import re
 
+from pipeline import arithmetic
 from pipeline import extension as extensions
+from pipeline import keras_import
 from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
@@ -126,9 +128,9 @@ def introduce(experiment, directory, echo):
 def evaluation_config(stored, given):
     """Returns the configuration of a run with options given for an evaluation, {option name: value}.
 
-    Evaluation computes the same whatever the training step was made of.
+    Evaluation computes the same whatever the training step was made of, and as many threads as trained do it.
     """
-    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
+    return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given, "accumulate_steps": 1, "xla": "auto",
                                        "cross_device_reduction": "auto"})
 
 
@@ -162,12 +164,8 @@ def choose_split(source, name):
 
 def rebuild(config, stored, source, strategy):
     """Returns the Experiment of a run in its own precision, with fresh weights, to read others into."""
-    import keras
-
     from pipeline import experiment as experiments
-    precision = config.runtime.precision  # Each run has its own, and the layers take it from here.
-    keras.config.set_floatx("float64" if precision == "float64" else "float32")
-    keras.config.set_dtype_policy(precision)
+    keras_import.set_precision(config.runtime.precision)  # Each run has its own.
     return experiments.build(config, source, strategy, stored)
 
 
@@ -182,6 +180,15 @@ def same_data(config, stored, echo):
         raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
                          f"{source.fingerprint[:12]}, then {known[:12]}): give its {remedy}")
     return source
+
+
+def same_threads(config, stored, echo):
+    """Returns the configuration with the number of threads that a run on CPUs began with, where none is given."""
+    number = config.runtime.threads or arithmetic.stored_threads(stored)
+    if not config.runtime.threads and number not in (0, arithmetic.default_threads()):
+        echo(f"threads {number}, as this run began: the same number gives the same bits ({arithmetic.default_threads()} "
+             "here where --threads says it)")
+    return config.replace(threads=number)
 
 
 def start(config, echo, cluster=None, settings=""):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import extension
+from pipeline import arithmetic, extension
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
@@ -19,6 +19,7 @@ from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.vitals import create_vitals
+from pipeline.runtime import cpu_features
 from pipeline.terminal import say
 from pipeline.training import loop
 from pipeline.training.divergence import DivergenceGuard
@@ -138,7 +139,10 @@ def begin(experiment, directory, store, launches, accepted, echo):
     launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
                   allowed=accepted, age=round(process_age(), 4),
                   **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
-    directory.write_config(describe(experiment))
+    described = describe(experiment)
+    for line in arithmetic.changes((directory.config or {}).get("device") or {}, described["device"]) if step else ():
+        warn(f"note    {line}")
+    directory.write_config(described)
     directory.forget_result()
     return step
 
@@ -184,7 +188,8 @@ def describe(experiment):
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
         "num_workers": experiment.workers.count,
         "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU",
-                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0))},
+                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0)),
+                   **arithmetic.describe(cpu_features())},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
 
