@@ -90,7 +90,7 @@ def set_defaults():
     """
     import keras
     if _backend() != BACKEND:
-        raise UsageError(f"Keras computes with {_backend()} in this process, Mirrorline with {BACKEND}: import pipeline "
+        raise UsageError(f"Keras computes with {_backend()} in this process, not with {BACKEND}: import pipeline "
                          f"before keras, or set KERAS_BACKEND={BACKEND}")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)

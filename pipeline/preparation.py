@@ -3,9 +3,8 @@ import contextlib
 import dataclasses
 import re
 
-from pipeline import arithmetic
+from pipeline import arithmetic, keras_import
 from pipeline import extension as extensions
-from pipeline import keras_import
 from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
@@ -130,8 +129,8 @@ def evaluation_config(stored, given):
 
     Evaluation computes the same whatever the training step was made of, and as many threads as trained do it.
     """
-    return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given, "accumulate_steps": 1, "xla": "auto",
-                                       "cross_device_reduction": "auto"})
+    return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given,
+                                       "accumulate_steps": 1, "xla": "auto", "cross_device_reduction": "auto"})
 
 
 def reopen_data(config, stored, echo=print):
@@ -184,10 +183,9 @@ def same_data(config, stored, echo):
 
 def same_threads(config, stored, echo):
     """Returns the configuration with the number of threads that a run on CPUs began with, where none is given."""
-    number = config.runtime.threads or arithmetic.stored_threads(stored)
-    if not config.runtime.threads and number not in (0, arithmetic.default_threads()):
-        echo(f"threads {number}, as this run began: the same number gives the same bits ({arithmetic.default_threads()} "
-             "here where --threads says it)")
+    number, here = config.runtime.threads or arithmetic.stored_threads(stored), arithmetic.default_threads()
+    if not config.runtime.threads and number not in (0, here):
+        echo(f"threads {number}, as this run began, for the same bits ({here} here by default: --threads={here})")
     return config.replace(threads=number)
 
 

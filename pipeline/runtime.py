@@ -42,8 +42,8 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
     from pipeline.data.stream import check_batch_size
 
     if not arithmetic.set_threads(runtime.threads):
-        echo(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} threads in this "
-             "process; it goes on with these")
+        echo(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} threads in "
+             "this process; it goes on with these")
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
