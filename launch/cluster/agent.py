@@ -13,11 +13,12 @@ import time
 import types
 
 from launch.cluster import failures
-from launch.cluster.adapters import VARIABLES, Cluster, from_environment
+from launch.cluster.adapters import Cluster, from_environment
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalWorkers
 from launch.cluster.run_records import RunRecords
 from launch.cluster.supervisor import Budget
+from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 
@@ -28,8 +29,6 @@ STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
 GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
 RECORD = os.path.join("workers", "attempts.jsonl")
-# Ray sets it for models of Keras 2; with it there would be no Keras 3.
-NOT_FOR_THE_TRAINER = (*VARIABLES, "TF_USE_LEGACY_KERAS")
 
 
 class Requests:
@@ -145,10 +144,7 @@ def start(command, workdir, cluster, environment, guard):
 
 def trainer_environment(environment, cluster):
     """Returns the variables of the trainer: TF_CONFIG where there are several workers, and nothing of the engine's."""
-    values = {name: value for name, value in environment.items() if name not in NOT_FOR_THE_TRAINER}
-    values.update(MIRRORLINE_ATTEMPT=str(cluster.attempt), PYTHONUNBUFFERED="1")
-    if not {"", os.getcwd()} & set(sys.path):
-        values["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+    values = {**child_environment(environment), "MIRRORLINE_ATTEMPT": str(cluster.attempt), "PYTHONUNBUFFERED": "1"}
     if len(cluster.hosts) > 1:
         values["TF_CONFIG"] = cluster.tf_config
     return values
