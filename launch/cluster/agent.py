@@ -21,8 +21,9 @@ from launch.cluster.supervisor import Budget
 from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.training.preemption import NOTICES, heard
 
-ASKING = (signal.SIGTERM, signal.SIGUSR1)
+ASKING = (signal.SIGTERM, *NOTICES)
 POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, LINGER_SECONDS = 0.05, 0.5, 120.0, 4.0
 HOLD_SECONDS = 0.5
 STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
@@ -32,7 +33,7 @@ RECORD = os.path.join("workers", "attempts.jsonl")
 
 
 class Requests:
-    """Signals that ask to stop: also that by which Slurm tells of the time limit. A context manager.
+    """Signals that ask to stop: also those by which engines tell of the time limit. A context manager.
 
     Slurm gives a signal to every process of a step. A trainer takes a second one for an order to leave at once, so in a
     step it does not hear those that its agent passes on, and the agent leaves to it the one that it does hear (SIGINT).
@@ -46,7 +47,7 @@ class Requests:
     def __init__(self, in_step):
         """Args: in_step: whether this is a step of Slurm."""
         self.count, self._in_step, self._due = 0, in_step, 0.0
-        self.deaf = set(ASKING) if in_step else {signal.SIGUSR1}
+        self.deaf = set(ASKING) if in_step else set(NOTICES)
         self.passed_on = signal.SIGINT if in_step else signal.SIGTERM
 
     def _take(self, number, _):
@@ -62,7 +63,7 @@ class Requests:
         return self.count > 0 and time.monotonic() >= self._due
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._take) for number in (*ASKING, signal.SIGINT)}
+        self._before = {number: signal.signal(number, self._take) for number in heard()}
         return self
 
     def __exit__(self, *exception):

@@ -25,7 +25,7 @@ from pipeline.training import loop
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.feeding import uses_gpus
 from pipeline.training.following import create_store
-from pipeline.training.preemption import StopRequest
+from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.rollback import Rollback
 from pipeline.training.run_directory import LENGTH
 from pipeline.training.self_test import reduction_name
@@ -52,6 +52,8 @@ def run(experiment, directory, accepted=(), echo=print):
     """
     launches = Launches(directory.file("launches.jsonl"))
     progress = create_progress(experiment.plan, experiment.config.runtime.verbosity)
+    if not in_main_thread():
+        echo("signals do not save this run, which is not in the main thread of Python: checkpoints do")
     with StopRequest() as stop, guarded(experiment, directory, launches, progress) as watchdog:
         store = create_store(experiment.workers, directory.file("checkpoints"), experiment.state,
                              experiment.config.training.keep_checkpoints, warn,
