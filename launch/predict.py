@@ -1,7 +1,6 @@
 """mirrorline predict: classes and probabilities for a user's image files, by the model of a run."""
 import contextlib
 import os
-import signal
 import sys
 
 from absl import flags as absl_flags
@@ -10,6 +9,7 @@ import flags
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.training import run_directory
+from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()
@@ -89,21 +89,6 @@ def check(files, flag_values, explain_dir):
     if explain_dir:
         output.check_folder("explain_dir", explain_dir)
     return form
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets SIGTERM and SIGHUP end the process as an exception does, so that what there is so far is named."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) != signal.SIG_IGN}  # As nohup asks for.
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def load(directory, stored, config, flag_values):

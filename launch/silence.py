@@ -1,7 +1,7 @@
 """Keeps TensorFlow's own messages off the screen, unless --verbosity=debug asks for them."""
 import contextlib
 import importlib.abc
-import importlib.machinery
+import importlib.util
 import logging
 import os
 import re
@@ -54,11 +54,17 @@ class QuietImport(importlib.abc.MetaPathFinder):
     drivers), and TensorFlow is imported wherever a command first needs it.
     """
 
+    _looking = False
+
     def find_spec(self, name, path=None, target=None):
         """Returns the module's spec with a loader that is quiet; None for any other module."""
-        if name not in ("tensorflow", "keras"):
+        if name not in ("tensorflow", "keras") or self._looking:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)  # As the other finders see it.
+        finally:
+            self._looking = False
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module

@@ -2,9 +2,10 @@
 import os
 import sys
 
-from launch.cluster.adapters import from_environment
+from launch.cluster.adapters import from_environment, in_shell, told_by
 from pipeline import runs
 from pipeline.config import ExperimentConfig
+from pipeline.errors import UsageError
 from pipeline.preparation import teller
 from pipeline.workers.cluster import Cluster
 from pipeline.workers.peers import PEER_LOST
@@ -21,11 +22,13 @@ def define(flag_values):
 
 def run(config: ExperimentConfig, flag_values):
     """Runs the command; returns the exit code."""
-    told = from_environment(os.environ)
+    told, line = find_workers(os.environ)
     if told:  # TensorFlow reads this one alone, whichever engine it was.
         os.environ["TF_CONFIG"] = told.tf_config
     cluster = Cluster.of(os.environ)
     echo = teller(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
+    if line:
+        echo(line)
     try:
         trained = runs.train(config, echo)
     except PeerLost as error:
@@ -33,6 +36,34 @@ def run(config: ExperimentConfig, flag_values):
         sys.stdout.flush()
         os._exit(PEER_LOST)  # What TensorFlow does at the end of a process waits for the other workers.
     return conclude(trained, echo) if trained.ended else say_finished(trained, config, echo)
+
+
+def find_workers(environment):
+    """Returns the workers that an environment tells of, and a line for the user about where that was found.
+
+    Args:
+      environment: {name: value}.
+
+    Returns:
+      (launch.cluster.adapters.Cluster, or None to train alone; a line, or None).
+
+    Raises:
+      UsageError: variables that cannot be read, or a task of Slurm that nobody sees.
+    """
+    told, name = from_environment(environment), told_by(environment)
+    if not told:
+        return None, None
+    count = len(told.hosts)
+    if name == "SLURM_STEP_NODELIST" and in_shell(environment):
+        if told.rank:
+            raise UsageError(f"this is task {told.rank} of {count} of a step of Slurm with a terminal (srun --pty), "
+                             "which only task 0 has: start several workers with srun without --pty")
+        return None, (f"alone   this shell is task 0 of {count} of a step of Slurm (srun --pty), and the others have "
+                      f"none: trains alone; for {count} workers leave out --pty")
+    if told.rank or "MIRRORLINE_ATTEMPT" in environment:  # By `mirrorline launch`, who has said so.
+        return told, None
+    return told, (f"workers {count}, as {name} says, and this is the first: waits for the others; alone: env -u {name} "
+                  "mirrorline train ...")
 
 
 def say_finished(trained, config, echo):

@@ -3,7 +3,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations
+from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -117,20 +117,6 @@ def prove(config, kind, replicas, steps, only, echo):
             return sorted(proof.rows(only), key=lambda row: PARTS.index(row.part))
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets signals end the process as an exception does, so that processes and files are cleared away."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Proof:

@@ -10,6 +10,7 @@ import os
 import sys
 
 from launch import silence
+from pipeline import keras_import
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 
@@ -108,8 +109,7 @@ def build(config, source, strategy):
     import keras
 
     from pipeline import experiment as experiments
-    keras.config.set_floatx("float64" if config.runtime.precision == "float64" else FLOAT32)
-    keras.config.set_dtype_policy(config.runtime.precision)
+    keras_import.set_precision(config.runtime.precision)
     keras.utils.set_random_seed(config.training.seed)
     experiment = experiments.build(config, source, strategy)
     experiment.check_batches()

@@ -145,6 +145,9 @@ class RuntimeConfig:
     workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE)
     precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
+    threads: int = option(0, "threads that an operation is computed with on the CPU: the same number gives the same "
+                             "bits; 0: those the run began with, at first the cores this process may use",
+                          unit="threads", low=0, high=4096, resume=FREE)
     devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)

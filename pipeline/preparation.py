@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import re
 
+from pipeline import arithmetic, keras_import
 from pipeline import extension as extensions
 from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
@@ -126,10 +127,10 @@ def introduce(experiment, directory, echo):
 def evaluation_config(stored, given):
     """Returns the configuration of a run with options given for an evaluation, {option name: value}.
 
-    Evaluation computes the same whatever the training step was made of.
+    Evaluation computes the same whatever the training step was made of, and as many threads as trained do it.
     """
-    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
-                                       "cross_device_reduction": "auto"})
+    return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given,
+                                       "accumulate_steps": 1, "xla": "auto", "cross_device_reduction": "auto"})
 
 
 def reopen_data(config, stored, echo=print):
@@ -162,12 +163,8 @@ def choose_split(source, name):
 
 def rebuild(config, stored, source, strategy):
     """Returns the Experiment of a run in its own precision, with fresh weights, to read others into."""
-    import keras
-
     from pipeline import experiment as experiments
-    precision = config.runtime.precision  # Each run has its own, and the layers take it from here.
-    keras.config.set_floatx("float64" if precision == "float64" else "float32")
-    keras.config.set_dtype_policy(precision)
+    keras_import.set_precision(config.runtime.precision)  # Each run has its own.
     return experiments.build(config, source, strategy, stored)
 
 
@@ -182,6 +179,14 @@ def same_data(config, stored, echo):
         raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
                          f"{source.fingerprint[:12]}, then {known[:12]}): give its {remedy}")
     return source
+
+
+def same_threads(config, stored, echo):
+    """Returns the configuration with the number of threads that a run on CPUs began with, where none is given."""
+    number, here = config.runtime.threads or arithmetic.stored_threads(stored), arithmetic.default_threads()
+    if not config.runtime.threads and number not in (0, here):
+        echo(f"threads {number}, as this run began, for the same bits ({here} here by default: --threads={here})")
+    return config.replace(threads=number)
 
 
 def start(config, echo, cluster=None, settings=""):

@@ -18,6 +18,7 @@ from pipeline.preparation import (
     reopen_data,
     resolve,
     same_data,
+    same_threads,
     start,
     teller,
 )
@@ -50,7 +51,7 @@ def train(config, echo=None):
     done = finished(shared, config)
     if done:
         return done
-    strategy, source = start(config, echo, cluster, settings)
+    strategy, source = start(same_threads(config, shared.config, echo), echo, cluster, settings)
     with peers_may_leave(cluster):
         return _train(config, source, strategy, directory, begins(shared), echo)
 

@@ -2,6 +2,7 @@
 import functools
 import os
 
+from pipeline import arithmetic, keras_import
 from pipeline.errors import UsageError
 from pipeline.workers import meeting
 
@@ -37,8 +38,12 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
     import keras
     import tensorflow as tf
 
+    keras_import.set_defaults()
     from pipeline.data.stream import check_batch_size
 
+    if not arithmetic.set_threads(runtime.threads):
+        echo(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} threads in "
+             "this process; it goes on with these")
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
@@ -49,8 +54,7 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
         echo(warning)
     if kind == "CPU" and len(indices) > 1:
         echo(f"{len(indices)} replicas share one CPU: for trial, not for speed")
-    keras.config.set_floatx("float64" if runtime.precision == "float64" else "float32")
-    keras.config.set_dtype_policy(runtime.precision)
+    keras_import.set_precision(runtime.precision)
     keras.utils.set_random_seed(training.seed)
     if runtime.deterministic and kind == "GPU":
         tf.config.experimental.enable_op_determinism()

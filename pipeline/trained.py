@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import extension as extensions
+from pipeline import keras_import
 from pipeline.config import ExperimentConfig
 from pipeline.models import registry
 from pipeline.training.inference import Inference
@@ -54,6 +55,7 @@ class TrainedModel:
         Raises:
           UsageError: there is no such checkpoint, or too few of them.
         """
+        keras_import.set_defaults()
         directory, stored = stored_config(directory.path)
         config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {}),
                                              **({"extension": extension} if extension else {})})

@@ -182,7 +182,11 @@ def main(arguments):
     options = parser.parse_args(arguments)
     if options.parent:
         end_with(options.parent)
-    os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+    for name in [name for name in os.environ if name.startswith("KERAS_")]:
+        del os.environ[name]
+    # Keras finds no file of a user's there, and matplotlib, which it imports, needs no module of a notebook's.
+    os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow",
+                      KERAS_HOME=os.devnull, MPLBACKEND="Agg")
     sys.modules.update(dict.fromkeys(WITHOUT[options.runtime]))
     sys.path += [path for path in options.path if path not in sys.path]
     try:

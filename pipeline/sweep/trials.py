@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from pipeline.child_environment import child_environment
 from pipeline.files import read_json
 from pipeline.monitoring.metrics_log import parse_line
 from pipeline.verification.processes import last_line
@@ -25,13 +26,10 @@ def start_process(arguments, log):
     Returns:
       subprocess.Popen.
     """
-    environment = dict(os.environ)
-    if not {"", os.getcwd()} & set(sys.path):
-        environment["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
     with open(log, "ab") as file:
         return subprocess.Popen([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), *arguments],
-                                env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                start_new_session=True)
+                                env=child_environment(), stdin=subprocess.DEVNULL, stdout=file,
+                                stderr=subprocess.STDOUT, start_new_session=True)
 
 
 class TrialProcess:

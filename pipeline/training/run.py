@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import extension
+from pipeline import arithmetic, extension
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
@@ -19,12 +19,13 @@ from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import create_progress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.vitals import create_vitals
+from pipeline.runtime import cpu_features
 from pipeline.terminal import say
 from pipeline.training import loop
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.feeding import uses_gpus
 from pipeline.training.following import create_store
-from pipeline.training.preemption import StopRequest
+from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.rollback import Rollback
 from pipeline.training.run_directory import LENGTH
 from pipeline.training.self_test import reduction_name
@@ -51,6 +52,8 @@ def run(experiment, directory, accepted=(), echo=print):
     """
     launches = Launches(directory.file("launches.jsonl"))
     progress = create_progress(experiment.plan, experiment.config.runtime.verbosity)
+    if not in_main_thread():
+        echo("signals do not save this run, which is not in the main thread of Python: checkpoints do")
     with StopRequest() as stop, guarded(experiment, directory, launches, progress) as watchdog:
         store = create_store(experiment.workers, directory.file("checkpoints"), experiment.state,
                              experiment.config.training.keep_checkpoints, warn,
@@ -138,7 +141,10 @@ def begin(experiment, directory, store, launches, accepted, echo):
     launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
                   allowed=accepted, age=round(process_age(), 4),
                   **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
-    directory.write_config(describe(experiment))
+    described = describe(experiment)
+    for line in arithmetic.changes((directory.config or {}).get("device") or {}, described["device"]) if step else ():
+        warn(f"note    {line}")
+    directory.write_config(described)
     directory.forget_result()
     return step
 
@@ -184,7 +190,8 @@ def describe(experiment):
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
         "num_workers": experiment.workers.count,
         "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU",
-                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0))},
+                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0)),
+                   **arithmetic.describe(cpu_features())},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
 
