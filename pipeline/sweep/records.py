@@ -107,17 +107,21 @@ class SweepDirectory:
         free = f"--output={free_path(self.path)}"
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--output={self.path} is a file, not a directory; e.g. {free}")
-        stored = read_json(self.file("sweep.json"))
+        stored = read_json(self.file("sweep.json"), ("settings", "trials"))
         if stored is None:
             if os.path.isdir(self.path) and set(os.listdir(self.path)) - {".lock", "sweep.json.tmp"}:
                 raise UsageError(f"--output={self.path} holds files that are not of a sweep; give an empty or new "
                                  f"directory, e.g. {free}")
             return []
-        changed = changes(stored["settings"], self.settings)
+        try:
+            changed, trials = changes(stored["settings"], self.settings), [Trial(**t) for t in stored["trials"]]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{self.file('sweep.json')} cannot be read: it is not as sweeps write it "
+                             f"({error})") from None
         if changed:
             raise UsageError(f"{self.path} holds a sweep with other settings: {', '.join(changed)}; start another with "
                              f"{free}")
-        return [Trial(**trial) for trial in stored["trials"]]
+        return trials
 
     def file(self, *names):
         """Returns the path of a file of the sweep."""

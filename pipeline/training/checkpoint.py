@@ -166,8 +166,8 @@ class CheckpointStore:
             os.makedirs(self.directory, exist_ok=True)
             self._name(stored_checkpoints(self.directory))
             self._folder.close()
-            self._manager = tf.train.CheckpointManager(
-                self._checkpoint, self._folder.enter_context(literal(self.directory)), self.keep, checkpoint_name=PREFIX)
+            folder = self._folder.enter_context(literal(self.directory))
+            self._manager = tf.train.CheckpointManager(self._checkpoint, folder, self.keep, checkpoint_name=PREFIX)
 
     def _failure(self, error):
         reason = str(error).splitlines()[0]

@@ -7,7 +7,7 @@ import os
 import socket
 
 from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options
+from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options, value_type
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
@@ -72,13 +72,16 @@ class RunDirectory:
 
     @property
     def config(self):
-        """What config.json holds, or None for a new run."""
-        return read_json(self.file("config.json"))
+        """What config.json holds, or None for a new run; raises UsageError where it cannot be read."""
+        stored = read_json(self.file("config.json"), ("config", "data"))
+        if stored is not None:
+            _check_stored(stored, self.file("config.json"))
+        return stored
 
     @property
     def result(self):
-        """What result.json holds, or None."""
-        return read_json(self.file("result.json"))
+        """What result.json holds, or None; raises UsageError where it cannot be read."""
+        return read_json(self.file("result.json"), ("status", "step"))
 
     def check(self, config, fingerprint=None, num_replicas=None, parity=True):
         """Checks that a run with this configuration may live here; touches nothing.
@@ -170,6 +173,19 @@ class RunDirectory:
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
         write_json(self.file("config.json"), values)
+
+
+def _check_stored(stored, path):
+    """Raises UsageError where config.json, perhaps edited, holds no values of options or no facts of data."""
+    for part in ("config", "data"):
+        if not isinstance(stored[part], dict):
+            raise UsageError(f"{path} cannot be read: '{part}' is no JSON object")
+    for name, value in stored["config"].items():
+        kind = value_type(options()[name]) if name in options() else None
+        fits = {str: str, bool: bool, int: int, float: (int, float), tuple: list}.get(kind, object)
+        if value is not None and (not isinstance(value, fits) or (kind in (int, float) and isinstance(value, bool))):
+            raise UsageError(f"{path} cannot be read: {name} is {json.dumps(value)}, which is no "
+                             f"{'list' if kind is tuple else kind.__name__}")
 
 
 def _never(name):
