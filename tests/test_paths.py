@@ -73,7 +73,7 @@ def test_every_command_works_in_folders_of_the_oddest_name(tmp_path):
              "--schedule=constant", "--quiet")
     workdir = tmp_path / "runs" / f"{ODDEST}-mlp"
     killed = start(*train, "--steps=100000", "--evaluate_every=100000", cwd=tmp_path)
-    while killed.poll() is None and not list((workdir / "checkpoints").glob("*.manifest.json")):
+    while killed.poll() is None and not list((workdir / "checkpoints").glob("ckpt-[1-9]*.manifest.json")):
         time.sleep(0.02)
     killed.kill()
     assert killed.communicate()[1] == ""

@@ -1,12 +1,10 @@
 """The directory of a run: whose it is, what it was told, and who is writing there now. Standard library only."""
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import socket
 
-from pipeline import extension
+from pipeline import extension, locks
 from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options, value_type
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
@@ -14,7 +12,7 @@ from pipeline.options import FREE, NEVER
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
-PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
+PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
 
 
 def default_path(config):
@@ -144,22 +142,13 @@ class RunDirectory:
         """
         try:
             os.makedirs(self.path, exist_ok=True)
-            # A lock of the kernel's: that of a dead process is gone with the process.
-            self._lock = open(self.file(".lock"), "a+", encoding="utf-8")  # noqa: SIM115
+            self._lock = locks.acquire(self.file(locks.LOCK))
+        except locks.Held as holder:
+            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
+                             f"e.g. --workdir={free_path(self.path)}") from None
         except OSError as error:
             raise UsageError(f"--workdir={self.path} cannot be written: {error.strerror.lower()}; "
                              "give a directory of your own") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
-                             f"e.g. --workdir={free_path(self.path)}") from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
 
     @contextlib.contextmanager
     def claimed(self):
