@@ -9,7 +9,7 @@ import tempfile
 import typing
 
 from launch import cuda
-from pipeline import runtime
+from pipeline import locks, runtime
 from pipeline.errors import UsageError
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -256,8 +256,14 @@ def check_workdir(workdir):
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"written")
             file.flush()
+        unlocked = locks.missing(folder)
     except OSError as error:
         return Finding("workdir", PROBLEM, f"cannot write into {folder}: {error.strerror}", remedy)
+    if unlocked:
+        return Finding("workdir", WARNING, f"the file system of {folder} has no flock ({unlocked}): a file keeps other "
+                       "processes out of a run instead; one that a machine leaves which went down is removed by hand",
+                       "mount it with locks (Lustre: -o flock; NFS: its lock daemon), or name another one with "
+                       "--workdir")
     return Finding("workdir", OK, f"{os.path.abspath(os.path.expanduser(workdir))} can be written")
 
 

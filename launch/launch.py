@@ -1,7 +1,6 @@
 """mirrorline launch: starts several workers of one run, watches them, and starts all anew when one fails."""
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import shlex
@@ -17,7 +16,7 @@ from launch.cluster.local_workers import LocalStart
 from launch.cluster.screen import Screen
 from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
-from pipeline import runs
+from pipeline import locks, runs
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 
@@ -242,18 +241,12 @@ def locked(workdir):
     folder = os.path.join(workdir, "workers")
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, ".lock"), "a+", encoding="utf-8")  # noqa: SIM115
+        lock = locks.acquire(os.path.join(folder, locks.LOCK))
+    except locks.Held as holder:
+        raise UsageError(f"--workdir={workdir} has a launch already ({holder}); wait for it, or give another "
+                         "--workdir") from None
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror.lower()}; give a directory of your "
                          "own") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise UsageError(f"--workdir={workdir} has a launch already ({lock.read().strip() or 'another process'}); "
-                             "wait for it, or give another --workdir") from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}\n")
-        lock.flush()
         yield

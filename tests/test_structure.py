@@ -14,13 +14,15 @@ STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "launch/silence.py",
                       "launch/launch.py", "launch/cluster/", "pipeline/workers/cluster.py",
                       "pipeline/workers/roll_call.py", "pipeline/workers/peers.py", "pipeline/workers/listening.py",
-                      "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/options.py")
+                      "pipeline/__init__.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/files.py",
+                      "pipeline/locks.py", "pipeline/options.py", "pipeline/paths.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
          "optuna")
 # What each room may import of this house. Nothing imports launch but launch.
 MAY_IMPORT = {
     "launch": ("launch", "flags", "pipeline", "recipes"),
-    "flags": ("flags", "pipeline.config", "pipeline.errors", "pipeline.options", "recipes"),
+    "flags": ("flags", "pipeline.config", "pipeline.errors", "pipeline.files", "pipeline.options", "pipeline.paths",
+              "recipes"),
     "recipes": ("recipes",),
     "pipeline": ("pipeline",),
 }

@@ -1,6 +1,5 @@
 """Two benchmarks beside each other: what changed beyond the noise, and whether that is a regression."""
 import dataclasses
-import json
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from pipeline.benchmark.derived import KEY, batch_of, is_measured
 from pipeline.benchmark.grid import replicas_words
 from pipeline.errors import UsageError
+from pipeline.files import read_json
 
 SCHEMA = 1
 ELSEWHERE = ("workdir", "data_dir", "cache_dir")  # Where files lie changes no figure.
@@ -47,14 +47,10 @@ def read(path):
     Raises:
       UsageError: no file, not JSON, or not a benchmark of this schema.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            report = json.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror}; give the benchmark.json of an earlier "
-                         "benchmark") from error
-    except ValueError as error:
-        raise UsageError(f"'{path}' is not JSON; give the benchmark.json of an earlier benchmark") from error
+    report = read_json(path)
+    if report is None:
+        raise UsageError(f"cannot read '{path}': there is no such file; give the benchmark.json of an earlier "
+                         "benchmark")
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != SCHEMA:
         found = "none" if schema is None else repr(schema)

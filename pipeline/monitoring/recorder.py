@@ -1,6 +1,5 @@
 """One place where a run's numbers go: metrics.jsonl, TensorBoard and the progress display."""
 import itertools
-import json
 import math
 import os
 import statistics
@@ -13,7 +12,7 @@ from pipeline.files import no_room
 from pipeline.monitoring.alerts import NoAlerts
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
-from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines
+from pipeline.monitoring.metrics_log import JsonLines, read_backwards, read_records, table_lines
 from pipeline.monitoring.scalar_events import scalar_events
 from pipeline.monitoring.vitals import NoVitals
 
@@ -81,10 +80,8 @@ class Recorder:
         self.progress.restore(list(self._marked(b'"evaluation"')))
 
     def _marked(self, mark):
-        """Yields the records whose line holds the bytes `mark`: parsing every line of a long run takes seconds."""
-        if os.path.exists(self.path):
-            with open(self.path, "rb") as file:
-                yield from (json.loads(line) for line in file if mark in line)
+        """Returns an iterator over the records whose line holds the bytes `mark`."""
+        return read_records(self.path, mark)
 
     def window(self, step, columns, rows, started, seconds, scale_loss, steady):
         """Records a window of steps.

@@ -6,7 +6,7 @@ import sys
 import time
 
 from pipeline.child_environment import child_environment
-from pipeline.files import read_json
+from pipeline.files import read_cached_json
 from pipeline.monitoring.metrics_log import parse_line
 from pipeline.verification.processes import last_line
 
@@ -88,7 +88,7 @@ class TrialProcess:
     @property
     def plan(self):
         """What config.json says of the run's length, {} as long as there is none."""
-        stored = None if self._plan else read_json(os.path.join(self.workdir, "config.json"))
+        stored = None if self._plan else read_cached_json(os.path.join(self.workdir, "config.json"))
         if stored:
             steps, examples = stored["plan"]["total_steps"], stored["data"]["num_train"]
             batch = stored["config"]["batch_size"]

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 
 from pipeline.monitoring.full_disk import FullDisk
+from pipeline.paths import literal
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run_directory import RunDirectory
 from pipeline.training.stored_checkpoint import check_specs, find_checkpoint
@@ -96,7 +97,8 @@ class FollowingStore:
             stored = find_checkpoint(self.directory, str(step))
             check_specs(stored, self.state.specs())
             _ = self._checkpoint.save_counter
-            self._checkpoint.read(stored.path).assert_consumed()
+            with literal(stored.path) as path:
+                self._checkpoint.read(path).assert_consumed()
         self.last_step = step or None
         return step
 

@@ -1,20 +1,18 @@
 """The directory of a run: whose it is, what it was told, and who is writing there now. Standard library only."""
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import socket
 
-from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options
+from pipeline import extension, locks
+from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options, value_type
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
-PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
+PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
 
 
 def default_path(config):
@@ -72,13 +70,16 @@ class RunDirectory:
 
     @property
     def config(self):
-        """What config.json holds, or None for a new run."""
-        return read_json(self.file("config.json"))
+        """What config.json holds, or None for a new run; raises UsageError where it cannot be read."""
+        stored = read_json(self.file("config.json"), ("config", "data"))
+        if stored is not None:
+            _check_stored(stored, self.file("config.json"))
+        return stored
 
     @property
     def result(self):
-        """What result.json holds, or None."""
-        return read_json(self.file("result.json"))
+        """What result.json holds, or None; raises UsageError where it cannot be read."""
+        return read_json(self.file("result.json"), ("status", "step"))
 
     def check(self, config, fingerprint=None, num_replicas=None, parity=True):
         """Checks that a run with this configuration may live here; touches nothing.
@@ -141,22 +142,13 @@ class RunDirectory:
         """
         try:
             os.makedirs(self.path, exist_ok=True)
-            # A lock of the kernel's: that of a dead process is gone with the process.
-            self._lock = open(self.file(".lock"), "a+", encoding="utf-8")  # noqa: SIM115
+            self._lock = locks.acquire(self.file(locks.LOCK))
+        except locks.Held as holder:
+            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
+                             f"e.g. --workdir={free_path(self.path)}") from None
         except OSError as error:
             raise UsageError(f"--workdir={self.path} cannot be written: {error.strerror.lower()}; "
                              "give a directory of your own") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
-                             f"e.g. --workdir={free_path(self.path)}") from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
 
     @contextlib.contextmanager
     def claimed(self):
@@ -170,6 +162,19 @@ class RunDirectory:
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
         write_json(self.file("config.json"), values)
+
+
+def _check_stored(stored, path):
+    """Raises UsageError where config.json, perhaps edited, holds no values of options or no facts of data."""
+    for part in ("config", "data"):
+        if not isinstance(stored[part], dict):
+            raise UsageError(f"{path} cannot be read: '{part}' is no JSON object")
+    for name, value in stored["config"].items():
+        kind = value_type(options()[name]) if name in options() else None
+        fits = {str: str, bool: bool, int: int, float: (int, float), tuple: list}.get(kind, object)
+        if value is not None and (not isinstance(value, fits) or (kind in (int, float) and isinstance(value, bool))):
+            raise UsageError(f"{path} cannot be read: {name} is {json.dumps(value)}, which is no "
+                             f"{'list' if kind is tuple else kind.__name__}")
 
 
 def _never(name):

@@ -15,7 +15,7 @@ import shutil
 import tensorflow as tf
 
 from pipeline.errors import UsageError
-from pipeline.files import read_json, sha256, sync, write_json
+from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
 
 PREFIX = "ckpt"
 MANIFEST = ".manifest.json"
@@ -42,7 +42,7 @@ class StoredCheckpoint:
     @property
     def specs(self):
         """What it holds, see TrainState.specs; raises FileNotFoundError where it was removed meanwhile."""
-        manifest = read_json(self.path + MANIFEST)
+        manifest = read_json(self.path + MANIFEST, ("variables",))
         if manifest is None:
             raise FileNotFoundError(self.path + MANIFEST)
         return manifest["variables"]
@@ -72,7 +72,7 @@ def digest(manifest):
 
 def find_problem(path):
     """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
-    manifest = read_json(path + MANIFEST)
+    manifest = read_cached_json(path + MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
         return "its manifest is damaged"
     for name, expected in manifest["files"].items():
