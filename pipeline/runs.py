@@ -50,7 +50,7 @@ def train(config, echo=None):
     done = finished(shared, config)
     if done:
         return done
-    strategy, source = start(config, echo, cluster, settings)
+    strategy, source = start(config, echo, cluster, settings, shared.config)
     with peers_may_leave(cluster):
         return _train(config, source, strategy, directory, begins(shared), echo)
 
@@ -97,12 +97,12 @@ def build(config, echo=None):
     return experiment
 
 
-def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
+def evaluate(workdir, split=None, checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
     Args:
       workdir: directory of the run.
-      split: "test", "validation" or "train".
+      split: "test", "validation" or "train"; default test, or validation where the data have no test split.
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
       ema: take the moving average of the weights.
       average_checkpoints: take the mean of the weights of this many checkpoints.

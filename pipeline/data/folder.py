@@ -9,9 +9,9 @@ from pipeline.data.image_file import SUFFIXES, UnreadableImage, in_parallel, rea
 from pipeline.data.memory import InMemory
 from pipeline.data.order import example_index
 from pipeline.data.source import Source, Split, digest, numbered_batches
+from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
 
-_TEST_NAMES = ("test", "validation", "valid", "val")
 # What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
@@ -65,25 +65,27 @@ class ImageFiles:
             raise UsageError(_unreadable(path, error)) from error
 
 
-def load_folder(path, config, echo=print):
-    """Finds PATH/train/<class>/* and PATH/test/<class>/*, or PATH/<class>/* with --validation_split.
+def load_folder(path, config, echo=print, own_validation=True):
+    """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
-    Without a test folder, what --validation_split holds out of training is the test split.
+    A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, what --validation_split
+    holds out of training is the test split.
 
     Args:
       path: the folder.
       config: DataConfig; image_size, validation_split, skip_unreadable and memory_budget count.
       echo: takes lines about what takes long.
+      own_validation: see splits.choose_splits.
 
     Returns:
       Source; images are grey where all files are, else of three channels.
 
     Raises:
-      UsageError: no such folder, no class, an empty class, classes that differ between train and test, an unreadable
+      UsageError: no such folder, no class, an empty class, classes that differ between splits, an unreadable
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
     path = os.path.abspath(os.path.expanduser(path))
-    folders = _split_folders(path, config.validation_split)
+    folders, notes = _split_folders(path, config.validation_split, own_validation)
     class_names = _class_names(folders)
     files = {name: _class_files(folder, class_names) for name, folder in folders.items()}
     every = [file for paths, _ in files.values() for file in paths]
@@ -99,38 +101,39 @@ def load_folder(path, config, echo=print):
         pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers),
                           strict=True))
         bad += _without_unreadable(pixels, config.skip_unreadable)
-    splits, parts = [], [class_names, shape]
+    splits, parts = {}, [class_names, shape]
     for name, (paths, labels) in files.items():
         kept = [(file, label) for file, label in zip(paths, labels, strict=True) if file not in bad]
         _check_classes([label for _, label in kept], class_names, folders[name])
-        splits.append(_make_split(name, path, kept, pixels, shape, config.image_size))
+        splits[name] = _make_split(name, path, kept, pixels, shape, config.image_size)
         parts += [name, [(os.path.relpath(file, path), os.path.getsize(file), digest(np.frombuffer(
             headers[file].ends, np.uint8))) for file, _ in kept]]
         if any(headers[file].interpreted for file, _ in kept):
             parts.append(INTERPRETATION)
-    notes = _notes(bad, in_memory)
     test_from_train = len(splits) == 1
     if test_from_train:
-        splits = divide(splits[0], config.validation_split, "test")
+        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
         parts.append(config.validation_split)
-    return Source(f"folder:{path}", class_names, shape, *splits, None, digest(*parts), notes, test_from_train)
+    return Source(f"folder:{path}", class_names, shape, splits["train"], splits.get("test"), splits.get("validation"),
+                  digest(*parts), (*notes, *_notes(bad, in_memory)), test_from_train)
 
 
-def _split_folders(path, validation_split):
-    """Returns {"train": folder} or {"train": folder, "test": folder}."""
+def _split_folders(path, validation_split, own_validation):
+    """Returns ({"train": folder, "validation": folder, "test": folder} of those there, lines to tell the user)."""
     if not os.path.isdir(path):
         raise UsageError(f"--dataset=folder:{path}: there is no such folder; where it was moved, give its new path")
     train = os.path.join(path, "train")
     if not os.path.isdir(train):
-        train, tests = path, []
+        train, found, unused = path, {}, None
     else:
-        tests = [os.path.join(path, name) for name in _TEST_NAMES if os.path.isdir(os.path.join(path, name))]
-    if tests:
-        return {"train": train, "test": tests[0]}
-    if not validation_split:
-        raise UsageError(f"--dataset=folder:{path} has no folder 'test' beside 'train': make {path}/train/<class>/ and "
-                         f"{path}/test/<class>/, or give --validation_split=0.2 to hold a part out for testing")
-    return {"train": train}
+        names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+        found, unused = choose_splits(f"--dataset=folder:{path}", names, own_validation)
+    if not found and not validation_split:
+        raise UsageError(f"--dataset=folder:{path} has no folder 'test' or 'val' beside 'train': make "
+                         f"{path}/train/<class>/ and {path}/test/<class>/, or give --validation_split=0.2 to hold a "
+                         "part out for testing")
+    folders = {role: os.path.join(path, name) for role, name in found.items()}
+    return {"train": train, **folders}, unused_validation(unused, unused == found.get("test"))
 
 
 def _class_names(folders):
@@ -141,11 +144,12 @@ def _class_names(folders):
     if len(names["train"]) < 2:
         raise UsageError(f"{folders['train']} has {len(names['train'])} class folders: put the images of each class in "
                          f"a folder of its own, two classes at least, as in {folders['train']}/cat/1.jpg")
-    odd = sorted(set(names["train"]) ^ set(names.get("test", names["train"])))
-    if odd:
-        here, there = ("train", "test") if odd[0] in names["train"] else ("test", "train")
-        raise UsageError(f"class '{odd[0]}' is in {folders[here]} but not in {folders[there]}: both need the same "
-                         f"class folders ({len(odd)} differ)")
+    for split, found in names.items():
+        odd = sorted(set(names["train"]) ^ set(found))
+        if odd:
+            here, there = ("train", split) if odd[0] in names["train"] else (split, "train")
+            raise UsageError(f"class '{odd[0]}' is in {folders[here]} but not in {folders[there]}: both need the same "
+                             f"class folders ({len(odd)} differ)")
     return tuple(names["train"])
 
 

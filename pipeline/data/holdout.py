@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 
 from pipeline.data.source import digest
+from pipeline.data.splits import TRAINING
 from pipeline.errors import UsageError
 
 _KEY = 20_240_229  # Fixed: what is held out must be the same examples in every run of every seed.
@@ -53,7 +54,7 @@ def divide(split, share, name):
 def hold_out_validation(source, share):
     """Returns the source with a share of its training split held out as `validation`."""
     rest, held_out = divide(source.train, share, "validation")
-    return dataclasses.replace(source, train=rest, validation=held_out,
+    return dataclasses.replace(source, train=rest, validation=held_out, validation_from=TRAINING,
                                fingerprint=digest(source.fingerprint, "validation", share))
 
 

@@ -10,6 +10,7 @@ from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.record_stream import BLOCK, GROUP, Records
 from pipeline.data.records import read_table
 from pipeline.data.source import Source, Split, digest
+from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.data.tfds_prepare import find_or_prepare
 from pipeline.errors import UsageError
 
@@ -47,14 +48,15 @@ class ExampleFormat:
         return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
 
 
-def load_tfds(config, echo=print):
+def load_tfds(config, echo=print, own_validation=True):
     """Loads a data set of TensorFlow Datasets by its name.
 
-    Where there is no test split the validation split is it; where there is neither, what --validation_split holds out.
+    Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
 
     Args:
       config: DataConfig; dataset, data_dir, image_size, validation_split, memory_budget and cache_dir count.
       echo: takes lines about what takes long.
+      own_validation: see splits.choose_splits.
 
     Returns:
       Source, in memory where its decoded images fit the budget.
@@ -65,25 +67,26 @@ def load_tfds(config, echo=print):
     """
     builder = find_or_prepare(config.dataset, config.data_dir, echo)
     form, class_names = _example_format(builder.info, config)
-    chosen = _choose_splits(builder.info, config)
+    chosen, lines = _choose_splits(builder.info, config, own_validation)
     tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
               for name, split in chosen.items()}
     total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
     in_memory = total <= config.memory_budget * 2**20
-    splits, parts = [], [builder.info.name, str(builder.info.version), class_names, form.shape]
+    splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, form.shape]
     for name, table in tables.items():
-        splits.append(_decode_all(name, table, form, len(class_names), echo) if in_memory else
-                      Split(name, len(table.offset), Records(table, form, config.cache_dir)))
+        splits[name] = _decode_all(name, table, form, len(class_names), echo) if in_memory else Split(
+            name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
     test_from_train = len(splits) == 1
     if test_from_train:
-        splits = divide(splits[0], config.validation_split, "test")
+        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
         parts.append(config.validation_split)
     notes = () if in_memory else (
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
         f"{len(tables['train'].files)} shards, shuffled by blocks of {BLOCK} consecutive records and within groups of "
         f"{BLOCK * GROUP:,} examples",)
-    return Source(config.dataset, class_names, form.shape, *splits, None, digest(*parts), notes, test_from_train)
+    return Source(config.dataset, class_names, form.shape, splits["train"], splits.get("test"),
+                  splits.get("validation"), digest(*parts), (*lines, *notes), test_from_train)
 
 
 def _example_format(info, config):
@@ -113,18 +116,16 @@ def _example_format(info, config):
     return ExampleFormat(image_key, label_key, shape, resize), tuple(flat[label_key].names)
 
 
-def _choose_splits(info, config):
-    """Returns {"train": split} or {"train": split, "test": split}, with the data set's own names."""
+def _choose_splits(info, config, own_validation):
+    """Returns ({"train", "validation", "test": the data set's own names, of those there}, lines to tell the user)."""
     has = {name: split for name, split in info.splits.items() if split.num_examples}
     if "train" not in has:
         raise UsageError(f"--dataset={config.dataset} has no training split: it has {', '.join(has) or 'none'}")
-    test = next((name for name in ("test", "validation") if name in has), None)
-    if test:
-        return {"train": "train", "test": test}
-    if not config.validation_split:
+    found, unused = choose_splits(f"--dataset={config.dataset}", has, own_validation, ("test", "validation"))
+    if not found and not config.validation_split:
         raise UsageError(f"--dataset={config.dataset} has neither a test nor a validation split (it has "
                          f"{', '.join(has)}): give --validation_split=0.2 to hold a part out for testing")
-    return {"train": "train"}
+    return {"train": "train", **found}, unused_validation(unused, unused == found.get("test"))
 
 
 def _shards(split):
