@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import os
 
+from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
 from pipeline.preparation import (
     Outcome,
@@ -25,6 +26,7 @@ from pipeline.training import run_directory
 from pipeline.workers.cluster import Cluster
 
 
+@damage.in_words()
 def train(config, echo=None):
     """Trains in the directory of the run, or continues what is there, and evaluates along the way.
 
@@ -78,6 +80,7 @@ def _train(config, source, strategy, directory, begins, echo):
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
 
 
+@damage.in_words()
 def build(config, echo=None):
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
@@ -97,6 +100,7 @@ def build(config, echo=None):
     return experiment
 
 
+@damage.in_words()
 def evaluate(workdir, split=None, checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
@@ -182,6 +186,7 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]
 
 
+@damage.in_words()
 def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
            average_checkpoints=1, batch_sizes=(), echo=None, **options):
     """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.

@@ -5,9 +5,10 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from pipeline.data.array_records import is_array_record
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory, empty_images
-from pipeline.data.record_stream import BLOCK, GROUP, Records
+from pipeline.data.record_stream import BLOCK, GROUP, Records, first_line, record_dataset
 from pipeline.data.records import read_table
 from pipeline.data.source import Source, Split, digest
 from pipeline.data.splits import choose_splits, unused_validation
@@ -129,10 +130,11 @@ def _choose_splits(info, config, own_validation):
 
 
 def _shards(split):
-    """Returns the paths of a split's TFRecord files."""
+    """Returns the paths of a split's files."""
     files = [str(path) for path in split.filepaths]
-    if not all(".tfrecord" in path for path in files):
-        raise UsageError(f"{files[0]} is not a TFRecord file: prepare the data set with file_format=tfrecord")
+    if not all(".tfrecord" in path or is_array_record(path) for path in files):
+        raise UsageError(f"{files[0]} is neither a TFRecord nor an ArrayRecord file: prepare the data set with "
+                         "file_format=tfrecord")
     return files
 
 
@@ -146,7 +148,7 @@ def _decode_all(name, table, form, num_classes, echo):
         spec = tf.TensorSpec(form.shape, tf.uint8)
         return tf.map_fn(form.decode, encoded, fn_output_signature=spec, parallel_iterations=1), labels
 
-    records = tf.data.TFRecordDataset(table.files).batch(_DECODED_TOGETHER)
+    records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
     done, told = 0, time.monotonic()
     try:
         for some_images, some_labels in records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True):
@@ -158,7 +160,7 @@ def _decode_all(name, table, form, num_classes, echo):
                 echo(f"decoding {name}: {done:,} of {count:,} images")
     except tf.errors.OpError as error:
         raise UsageError(f"cannot decode {name} of {table.files[0]} near example {done:,}: "
-                         f"{error.message.splitlines()[0]}") from error
+                         f"{first_line(error)}") from error
     if done and not 0 <= labels.min() <= labels.max() < num_classes:
         raise UsageError(f"the {name} split has labels from {labels.min()} to {labels.max()} for {num_classes} "
                          f"classes: a split whose labels were published is needed")
