@@ -3,7 +3,7 @@ import dataclasses
 
 from pipeline import extension
 from pipeline.data import registry
-from pipeline.data.holdout import hold_out_validation, keep_only
+from pipeline.data.holdout import hold_out_validation, keep_only, untrained_classes
 from pipeline.data.splits import DATA_SET
 
 
@@ -43,6 +43,7 @@ def load(config, batch_size, seed=0, echo=print, own_validation=True):
         from pipeline.data.tfds_source import load_tfds
         source = load_tfds(config, echo, own_validation)
     source = _with_validation(source, config.validation_split, own_validation)
+    source = dataclasses.replace(source, notes=(*source.notes, *untrained_classes(source)))
     return keep_only(source, config.subset * batch_size) if config.subset else source
 
 

@@ -17,7 +17,8 @@ def array_record_dir(tmp_path_factory):
 
 
 def numbers(split):
-    return np.concatenate([numbers_of(b["image"])[b["weight"].numpy() > 0] for b in eval_batches(split, BatchLayout(256))])
+    batches = eval_batches(split, BatchLayout(256))
+    return np.concatenate([numbers_of(b["image"])[b["weight"].numpy() > 0] for b in batches])
 
 
 def test_both_formats_have_the_same_examples(array_record_dir, load_numbered):
