@@ -6,6 +6,7 @@ TAKES_FILES, the name for them in the help, run also gets the list of arguments 
 LAUNCHED, that is the command which stands with its own flags after `--`. It imports TensorFlow inside run, after the
 flags are known to be right, so that help and a mistyped flag answer at once.
 """
+import atexit
 import contextlib
 import importlib
 import os
@@ -17,6 +18,7 @@ from absl import flags as absl_flags
 import flags
 from launch import __version__, silence
 from pipeline import extension
+from pipeline.data import damage
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
 from pipeline.workers import peers
@@ -38,6 +40,7 @@ def main(arguments=None):
       more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
     """
     silence.open_missing()
+    end = _End() if arguments is None else None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)
@@ -52,14 +55,36 @@ def main(arguments=None):
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
+    if end:
+        end.code = code
     return code
+
+
+class _End:
+    """The end of a process whose data pipelines call Python: at once, after everything that was asked for at its exit.
+
+    The interpreter waits there for TensorFlow's threads, and they for the interpreter: now and then for ever.
+    """
+
+    def __init__(self):
+        """To be made before TensorFlow is imported: what is registered first is called last."""
+        self.code = FAILURE
+        atexit.register(self)
+
+    def __call__(self):
+        if damage.pipelines_call_python():
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self.code)
 
 
 def _answer(arguments):
     """Runs one command and returns its exit code, having said what was wrong; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
-        code = _dispatch(arguments)
+        with damage.in_words():
+            code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except UsageError as error:

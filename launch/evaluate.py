@@ -1,4 +1,4 @@
-"""mirrorline evaluate: judges the model of a run on the test split, every example counted exactly once."""
+"""mirrorline evaluate: judges the model of a run on the test split or another, every example counted exactly once."""
 import contextlib
 import json
 import os
@@ -26,7 +26,8 @@ def define(flag_values):
     """Defines the flags that only evaluation has."""
     absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
                              flag_values=flag_values)
-    absl_flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "part of the data",
+    absl_flags.DEFINE_enum("split", None, ["test", "validation", "train"], "part of the data; default test, or "
+                           "validation where the data have no test split",
                            flag_values=flag_values)
     absl_flags.DEFINE_bool("ema", False, "evaluate the moving average of the weights (--ema_decay in training)",
                            flag_values=flag_values)
@@ -69,7 +70,10 @@ def runs_to_judge(config, flag_values):
     directory, stored = run_directory.stored_config(workdir)
     runs = [Run(directory, stored, merged(stored, given))]
     if flag_values.split == "validation" and not stored["data"]["num_validation"]:
-        raise UsageError("--split=validation: this run held nothing out (--validation_split); use --split=test")
+        raise UsageError("--split=validation: this run has no validation split, neither of its data nor held out "
+                         "(--validation_split); use --split=test")
+    if flag_values.split == "test" and not stored["data"]["num_test"]:
+        raise UsageError("--split=test: the data of this run have no test split; use --split=validation")
     for text in flag_values.compare:
         for path in [text] if os.path.isdir(text) else text.split(","):
             runs.append(_compared(path, runs, {name: value for name, value in given.items()
@@ -199,7 +203,7 @@ def open_data(runs, split):
 
     Args:
       runs: list of Run.
-      split: name of the part to judge, "test", "validation" or "train".
+      split: name of the part to judge, "test", "validation" or "train"; None: see --split.
 
     Returns:
       (strategy, Source, the Split of that name).

@@ -12,6 +12,7 @@ from flags.defaults import with_dataset_defaults
 from flags.parsing import OTHER_NAMES
 from pipeline import extension
 from pipeline.config import ExperimentConfig
+from pipeline.data.splits import DATA_SET
 from pipeline.errors import RunFailure, UsageError
 from pipeline.sweep import space as spaces
 from pipeline.training import run_directory
@@ -20,7 +21,7 @@ SUMMARY = "search for better settings: random, grid or Bayesian, pruned, resumab
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
 TRIALS = 20
-HELD_OUT = 0.1  # Of the training split: what trials are judged on.
+HELD_OUT = 0.1  # Of the training split: what trials are judged on where the data have no validation split.
 SEARCHES, PRUNERS = ("random", "grid", "bayesian"), ("median", "halving", "none")
 
 
@@ -97,7 +98,7 @@ def fixed_options(given, space):
         raise UsageError("--workdir is that of one run: give the folder of all trials with --output")
     held_out = given.get("validation_split", HELD_OUT)
     if not held_out:
-        raise UsageError("--validation_split=0: trials are judged on a part held out of training, never on the test "
+        raise UsageError("--validation_split=0: trials are judged on a validation split, never on the test "
                          f"split; give a share such as {HELD_OUT:g}")
     unsaid = ("verbosity", "allow")
     return {**{name: value for name, value in given.items() if name not in unsaid}, "validation_split": held_out}
@@ -197,8 +198,9 @@ def introduce(directory, space, wanted):
     for name, domain in space.domains.items():
         print(f"        {name:{width}}  {domain.text}")
     share = settings["flags"]["validation_split"]
-    print_paragraph("", f"judged by the {settings['metric']} at the end of a trial on {share:.3g} of the training "
-                    "examples, held out (--validation_split); the test split chooses nothing")
+    print_paragraph("", f"judged by the {settings['metric']} at the end of a trial on the validation split of the data "
+                    f"or, where there is none, {share:.3g} of the training examples, held out (--validation_split); "
+                    "the test split chooses nothing")
 
 
 def conclude(directory, space, resolve, told, complete):
@@ -216,8 +218,9 @@ def conclude(directory, space, resolve, told, complete):
         independent = result.get("selected_on") == "validation"
         found["best"] = {"trial": first.number, "values": first.values, **first.last, "examples": first.examples,
                          "test_accuracy": result.get("test_accuracy") if independent else None}
+        config = read_json(directory.file(first.name, "config.json")) or {"data": {}}
         best_flags.write(directory.file("best.flags"), resolve(first.values), {**told, **first.values}, first, settings,
-                         len(trials), found["best"]["test_accuracy"])
+                         len(trials), found["best"]["test_accuracy"], config["data"].get("validation_from") != DATA_SET)
     else:
         directory.remove("best.flags")
     directory.save(**found)
@@ -236,8 +239,8 @@ def show(directory, found):
         finished = sum(trial.status == "finished" for trial in directory.trials)
         chance = f", the best of {finished} and so a little optimistic" if finished > 1 else ""
         leaderboard.print_paragraph("best", f"trial {chosen['trial']}: validation {metric} "
-                                    f"{leaderboard.figure(metric, chosen[metric])} of {chosen['examples']:,} examples "
-                                    f"held out{chance}; {test}")
+                                    f"{leaderboard.figure(metric, chosen[metric])} of {chosen['examples']:,} examples"
+                                    f"{chance}; {test}")
     if found["importances"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importances"].items())
         leaderboard.print_paragraph("matters", f"{shares} (share of the variance of {metric} over the trials that came "

@@ -72,11 +72,24 @@ def say_finished(trained, config, echo):
         "--epochs and --allow=epochs, since the learning rate follows a schedule over the whole length")
     more = f"train longer with more {longer}" if trained.status == "finished" else (
         "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
-    result = trained.result
-    accuracy = "unknown" if result["test_accuracy"] is None else f"{result['test_accuracy']:.2%}"
-    echo(f"{trained.workdir} is finished: step {result['step']}, test accuracy {accuracy}; {more}, or start another "
-         "run with another --workdir")
+    split, accuracy, _ = final_figures(trained.result)
+    echo(f"{trained.workdir} is finished: step {trained.result['step']}, {split} accuracy {accuracy}"
+         f"{selection(trained.result, split)}; {more}, or start another run with another --workdir")
     return 0
+
+
+def final_figures(result):
+    """Returns (name of the split, accuracy, loss) of what result.json holds of a run's end, as text."""
+    split = "test" if result.get("test_accuracy") is not None or "validation_accuracy" not in result else "validation"
+    accuracy, loss = result.get(f"{split}_accuracy"), result.get(f"{split}_loss")
+    return split, "unknown" if accuracy is None else f"{accuracy:.2%}", "unknown" if loss is None else f"{loss:.4f}"
+
+
+def selection(result, split):
+    """Returns the clause for figures of a split that has selected the checkpoint itself, "" where it has not."""
+    if result.get("selected_on") != split:
+        return ""
+    return f" (the {split} split also selects the best checkpoint, so a figure chosen by it is a little too good)"
 
 
 def conclude(trained, echo):
@@ -91,8 +104,9 @@ def conclude(trained, echo):
               "continue", file=sys.stderr)
         return EXIT_PREEMPTED
     speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
-    echo(f"{trained.status.replace('_', ' ')}: test accuracy {result['test_accuracy']:.2%}, loss "
-         f"{result['test_loss']:.4f} after {ended.step} steps{speed}")
+    split, accuracy, loss = final_figures(result)
+    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss} after {ended.step} steps"
+         f"{speed}{selection(result, split)}")
     echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     echo(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

@@ -46,7 +46,8 @@ class DataConfig:
     data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets", resume=FREE)
     image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
                              unit="pixels", low=1)
-    validation_split: float = option(0.0, "part of the training split held out and watched instead of the test split",
+    validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, where the "
+                                          "data set has no validation split of its own",
                                      low=0.0, below=1.0)
     subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
     augment: tuple = option((), "augmentations in order of application, each name or name:strength: "
@@ -113,7 +114,7 @@ class TrainingConfig:
     batch_size: int = option(64, "examples of one optimizer step, over all replicas and micro-batches",
                              unit="examples", low=1, resume=NEVER)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
-                                             "holds out 10% of training if no --validation_split", low=0,
+                                             "holds out 10% of training if no validation split", low=0,
                                           unit="evaluations")
     initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
                                         "or a run's directory; the last layer may have another number of classes")

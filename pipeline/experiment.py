@@ -72,8 +72,8 @@ class Experiment:
 
     @property
     def watched(self):
-        """The split that evaluations along the way look at: what was held out, or else the test split."""
-        return self.source.validation or self.source.test
+        """The split that evaluations along the way look at, see Source.watched."""
+        return self.source.watched
 
     @property
     def layout(self):

@@ -6,13 +6,14 @@ import re
 from pipeline import arithmetic, keras_import
 from pipeline import extension as extensions
 from pipeline.config import FOLDER, ExperimentConfig, located
+from pipeline.data.splits import DATA_SET, TRAINING
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
 from pipeline.workers import peers
 from pipeline.workers.roll_call import PeerLost
 
-HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
+HELD_OUT = 0.1  # Of the training split, where early stopping has no other validation split to look at.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Outcome:
     Attributes:
       workdir: directory of the run.
       status: "finished", "early_stopped" or "preempted": saved, and the same call goes on.
-      result: what result.json holds: test_accuracy, test_loss, step, weights_sha256, ...
+      result: what result.json holds: test_accuracy, test_loss, step, weights_sha256, ...; without a test split these
+        are None, and validation_accuracy and validation_loss the final figures.
       ended: pipeline.training.loop.RunResult; None where the run was finished before and nothing was left to do.
       total_steps: steps that were asked for.
     """
@@ -110,9 +112,10 @@ def introduce(experiment, directory, echo):
     source, model = experiment.source, experiment.state.model
     replicas = experiment.strategy.num_replicas_in_sync
     shape = "x".join(map(str, source.image_shape))
-    held = f", {source.validation.num_examples:,} held out" if source.validation else ""
-    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {source.train.num_examples:,} training"
-         f"{held}, {source.test.num_examples:,} test examples")
+    parts = [f"{split.num_examples:,} {name}" for name, split in (
+        ("training", source.train), ("held out" if source.validation_from == TRAINING else "validation",
+                                     source.validation), ("test", source.test)) if split]
+    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {', '.join(parts)} examples")
     for note in source.notes:
         echo(f"        {note}")
     echo(f"model   {experiment.config.model.model}: {model.count_params():,} parameters, "
@@ -153,7 +156,9 @@ def reopen_data(config, stored, echo=print):
 
 
 def choose_split(source, name):
-    """Returns a split of a Source by its name; raises UsageError where it has none of that name."""
+    """Returns a split of a Source by its name, the final one for None; raises UsageError where there is none."""
+    if name is None:
+        return source.final
     found = {"test": source.test, "validation": source.validation, "train": source.train}
     if found.get(name) is None:
         raise UsageError(f"there is no split '{name}' of {source.name}: it has "
@@ -172,7 +177,8 @@ def same_data(config, stored, echo):
     """Returns the Source that a run was trained on; raises UsageError where it is another one now."""
     from pipeline.data.load import load as load_data
     extensions.load(config.data.extension, stored.get("extensions"))
-    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo)
+    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo,
+                       own_validation(stored))
     known = stored["data"]["fingerprint"]
     if source.fingerprint != known:
         remedy = "--dataset=folder:PATH" if source.name.startswith(FOLDER) else "--data_dir"
@@ -189,7 +195,16 @@ def same_threads(config, stored, echo):
     return config.replace(threads=number)
 
 
-def start(config, echo, cluster=None, settings=""):
+def own_validation(stored):
+    """Tells whether a run is to use a validation split of the data set's own: a new one is, one that goes on as begun.
+
+    Args:
+      stored: what config.json of the run holds, None for a new run.
+    """
+    return not stored or stored["data"].get("validation_from") == DATA_SET
+
+
+def start(config, echo, cluster=None, settings="", stored=None):
     """Sets the process up and loads the data; returns (strategy, Source).
 
     Args:
@@ -197,12 +212,14 @@ def start(config, echo, cluster=None, settings=""):
       echo: takes lines for the user, one a call.
       cluster: pipeline.workers.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
+      stored: what config.json of a run that goes on holds, or None.
     """
     from pipeline import runtime
     strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
                              settings=settings)
     from pipeline.data.load import load as load_data
-    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo)
+    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo,
+                               own_validation(stored))
 
 
 def assemble(config, source, strategy, stored=None, begins=None):

@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import os
 
+from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
 from pipeline.preparation import (
     Outcome,
@@ -26,6 +27,7 @@ from pipeline.training import run_directory
 from pipeline.workers.cluster import Cluster
 
 
+@damage.in_words()
 def train(config, echo=None):
     """Trains in the directory of the run, or continues what is there, and evaluates along the way.
 
@@ -51,7 +53,7 @@ def train(config, echo=None):
     done = finished(shared, config)
     if done:
         return done
-    strategy, source = start(same_threads(config, shared.config, echo), echo, cluster, settings)
+    strategy, source = start(same_threads(config, shared.config, echo), echo, cluster, settings, shared.config)
     with peers_may_leave(cluster):
         return _train(config, source, strategy, directory, begins(shared), echo)
 
@@ -79,6 +81,7 @@ def _train(config, source, strategy, directory, begins, echo):
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
 
 
+@damage.in_words()
 def build(config, echo=None):
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
@@ -98,12 +101,13 @@ def build(config, echo=None):
     return experiment
 
 
-def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
+@damage.in_words()
+def evaluate(workdir, split=None, checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
     Args:
       workdir: directory of the run.
-      split: "test", "validation" or "train".
+      split: "test", "validation" or "train"; default test, or validation where the data have no test split.
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
       ema: take the moving average of the weights.
       average_checkpoints: take the mean of the weights of this many checkpoints.
@@ -183,6 +187,7 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]
 
 
+@damage.in_words()
 def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
            average_checkpoints=1, batch_sizes=(), echo=None, **options):
     """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.

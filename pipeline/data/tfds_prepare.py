@@ -86,7 +86,7 @@ def _prepare(dataset, data_dir, echo, tfds):
     name = dataset.split("/")[0].split(":")[0]
     refusal = _refusal(dataset, data_dir)
     try:
-        builder = tfds.builder(dataset, data_dir=data_dir)
+        builder = tfds.builder(dataset, data_dir=data_dir, file_format="tfrecord")  # Some are ArrayRecord otherwise.
     except Exception as error:
         raise UsageError(f"--dataset={dataset}: {_first_line(error)}") from error
     if not _writable(data_dir):

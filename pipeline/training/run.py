@@ -182,7 +182,8 @@ def describe(experiment):
         "data": {"name": source.name, "fingerprint": source.fingerprint, "class_names": source.class_names,
                  "image_shape": source.image_shape, "num_train": source.train.num_examples,
                  "num_validation": source.validation.num_examples if source.validation else 0,
-                 "num_test": source.test.num_examples},
+                 "num_test": source.test.num_examples if source.test else 0,
+                 "validation_from": source.validation_from},
         "extensions": extension.records(),
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
         "initialization": experiment.initialization and dataclasses.asdict(experiment.initialization),
@@ -205,8 +206,8 @@ def describe_result(experiment, result, attendants):
       attendants: Attendants.
 
     Returns:
-      (the RunResult, preempted where the test split was not evaluated to the end, and a dict, see the design of a run's
-      directory); figures that a preempted run does not have are left out.
+      (the RunResult, preempted where the final split was not evaluated to the end, and a dict, see the design of a
+      run's directory); figures that a preempted run does not have are left out.
     """
     state, plan, step, recorder = experiment.state, experiment.plan, result.step, attendants.recorder
     described = {
@@ -228,17 +229,34 @@ def describe_result(experiment, result, attendants):
             result = dataclasses.replace(result, status="preempted")
             described["status"] = result.status
     if figures:
-        described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
-                         test_examples=figures["examples"])
+        described.update(final_entries(experiment, step, figures, recorder))
     return result, described
 
 
+def final_entries(experiment, step, figures, recorder):
+    """Returns what result.json holds of the splits at the end: test_accuracy, test_loss, test_examples, validation_...
+
+    Those of a split that the data set does not have, or that was not evaluated at the last step, are None.
+
+    Args:
+      experiment: Experiment.
+      step: the last step.
+      figures: see `final_figures`.
+      recorder: Recorder.
+    """
+    found = {"test": None, "validation": None, experiment.source.final.name: figures}
+    if experiment.source.test and experiment.source.validation:
+        found["validation"] = recorder.last_evaluation(step, "validation")
+    return {f"{split}_{name}": of and of[name] for split, of in found.items()
+            for name in ("loss", "accuracy", "examples")}
+
+
 def final_figures(experiment, step, attendants):
-    """Returns the figures of the test split at the end of a run, or None where a stop came first."""
-    test = experiment.source.test
-    figures = attendants.recorder.last_evaluation(step, test.name) or {}
+    """Returns the figures of the final split (Source.final) at the end of a run, or None where a stop came first."""
+    split = experiment.source.final
+    figures = attendants.recorder.last_evaluation(step, split.name) or {}
     if experiment.workers.first(not figures):
         with attendants.ledger.account("evaluating"):
-            judged = experiment.evaluate(test, attendants.should_stop, attendants.watchdog.beat)
+            judged = experiment.evaluate(split, attendants.should_stop, attendants.watchdog.beat)
         figures = judged and judged.figures
     return figures

@@ -158,7 +158,7 @@ def ragged_sizes(num_examples, batch_size, replicas):
 
 
 def ragged_evaluations(experiment):
-    """Evaluates parts of the test split whose sizes fit neither batch nor replicas.
+    """Evaluates parts of the test split (validation where there is none) whose sizes fit neither batch nor replicas.
 
     The reference calls the model on the examples alone, without padding, and adds up example by example in float64.
 
@@ -168,7 +168,7 @@ def ragged_evaluations(experiment):
     Returns:
       list of Row.
     """
-    layout, test = experiment.evaluation_layout(), experiment.source.test
+    layout, test = experiment.evaluation_layout(), experiment.source.final
     sizes = ragged_sizes(test.num_examples, layout.batch_size, layout.replicas)
     loss, hit = example_by_example(experiment, test, max(sizes))
     counted, apart = [], []

@@ -192,7 +192,7 @@ def test_images_of_several_sizes_need_image_size(numbered_dir, load_numbered, tm
     assert load_numbered(data_dir=str(copy), image_size=4).image_shape == (4, 4, 3)
 
 
-def test_without_a_test_split_the_validation_split_or_a_part_of_training_is_it(numbered_dir, load_numbered, tmp_path):
+def test_without_a_test_split_validation_is_final_or_a_part_of_training_is_test(numbered_dir, load_numbered, tmp_path):
     copy = shutil.copytree(numbered_dir, tmp_path / "copy")
     folder = copy / "numbered" / "1.0.0"
     info = folder / "dataset_info.json"
@@ -200,7 +200,11 @@ def test_without_a_test_split_the_validation_split_or_a_part_of_training_is_it(n
     for shard in folder.glob("*-test.*"):
         shard.rename(folder / shard.name.replace("-test.", "-validation."))
     info.write_text(original.replace('"name": "test"', '"name": "validation"'))
-    assert load_numbered(data_dir=str(copy)).test.num_examples == TEST
+    source = load_numbered(data_dir=str(copy))
+    assert (source.validation.num_examples, source.test, source.final.name) == (TEST, None, "validation")
+    before = load(DataConfig(dataset="numbered", data_dir=str(copy), cache_dir=str(tmp_path / "cache")), 64,
+                  echo=lambda line: None, own_validation=False)
+    assert (before.test.num_examples, before.validation) == (TEST, None) and before.fingerprint != source.fingerprint
     info.write_text(original.replace('"name": "test"', '"name": "extra"'))
     with pytest.raises(UsageError, match="neither a test nor a validation split .*--validation_split"):
         load_numbered(data_dir=str(copy))

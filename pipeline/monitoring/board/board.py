@@ -18,15 +18,15 @@ from pipeline.monitoring.board.samples import MistakesPicture, samples_picture
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
 
 CONFIGURATION, SAMPLES, CONFUSION, MISTAKES = "configuration", "samples", "confusion_matrix", "worst_mistakes"
-# Examples of the test split that the curves at the end are computed from. A forward pass is a third of a training step:
-# of a run that trained on 30,000 examples and more they take about 1% of the time.
+# Examples of the final split that the curves at the end come from. A forward pass is a third of a training step: of a
+# run that trained on 30,000 examples and more they take about 1% of the time.
 MOST_JUDGED, FEWEST_JUDGED, JUDGED_SHARE = 10_000, 1_000, 0.03
 ABOUT_CONFUSION = ("Hits in blue, mistakes in red. A row is a true class and shaded by the share of its examples, "
                    "mistakes by the root of it; numbers are examples.")
 
 
 def judged(trained):
-    """Returns how many test examples the curves are made of at most, after training on so many examples."""
+    """Returns how many examples the curves are made of at most, after training on so many examples."""
     return min(MOST_JUDGED, max(FEWEST_JUDGED, int(JUDGED_SHARE * trained)))
 
 
@@ -34,8 +34,9 @@ class Board:
     """Writes everything for TensorBoard but scalars, each thing once, whatever happens to the process.
 
     What belongs to a step goes into the recorder's runs `train`, `validation` and `.`, and is cut and synced with the
-    scalars. What a run ends with goes into a run `test` of its own: a TensorBoard that looks on reads the projector's
-    files when it finds a new run, and then only.
+    scalars. What a run ends with goes into a run of its own, `test`, or `final` where
+    no test split is there: a TensorBoard that looks on reads the projector's files when it finds a new run, and then
+    only.
     """
 
     def __init__(self, experiment, directory, recorder):
@@ -46,7 +47,7 @@ class Board:
           recorder: Recorder of the run.
         """
         self._experiment, self._recorder = experiment, recorder
-        self._folder = directory.file("tensorboard", "test")
+        self._folder = directory.file("tensorboard", "test" if experiment.source.test else "final")
         self._test = EventWriter(self._folder)
         self._confusion = ConfusionPicture(experiment.source.class_names)
         self._mistakes = MistakesPicture(experiment.source.class_names)
@@ -106,7 +107,7 @@ class Board:
             image_value(MISTAKES, *encode(self._mistakes.draw(split, evaluation.rows, step)))])
 
     def finish(self, step, result, should_stop=lambda: False, beat=lambda text: None):
-        """Writes how a run ended: curves, embeddings, figures of the test split.
+        """Writes how a run ended: curves, embeddings, figures of the final split.
 
         Args:
           step: global step.
@@ -117,20 +118,20 @@ class Board:
         Returns:
           False where it was stopped: the same call writes it anew.
         """
-        now, test = time.time(), self._experiment.source.test
+        now, split = time.time(), self._experiment.source.final
         self._test.cut_after(step - 1)  # Of a process that was killed here.
-        self._test.scalars(step, now, {"accuracy": result["test_accuracy"], "loss": result["test_loss"]})
-        index = spread(test.num_examples, judged(step * self._experiment.plan.batch_size))
+        self._test.scalars(step, now, {name: result[f"{split.name}_{name}"] for name in ("accuracy", "loss")})
+        index = spread(split.num_examples, judged(step * self._experiment.plan.batch_size))
         chosen = spread(len(index))
         sketch = FeatureSketch(chosen)
-        outputs = self._experiment.outputs(test if len(index) == test.num_examples else test.select(index), None,
+        outputs = self._experiment.outputs(split if len(index) == split.num_examples else split.select(index), None,
                                            sketch, should_stop, beat)
         if outputs is None:
             self._test.close()
             return False
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names,
-            f"Of {len(index):,} of the {test.num_examples:,} test examples."))
+            f"Of {len(index):,} of the {split.num_examples:,} {split.name} examples."))
         beat("the precision-recall curves")
         self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
         self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
@@ -142,7 +143,7 @@ class Board:
         return True
 
     def _embed(self, index, features, predicted):
-        """Writes the embeddings of examples of the test split.
+        """Writes the embeddings of examples of the final split.
 
         Args:
           index: int64 [N], their numbers.
@@ -151,7 +152,7 @@ class Board:
         """
         if not np.isfinite(features).all():
             return  # Training has diverged: there is nothing to look at.
-        images, labels = examples(self._experiment.source.test, index)
+        images, labels = examples(self._experiment.source.final, index)
         try:
             write_projector(self._folder, principal_components(features), images, labels, predicted,
                             self._experiment.source.class_names)
