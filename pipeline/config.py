@@ -22,6 +22,8 @@ from pipeline.options import (
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
+# Which weights of a run its evaluations, its best checkpoint and its figures are of.
+AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
@@ -99,7 +101,8 @@ class OptimizerConfig:
     l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
     clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
-    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none", low=0.0,
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
+                              "best checkpoint, predictions and exports are then of; 0: none", low=0.0,
                               below=1.0)
     accumulate_steps: int = option(1, "micro-batches a step: the batch is computed in this many parts", low=1,
                                    unit="micro-batches")

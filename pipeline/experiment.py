@@ -1,4 +1,5 @@
 """The one place where the parts of an experiment are put together."""
+import contextlib
 import dataclasses
 import math
 import time
@@ -21,6 +22,7 @@ from pipeline.options import augmentations
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
+from pipeline.training.run_directory import evaluates_average
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
@@ -52,6 +54,7 @@ class Experiment:
       workers: Workers, the processes of the run.
       frozen: Frozen.
       initialization: Initialization of a run that began with the weights of a file, else None.
+      evaluates_average: whether the evaluations of a training are of the moving average of the weights.
     """
 
     config: ExperimentConfig
@@ -64,6 +67,7 @@ class Experiment:
     workers: Workers
     frozen: Frozen
     initialization: Initialization | None
+    evaluates_average: bool = False
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
     _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
@@ -74,6 +78,10 @@ class Experiment:
     def watched(self):
         """The split that evaluations along the way look at, see Source.watched."""
         return self.source.watched
+
+    def evaluated_weights(self):
+        """Returns a context in which the model has the weights that the evaluations of a training are of."""
+        return self.state.moving_average() if self.evaluates_average else contextlib.nullcontext()
 
     @property
     def layout(self):
@@ -281,7 +289,7 @@ def build(config, source, strategy, stored=None, begins=None):
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
-                      initialization)
+                      initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
 def add_l2(model, strength):
