@@ -10,12 +10,12 @@ import typing
 
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
-    AUGMENTATIONS,
     FREE,
     NEVER,
     Interval,
     augmentations,
     check_option,
+    describe_augmentations,
     option,
     profiled_steps,
 )
@@ -52,8 +52,8 @@ class DataConfig:
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
     subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
-    augment: tuple = option((), "augmentations in order of application, each name or name:strength: "
-                            + ", ".join(AUGMENTATIONS), many=True)
+    augment: tuple = option((), "augmentations in order of application, each name or name:strength (crop:3): "
+                            + describe_augmentations(), many=True)
     normalize: str = option("none", "images in [0, 1] (none), or shifted and scaled by the training split's mean and "
                                     "deviation (per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",

@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import metrics
 from pipeline.models import registry
 from pipeline.models.foreign import check_compiled
-from pipeline.options import augmentations
+from pipeline.options import augmentations, check_strengths
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
@@ -90,9 +90,14 @@ class Experiment:
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
                            self.config.optimizer.accumulate_steps, feeding.workers, feeding.rank)
 
-    def check_batches(self):
-        """Raises UsageError where training batches cannot be made: before anything is written for a run."""
+    def check_batches(self, begun_with=()):
+        """Raises UsageError where training batches cannot be made: before anything is written for a run.
+
+        Args:
+          begun_with: augmentations of the run that goes on, see check_strengths.
+        """
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
+        check_strengths(self.config.data.augment, self.source.image_shape, begun_with)
 
     def train_dataset(self, step):
         """Opens the stream of examples at a step: a tf.data.Dataset of global batches.

@@ -106,6 +106,11 @@ def begins(directory):
         not stored_checkpoints(directory.file("checkpoints")))
 
 
+def begun_with(directory):
+    """Returns the augmentations that the run of a directory was begun with, () for a new run."""
+    return tuple((directory.config or {}).get("config", {}).get("augment", ()))
+
+
 def introduce(experiment, directory, echo):
     """Says what is going to be trained on what, and where it is written."""
     source, model = experiment.source, experiment.state.model

@@ -4,10 +4,12 @@ import json
 import os
 
 from pipeline.errors import UsageError, unknown_name
+from pipeline.options import check_strengths
 from pipeline.preparation import (
     Outcome,
     assemble,
     begins,
+    begun_with,
     choose_split,
     evaluation_config,
     finished,
@@ -45,6 +47,7 @@ def train(config, echo=None):
     if cluster and cluster.rank:  # The chief speaks for all.
         config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
     echo = echo or teller(config)
+    check_strengths(config.data.augment, begun_with=begun_with(shared))
     directory = open_directory(config, cluster)
     directory.check(config)
     done = finished(shared, config)
@@ -60,7 +63,7 @@ def _train(config, source, strategy, directory, begins, echo):
     replicas = strategy.num_replicas_in_sync
     directory.check(config, source.fingerprint, replicas)
     experiment = assemble(config, source, strategy, directory.config, begins)
-    experiment.check_batches()
+    experiment.check_batches(begun_with(directory))
     from pipeline.models.foreign import departures
     found = departures(experiment.state.model)
     directory.check(config, source.fingerprint, replicas, not found)

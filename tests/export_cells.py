@@ -55,8 +55,8 @@ def check(folder, code, errors, report):
 def every_form(model, replicas, precision):
     """Trains a model until it is good, and exports it in every form: of those in float32 each has to be published.
 
-    In single precision latency is measured too, and it is the best checkpoint. What is beyond its bound has to be refused,
-    and to be left under its temporary name.
+    In single precision latency is measured too, and it is the best checkpoint. What is beyond its bound has to
+    be refused, and to be left under its temporary name.
     """
     single, (epochs, rate) = precision == "float32", TRAINING[model]
     with tempfile.TemporaryDirectory() as folder:
