@@ -32,7 +32,8 @@ def define(flag_values):
                            flag_values=flag_values)
     absl_flags.DEFINE_string("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that "
                              "is there is never overwritten; default WORKDIR/export", flag_values=flag_values)
-    absl_flags.DEFINE_bool("ema", False, "export the moving average of the weights (--ema_decay in training)",
+    absl_flags.DEFINE_bool("ema", None, "export the moving average of the weights, or the weights as trained "
+                           "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("average_checkpoints", 1, "export the mean of the weights of this many checkpoints, the "
                               "named one and those before it (checkpoints)", flag_values=flag_values)

@@ -28,7 +28,8 @@ def define(flag_values):
         absl_flags.DEFINE_string(name, default, text, flag_values=flag_values)
 
     define_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
-    define_boolean("ema", False, "take the moving average of the weights (--ema_decay in training)")
+    define_boolean("ema", None, "take the moving average of the weights, or the weights as trained (--noema); default: "
+                   "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "take the mean of the weights of this many checkpoints, the "
                               "named one and those before it", lower_bound=1, flag_values=flag_values)
     absl_flags.DEFINE_integer("top", 3, "classes told of each picture; 0: all", lower_bound=0, flag_values=flag_values)
@@ -97,7 +98,8 @@ def load(directory, stored, config, flag_values):
     model = runs.load(directory.path, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
                       config.runtime.devices, config.training.batch_size, config.data.extension)
     emulated = model.config.runtime.precision != stored["config"]["precision"]
-    return model, f", in float32, since {runtime.FLOAT16_COST}" if emulated else ""
+    which = f", {model.weights}" if stored["config"].get("ema_decay") or len(model.steps) > 1 else ""
+    return model, which + (f", in float32, since {runtime.FLOAT16_COST}" if emulated else "")
 
 
 class PredictionRun:

@@ -4,7 +4,7 @@ import sys
 
 from launch.cluster.adapters import from_environment, in_shell, told_by
 from pipeline import runs
-from pipeline.config import ExperimentConfig
+from pipeline.config import MOVING_AVERAGE, ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.preparation import teller
 from pipeline.workers.cluster import Cluster
@@ -74,7 +74,8 @@ def say_finished(trained, config, echo):
         "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
     split, accuracy, _ = final_figures(trained.result)
     echo(f"{trained.workdir} is finished: step {trained.result['step']}, {split} accuracy {accuracy}"
-         f"{selection(trained.result, split)}; {more}, or start another run with another --workdir")
+         f"{average(trained.result)}{selection(trained.result, split)}; {more}, or start another run with another "
+         "--workdir")
     return 0
 
 
@@ -83,6 +84,11 @@ def final_figures(result):
     split = "test" if result.get("test_accuracy") is not None or "validation_accuracy" not in result else "validation"
     accuracy, loss = result.get(f"{split}_accuracy"), result.get(f"{split}_loss")
     return split, "unknown" if accuracy is None else f"{accuracy:.2%}", "unknown" if loss is None else f"{loss:.4f}"
+
+
+def average(result):
+    """Returns the clause for figures of the moving average of the weights, "" for those of the weights as trained."""
+    return f" ({MOVING_AVERAGE})" if result.get("evaluated_weights") == MOVING_AVERAGE else ""
 
 
 def selection(result, split):
@@ -105,8 +111,8 @@ def conclude(trained, echo):
         return EXIT_PREEMPTED
     speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
     split, accuracy, loss = final_figures(result)
-    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss} after {ended.step} steps"
-         f"{speed}{selection(result, split)}")
+    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
+         f"{ended.step} steps{speed}{selection(result, split)}")
     echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     echo(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0
