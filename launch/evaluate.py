@@ -13,6 +13,7 @@ from pipeline import extension
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.preparation import choose_split, evaluation_config, reopen_data
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
@@ -229,7 +230,7 @@ def say_figures(run, judgement, split):
     averaged = f", mean of the weights of {len(judgement.checkpoints)} checkpoints" if len(
         judgement.checkpoints) > 1 else ""
     print(f"{run.directory.path} at step {step}{averaged} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
-          f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
+          f"{evaluation.loss:.6f}, {counted(evaluation.examples, 'example')}{seen}")
 
 
 def make_report(runs, weights, judgement, source, split, strategy, command):

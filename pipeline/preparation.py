@@ -6,6 +6,7 @@ import re
 from pipeline import extension as extensions
 from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
 from pipeline.workers import peers
@@ -110,17 +111,17 @@ def introduce(experiment, directory, echo):
     replicas = experiment.strategy.num_replicas_in_sync
     shape = "x".join(map(str, source.image_shape))
     held = f", {source.validation.num_examples:,} held out" if source.validation else ""
-    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {source.train.num_examples:,} training"
-         f"{held}, {source.test.num_examples:,} test examples")
+    echo(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, "
+         f"{source.train.num_examples:,} training{held}, {counted(source.test.num_examples, 'test example')}")
     for note in source.notes:
         echo(f"        {note}")
-    echo(f"model   {experiment.config.model.model}: {model.count_params():,} parameters, "
-         f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
+    echo(f"model   {experiment.config.model.model}: {counted(model.count_params(), 'parameter')}, "
+         f"{experiment.config.runtime.precision}, {counted(replicas, 'replica')}")
     if experiment.frozen.names:
         echo(f"frozen  {experiment.frozen.text()}")
     epochs = round(experiment.plan.epochs, 2)
-    echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({epochs:g} epoch{'s' * (epochs != 1)})")
+    echo(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
+         f"{counted(experiment.plan.batch_size, 'example')} ({counted(epochs, 'epoch')})")
 
 
 def evaluation_config(stored, given):

@@ -13,6 +13,7 @@ from launch.cluster import failures
 from launch.cluster.failures import PREEMPTED, USAGE
 from launch.cluster.run_records import AttemptProgress, LostTime, RunRecords
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.quantities import counted
 
 POLL_SECONDS = 0.05
 ECHO_SECONDS = 1.0  # Where all that ended have lost a peer: how long the cause may take to show.
@@ -304,5 +305,5 @@ class Supervisor:
 
     def _conclude(self, path):
         lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
-        self._screen.note(f"launch  {self._attempts} attempt{'s' * (self._attempts != 1)}, {self._failures} "
-                          f"failure{'s' * (self._failures != 1)}{lost}; {path}")
+        self._screen.note(f"launch  {counted(self._attempts, 'attempt')}, "
+                          f"{counted(self._failures, 'failure')}{lost}; {path}")

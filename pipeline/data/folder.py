@@ -10,6 +10,7 @@ from pipeline.data.memory import InMemory
 from pipeline.data.order import example_index
 from pipeline.data.source import Source, Split, digest, numbered_batches
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
 # What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
@@ -211,8 +212,8 @@ def _make_split(name, root, kept, pixels, shape, size):
 def _notes(bad, in_memory):
     notes = []
     if bad:
-        images = "image" if len(bad) == 1 else "images"
-        notes.append(f"skipped {len(bad)} unreadable {images}: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}")
+        notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(bad[:3])}"
+                     f"{', ...' if len(bad) > 3 else ''}")
     if not in_memory:
         notes.append("images are decoded as they are needed, each epoch in a random order of all of them")
     return tuple(notes)

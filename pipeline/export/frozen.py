@@ -7,6 +7,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from pipeline.errors import UsageError
 from pipeline.export.signatures import float_function
+from pipeline.quantities import plural
 
 ELSEWHERE = "--format=saved_model,keras,weights hold every model"
 
@@ -39,7 +40,7 @@ def cannot_convert(form, operations, runtime, instead=ELSEWHERE):
       instead: what would work.
     """
     names = sorted(set(operations))
-    return UsageError(f"form {form}: {runtime} cannot do operation{'s' * (len(names) > 1)} {', '.join(names)} of this "
+    return UsageError(f"form {form}: {runtime} cannot do {plural(len(names), 'operation')} {', '.join(names)} of this "
                       f"model; {instead}")
 
 

@@ -4,6 +4,7 @@ tf2onnx folds a batch normalization into the convolution before it, unless image
 output is a single pixel, and drops what does nothing at inference.
 """
 import json
+import types
 
 import tensorflow as tf
 
@@ -45,11 +46,10 @@ def read_metadata(path):
 
 def _convert(frozen, shape):
     """Returns the ModelProto of a frozen function of images of a shape, its first axis of any length."""
+    function = types.SimpleNamespace(get_concrete_function=lambda image: frozen)
     with quiet_converter():
         from tf2onnx import convert
-        image = tf.TensorSpec(shape, tf.float32, name="image")
-        model, _ = convert.from_function(tf.function(lambda image: frozen(image), autograph=False), [image],
-                                         opset=OPSET)
+        model, _ = convert.from_function(function, [tf.TensorSpec(shape, tf.float32, name="image")], opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model

@@ -4,6 +4,7 @@ import textwrap
 from pipeline.config import options
 from pipeline.files import write_text
 from pipeline.options import FREE
+from pipeline.quantities import counted
 from pipeline.sweep.leaderboard import epochs_text, figure, in_epochs, values_text
 from pipeline.sweep.space import value_text
 
@@ -44,9 +45,9 @@ def comment(trial, settings, count, test_accuracy):
     """
     metric, share = settings["metric"], settings["flags"]["validation_split"]
     text = (f"Trial {trial.number} of {count} of a {settings['search']} sweep over {values_text(settings['space'])}. "
-            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of {trial.examples:,} examples held "
-            f"out of training (--validation_split={share:g}) after {in_epochs(epochs_text(trial))}; the best of those "
-            "trials, so a little optimistic.")
+            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of "
+            f"{counted(trial.examples, 'example')} held out of training (--validation_split={share:g}) after "
+            f"{in_epochs(epochs_text(trial))}; the best of those trials, so a little optimistic.")
     if test_accuracy is not None:
         text += (f" Test accuracy of that run {test_accuracy:.2%}; it chose nothing. Without --validation_split a run "
                  "trains on those examples too, and watches the test split.")

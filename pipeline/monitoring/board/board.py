@@ -16,6 +16,7 @@ from pipeline.monitoring.board.model_graph import model_graph
 from pipeline.monitoring.board.projector import FeatureSketch, principal_components, spread, write_projector
 from pipeline.monitoring.board.samples import MistakesPicture, samples_picture
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
+from pipeline.quantities import counted
 
 CONFIGURATION, SAMPLES, CONFUSION, MISTAKES = "configuration", "samples", "confusion_matrix", "worst_mistakes"
 # Examples of the test split that the curves at the end are computed from. A forward pass is a third of a training step:
@@ -130,7 +131,7 @@ class Board:
             return False
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names,
-            f"Of {len(index):,} of the {test.num_examples:,} test examples."))
+            f"Of {len(index):,} of {counted(test.num_examples, 'test example')}."))
         beat("the precision-recall curves")
         self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
         self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
