@@ -17,6 +17,7 @@ from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import check_strengths
+from pipeline.quantities import counted, plural
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -104,10 +105,10 @@ def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
     from pipeline.verification.processes import Processes
     timeout = config.runtime.hang_timeout or None
     kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
-    display.note(f"benchmark {len(cells)} cells in {store.folder}"
+    display.note(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
                  + (f", {len(kept)} of them measured before" if kept else ""))
     for part, count in store.strangers.items():
-        display.note(f"          {count} measured before under other {part} {'do' if count > 1 else 'does'} not count")
+        display.note(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
     with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
             Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
         return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,
@@ -199,7 +200,7 @@ def check_workers(cell, config, gpus):
         raise UsageError(f"--workers={cell.workers}: give at most {MOST_WORKERS}, all on this machine")
     if gpus and cell.all_replicas > gpus:
         raise UsageError(f"--workers={cell.workers} with --replica_counts={cell.replicas} on {gpus} "
-                         f"GPU{'s' * (gpus > 1)}: each worker has GPUs of its own; give fewer of either")
+                         f"{plural(gpus, 'GPU')}: each worker has GPUs of its own; give fewer of either")
     if config.runtime.devices:
         raise UsageError(f"--devices={','.join(config.runtime.devices)} is of one process: with --workers each worker "
                          "has its share of the GPUs; choose them with CUDA_VISIBLE_DEVICES")
@@ -257,7 +258,7 @@ def conclude(report, cells, old, tolerance):
     wrong = []
     if failed:
         first = f"{comparison.name_of(failed[0])}: {failed[0]['error']}"
-        wrong.append(f"{len(failed)} of {len(cells)} cells failed: {first}")
+        wrong.append(f"{len(failed)} of {counted(len(cells), 'cell')} failed: {first}")
     if old:
         rows, regressed = comparison.compare(old, report, tolerance)
         comparison.print_table(rows)
@@ -271,5 +272,6 @@ def conclude(report, cells, old, tolerance):
 
 def interrupted(done, cells):
     """Says that it was interrupted; returns the exit code."""
-    print(f"stopped with {done} of {cells} cells measured; run the same command again to go on", file=sys.stderr)
+    print(f"stopped with {done} of {counted(cells, 'cell')} measured; run the same command again to go on",
+          file=sys.stderr)
     return EXIT_INTERRUPTED

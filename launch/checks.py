@@ -11,6 +11,7 @@ import typing
 from launch import cuda
 from pipeline import locks, runtime
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
@@ -79,7 +80,7 @@ def check_packages(requirements, version_of):
 def check_cpu(features, cores, machine):
     """Checks the processor: TensorFlow's own builds for x86 need AVX."""
     found = [name for name, mark in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile")) if mark in features]
-    text = f"{cpu_model()}, {cores} core{'s' * (cores != 1)}, {', '.join(found) or 'no vector extensions known'}"
+    text = f"{cpu_model()}, {counted(cores, 'core')}, {', '.join(found) or 'no vector extensions known'}"
     if machine == "x86_64" and features and "avx" not in features:
         return Finding("CPU", PROBLEM, f"{text}: TensorFlow needs AVX", "use a machine whose CPU has AVX")
     return Finding("CPU", OK, text)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from pipeline.errors import RunFailure
+from pipeline.quantities import counted
 
 OLDEST_DRIVER = {12: 525, 13: 580}  # major version of the driver that runs a CUDA of this major version
 # Version in a library's file name, where it is not that of CUDA itself.
@@ -24,7 +25,7 @@ def hardware(root="/"):
     """
     nodes = glob.glob(os.path.join(root, "dev/nvidia[0-9]*"))
     if nodes or glob.glob(os.path.join(root, "proc/driver/nvidia/gpus/*")):
-        return f"{len(nodes)} device file{'s' * (len(nodes) != 1)} /dev/nvidia*"
+        return f"{counted(len(nodes), 'device file')} /dev/nvidia*"
     displays = [device for device in glob.glob(os.path.join(root, "sys/bus/pci/devices/*"))
                 if _read(os.path.join(device, "vendor")).strip() == "0x10de"
                 and _read(os.path.join(device, "class")).startswith("0x03")]

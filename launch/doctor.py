@@ -8,6 +8,7 @@ import textwrap
 from launch import checks
 from launch.checks import OK, PROBLEM, WARNING
 from pipeline import runtime
+from pipeline.quantities import counted
 
 SUMMARY = "say whether training would work on this machine, and what is missing if not"
 GROUPS = ()
@@ -47,7 +48,7 @@ def examine(config):
 def print_report(findings):
     """Prints the findings, aligned; in colour on a terminal."""
     problems = sum(finding.state == PROBLEM for finding in findings)
-    end = f"Training will not work here: {problems} problem{'s' * (problems != 1)} to solve." if problems else \
+    end = f"Training will not work here: {counted(problems, 'problem')} to solve." if problems else \
         "Training will work here."
     lines = [(line, finding.state) for finding in findings for line in report_lines(finding)]
     if not sys.stdout.isatty():

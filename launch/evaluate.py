@@ -13,6 +13,7 @@ from pipeline import extension
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.preparation import choose_split, evaluation_config, reopen_data
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
@@ -235,7 +236,7 @@ def say_figures(run, weights, judgement, split):
     plain = len(judgement.checkpoints) == 1 and not run.config.optimizer.ema_decay
     which = "" if plain else f", {weights.describe(run, judgement.checkpoints)},"
     print(f"{run.directory.path} at step {step}{which} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
-          f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
+          f"{evaluation.loss:.6f}, {counted(evaluation.examples, 'example')}{seen}")
 
 
 def make_report(runs, weights, judgement, source, split, strategy, command):

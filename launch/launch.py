@@ -18,6 +18,7 @@ from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
 from pipeline import locks, runs
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 
 SUMMARY = "train with several workers, started anew from the newest checkpoint when one fails"
@@ -151,7 +152,7 @@ def supervise(worker, workdir, sizes, limits, screen, gpus=(), srun=None):
     with StopSignals() as signals, locked(workdir), contextlib.closing(Guard()) as guard:
         most = max(sizes)
         where = "on this machine" if srun is None else "in steps of Slurm"
-        screen.note(f"launch  {most} worker{'s' * (most > 1)} {where}, logs in {os.path.join(workdir, 'workers')}")
+        screen.note(f"launch  {counted(most, 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
         start = LocalStart(worker, workdir, guard, gpus) if srun is None else SlurmStart(worker, workdir, guard, srun)
         return Supervisor(start, sizes, workdir, limits, screen, signals).run()
 
@@ -225,7 +226,7 @@ def reason(config, gpus):
     each = f", {config.runtime.replicas} replicas each" if config.runtime.replicas > 1 else ""
     parts = config.optimizer.accumulate_steps
     micro = f", {parts} micro-batches" if parts > 1 else ""
-    there = f", on {gpus} GPU{'s' * (gpus > 1)}" if gpus else ""
+    there = f", on {counted(gpus, 'GPU')}" if gpus else ""
     return f"--batch_size={config.training.batch_size} must divide by the workers{each}{micro}{there}"
 
 

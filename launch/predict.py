@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 import flags
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 from pipeline.training.preemption import ended_by_signals
 
@@ -184,7 +185,7 @@ class PredictionRun:
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.prediction.pictures import has_dark_ground
         if self.output:
-            screen.say(f"{self.output}: {self.predicted:,} of {total:,} files")
+            screen.say(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
         if self.drawn:
             from pipeline.prediction.figure import draw_figure
             draw_figure(self.flag_values.figure, self.drawn, model.step)
@@ -197,7 +198,7 @@ class PredictionRun:
             warn(f"{self.on_light:,} of {self.predicted:,} pictures have a light ground, and this model was trained on "
                  f"light on dark ground: try {other} --invert")
         if self.unread:
-            raise RunFailure(f"{self.unread:,} of {total:,} files could not be read")
+            raise RunFailure(f"{self.unread:,} of {counted(total, 'file')} could not be read")
 
 
 def pictures(count):

@@ -15,6 +15,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.data.splits import DATA_SET
 from pipeline.errors import RunFailure, UsageError
 from pipeline.options import check_strengths
+from pipeline.quantities import counted
 from pipeline.sweep import space as spaces
 from pipeline.training import run_directory
 
@@ -131,7 +132,7 @@ def choose_places(runtime_config, parallel):
         raise UsageError(f"--parallel={parallel} gives each trial one GPU; found --replicas={runtime_config.replicas}: "
                          "give one of them")
     if parallel > len(indices):
-        raise UsageError(f"--parallel={parallel} on {len(indices)} GPU{'s' * (len(indices) > 1)}: each trial takes "
+        raise UsageError(f"--parallel={parallel} on {counted(len(indices), 'GPU')}: each trial takes "
                          f"one; give at most {len(indices)}")
     return [{"devices": (str(index),)} for index in indices[:parallel]]
 
@@ -183,10 +184,11 @@ def search(directory, space, wanted, command, places, verbosity, resolve, told):
         show(directory, found)
     if driver.stopped:
         done = sum(trial.status not in ("running", "stopped") for trial in trials)
-        print(f"stopped with {done} of {wanted} trials done; run the same command again to go on", file=sys.stderr)
+        print(f"stopped with {done} of {counted(wanted, 'trial')} done; run the same command again to go on",
+              file=sys.stderr)
         return EXIT_INTERRUPTED
     if not found["best"]:
-        raise RunFailure(f"none of {len(trials)} trials came to its end; the last one: {trials[-1].message}")
+        raise RunFailure(f"none of {counted(len(trials), 'trial')} came to its end; the last one: {trials[-1].message}")
     return 0
 
 
@@ -194,8 +196,9 @@ def introduce(directory, space, wanted):
     """Says what is going to be searched, how it is judged, and what is there already."""
     from pipeline.sweep.leaderboard import print_paragraph
     settings, done = directory.settings, sum(t.status not in ("running", "stopped") for t in directory.trials)
-    of = f" of the {space.size:,} combinations" if space.size and settings["search"] == "grid" else ""
-    print_paragraph("sweep", f"{directory.path}: {wanted}{of or ' trials'}, {settings['search']} search"
+    grid = space.size and settings["search"] == "grid"
+    number = f"{wanted} of the {counted(space.size, 'combination')}" if grid else counted(wanted, "trial")
+    print_paragraph("sweep", f"{directory.path}: {number}, {settings['search']} search"
                     + (f", {done} done before" if done else ""))
     width = max(map(len, space.domains))
     for name, domain in space.domains.items():
@@ -242,8 +245,8 @@ def show(directory, found):
         finished = sum(trial.status == "finished" for trial in directory.trials)
         chance = f", the best of {finished} and so a little optimistic" if finished > 1 else ""
         leaderboard.print_paragraph("best", f"trial {chosen['trial']}: validation {metric} "
-                                    f"{leaderboard.figure(metric, chosen[metric])} of {chosen['examples']:,} examples"
-                                    f"{chance}; {test}")
+                                    f"{leaderboard.figure(metric, chosen[metric])} of "
+                                    f"{counted(chosen['examples'], 'example')}{chance}; {test}")
     if found["importances"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importances"].items())
         leaderboard.print_paragraph("matters", f"{shares} (share of the variance of {metric} over the trials that came "

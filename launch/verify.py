@@ -13,6 +13,7 @@ from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
+from pipeline.quantities import counted, plural
 from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
@@ -50,10 +51,10 @@ def run(config: ExperimentConfig, flag_values):
         if config.runtime.verbosity != "quiet":
             print(f"{text}\n", end="", flush=True)  # In one piece: jobs speak from threads of their own.
 
-    echo(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, {replicas} {kind} "
-         f"replica{'s' * (replicas > 1)}")
-    echo(f"        {steps} steps of {config.training.batch_size} examples on {config.data.subset} batches of each "
-         "split")
+    echo(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, "
+         f"{counted(replicas, f'{kind} replica')}")
+    echo(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
+         f"{counted(config.data.subset, 'batch', 'batches')} of each split")
     rows = prove(config, kind, replicas, steps, flag_values.only, echo)
     return conclude(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)
 
@@ -162,7 +163,7 @@ class Proof:
         order = {"config": config.flat(), "parts": parts, "steps": self.steps, "folder": self.path(replicas)}
         with open(self.path(f"{replicas}.json"), "w", encoding="utf-8") as file:
             json.dump(order, file)
-        with self.job(f"{replicas} replica{'s' * (replicas > 1)}: {', '.join(parts)}", parts):
+        with self.job(f"{counted(replicas, 'replica')}: {', '.join(parts)}", parts):
             self.processes.finish(self.processes.start("-m", "launch.verify_part", self.path(f"{replicas}.json")))
 
     def command(self, workdir, *more):
@@ -236,5 +237,5 @@ def conclude(rows, config, kind, replicas, seconds, output):
     if wrong:
         raise RunFailure(f"VIOLATED: {wrong}")
     claimed = sum(not row.unclaimed for row in rows)
-    print(f"{claimed} of {claimed} claims hold, in {seconds:.0f} s")
+    print(f"{claimed} of {counted(claimed, 'claim')} {plural(claimed, 'holds', 'hold')}, in {seconds:.0f} s")
     return 0

@@ -79,17 +79,22 @@ def measure_replicas(order, config, source, wide):
       source: Source of the data.
       wide: Experiment in float64, freshly built.
     """
+    from pipeline.models import foreign
     from pipeline.verification import measure as measuring
     precision, model = config.runtime.precision, wide.state.model
     narrow = wide
     if precision != "float64":
         narrow = build(parity_config(config, precision), source, wide.strategy)
         model.set_weights(narrow.state.model.get_weights())
+    coarsest = foreign.coarsest_dtype(model, (*source.image_shape[:2], wide.settings.image_channels))
     arrays = measuring.first_gradient(narrow)
     if wide.strategy.num_replicas_in_sync == 1:
-        arrays.update(measuring.first_gradient(wide, "exact"))
-    write_arrays(order, {**arrays, **measuring.training(wide, order["steps"])})
+        arrays.update(measuring.training_and_control(wide, order["steps"], foreign.rounding_error(coarsest)))
+    else:
+        arrays.update(measuring.training(wide, order["steps"]))
+    write_arrays(order, arrays)
     write(order, "facts.json", {
+        "coarsest": coarsest,
         "steps": order["steps"], "precision": precision, "normalized": config.data.normalize == "none",
         "unclaimed": measuring.unclaimed_parity(model, config.model.sync_batch_norm),
         "rounding": gradient_rounding(config, wide.strategy)})

@@ -8,6 +8,7 @@ from pipeline import extension as extensions
 from pipeline.config import FOLDER, MOVING_AVERAGE, ExperimentConfig, located
 from pipeline.data.splits import DATA_SET, TRAINING
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
 from pipeline.workers import peers
@@ -120,11 +121,12 @@ def introduce(experiment, directory, echo):
     parts = [f"{split.num_examples:,} {name}" for name, split in (
         ("training", source.train), ("held out" if source.validation_from == TRAINING else "validation",
                                      source.validation), ("test", source.test)) if split]
-    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {', '.join(parts)} examples")
+    echo(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, {', '.join(parts)} "
+         "examples")
     for note in source.notes:
         echo(f"        {note}")
-    echo(f"model   {experiment.config.model.model}: {model.count_params():,} parameters, "
-         f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
+    echo(f"model   {experiment.config.model.model}: {counted(model.count_params(), 'parameter')}, "
+         f"{experiment.config.runtime.precision}, {counted(replicas, 'replica')}")
     if experiment.frozen.names:
         echo(f"frozen  {experiment.frozen.text()}")
     if experiment.config.optimizer.ema_decay:
@@ -132,8 +134,8 @@ def introduce(experiment, directory, echo):
         echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
              + ("" if experiment.evaluates_average else ", as when this run was begun"))
     epochs = round(experiment.plan.epochs, 2)
-    echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({epochs:g} epoch{'s' * (epochs != 1)})")
+    echo(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
+         f"{counted(experiment.plan.batch_size, 'example')} ({counted(epochs, 'epoch')})")
 
 
 def evaluation_config(stored, given):

@@ -4,6 +4,7 @@ import os
 
 from pipeline import arithmetic, keras_import
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 from pipeline.workers import meeting
 
 MOST_LOGICAL_CPUS = 8
@@ -175,7 +176,7 @@ def choose_devices(gpus, wanted=(), replicas=0):
         raise UsageError(f"--devices={listed}: a GPU is named twice; name each once")
     if indices:
         if replicas > len(indices):
-            raise UsageError(f"--replicas={replicas} on {len(indices)} GPU{'s' * (len(indices) > 1)}: give at most "
+            raise UsageError(f"--replicas={replicas} on {counted(len(indices), 'GPU')}: give at most "
                              f"{len(indices)}, or set CUDA_VISIBLE_DEVICES=-1 to try it on the CPU")
         return "GPU", indices[:replicas or None]
     if replicas > MOST_LOGICAL_CPUS:

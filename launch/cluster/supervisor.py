@@ -14,6 +14,7 @@ from launch.cluster.failures import PREEMPTED, USAGE
 from launch.cluster.run_records import AttemptProgress, LostTime, RunRecords
 from pipeline import terminal
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.quantities import counted
 from pipeline.training.preemption import ORDERS, heard
 
 POLL_SECONDS = 0.05
@@ -309,5 +310,5 @@ class Supervisor:
 
     def _conclude(self, path):
         lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
-        self._screen.note(f"launch  {self._attempts} attempt{'s' * (self._attempts != 1)}, {self._failures} "
-                          f"failure{'s' * (self._failures != 1)}{lost}; {path}")
+        self._screen.note(f"launch  {counted(self._attempts, 'attempt')}, "
+                          f"{counted(self._failures, 'failure')}{lost}; {path}")

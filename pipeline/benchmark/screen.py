@@ -1,13 +1,14 @@
 """What a person sees while a sweep runs, and at its end."""
 import sys
+import time
 
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
-from pipeline.benchmark.tables import COLUMNS, LEFT, number, percent, spread, varying
-from pipeline.monitoring.time_left import clock
+from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
+from pipeline.quantities import clock, counted
 
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
-FIGURES = ("examples/s (spread)", "ms a step p50 / p90 / p99", "over float32", "scaling weak / strong", "of ceiling",
+FIGURES = ("examples/s (spread)", ALONE, "over float32", "scaling weak / strong", "of ceiling",
            "input wait", "peak MiB", "remark")
 
 
@@ -18,7 +19,7 @@ def line(figures):
     if not is_measured(figures):
         return "does not fit into memory, not even the smallest batch"
     batch = f"batch {figures['fitted_batch_size']} fits, " if is_halved(figures) else ""
-    return (f"{batch}{spread(figures)} examples/s, {number(figures['step_ms']['p50'])} ms a step, input wait "
+    return (f"{batch}{spread(figures)} examples/s, {number(step_milliseconds(figures))} ms a step, input wait "
             f"{percent(figures['input_wait_share'])}{', emulated' if figures['emulated'] else ''}")
 
 
@@ -58,17 +59,31 @@ class LiveDisplay(PlainDisplay):
         super().__init__(lambda text: self.console.print(text, highlight=False, markup=False))
         self._bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn(
             "{task.fields[doing]}", markup=False), TimeElapsedColumn(), console=self.console, transient=True)
-        self._task = self._bar.add_task("starting", total=None, doing="")
+        self._task, self._where, self._until = self._bar.add_task("starting", total=None, doing=""), "starting", None
         self._bar.start()
 
     def begin(self, cell, cells, key, left):
         """Moves the bar."""
-        self._bar.update(self._task, description=f"cell {cell}/{cells}{f', {clock(left)} left' if left else ''}",
-                         total=cells, completed=cell - 1, doing="")
+        self._show(f"cell {cell}/{cells}", left)
+        self._bar.update(self._task, total=cells, completed=cell - 1, doing="")
 
     def phase(self, text):
-        """Shows what it is at."""
+        """Shows what it is at, and the time that is left now."""
+        if self._until is not None:
+            self._show(self._where, self._until - time.monotonic())
         self._bar.update(self._task, doing=text)
+
+    def end(self, cell, cells, figures, left, kept):
+        """Moves the bar on, and to its end after the last cell."""
+        super().end(cell, cells, figures, left, kept)
+        if cell == cells:
+            self._show(f"{counted(cells, 'cell')} measured", None)
+        self._bar.update(self._task, completed=cell)
+
+    def _show(self, where, left):
+        """Shows which cell it is at, and the seconds that are left, as long as there are any."""
+        self._where, self._until = where, left and time.monotonic() + left
+        self._bar.update(self._task, description=where + (f", {clock(left)} left" if left and left >= 1 else ""))
 
     def close(self):
         """Takes the bar away."""

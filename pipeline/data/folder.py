@@ -12,6 +12,7 @@ from pipeline.data.memory import InMemory
 from pipeline.data.source import Source, Split, digest
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 # What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
@@ -229,8 +230,7 @@ def _make_split(name, root, kept, pixels, shape, config):
 def _notes(bad, in_memory):
     notes = []
     if bad:
-        images = "image" if len(bad) == 1 else "images"
-        notes.append(f"skipped {len(bad)} unreadable {images}: {', '.join(map(_readable, bad[:3]))}"
+        notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(map(_readable, bad[:3]))}"
                      f"{', ...' if len(bad) > 3 else ''}")
     if not in_memory:
         notes.append("images are decoded as they are needed, each epoch in a random order of all of them")

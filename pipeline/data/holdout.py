@@ -6,6 +6,7 @@ import numpy as np
 from pipeline.data.source import digest
 from pipeline.data.splits import TRAINING
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 _KEY = 20_240_229  # Fixed: what is held out must be the same examples in every run of every seed.
 
@@ -43,8 +44,8 @@ def divide(split, share, name):
     labels = split.reader.read_labels() if split.labels is None else split.labels
     count = round(split.num_examples * share)
     if not 0 < count < split.num_examples:
-        raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
-                         f"{split.name}: neither part may be empty")
+        raise UsageError(f"--validation_split={share:g} holds out {count} of "
+                         f"{counted(split.num_examples, 'example')} of {split.name}: neither part may be empty")
     held_out = stratified(labels, count)
     rest = np.setdiff1d(np.arange(split.num_examples), held_out)
     if not np.isin(labels[held_out], labels[rest]).any():

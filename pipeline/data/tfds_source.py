@@ -14,6 +14,7 @@ from pipeline.data.source import Source, Split, digest
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.data.tfds_prepare import find_or_prepare
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 _DECODED_TOGETHER = 500
 _PATIENCE = 3.0  # Seconds of silence before progress is told, and between two lines.
@@ -84,8 +85,8 @@ def load_tfds(config, echo=print, own_validation=True):
         parts.append(config.validation_split)
     notes = () if in_memory else (
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
-        f"{len(tables['train'].files)} shards, shuffled by blocks of {BLOCK} consecutive records and within groups of "
-        f"{BLOCK * GROUP:,} examples",)
+        f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
+        f"within groups of {BLOCK * GROUP:,} examples",)
     return Source(config.dataset, class_names, form.shape, splits["train"], splits.get("test"),
                   splits.get("validation"), digest(*parts), (*lines, *notes), test_from_train)
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pipeline.benchmark.tables import NONE, number
 from pipeline.export.judge import latencies, repeated
+from pipeline.quantities import plural
 
 BATCH_SIZES = (1, 8, 64)
 PERCENTILES = (50, 90, 99)
@@ -56,7 +57,7 @@ def note(records):
     """Returns in words how the records were measured."""
     threads = len(os.sched_getaffinity(0))
     text = (f"Each form is loaded and measured in a process of its own, one after another, on the CPU with {threads} "
-            f"thread{'s' * (threads != 1)}. Milliseconds of a call, from the batch as the form takes it to its "
+            f"{plural(threads, 'thread')}. Milliseconds of a call, from the batch as the form takes it to its "
             "probabilities; images/s over all calls.")
     return text + (f" '{LIVE}' is the model of the run in the process that exports it, from uint8 images on."
                    if LIVE in records else "")

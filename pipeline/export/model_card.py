@@ -12,6 +12,7 @@ from pipeline.evaluation import classification, intervals
 from pipeline.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from pipeline.export.loading import loading
 from pipeline.options import FREE
+from pipeline.quantities import counted
 from pipeline.training.run_directory import LENGTH, length
 
 MOST_CLASSES = 100  # Rows of the table of classes; of more, those with the lowest F1.
@@ -118,8 +119,8 @@ def measured(form, metadata, found, split):
              for p in found["confused_pairs"]]
     confused = ("Most often confused:\n\n" + table(("true class", "taken for", "examples", "share of the class"), pairs)
                 if pairs else f"No example of the {split} split is taken for another class.")
-    return (f"## Figures\n\nOf this form (`{form.name}`), on all {found['examples']:,} examples of the {split} "
-            "split:\n\n" + table(("figure", "value"), [
+    return (f"## Figures\n\nOf this form (`{form.name}`), on {counted(found['examples'], 'example')}, all of the "
+            f"{split} split:\n\n" + table(("figure", "value"), [
                 ("accuracy", f"{found['accuracy']:.2%}"),
                 ("95% interval (Wilson)", f"{found['low']:.2%} to {found['high']:.2%}"),
                 (f"expected calibration error ({CALIBRATION_BINS} bins)", f"{found['calibration_error']:.4f}")])
@@ -166,8 +167,8 @@ def _transfer(metadata):
     lines = []
     if begun:
         anew = f"; {', '.join(map(_cell, begun['fresh']))} began anew" if begun["fresh"] else ""
-        lines.append(f"It began with {begun['loaded']:,} variables of {_cell(begun['file'])} ({begun['form']}, SHA-256 "
-                     f"`{begun['sha256']}`){anew}.")
+        lines.append(f"It began with {counted(begun['loaded'], 'variable')} of {_cell(begun['file'])} "
+                     f"({begun['form']}, SHA-256 `{begun['sha256']}`){anew}.")
     if frozen:
         lines.append(f"{frozen['parameters']:,} of its parameters were frozen ({_cell(_shown(frozen['patterns']))}); "
                      f"{frozen['trained_parameters']:,} trained.")

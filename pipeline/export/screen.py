@@ -5,6 +5,7 @@ from pipeline.benchmark.tables import NONE, number
 from pipeline.export import latency
 from pipeline.export.model_card import table
 from pipeline.export.publish import UNPROVED
+from pipeline.quantities import counted
 
 WIDTH = 200  # Where it is not a terminal.
 COLUMNS = ("form", "MB", "largest difference", "equal classes", "accuracy")
@@ -40,7 +41,7 @@ def print_table(report, file=None):
     if not console.is_terminal:
         console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
     console.print(rich.text.Text(f"the live model is right on {report['live_accuracy']:.2%} of "
-                                 f"{report['examples']:,} {report['split']} examples"), soft_wrap=True)
+                                 f"{counted(report['examples'], report['split'] + ' example')}"), soft_wrap=True)
     columns, lines = rows(report)
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
@@ -72,7 +73,7 @@ def proof_page(report):
              "![Latency, throughput and size of each form](latency.png)"] if report["live_latency"] else []
     return "\n\n".join([
         f"# Export {report['version']}: {about['model']} at step {about['checkpoint']['step']:,}",
-        f"Every form was loaded in a fresh process and run on the {report['examples']:,} examples of the "
+        f"Every form was loaded in a fresh process and run on {counted(report['examples'], 'example')} of the "
         f"{report['split']} split, against the live model, which is right on {report['live_accuracy']:.2%} of them.",
         table(columns, lines), *([f"Note: {remark(report)}."] if remark(report) else []),
         *(["\n".join(said)] if said else []), *timed,

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.monitoring.progress import PlainProgress
-from pipeline.monitoring.time_left import clock
+from pipeline.quantities import clock, rate
 from pipeline.terminal import LastingStream
 
 REFRESHES = 2  # A second; drawing takes the processor from the training.
@@ -149,7 +149,7 @@ class Screen:
         vitals = self._progress.vitals
         if "examples_per_second" not in vitals:
             return ["– examples/s"]
-        speed = f"{vitals['examples_per_second']:,.0f} examples/s"
+        speed = rate(vitals["examples_per_second"])
         if "ceiling_share" not in vitals:
             return [speed]
         share = f"{vitals['ceiling_share']:.0%}"
@@ -173,7 +173,9 @@ def epoch_at(plan, step):
     if last == 0 or plan.epochs - last >= plan.batch_size / plan.num_examples:
         last += 1
     number = min(last, math.floor(plan.epoch(step)) + 1)
-    return number, last, min(1.0, plan.epoch(step) - (number - 1))
+    # Of an epoch that the run will not come to the end of, what it trains is the whole.
+    length = min(1.0, plan.epoch(plan.total_steps) - (number - 1)) or 1.0
+    return number, last, min(1.0, (plan.epoch(step) - (number - 1)) / length)
 
 
 def bar(head, share, tail, width, ascii_only):

@@ -4,7 +4,8 @@ import sys
 import time
 
 from pipeline.evaluation.metrics import is_better
-from pipeline.monitoring.time_left import TimeLeft, clock
+from pipeline.monitoring.time_left import TimeLeft
+from pipeline.quantities import clock, counted, rate
 from pipeline.terminal import say
 
 
@@ -41,11 +42,11 @@ class PlainProgress:
 
     def window(self, step, loss, accuracy, vitals):
         """Shows a window of steps: means of loss and accuracy, and what Vitals.window said of it."""
-        rate = vitals.get("examples_per_second")
-        self._time_left.window(step, rate)
+        speed = vitals.get("examples_per_second")
+        self._time_left.window(step, speed)
         line = f"{self._where(step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
-        if rate:  # A window that is compiled or profiled says nothing about the speed.
-            line += f"  {rate:,.0f} examples/s  {clock(self._time_left.seconds())} left"
+        if speed:  # A window that is compiled or profiled says nothing about the speed.
+            line += f"  {rate(speed)}  {clock(self._time_left.seconds())} left"
         self.note(line)
 
     def evaluation(self, step, split, figures):
@@ -59,7 +60,7 @@ class PlainProgress:
         loss, accuracy = f"loss {figures['loss']:.4f}", f"accuracy {figures['accuracy']:.2%}"
         where, since = self._where(step), clock(time.monotonic() - self._started)
         judged = f"{where}  {split} {loss}  {split} {accuracy}"
-        return [f"{judged}  of {figures['examples']:,} examples, {since} since the start", judged,
+        return [f"{judged}  of {counted(figures['examples'], 'example')}, {since} since the start", judged,
                 f"step {step}  {split} {loss}  {accuracy}", f"step {step}  {loss}  {accuracy}"]
 
     def _see(self, step, figures):

@@ -4,6 +4,7 @@ import textwrap
 from pipeline.config import options
 from pipeline.files import write_text
 from pipeline.options import FREE
+from pipeline.quantities import counted
 from pipeline.sweep.leaderboard import epochs_text, figure, in_epochs, values_text
 from pipeline.sweep.space import value_text
 
@@ -46,8 +47,8 @@ def comment(trial, settings, count, test_accuracy, held_out=True):
     metric, share = settings["metric"], settings["flags"]["validation_split"]
     where = f" held out of training (--validation_split={share:g})" if held_out else ""
     text = (f"Trial {trial.number} of {count} of a {settings['search']} sweep over {values_text(settings['space'])}. "
-            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of {trial.examples:,} "
-            f"examples{where} after {in_epochs(epochs_text(trial))}; the best of those "
+            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of "
+            f"{counted(trial.examples, 'example')}{where} after {in_epochs(epochs_text(trial))}; the best of those "
             "trials, so a little optimistic.")
     if test_accuracy is not None:
         text += f" Test accuracy of that run {test_accuracy:.2%}; it chose nothing."

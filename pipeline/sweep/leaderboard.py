@@ -4,7 +4,7 @@ import sys
 import textwrap
 import time
 
-from pipeline.monitoring.progress import clock
+from pipeline.quantities import clock, counted
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, best, ranked
 from pipeline.sweep.space import value_text
 from pipeline.terminal import LastingStream, printable, say
@@ -30,7 +30,7 @@ def values_text(values):
 
 def in_epochs(count):
     """Returns "1 epoch" or "2.5 epochs" of a number that is text already."""
-    return f"{count} epoch{'s' * (count != '1')}"
+    return f"{count} {'epoch' if count == '1' else 'epochs'}"
 
 
 def epochs_text(trial, now=None):
@@ -118,7 +118,7 @@ class LiveLeaderboard(PlainLeaderboard):
         self._shown = time.monotonic()
         now = {process.trial.number: process.epoch() for process in processes}
         done = sum(trial.status in (FINISHED, PRUNED, FAILED) for trial in trials)
-        head = f"{done} of {self.wanted} trials done, {clock(self._shown - self._began)} since the start"
+        head = f"{done} of {counted(self.wanted, 'trial')} done, {clock(self._shown - self._began)} since the start"
         if stopping:
             head = "stopping: trials that run save first"
         most = max(3, self.console.height - LINES_AROUND)

@@ -7,6 +7,7 @@ from pipeline.errors import RunFailure
 from pipeline.monitoring.goodput import Ledger
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.recorder import Recorder
+from pipeline.quantities import counted
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.divergence import DivergenceGuard, where_it_began
 
@@ -78,7 +79,7 @@ class Rollback:
 
     def _end(self, diverged, where, rollbacks, target):
         self._note("diverged", diverged.last_step, diverged, where)
-        tried = f" after {rollbacks} rollback{'s' * (rollbacks > 1)}" if rollbacks else ""
+        tried = f" after {counted(rollbacks, 'rollback')}" if rollbacks else ""
         kept = "there is no checkpoint from before it" if target is None else f"the checkpoint of step {target} is kept"
         raise RunFailure(f"{diverged}{tried}; {where}; {kept}; lower --learning_rate, or give --warmup or --clip_norm")
 

@@ -9,6 +9,7 @@ from pipeline.config import DEFAULT_EPOCHS, FOLDER, MOVING_AVERAGE, located, may
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
+from pipeline.quantities import counted
 
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
@@ -52,9 +53,9 @@ def differences(old, new):
 def length(values):
     """Returns the length that options ask for as text: '6 epochs' or '300 steps'."""
     if values.get("steps"):
-        return f"{values['steps']} steps"
+        return counted(values["steps"], "step")
     epochs = values.get("epochs") or DEFAULT_EPOCHS
-    return f"{epochs:g} epoch{'s' * (epochs != 1)}"
+    return counted(epochs, "epoch")
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import RunFailure
+from pipeline.quantities import plural
 from pipeline.training import reduction
 from pipeline.training.feeding import uses_gpus
 from pipeline.training.step import run_once
@@ -81,7 +82,7 @@ def find_fault(strategy, compute_dtype="float32", seconds=SECONDS):
     replica, test = np.unravel_index(np.argmax(answer[0]), answer[0].shape)
     wrong, (dtype, size) = answer[0][replica, test], tests[test]
     if wrong:
-        return f"replica {replica} got {wrong} of {size} {dtype} sum{'s' * (size > 1)} wrong"
+        return f"replica {replica} got {wrong} of {size} {dtype} {plural(size, 'sum')} wrong"
     return None
 
 

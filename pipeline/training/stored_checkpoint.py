@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pipeline.errors import UsageError
 from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
+from pipeline.quantities import counted
 
 PREFIX = "ckpt"
 MANIFEST = ".manifest.json"
@@ -127,8 +128,8 @@ def check_specs(stored, expected):
                 raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
                                  f"here {new[0]} is {new[2]} of shape {tuple(new[1])}; {remedy}")
         if len(found) != len(wanted):
-            raise UsageError(f"{stored.path} is of {what}: it has {len(found)} variables of that kind, here there are "
-                             f"{len(wanted)}; {remedy}")
+            raise UsageError(f"{stored.path} is of {what}: it has {counted(len(found), 'variable')} of that kind, "
+                             f"here there are {len(wanted)}; {remedy}")
 
 
 def stems(directory):

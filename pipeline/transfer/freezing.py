@@ -4,6 +4,7 @@ import fnmatch
 import math
 
 from pipeline.errors import UsageError, nearest
+from pipeline.quantities import counted
 from pipeline.transfer.names import head, is_float, named, names_in
 
 BACKBONE = "backbone"  # Everything but the head, unless a layer of the model is called so.
@@ -36,8 +37,9 @@ class Frozen:
 
     def text(self):
         """Returns it in words."""
-        return (f"{len(self.names)} of {self.weights} weights: {self.parameters:,} parameters stay, {self.trained:,} "
-                "train")
+        stay = counted(self.parameters, "parameter stays", "parameters stay")
+        return f"{len(self.names)} of {counted(self.weights, 'weight')}: {stay}, {self.trained:,} train"
+
 
 
 def freeze(model, patterns, image_shape):

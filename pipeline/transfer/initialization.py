@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 from pipeline.transfer.matching import match
 from pipeline.transfer.names import head, named, names_in
 from pipeline.transfer.sources import find
@@ -44,7 +45,7 @@ class Initialization:
     def lines(self):
         """Returns it in words, list of str."""
         kept = [("fresh", self.fresh), ("not in this model", self.unused)]
-        return [f"weights {self.loaded} of {self.loaded + len(self.fresh)} variables from {self.file}",
+        return [f"weights {self.loaded} of {counted(self.loaded + len(self.fresh), 'variable')} from {self.file}",
                 *(f"        {what}: {_listed(names)}" for what, names in kept if names)]
 
 

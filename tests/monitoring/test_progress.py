@@ -102,7 +102,9 @@ def test_epochs_are_counted_from_one_and_end_full():
     assert (number, last) == (2, 12) and 0 <= share < 0.03
     assert epoch_at(PLAN, 539) == (12, 12, 1.0)
     part = plan(ExperimentConfig.from_flat({"steps": 60, "batch_size": 32}), 1437)
-    assert epoch_at(part, 60) == (2, 2, pytest.approx(60 * 32 / 1437 - 1))
+    assert epoch_at(part, 60) == (2, 2, 1.0)  # The run ends there: so does its part of the epoch.
+    short = plan(ExperimentConfig.from_flat({"steps": 10, "batch_size": 1}), 1437)
+    assert [epoch_at(short, step) for step in (0, 5, 10)] == [(1, 1, 0.0), (1, 1, pytest.approx(0.5)), (1, 1, 1.0)]
 
 
 def _live(width, height=20, **more):

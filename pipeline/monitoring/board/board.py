@@ -17,6 +17,7 @@ from pipeline.monitoring.board.model_graph import model_graph
 from pipeline.monitoring.board.projector import FeatureSketch, principal_components, spread, write_projector
 from pipeline.monitoring.board.samples import MistakesPicture, samples_picture
 from pipeline.monitoring.events import GRAPH, EventWriter, image_value, text_value
+from pipeline.quantities import counted
 
 CONFIGURATION, SAMPLES, CONFUSION, MISTAKES = "configuration", "samples", "confusion_matrix", "worst_mistakes"
 # Examples of the final split that the curves at the end come from. A forward pass is a third of a training step: of a
@@ -134,7 +135,7 @@ class Board:
             return False
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names,
-            f"Of {len(index):,} of the {split.num_examples:,} {split.name} examples{self._weights()}."))
+            f"Of {len(index):,} of {counted(split.num_examples, split.name + ' example')}{self._weights()}."))
         beat("the precision-recall curves")
         self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
         self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
