@@ -27,11 +27,11 @@ def clean(environment):
       environment: {name: value}.
     """
     kept = {name: value for name, value in environment.items() if name in KERNELS or not FOREIGN.match(name)}
-    home = pathlib.Path(os.path.expanduser("~"))
+    caches = pathlib.Path(environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     own = pathlib.Path(tempfile.gettempdir()) / f"mirrorline-tests-{os.getuid()}"
     # What takes long to make stays from one run to the next: matplotlib's list of fonts, a browser, user's packages.
     lasting = {"MPLCONFIGDIR": str(own / "matplotlib"), "PYTHONUSERBASE": site.getuserbase(),
-               "PLAYWRIGHT_BROWSERS_PATH": str(home / ".cache" / "ms-playwright")}
+               "PLAYWRIGHT_BROWSERS_PATH": str(caches / "ms-playwright")}
     return {**lasting, **kept, **FIXED}
 
 

@@ -219,7 +219,7 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
 
 
 def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
-    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--augment=",
+    command = ("train", "--model=mlp", "--nosync_batch_norm", "--schedule=constant", "--augment=",
                "--workdir=run", CURVES)
     assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
