@@ -16,8 +16,9 @@ FOREIGN = re.compile(
     r"PYTHON(WARNINGS|DEVMODE|SAFEPATH|HASHSEED|OPTIMIZE|IOENCODING|UTF8|COERCECLOCALE|STARTUP|INSPECT|PATH)|"
     r"COLUMNS|LINES|COLORTERM|NO_COLOR|FORCE_COLOR|CLICOLOR|LC_|LANGUAGE")
 KERNELS = {"TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS"}
-FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": "somebody", "LOGNAME": "somebody",
-         "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
+# The name is one a user, since pytest calls its folder for temporary files after it.
+NAME = f"user{os.getuid()}"
+FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": NAME, "LOGNAME": NAME, "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
 
 
 def clean(environment):
