@@ -18,7 +18,8 @@ FOREIGN = re.compile(
 KERNELS = {"TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS"}
 # The name is one a user, since pytest calls its folder for temporary files after it.
 NAME = f"user{os.getuid()}"
-FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": NAME, "LOGNAME": NAME, "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
+FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": NAME, "LOGNAME": NAME,
+         "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
 
 
 def clean(environment):
