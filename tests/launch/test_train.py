@@ -21,8 +21,7 @@ CURVES = "--tensorboard=scalars"  # What else TensorBoard shows is looked at els
 def finished(tmp_path_factory):
     """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder,
-                      fresh=True)
+    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
