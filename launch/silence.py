@@ -26,7 +26,7 @@ def quiet(verbosity):
     import absl.logging  # makes its own kind of logger, which logging.getLogger would not
 
     absl.logging.set_verbosity(absl.logging.ERROR)
-    for name in ("tensorflow", "keras"):
+    for name in ("tensorflow", "keras", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(tensorflow|keras|tensorflow_datasets|google|absl|PIL)\b")
     if not any(isinstance(finder, QuietImport) for finder in sys.meta_path):
