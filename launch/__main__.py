@@ -38,6 +38,7 @@ def main(arguments=None):
       more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
     """
     silence.open_missing()
+    silence.escape_what_cannot_be_encoded()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)

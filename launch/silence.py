@@ -44,7 +44,14 @@ def open_missing():
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
+
+
+def escape_what_cannot_be_encoded():
+    """Lets the name of a class be printed as \\xe4 and the like where standard output cannot encode it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class QuietImport(importlib.abc.MetaPathFinder):
