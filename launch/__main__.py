@@ -41,6 +41,7 @@ def main(arguments=None):
     """
     silence.open_missing()
     end = _End() if arguments is None else None
+    silence.escape_what_cannot_be_encoded()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)
@@ -141,6 +142,7 @@ def _run(name, arguments):
     if set(own) & set(HELP):
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
+    check_working_directory()
     if launched:
         if rest[:1] == [launched] and set(rest) & set(HELP):
             return _run(launched, ["--help"])
@@ -152,6 +154,15 @@ def _run(name, arguments):
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
+
+
+def check_working_directory():
+    """Raises UsageError where the working directory is gone: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(f"the working directory is gone or cannot be read ({error.strerror.lower()}): change into one "
+                         "that is there, cd PATH") from error
 
 
 def _split(arguments):

@@ -212,7 +212,12 @@ def check_reduction(strategy):
 
 def check_data_dir(data_dir):
     """Checks which prepared TensorFlow Datasets a folder holds; None is the default folder, which need not exist."""
-    folder = os.path.abspath(os.path.expanduser(data_dir or "~/tensorflow_datasets"))
+    from pipeline.data.tfds_prepare import default_data_dir
+
+    try:
+        folder = os.path.abspath(os.path.expanduser(data_dir or default_data_dir()))
+    except UsageError as error:
+        return Finding("data sets", WARNING, f"digits is built in; {error}", "set HOME, or give --data_dir")
     if not os.path.isdir(folder):
         if data_dir is None:
             return Finding("data sets", OK, f"digits is built in; {folder} is made when another one is downloaded")

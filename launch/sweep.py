@@ -153,11 +153,11 @@ def check_models(space, resolve):
     part = spaces.Space({name: space.domains[name] for name in varied})
     configs = [resolve(values) for values in part.grid()]
     models = [[config.model.model, config.model.model_options] for config in configs]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump({"models": models, "extension": configs[0].data.extension}, file)
         file.flush()
         done = subprocess.run([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), "models", file.name],
-                              capture_output=True, text=True)
+                              capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         from pipeline.verification.processes import last_line
         raise (UsageError if done.returncode == 2 else RunFailure)(f"--space: {last_line(done.stderr)}")

@@ -15,8 +15,15 @@ _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.
 
 
 def default_data_dir():
-    """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise."""
-    return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise.
+
+    Raises:
+      UsageError: the user has no home directory.
+    """
+    found = os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    if found.startswith("~"):
+        raise UsageError("there is no home directory to keep data sets in (HOME is not set): give --data_dir")
+    return found
 
 
 def prepared(data_dir):

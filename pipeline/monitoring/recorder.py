@@ -55,6 +55,7 @@ class Recorder:
           alerts: Alerts of the run; default none.
           class_names: in the order of the labels; default their numbers.
         """
+        self._directory = directory
         self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
         self.batch_size, self.progress = batch_size, progress
         self.vitals, self._alerts = vitals or NoVitals(batch_size), alerts or NoAlerts()
@@ -173,7 +174,11 @@ class Recorder:
         Returns:
           False where the disk is full, which the user has then been told: a checkpoint of now would be ahead of what
           is recorded, and may not be saved.
+
+        Raises:
+          RunFailure: the run's directory is gone; written anew it would be another, with the end of the run alone.
         """
+        self._directory.check_here()
         problem = self._flush(sync=True)
         if problem is not None:
             self.disk.make_room(no_room(problem))

@@ -6,7 +6,7 @@ import os
 
 from pipeline import extension, locks
 from pipeline.config import DEFAULT_EPOCHS, FOLDER, MOVING_AVERAGE, located, may_be_same, options, value_type
-from pipeline.errors import UsageError
+from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
 from pipeline.quantities import counted
@@ -153,12 +153,29 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def claimed(self):
-        """Claims the directory for a while, see `claim`."""
+        """Claims the directory for a while, see `claim`; an error because it is gone meanwhile says that it is."""
         self.claim()
         try:
             yield
+        except Exception:
+            self.check_here()
+            raise
         finally:
             self._lock.close()
+
+    def check_here(self):
+        """Raises RunFailure where the directory was claimed and is not at its path any more."""
+        if self._lock is None or self._lock.closed:
+            return
+        try:
+            here, ours = os.stat(self.file(".lock")), os.fstat(self._lock.fileno())
+            same = (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing "
+                             "is saved any more; run the same command with where it is now as --workdir, it goes on "
+                             "from its newest checkpoint")
 
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
