@@ -82,7 +82,7 @@ def load_folder(path, config, echo=print):
       UsageError: no such folder, no class, an empty class, classes that differ between train and test, an unreadable
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(path)
     folders = _split_folders(path, config.validation_split)
     class_names = _class_names(folders)
     files = {name: _class_files(folder, class_names) for name, folder in folders.items()}

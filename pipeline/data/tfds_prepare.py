@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 from pipeline.errors import UsageError, nearest
+from pipeline.paths import local_path
 
 OTHER_KINDS = ("digits", "folder:PATH", "synthetic:HxWxC")
 _CONNECT_SECONDS = 5
@@ -16,7 +17,7 @@ _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.
 
 def default_data_dir():
     """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise."""
-    return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def prepared(data_dir):
@@ -45,7 +46,7 @@ def find_or_prepare(dataset, data_dir=None, echo=print):
     if not match:
         raise UsageError(f"unknown data set '{dataset}': known: {', '.join(OTHER_KINDS)} and the names of TensorFlow "
                          f"Datasets such as mnist, imagenette/160px or mnist:3.0.1")
-    data_dir = os.path.abspath(os.path.expanduser(data_dir or default_data_dir()))
+    data_dir = os.path.abspath(data_dir or default_data_dir())
     folder = _find(prepared(data_dir), **match.groupdict())
     import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
     if folder is None:
