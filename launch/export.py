@@ -7,13 +7,14 @@ import sys
 from absl import flags as absl_flags
 
 import flags
-from launch.evaluate import find_obstacle, merged
+from launch.evaluate import merged
 from launch.predict import ended_by_signals
 from pipeline import runs
 from pipeline.errors import UsageError, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
 from pipeline.export.publish import REPORTS
+from pipeline.paths import folder_obstacle
 from pipeline.training import run_directory
 
 SUMMARY = "write a trained model as SavedModel, Keras file, TFLite or ONNX, each proved to say what the model says"
@@ -25,13 +26,12 @@ BATCH_SIZES = ("1", "8", "64")
 
 def define(flag_values):
     """Defines the flags that only export has."""
-    absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
-                             flag_values=flag_values)
+    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
     absl_flags.DEFINE_list("format", list(DEFAULT_FORMS), "forms to write, any of "
                            + "; ".join(f"{form.name}: {form.summary}" for form in FORMS.values()),
                            flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that "
-                             "is there is never overwritten; default WORKDIR/export", flag_values=flag_values)
+    flags.define_path("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that is "
+                      "there is never overwritten; default WORKDIR/export", flag_values)
     absl_flags.DEFINE_bool("ema", None, "export the moving average of the weights, or the weights as trained "
                            "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
@@ -124,10 +124,10 @@ def check_checkpoint(folder, name):
 def check_output(output, names):
     """Raises UsageError where nothing can be written into the folders of an export; leaves nothing behind."""
     for folder in (output, *(os.path.join(output, name) for name in (*names, REPORTS))):
-        problem = "it has no name" if not output else find_obstacle(folder)
+        problem = folder_obstacle(folder)
         if problem:
-            raise UsageError(f"--output={output}: {folder or 'a folder'} cannot be written: {problem}; give a folder "
-                             "of your own that is there or can be made")
+            raise UsageError(f"--output={output}: {folder} cannot be written: {problem}; give a folder of your own "
+                             "that is there or can be made")
 
 
 def say(text):

@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 import flags
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
+from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted
 from pipeline.training import run_directory
 from pipeline.training.preemption import ended_by_signals
@@ -25,10 +26,10 @@ def define(flag_values):
     def define_boolean(name, default, text):
         absl_flags.DEFINE_bool(name, default, text, flag_values=flag_values)
 
-    def define_string(name, default, text):
-        absl_flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    def define_path(name, default, text):
+        flags.define_path(name, default, text, flag_values)
 
-    define_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
+    define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
     define_boolean("ema", None, "take the moving average of the weights, or the weights as trained (--noema); default: "
                    "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "take the mean of the weights of this many checkpoints, the "
@@ -39,13 +40,13 @@ def define(flag_values):
                    "light strokes on black, as mnist's")
     absl_flags.DEFINE_enum("format", None, ["table", "csv", "json"], "csv: a line a file; json: one list, an object a "
                            "line; default: what --output ends in, else table", flag_values=flag_values)
-    define_string("output", None, "write the predictions to this file, - for standard output; until they are complete "
+    define_path("output", None, "write the predictions to this file, - for standard output; until they are complete "
                   "it is called FILE.partial")
-    define_string("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
+    define_path("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
                   "file: .png, .pdf or .svg")
     define_boolean("explain", False, "show which pixels the first class of a picture depends on (SmoothGrad): in "
                    "--figure where that is given, else in --explain_dir")
-    define_string("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
+    define_path("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
                   f"drawn over it; default {EXPLANATIONS} where --explain is given without --figure")
 
 
@@ -83,13 +84,13 @@ def check(files, flag_values, explain_dir):
         raise UsageError("no picture is given: mirrorline predict photo.jpg, or a folder of pictures")
     form = output.choose_format(flag_values.format, flag_values.output)
     if flag_values.output not in (None, "-"):
-        output.check_writable("output", flag_values.output)
+        check_file("--output", flag_values.output)
     if flag_values.figure:
         from pipeline.prediction.figure import check_figure
         check_figure(flag_values.figure)
-        output.check_writable("figure", flag_values.figure)
+        check_file("--figure", flag_values.figure)
     if explain_dir:
-        output.check_folder("explain_dir", explain_dir)
+        check_folder("--explain_dir", explain_dir)
     return form
 
 

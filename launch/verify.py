@@ -9,10 +9,12 @@ import time
 
 from absl import flags as absl_flags
 
+import flags
 from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
+from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
 from pipeline.training.preemption import ended_by_signals
 
@@ -29,7 +31,7 @@ def define(flag_values):
     absl_flags.DEFINE_list("only", list(PARTS), f"parts to prove, of {', '.join(PARTS)}", flag_values=flag_values)
     absl_flags.DEFINE_integer("verify_steps", 10, "steps of each run, instead of --epochs or --steps; the data are "
                               "half as many batches of each split", flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "also write what was found to this JSON file", flag_values=flag_values)
+    flags.define_path("output", None, "also write what was found to this JSON file", flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -41,7 +43,8 @@ def run(config: ExperimentConfig, flag_values):
     """
     check_parts(flag_values.only)
     check_steps(flag_values.verify_steps)
-    check_output(flag_values.output)
+    if flag_values.output:
+        check_file("--output", flag_values.output)  # Before two minutes are spent.
     check_strengths(config.data.augment)
     began, steps = time.monotonic(), flag_values.verify_steps
     kind, replicas = choose_replicas(config)
@@ -73,13 +76,6 @@ def check_steps(steps):
     if steps < FEWEST_STEPS:
         raise UsageError(f"--verify_steps={steps} is too short: a run is killed in its middle, so it needs a "
                          f"checkpoint, steps after it to lose, and an end; give at least {FEWEST_STEPS}")
-
-
-def check_output(path):
-    """Raises UsageError where the file of --output could not be written: before two minutes are spent."""
-    folder = os.path.dirname(os.path.abspath(path)) if path else None
-    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
-        raise UsageError(f"--output={path} cannot be written: give a file in a directory that exists")
 
 
 def choose_replicas(config):

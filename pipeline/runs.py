@@ -6,6 +6,7 @@ import os
 from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import check_strengths
+from pipeline.paths import local_path
 from pipeline.preparation import (
     Outcome,
     assemble,
@@ -230,8 +231,8 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
         about = metadata(trained, version=_version(), result=directory.result, weights=trained.weights)
-        return export_model(trained, source, tuple(forms), output or directory.file("export"), about,
-                            tuple(batch_sizes), echo)
+        output = local_path(output or directory.file("export"), "--output")
+        return export_model(trained, source, tuple(forms), output, about, tuple(batch_sizes), echo)
 
 
 def _version():

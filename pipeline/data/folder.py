@@ -39,7 +39,7 @@ def load_folder(path, config, echo=print, own_validation=True):
       UsageError: no such folder, no class, an empty class, classes that differ between splits, an unreadable
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(path)
     folders, notes = _split_folders(path, config.validation_split, own_validation)
     class_folders = _class_folders(folders)
     class_names = tuple(_readable(name) for name in class_folders["train"])

@@ -84,7 +84,7 @@ def cached(key, make, cache_dir=None):
       make: called without arguments where nothing is kept yet.
       cache_dir: as in `read_table`.
     """
-    cache_dir = os.path.expanduser(cache_dir or default_cache_dir())
+    cache_dir = cache_dir or default_cache_dir()
     kept = os.path.join(cache_dir, digest(key)[:32] + ".npz")
     try:
         with np.load(kept) as arrays:

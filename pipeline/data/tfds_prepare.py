@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 from pipeline.errors import UsageError, nearest
+from pipeline.paths import local_path
 
 OTHER_KINDS = ("digits", "folder:PATH", "synthetic:HxWxC")
 _CONNECT_SECONDS = 5
@@ -20,10 +21,7 @@ def default_data_dir():
     Raises:
       UsageError: the user has no home directory.
     """
-    found = os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    if found.startswith("~"):
-        raise UsageError("there is no home directory to keep data sets in (HOME is not set): give --data_dir")
-    return found
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def prepared(data_dir):
@@ -52,7 +50,7 @@ def find_or_prepare(dataset, data_dir=None, echo=print):
     if not match:
         raise UsageError(f"unknown data set '{dataset}': known: {', '.join(OTHER_KINDS)} and the names of TensorFlow "
                          f"Datasets such as mnist, imagenette/160px or mnist:3.0.1")
-    data_dir = os.path.abspath(os.path.expanduser(data_dir or default_data_dir()))
+    data_dir = os.path.abspath(data_dir or default_data_dir())
     folder = _find(prepared(data_dir), **match.groupdict())
     import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
     if folder is None:

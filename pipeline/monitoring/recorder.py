@@ -2,6 +2,7 @@
 import itertools
 import math
 import os
+import shlex
 import statistics
 import sys
 
@@ -213,7 +214,7 @@ class Recorder:
 
 def tensorboard_command(directory):
     """Returns the command that shows this run beside its neighbours."""
-    return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"
+    return shlex.join(["mirrorline", "tensorboard", f"--logdir={os.path.dirname(os.path.abspath(directory.path))}"])
 
 
 def _alike(values, scale_loss):

@@ -10,6 +10,7 @@ import scipy.special
 
 from pipeline.data.image_file import UnreadableImage, read_image
 from pipeline.errors import RunFailure, UsageError
+from pipeline.paths import local_path
 
 # Data sets of light strokes or clothes on black, where a photograph of ink on paper is the other way round.
 DARK_GROUND = ("digits", "mnist", "emnist", "kmnist", "fashion_mnist")
@@ -53,6 +54,7 @@ def find_files(arguments, recursive=True, without=()):
     Raises:
       UsageError: there is no such file or folder.
     """
+    arguments = [local_path(path, any_bytes=True) for path in arguments]
     for path in arguments:
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder '{path}'")

@@ -9,8 +9,10 @@ from pipeline.config import DEFAULT_EPOCHS, FOLDER, MOVING_AVERAGE, located, may
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
+from pipeline.paths import local_path
 from pipeline.quantities import counted
 
+LONGEST_NAME = 200  # Bytes of the name of a folder of images, in that of a run; a file system takes about 255.
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
 PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
@@ -21,11 +23,14 @@ def default_path(config):
     dataset = config.data.dataset
     if dataset.startswith(FOLDER):
         dataset = os.path.basename(located(dataset)) or "folder"
+        dataset = os.fsencode(dataset)[:LONGEST_NAME].decode(errors="ignore")
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 
 
 def free_path(path):
     """Returns the first of path-2, path-3, ... that does not exist."""
+    if os.path.basename(path) in (os.curdir, os.pardir):
+        path = os.path.abspath(path)
     number = 2
     while os.path.exists(f"{path}-{number}"):
         number += 1
@@ -241,10 +246,10 @@ def stored_config(workdir):
     Raises:
       UsageError: there is no run.
     """
-    directory = RunDirectory(workdir)
+    directory = RunDirectory(local_path(workdir, "--workdir"))
     stored = directory.config
     if not stored:
         here = sorted(os.path.join("runs", n) for n in (os.listdir("runs") if os.path.isdir("runs") else []))
-        raise UsageError(f"--workdir={workdir} holds no run (no config.json)"
+        raise UsageError(f"--workdir={directory.path} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
     return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pipeline.errors import UsageError
 from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
+from pipeline.paths import local_path
 from pipeline.quantities import counted
 
 PREFIX = "ckpt"
@@ -159,6 +160,7 @@ def find_checkpoint(directory, name):
     Raises:
       UsageError: there is none of that name, or it is damaged.
     """
+    name = local_path(name, "--checkpoint")
     found = stored_checkpoints(os.path.join(directory, BEST) if name == "best" else directory)
     if name not in ("newest", "best"):
         stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
