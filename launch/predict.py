@@ -54,19 +54,24 @@ def run(config, flag_values, files):
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
       RunFailure: there were files that are no image, after all others were predicted.
     """
+    from pipeline.data.image_search import left_out
     from pipeline.prediction import pictures
+    from pipeline.terminal import printable
     explain_dir = flag_values.explain_dir
     if flag_values.explain and not flag_values.figure and not explain_dir:
         explain_dir = EXPLANATIONS
     form = check(files, flag_values, explain_dir)
     written = (flag_values.output, f"{flag_values.output}.partial", flag_values.figure, explain_dir)
-    found, problems = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
+    found, problems, others = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
+    line = left_out(list(map(printable, others)))
+    if line:
+        warn(line)
     directory, stored = run_directory.stored_config(config.runtime.workdir or run_directory.default_path(config))
     for name, value in flags.given_options(flag_values).items():
         if name in ("dataset", "model") and not may_be_same(value, stored["config"][name]):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
-        raise RunFailure(f"there is no file in {', '.join(files)}")
+        raise RunFailure(f"there is no image in {', '.join(files)}")
     with ended_by_signals():
         model, remark = load(directory, stored, config, flag_values)
         quiet = config.runtime.verbosity == "quiet"

@@ -180,7 +180,7 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     def refuse(path, reason):
         raise UsageError(f"cannot read {path}: {reason}")
 
-    found, problems = pictures.find_files(files)
+    found, problems, _ = pictures.find_files(files)
     for path, reason in problems:
         (unreadable or refuse)(path, reason)
     return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]

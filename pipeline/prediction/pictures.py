@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from pipeline.data.image_file import UnreadableImage, read_image
+from pipeline.data.image_search import is_hidden, is_image
 from pipeline.errors import RunFailure, UsageError
 
 # Data sets of light strokes or clothes on black, where a photograph of ink on paper is the other way round.
@@ -43,12 +44,12 @@ def find_files(arguments, recursive=True, without=()):
     """Finds the files that a user means.
 
     Args:
-      arguments: paths of files, and of folders, which stand for all their files by name, hidden ones left out.
+      arguments: paths of files, and of folders, which stand for all images in them by name, hidden ones left out.
       recursive: whether folders inside of folders count.
       without: paths of files and folders that are left out of folders.
 
     Returns:
-      (paths, [(folder, why it cannot be read)]).
+      (paths, [(folder, why it cannot be read)], [path of a file in a folder that is no image]).
 
     Raises:
       UsageError: there is no such file or folder.
@@ -56,7 +57,7 @@ def find_files(arguments, recursive=True, without=()):
     for path in arguments:
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder '{path}'")
-    files, problems, left_out = [], [], {os.path.realpath(path) for path in without}
+    files, problems, others, left_out = [], [], [], {os.path.realpath(path) for path in without}
 
     def unreadable(error):
         problems.append((error.filename, error.strerror.lower()))
@@ -66,14 +67,14 @@ def find_files(arguments, recursive=True, without=()):
             files.append(argument)
             continue
         for folder, inside, names in os.walk(argument, onerror=unreadable):
-            kept = [name for name in inside if not name.startswith(".")
+            kept = [name for name in inside if not is_hidden(name)
                     and os.path.realpath(os.path.join(folder, name)) not in left_out]
             inside[:] = sorted(kept) if recursive else []
-            found = [os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")]
-            # What is neither file nor link is a device or a pipe: to read it may never end.
-            files += [path for path in found if os.path.realpath(path) not in left_out
-                      and (os.path.isfile(path) or os.path.islink(path))]
-    return files, problems
+            found = [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
+            for path in found:
+                if os.path.realpath(path) not in left_out:
+                    (files if is_image(path) else others).append(path)
+    return files, problems, others
 
 
 def short_names(files):

@@ -32,7 +32,8 @@ def folder(tmp_path):
     """Files of every kind that may lie in a folder of pictures."""
     for name in ("b.png", "a.png", "z/deep/c.png", "z/d.png", ".hidden.png", ".cache/e.png", "results/f.png"):
         picture(tmp_path / "in" / name)
-    (tmp_path / "in" / "notes").write_text("no suffix")
+    Image.new("RGB", (3, 4)).save(tmp_path / "in" / "notes", "PNG")  # An image without suffix.
+    (tmp_path / "in" / "list.csv").write_text("no image")
     os.mkfifo(tmp_path / "in" / "pipe.png")  # To read from it would never end.
     os.symlink("nowhere", tmp_path / "in" / "gone.png")
     return tmp_path / "in"
@@ -40,7 +41,7 @@ def folder(tmp_path):
 
 def test_a_folder_stands_for_its_files_in_order(folder):
     def found(*arguments, **options):
-        files, problems = find_files([str(a) for a in arguments], **options)
+        files, problems, _ = find_files([str(a) for a in arguments], **options)
         assert problems == []
         return [os.path.relpath(file, folder) for file in files]
 
