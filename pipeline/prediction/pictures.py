@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import scipy.special
 
-from pipeline.data.image_file import UnreadableImage, read_image
+from pipeline.data.image_file import SUFFIXES, UnreadableImage, read_image
 from pipeline.errors import RunFailure, UsageError
 
 # Data sets of light strokes or clothes on black, where a photograph of ink on paper is the other way round.
@@ -74,6 +74,16 @@ def find_files(arguments, recursive=True, without=()):
             files += [path for path in found if os.path.realpath(path) not in left_out
                       and (os.path.isfile(path) or os.path.islink(path))]
     return files, problems
+
+
+def is_no_image(path, arguments):
+    """Tells whether a file that cannot be read is none that was meant: in a folder, and not called like an image.
+
+    Args:
+      path: one of the paths that `find_files` found.
+      arguments: what it was given.
+    """
+    return path not in arguments and not path.lower().endswith(SUFFIXES)
 
 
 def short_names(files):
