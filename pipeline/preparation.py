@@ -130,9 +130,9 @@ def introduce(experiment, directory, echo):
         which = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
              + ("" if experiment.evaluates_average else ", as when this run was begun"))
-    epochs = round(experiment.plan.epochs, 2)
+    epochs = experiment.plan.epochs_text
     echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({epochs:g} epoch{'s' * (epochs != 1)})")
+         f"({epochs} epoch{'s' * (epochs != '1')})")
 
 
 def evaluation_config(stored, given):
