@@ -16,6 +16,7 @@ from pipeline.benchmark import grid
 from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.options import check_strengths
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -70,6 +71,7 @@ def run(config: ExperimentConfig, flag_values):
       RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
     """
     from pipeline.benchmark import comparison, screen
+    check_strengths(config.data.augment)
     gpus = cuda.count_gpus()
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))

@@ -29,7 +29,8 @@ def define(flag_values):
     absl_flags.DEFINE_enum("split", None, ["test", "validation", "train"], "part of the data; default test, or "
                            "validation where the data have no test split",
                            flag_values=flag_values)
-    absl_flags.DEFINE_bool("ema", False, "evaluate the moving average of the weights (--ema_decay in training)",
+    absl_flags.DEFINE_bool("ema", None, "evaluate the moving average of the weights, or the weights as trained "
+                           "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("average_checkpoints", 1, "evaluate the mean of the weights of the last so many "
                               "checkpoints; statistics of batch normalization are averaged too (checkpoints)",
@@ -182,7 +183,7 @@ def run(config, flag_values):
     whole = folder is not None or len(runs) > 1 or (
         first.config.runtime.verbosity != "quiet" and flag_values.report != "false")
     judgement = judge(first, weights, source, split, strategy, whole, held_out=whole)
-    say_figures(first, judgement, split)
+    say_figures(first, weights, judgement, split)
     if not whole:
         return 0
     if len(runs) == 1 and not judgement.predictions.finite:
@@ -223,16 +224,17 @@ def open_data(runs, split):
     return strategy, source, choose_split(source, split)
 
 
-def say_figures(run, judgement, split):
+def say_figures(run, weights, judgement, split):
     """Prints the figures of a run: a line, or JSON where it is to be quiet."""
     evaluation, step = judgement.evaluation, judgement.checkpoints[0].step
     if run.config.runtime.verbosity == "quiet":
-        print(json.dumps({"step": step, "split": split.name, **evaluation.figures}))
+        print(json.dumps({"step": step, "split": split.name, "weights": weights.describe(run, judgement.checkpoints),
+                          **evaluation.figures}))
         return
     seen = f", mean over {len(judgement.views)} views of each" if len(judgement.views) > 1 else ""
-    averaged = f", mean of the weights of {len(judgement.checkpoints)} checkpoints" if len(
-        judgement.checkpoints) > 1 else ""
-    print(f"{run.directory.path} at step {step}{averaged} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
+    plain = len(judgement.checkpoints) == 1 and not run.config.optimizer.ema_decay
+    which = "" if plain else f", {weights.describe(run, judgement.checkpoints)},"
+    print(f"{run.directory.path} at step {step}{which} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
           f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
 
 

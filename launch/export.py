@@ -10,7 +10,7 @@ import flags
 from launch.evaluate import find_obstacle, merged
 from launch.predict import ended_by_signals
 from pipeline import runs
-from pipeline.errors import UsageError, unknown_name
+from pipeline.errors import UsageError, did_you_mean, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
 from pipeline.export.publish import REPORTS
@@ -32,7 +32,8 @@ def define(flag_values):
                            flag_values=flag_values)
     absl_flags.DEFINE_string("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that "
                              "is there is never overwritten; default WORKDIR/export", flag_values=flag_values)
-    absl_flags.DEFINE_bool("ema", False, "export the moving average of the weights (--ema_decay in training)",
+    absl_flags.DEFINE_bool("ema", None, "export the moving average of the weights, or the weights as trained "
+                           "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("average_checkpoints", 1, "export the mean of the weights of this many checkpoints, the "
                               "named one and those before it (checkpoints)", flag_values=flag_values)
@@ -116,8 +117,8 @@ def check_checkpoint(folder, name):
         raise UsageError(f"--checkpoint={name}: no checkpoint in {folder} yet")
     wanted = re.fullmatch(r"(?:ckpt-)?(\d+)", name)
     if name not in ("newest", "best") and not (wanted and int(wanted[1]) in steps):
-        raise UsageError(f"no checkpoint '{name}' in {folder}; steps there: {', '.join(map(str, steps))}; or newest, "
-                         "best, a path")
+        raise UsageError(f"no checkpoint '{name}' in {folder}{did_you_mean(name, ('newest', 'best'))}; steps there: "
+                         f"{', '.join(map(str, steps))}; or newest, best, a path")
 
 
 def check_output(output, names):

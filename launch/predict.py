@@ -17,6 +17,7 @@ ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "ve
 TAKES_FILES = "FILE_OR_FOLDER"
 EXPLANATIONS = "explanations"
 MOST_PICTURES = 24  # Of a figure.
+MOST_SKIPPED = 10  # Names of files that are no image in the line about them.
 
 
 def define(flag_values):
@@ -28,7 +29,8 @@ def define(flag_values):
         absl_flags.DEFINE_string(name, default, text, flag_values=flag_values)
 
     define_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
-    define_boolean("ema", False, "take the moving average of the weights (--ema_decay in training)")
+    define_boolean("ema", None, "take the moving average of the weights, or the weights as trained (--noema); default: "
+                   "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "take the mean of the weights of this many checkpoints, the "
                               "named one and those before it", lower_bound=1, flag_values=flag_values)
     absl_flags.DEFINE_integer("top", 3, "classes told of each picture; 0: all", lower_bound=0, flag_values=flag_values)
@@ -52,30 +54,25 @@ def run(config, flag_values, files):
 
     Raises:
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
-      RunFailure: there were files that are no image, after all others were predicted.
+      RunFailure: there were images that cannot be read, or named files that are none, after all others were predicted.
     """
-    from pipeline.data.image_search import left_out
     from pipeline.prediction import pictures
-    from pipeline.terminal import printable
     explain_dir = flag_values.explain_dir
     if flag_values.explain and not flag_values.figure and not explain_dir:
         explain_dir = EXPLANATIONS
     form = check(files, flag_values, explain_dir)
     written = (flag_values.output, f"{flag_values.output}.partial", flag_values.figure, explain_dir)
-    found, problems, others = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
-    line = left_out(list(map(printable, others)))
-    if line:
-        warn(line)
+    found, problems = pictures.find_files(files, flag_values.recursive, without=filter(None, written))
     directory, stored = run_directory.stored_config(config.runtime.workdir or run_directory.default_path(config))
     for name, value in flags.given_options(flag_values).items():
         if name in ("dataset", "model") and not may_be_same(value, stored["config"][name]):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
-        raise RunFailure(f"there is no image in {', '.join(files)}")
+        raise RunFailure(f"there is no file in {', '.join(files)}")
     with ended_by_signals():
         model, remark = load(directory, stored, config, flag_values)
         quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
+        return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
             model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
@@ -117,22 +114,25 @@ def load(directory, stored, config, flag_values):
     model = runs.load(directory.path, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
                       config.runtime.devices, config.training.batch_size, config.data.extension)
     emulated = model.config.runtime.precision != stored["config"]["precision"]
-    return model, f", in float32, since {runtime.FLOAT16_COST}" if emulated else ""
+    which = f", {model.weights}" if stored["config"].get("ema_decay") or len(model.steps) > 1 else ""
+    return model, which + (f", in float32, since {runtime.FLOAT16_COST}" if emulated else "")
 
 
 class PredictionRun:
     """What is made of the predictions: rows, explanations, a figure, and lines about them."""
 
-    def __init__(self, flag_values, form, explain_dir, quiet):
+    def __init__(self, flag_values, arguments, form, explain_dir, quiet):
         """
         Args:
           flag_values: the command's.
+          arguments: the paths that were given.
           form: "table", "csv" or "json".
           explain_dir: folder for explanations, or None.
           quiet: whether only rows and what is wrong are shown.
         """
         self.flag_values, self.form, self.explain_dir, self.quiet = flag_values, form, explain_dir, quiet
         self.output = None if flag_values.output == "-" else flag_values.output
+        self.arguments, self.skipped = arguments, []
         self.unread, self.predicted, self.on_light, self.drawn = 0, 0, 0, []
 
     def predict_all(self, model, files, problems, described):
@@ -192,8 +192,13 @@ class PredictionRun:
         return screens.TableWriter(screen.console, files, model.class_names, top)
 
     def unreadable(self, screen, path, reason):
-        """Names a file that is no image."""
+        """Names an image that cannot be read; what is none is left out, and named at the end."""
+        from pipeline.prediction.pictures import is_no_image
         from pipeline.terminal import printable
+        if os.path.isfile(path) and is_no_image(path, self.arguments):
+            self.skipped.append(os.path.basename(path))
+            screen.advance(1)
+            return
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
@@ -201,6 +206,11 @@ class PredictionRun:
     def conclude(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.prediction.pictures import has_dark_ground
+        total -= len(self.skipped)
+        if self.skipped and not self.quiet:
+            warn(skipped_line(self.skipped))
+        if not total:
+            raise RunFailure(f"there is no image in {', '.join(self.arguments)}")
         if self.output:
             screen.say(f"{self.output}: {self.predicted:,} of {total:,} files")
         if self.drawn:
@@ -216,6 +226,15 @@ class PredictionRun:
                  f"light on dark ground: try {other} --invert")
         if self.unread:
             raise RunFailure(f"{self.unread:,} of {total:,} files could not be read")
+
+
+def skipped_line(names):
+    """Returns the line about files in folders that are no image."""
+    from pipeline.terminal import printable
+    listed = ", ".join(map(printable, names[:MOST_SKIPPED]))
+    more = f" and {len(names) - MOST_SKIPPED:,} more" if len(names) > MOST_SKIPPED else ""
+    what = "1 file that is no image" if len(names) == 1 else f"{len(names):,} files that are no images"
+    return f"skipped {what}: {listed}{more}"
 
 
 def pictures(count):

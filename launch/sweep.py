@@ -14,6 +14,7 @@ from pipeline import extension
 from pipeline.config import ExperimentConfig
 from pipeline.data.splits import DATA_SET
 from pipeline.errors import RunFailure, UsageError
+from pipeline.options import check_strengths
 from pipeline.sweep import space as spaces
 from pipeline.training import run_directory
 
@@ -55,7 +56,9 @@ def run(config: ExperimentConfig, flag_values):
     fixed = fixed_options(flags.given_options(flag_values), space)
 
     def resolve(values):
-        return ExperimentConfig.from_flat(with_dataset_defaults({**fixed, **values}))
+        chosen = ExperimentConfig.from_flat(with_dataset_defaults({**fixed, **values}))
+        check_strengths(chosen.data.augment)
+        return chosen
 
     base = resolve({})
     space.check(resolve)

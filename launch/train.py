@@ -4,7 +4,7 @@ import sys
 
 from launch.cluster.adapters import from_environment
 from pipeline import runs
-from pipeline.config import ExperimentConfig
+from pipeline.config import MOVING_AVERAGE, ExperimentConfig
 from pipeline.preparation import teller
 from pipeline.workers.cluster import Cluster
 from pipeline.workers.peers import PEER_LOST
@@ -43,7 +43,8 @@ def say_finished(trained, config, echo):
         "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
     split, accuracy, _ = final_figures(trained.result)
     echo(f"{trained.workdir} is finished: step {trained.result['step']}, {split} accuracy {accuracy}"
-         f"{selection(trained.result, split)}; {more}, or start another run with another --workdir")
+         f"{average(trained.result)}{selection(trained.result, split)}; {more}, or start another run with another "
+         "--workdir")
     return 0
 
 
@@ -52,6 +53,11 @@ def final_figures(result):
     split = "test" if result.get("test_accuracy") is not None or "validation_accuracy" not in result else "validation"
     accuracy, loss = result.get(f"{split}_accuracy"), result.get(f"{split}_loss")
     return split, "unknown" if accuracy is None else f"{accuracy:.2%}", "unknown" if loss is None else f"{loss:.4f}"
+
+
+def average(result):
+    """Returns the clause for figures of the moving average of the weights, "" for those of the weights as trained."""
+    return f" ({MOVING_AVERAGE})" if result.get("evaluated_weights") == MOVING_AVERAGE else ""
 
 
 def selection(result, split):
@@ -68,14 +74,14 @@ def conclude(trained, echo):
     ended, result = trained.ended, trained.result
     if trained.status == "preempted":
         saved = "saved" if ended.saved_step == ended.step else (
-            f"not saved, since the loss is diverging: it goes on from step {ended.saved_step or 0}")
+            f"not saved, since the training loss is diverging: it goes on from step {ended.saved_step or 0}")
         print(f"stopped at step {ended.step} of {trained.total_steps} and {saved}; run the same command again to "
               "continue", file=sys.stderr)
         return EXIT_PREEMPTED
     speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
     split, accuracy, loss = final_figures(result)
-    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss} after {ended.step} steps"
-         f"{speed}{selection(result, split)}")
+    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
+         f"{ended.step} steps{speed}{selection(result, split)}")
     echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     echo(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

@@ -13,7 +13,7 @@ from absl import flags as absl_flags
 from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
-from pipeline.options import augmentations
+from pipeline.options import augmentations, check_strengths
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -41,6 +41,7 @@ def run(config: ExperimentConfig, flag_values):
     check_parts(flag_values.only)
     check_steps(flag_values.verify_steps)
     check_output(flag_values.output)
+    check_strengths(config.data.augment)
     began, steps = time.monotonic(), flag_values.verify_steps
     kind, replicas = choose_replicas(config)
     config = shortened(config, steps, replicas)

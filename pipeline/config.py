@@ -10,18 +10,20 @@ import typing
 
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
-    AUGMENTATIONS,
     FREE,
     NEVER,
     Interval,
     augmentations,
     check_option,
+    describe_augmentations,
     option,
     profiled_steps,
 )
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
+# Which weights of a run its evaluations, its best checkpoint and its figures are of.
+AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
@@ -50,8 +52,8 @@ class DataConfig:
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
     subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
-    augment: tuple = option((), "augmentations in order of application, each name or name:strength: "
-                            + ", ".join(AUGMENTATIONS), many=True)
+    augment: tuple = option((), "augmentations in order of application, each name or name:strength (crop:3): "
+                            + describe_augmentations(), many=True)
     normalize: str = option("none", "images in [0, 1] (none), or shifted and scaled by the training split's mean and "
                                     "deviation (per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
@@ -99,7 +101,8 @@ class OptimizerConfig:
     l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
     clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
-    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none", low=0.0,
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
+                              "best checkpoint, predictions and exports are then of; 0: none", low=0.0,
                               below=1.0)
     accumulate_steps: int = option(1, "micro-batches a step: the batch is computed in this many parts", low=1,
                                    unit="micro-batches")

@@ -1,4 +1,5 @@
 """The one place where the parts of an experiment are put together."""
+import contextlib
 import dataclasses
 import math
 import time
@@ -17,10 +18,11 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import metrics
 from pipeline.models import registry
 from pipeline.models.foreign import check_compiled
-from pipeline.options import augmentations
+from pipeline.options import augmentations, check_strengths
 from pipeline.training import cadence
 from pipeline.training.inference import EVALUATION_SUMS, Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
+from pipeline.training.run_directory import evaluates_average
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings
@@ -52,6 +54,7 @@ class Experiment:
       workers: Workers, the processes of the run.
       frozen: Frozen.
       initialization: Initialization of a run that began with the weights of a file, else None.
+      evaluates_average: whether the evaluations of a training are of the moving average of the weights.
     """
 
     config: ExperimentConfig
@@ -64,6 +67,7 @@ class Experiment:
     workers: Workers
     frozen: Frozen
     initialization: Initialization | None
+    evaluates_average: bool = False
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
     _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
@@ -75,6 +79,10 @@ class Experiment:
         """The split that evaluations along the way look at, see Source.watched."""
         return self.source.watched
 
+    def evaluated_weights(self):
+        """Returns a context in which the model has the weights that the evaluations of a training are of."""
+        return self.state.moving_average() if self.evaluates_average else contextlib.nullcontext()
+
     @property
     def layout(self):
         """BatchLayout of training."""
@@ -82,9 +90,14 @@ class Experiment:
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
                            self.config.optimizer.accumulate_steps, feeding.workers, feeding.rank)
 
-    def check_batches(self):
-        """Raises UsageError where training batches cannot be made: before anything is written for a run."""
+    def check_batches(self, begun_with=()):
+        """Raises UsageError where training batches cannot be made: before anything is written for a run.
+
+        Args:
+          begun_with: augmentations of the run that goes on, see check_strengths.
+        """
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
+        check_strengths(self.config.data.augment, self.source.image_shape, begun_with)
 
     def train_dataset(self, step):
         """Opens the stream of examples at a step: a tf.data.Dataset of global batches.
@@ -281,7 +294,7 @@ def build(config, source, strategy, stored=None, begins=None):
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
-                      initialization)
+                      initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
 def add_l2(model, strength):

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from pipeline import extension as extensions
-from pipeline.config import FOLDER, ExperimentConfig, located
+from pipeline.config import FOLDER, MOVING_AVERAGE, ExperimentConfig, located
 from pipeline.data.splits import DATA_SET, TRAINING
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
@@ -106,6 +106,11 @@ def begins(directory):
         not stored_checkpoints(directory.file("checkpoints")))
 
 
+def begun_with(directory):
+    """Returns the augmentations that the run of a directory was begun with, () for a new run."""
+    return tuple((directory.config or {}).get("config", {}).get("augment", ()))
+
+
 def introduce(experiment, directory, echo):
     """Says what is going to be trained on what, and where it is written."""
     source, model = experiment.source, experiment.state.model
@@ -121,9 +126,13 @@ def introduce(experiment, directory, echo):
          f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
     if experiment.frozen.names:
         echo(f"frozen  {experiment.frozen.text()}")
-    epochs = round(experiment.plan.epochs, 2)
+    if experiment.config.optimizer.ema_decay:
+        which = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
+        echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
+             + ("" if experiment.evaluates_average else ", as when this run was begun"))
+    epochs = experiment.plan.epochs_text
     echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({epochs:g} epoch{'s' * (epochs != 1)})")
+         f"({epochs} epoch{'s' * (epochs != '1')})")
 
 
 def evaluation_config(stored, given):

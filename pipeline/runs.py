@@ -5,10 +5,12 @@ import os
 
 from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
+from pipeline.options import check_strengths
 from pipeline.preparation import (
     Outcome,
     assemble,
     begins,
+    begun_with,
     choose_split,
     evaluation_config,
     finished,
@@ -47,6 +49,7 @@ def train(config, echo=None):
     if cluster and cluster.rank:  # The chief speaks for all.
         config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
     echo = echo or teller(config)
+    check_strengths(config.data.augment, begun_with=begun_with(shared))
     directory = open_directory(config, cluster)
     directory.check(config)
     done = finished(shared, config)
@@ -62,7 +65,7 @@ def _train(config, source, strategy, directory, begins, echo):
     replicas = strategy.num_replicas_in_sync
     directory.check(config, source.fingerprint, replicas)
     experiment = assemble(config, source, strategy, directory.config, begins)
-    experiment.check_batches()
+    experiment.check_batches(begun_with(directory))
     from pipeline.models.foreign import departures
     found = departures(experiment.state.model)
     directory.check(config, source.fingerprint, replicas, not found)
@@ -101,14 +104,14 @@ def build(config, echo=None):
 
 
 @damage.in_words()
-def evaluate(workdir, split=None, checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
+def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpoints=1, echo=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
     Args:
       workdir: directory of the run.
       split: "test", "validation" or "train"; default test, or validation where the data have no test split.
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
-      ema: take the moving average of the weights.
+      ema: take the moving average of the weights; default: where the run evaluated that, as with --ema_decay.
       average_checkpoints: take the mean of the weights of this many checkpoints.
       echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
       options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
@@ -125,11 +128,12 @@ def evaluate(workdir, split=None, checkpoint="newest", ema=False, average_checkp
     judged = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
     from pipeline.training.stored_weights import load_weights
+    ema = run_directory.evaluates_average(stored) if ema is None else ema
     load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
     return experiment.evaluate(judged)
 
 
-def load(workdir, checkpoint="newest", ema=False, average_checkpoints=1, devices=(), batch_size=None, extension=None):
+def load(workdir, checkpoint="newest", ema=None, average_checkpoints=1, devices=(), batch_size=None, extension=None):
     """Loads the model of a run, for predictions; on one GPU where there is one. Its data are not needed.
 
     Args:
@@ -167,7 +171,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
       files: list of paths.
       top: how many classes are told of each, the most probable first; 0 for all.
       invert: exchange light and dark first.
-      unreadable: called with path and reason of each file that is no image; default: that is an error.
+      unreadable: called with path and reason of each file that is no image; default: that is an error, but for those in
+        folders that are not called like an image, which are left out.
 
     Returns:
       list of pipeline.prediction.pictures.Prediction: file, classes ((name, probability), ...).
@@ -178,16 +183,18 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     from pipeline.prediction import pictures
 
     def refuse(path, reason):
+        if pictures.is_no_image(path, files):
+            return
         raise UsageError(f"cannot read {path}: {reason}")
 
-    found, problems, _ = pictures.find_files(files)
+    found, problems = pictures.find_files(files)
     for path, reason in problems:
         (unreadable or refuse)(path, reason)
     return [one for batch in pictures.predict(model, found, unreadable or refuse, top, invert) for one in batch]
 
 
 @damage.in_words()
-def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
+def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=None,
            average_checkpoints=1, batch_sizes=(), echo=None, **options):
     """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.
 
@@ -213,7 +220,6 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     from pipeline.export.metadata import metadata
     from pipeline.export.run import export as export_model
     from pipeline.trained import TrainedModel
-    from pipeline.training.stored_weights import described
     for name in forms:
         if name not in FORMS:
             raise unknown_name("form", name, FORMS)
@@ -225,7 +231,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         source = same_data(config, stored, echo)
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
-        about = metadata(trained, version=_version(), result=directory.result, weights=described(trained.steps, ema))
+        about = metadata(trained, version=_version(), result=directory.result, weights=trained.weights)
         return export_model(trained, source, tuple(forms), output or directory.file("export"), about,
                             tuple(batch_sizes), echo)
 

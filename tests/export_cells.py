@@ -56,15 +56,15 @@ def check(folder, code, errors, report):
 def every_form(model, replicas, precision):
     """Trains a model until it is good, and exports it in every form: of those in float32 each has to be published.
 
-    In single precision latency is measured too; in half precision it is the moving average that is exported. What is
-    beyond its bound has to be refused, and to be left under its temporary name.
+    In single precision latency is measured too, and it is the best checkpoint. What is beyond its bound has to
+    be refused, and to be left under its temporary name.
     """
     single, (epochs, rate) = precision == "float32", TRAINING[model]
     with tempfile.TemporaryDirectory() as folder:
         succeed("train", *COMMON, f"--model={model}", f"--epochs={1 if precision == SLOW else epochs}",
                 f"--learning_rate={rate}", f"--replicas={replicas}", f"--precision={precision}", "--force",
                 "--workdir=run", cwd=folder)
-        code, errors, report = exported(folder, *(("--checkpoint=best",) if single else ("--nolatency", "--ema")))
+        code, errors, report = exported(folder, *(("--checkpoint=best",) if single else ("--nolatency",)))
         assert report["metadata"]["precision"] == {"trained": precision, "exported": "float32"}
         assert report["metadata"]["trained_with"]["replicas"] == replicas
         figures = check(folder, code, errors, report)

@@ -29,8 +29,8 @@ class Exported:
       version: int.
       report: what proof.json holds: {"version", "output", "examples", "split": its name, "live_accuracy", "rounding":
         see `rounding`, "live_latency": see latency.summaries, "metadata", "forms": {form name: {"path": where its file
-        or folder is, "bytes", "published", "problems": why not, [sentence], "proof": see proof.Proof.record, None where it could not
-        be judged, "latency": see latency.summaries, "runtime", "threads", "load_seconds"}}}.
+        or folder is, "bytes", "published", "problems": why not, [sentence], "proof": see proof.Proof.record, None where
+        it could not be judged, "latency": see latency.summaries, "runtime", "threads", "load_seconds"}}}.
       folder: the report's folder, None where no form is published.
       replaced: paths of unproved leftovers that were removed.
     """

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from pipeline.config import MOVING_AVERAGE
 from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.files import no_room
 from pipeline.monitoring.alerts import NoAlerts
@@ -137,11 +138,12 @@ class Recorder:
         self.train_events.events(steps.tolist(), events)
         self._log.append_lines(steps.tolist(), lines)
 
-    def evaluation(self, step, split, evaluation, wall_time):
-        """Records an Evaluation of a split, given by its name."""
+    def evaluation(self, step, split, evaluation, wall_time, average=False):
+        """Records an Evaluation of a split, given by its name; `average`: of the moving average of the weights."""
         figures, classes = evaluation.figures, self._by_class(evaluation)
+        which = {"weights": MOVING_AVERAGE} if average else {}
         self._log.append([{"kind": "evaluation", "step": step, "split": split, "wall_time": round(wall_time, 3),
-                           **figures, "per_class_accuracy": classes}])
+                           **which, **figures, "per_class_accuracy": classes}])
         scalars = {tag: figures[tag] for tag in FIGURES if tag in figures and tag != "examples"}
         if len(classes) <= MOST_CLASS_TAGS:
             scalars.update((f"per_class_accuracy/{name}", share) for name, share in classes.items()
@@ -149,7 +151,7 @@ class Recorder:
         self.validation_events.scalars(step, wall_time, scalars)
         self._flush()
         self.progress.evaluation(step, split, figures)
-        for line in self._alerts.evaluation(step, evaluation):
+        for line in self._alerts.evaluation(step, evaluation, split):
             self.progress.warn(line)
 
     def _by_class(self, evaluation):

@@ -44,12 +44,12 @@ def find_files(arguments, recursive=True, without=()):
     """Finds the files that a user means.
 
     Args:
-      arguments: paths of files, and of folders, which stand for all images in them by name, hidden ones left out.
+      arguments: paths of files, and of folders, which stand for all their files by name, hidden ones left out.
       recursive: whether folders inside of folders count.
       without: paths of files and folders that are left out of folders.
 
     Returns:
-      (paths, [(folder, why it cannot be read)], [path of a file in a folder that is no image]).
+      (paths, [(folder, why it cannot be read)]).
 
     Raises:
       UsageError: there is no such file or folder.
@@ -57,7 +57,7 @@ def find_files(arguments, recursive=True, without=()):
     for path in arguments:
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder '{path}'")
-    files, problems, others, left_out = [], [], [], {os.path.realpath(path) for path in without}
+    files, problems, left_out = [], [], {os.path.realpath(path) for path in without}
 
     def unreadable(error):
         problems.append((error.filename, error.strerror.lower()))
@@ -71,10 +71,20 @@ def find_files(arguments, recursive=True, without=()):
                     and os.path.realpath(os.path.join(folder, name)) not in left_out]
             inside[:] = sorted(kept) if recursive else []
             found = [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
-            for path in found:
-                if os.path.realpath(path) not in left_out:
-                    (files if is_image(path) else others).append(path)
-    return files, problems, others
+            # What is neither file nor link is a device or a pipe: to read it may never end.
+            files += [path for path in found if os.path.realpath(path) not in left_out
+                      and (os.path.isfile(path) or os.path.islink(path))]
+    return files, problems
+
+
+def is_no_image(path, arguments):
+    """Tells whether a file that cannot be read is none that was meant: in a folder, and no image as for training.
+
+    Args:
+      path: one of the paths that `find_files` found.
+      arguments: what it was given.
+    """
+    return path not in arguments and not is_image(path)
 
 
 def short_names(files):

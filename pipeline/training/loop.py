@@ -212,13 +212,13 @@ def evaluate(experiment, step, at):
     state, split = experiment.state, experiment.watched
     at.profile.pause()
     at.recorder.progress.phase(f"evaluating the {split.name} split")
-    with at.ledger.account("evaluating"):
+    with at.ledger.account("evaluating"), experiment.evaluated_weights():
         judged = experiment.evaluate(split, at.should_stop, at.watchdog.beat)
     if judged is None:
         return None
     with at.ledger.account("reporting"):
         now = time.time()
-        at.recorder.evaluation(step, split.name, judged, now)
+        at.recorder.evaluation(step, split.name, judged, now, experiment.evaluates_average)
         at.board.evaluation(step, split, judged, now)
     metric = experiment.config.training.best_metric
     value = getattr(judged, metric)

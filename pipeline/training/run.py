@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import extension
+from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
@@ -182,6 +183,7 @@ def describe(experiment):
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
         "initialization": experiment.initialization and dataclasses.asdict(experiment.initialization),
         "frozen": experiment.frozen.describe(),
+        "evaluated_weights": MOVING_AVERAGE if experiment.evaluates_average else AS_TRAINED,
         "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
         "num_workers": experiment.workers.count,
         "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU",
@@ -211,7 +213,11 @@ def describe_result(experiment, result, attendants):
         "train_loss": recorder.mean_loss(step - min(step, plan.steps_per_epoch) + 1),
         "examples_per_second": recorder.examples_per_second(), "weights_sha256": weights_sha256(state.model),
         "selected_on": experiment.watched.name,
+        "evaluated_weights": MOVING_AVERAGE if experiment.evaluates_average else AS_TRAINED,
     }
+    if state.ema:
+        with state.moving_average():
+            described["ema_weights_sha256"] = weights_sha256(state.model)
     if np.isfinite(state.best_value.numpy()):
         described["best"] = {"step": int(state.best_step.numpy()), experiment.config.training.best_metric:
                              float(state.best_value.numpy())}
@@ -249,7 +255,7 @@ def final_figures(experiment, step, attendants):
     split = experiment.source.final
     figures = attendants.recorder.last_evaluation(step, split.name) or {}
     if experiment.workers.first(not figures):
-        with attendants.ledger.account("evaluating"):
+        with attendants.ledger.account("evaluating"), experiment.evaluated_weights():
             judged = experiment.evaluate(split, attendants.should_stop, attendants.watchdog.beat)
         figures = judged and judged.figures
     return figures

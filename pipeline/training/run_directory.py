@@ -7,7 +7,7 @@ import os
 import socket
 
 from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, FOLDER, located, may_be_same, options
+from pipeline.config import DEFAULT_EPOCHS, FOLDER, MOVING_AVERAGE, located, may_be_same, options
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
@@ -196,6 +196,17 @@ def _shown(value):
     if value is None:
         return "not given"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def evaluates_average(stored):
+    """Tells whether a run evaluates, and selects its best checkpoint by, the moving average of its weights.
+
+    Those with --ema_decay do; one that was begun before they did goes on as it was begun.
+
+    Args:
+      stored: what config.json of the run holds.
+    """
+    return stored.get("evaluated_weights") == MOVING_AVERAGE
 
 
 def stored_config(workdir):

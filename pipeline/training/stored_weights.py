@@ -4,6 +4,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.errors import UsageError
 from pipeline.training.state import averaged, specs
 from pipeline.training.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
@@ -88,8 +89,8 @@ def described(steps, ema=False):
       ema: whether they are the moving averages.
     """
     if len(steps) == 1:
-        return "moving average" if ema else "as trained"
-    return (f"mean of {'the moving averages of ' * ema}{len(steps)} checkpoints (steps "
+        return MOVING_AVERAGE if ema else AS_TRAINED
+    return (f"mean of {'the moving averages of the weights of ' * ema}{len(steps)} checkpoints (steps "
             f"{', '.join(map(str, reversed(steps)))})")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.config import MOVING_AVERAGE
 from pipeline.data.digits import load_digits
 from pipeline.export.form import FORMS
 from pipeline.trained import TrainedModel
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(trained):
     """What the command says of the moving averages of `taught` in forms of every runtime."""
-    done = mirrorline("export", "--workdir=taught", "--checkpoint=best", "--ema", "--nolatency",
+    done = mirrorline("export", "--workdir=taught", "--checkpoint=best", "--nolatency",
                       "--format=saved_model,tflite,tflite_float16,onnx", cwd=trained)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
@@ -68,7 +69,7 @@ def test_every_form_is_published_with_what_belongs_to_it(trained, exported):
 def test_what_is_published_is_the_moving_average_at_that_checkpoint(trained, exported):
     model, images, labels = averages(trained / "taught")
     report = json.loads((trained / "taught" / "export" / "reports" / "1" / "proof.json").read_text())
-    assert report["metadata"]["checkpoint"] == {"step": model.step, "steps": [model.step], "weights": "moving average"}
+    assert report["metadata"]["checkpoint"] == {"step": model.step, "steps": [model.step], "weights": MOVING_AVERAGE}
     assert report["metadata"]["weights_sha256"] != result(trained / "taught")["weights_sha256"]
     expected = model.probabilities(images)
     loaded = tf.saved_model.load(trained / "taught" / "export" / "saved_model" / "1")

@@ -153,15 +153,6 @@ def test_early_stopping_holds_a_part_out_and_stops(tmp_path):
     assert again.returncode == 0 and "is finished" in again.stdout
 
 
-def test_the_moving_average_is_evaluated_on_request(tmp_path):
-    command = ("train", "--model=mlp", "--steps=60", "--ema_decay=0.99", "--workdir=ema", "--augment=", CURVES)
-    assert mirrorline(*command, cwd=tmp_path).returncode == 0
-    plain, averaged = (json.loads(mirrorline("evaluate", "--workdir=ema", "--noreport", "--verbosity=quiet", *more,
-                                             cwd=tmp_path).stdout) for more in ((), ("--ema",)))
-    assert plain["loss"] == pytest.approx(result(tmp_path / "ema")["test_loss"])
-    assert averaged["loss"] != plain["loss"] and averaged["accuracy"] > 0.5
-
-
 def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
     command = ("train", "--model=mlp", "--schedule=constant", "--augment=", "--workdir=run", "--precision=float32",
                CURVES)

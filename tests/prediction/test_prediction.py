@@ -32,8 +32,7 @@ def folder(tmp_path):
     """Files of every kind that may lie in a folder of pictures."""
     for name in ("b.png", "a.png", "z/deep/c.png", "z/d.png", ".hidden.png", ".cache/e.png", "results/f.png"):
         picture(tmp_path / "in" / name)
-    Image.new("RGB", (3, 4)).save(tmp_path / "in" / "notes", "PNG")  # An image without suffix.
-    (tmp_path / "in" / "list.csv").write_text("no image")
+    (tmp_path / "in" / "notes").write_text("no suffix")
     os.mkfifo(tmp_path / "in" / "pipe.png")  # To read from it would never end.
     os.symlink("nowhere", tmp_path / "in" / "gone.png")
     return tmp_path / "in"
@@ -41,7 +40,7 @@ def folder(tmp_path):
 
 def test_a_folder_stands_for_its_files_in_order(folder):
     def found(*arguments, **options):
-        files, problems, _ = find_files([str(a) for a in arguments], **options)
+        files, problems = find_files([str(a) for a in arguments], **options)
         assert problems == []
         return [os.path.relpath(file, folder) for file in files]
 
@@ -201,3 +200,10 @@ def test_names_are_told_below_the_folder_that_all_share():
     name_of = pictures.short_names(["a/b/1.png", "a/c/d/1.png"])
     assert (name_of("a/b/1.png"), name_of("a/c/d/1.png")) == ("b/1.png", "c/d/1.png")
     assert pictures.short_names(["a/b/1.png"])("a/b/1.png") == "1.png"
+
+
+def test_a_file_in_a_folder_that_is_not_called_like_an_image_is_none_unless_it_was_named(tmp_path):
+    named = [str(tmp_path), str(tmp_path / "named.txt")]
+    for path, expected in (("notes.txt", True), ("README", True), ("list.csv", True), ("inside/a.json", True),
+                           ("cut.png", False), ("PHOTO.JPG", False), ("named.txt", False)):
+        assert pictures.is_no_image(str(tmp_path / path), named) == expected, path

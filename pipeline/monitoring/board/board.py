@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 
+from pipeline.config import MOVING_AVERAGE
 from pipeline.data.stream import examples
 from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.files import no_room
@@ -73,7 +74,8 @@ class Board:
         """Writes configuration, graph and samples where they are not there, or not as they are now."""
         experiment, events, now = self._experiment, self._recorder.train_events, time.time()
         page = text_value(CONFIGURATION, configuration_page(
-            experiment.config, experiment.source, experiment.plan, experiment.state.model.count_params()))
+            experiment.config, experiment.source, experiment.plan, experiment.state.model.count_params(),
+            MOVING_AVERAGE if experiment.evaluates_average else None))
         before = events.latest(CONFIGURATION)
         if not before or before[1] != page:
             events.tensors(step, now, [page])
@@ -100,7 +102,8 @@ class Board:
           wall_time: seconds since the epoch.
         """
         hits = round(evaluation.accuracy * evaluation.examples)
-        title = f"{split.name}, step {step}: {hits:,} of {evaluation.examples:,} right ({evaluation.accuracy:.2%})"
+        title = (f"{split.name}, step {step}{self._weights()}: {hits:,} of {evaluation.examples:,} right "
+                 f"({evaluation.accuracy:.2%})")
         matrix = confusion_matrix(evaluation.rows, evaluation.num_classes)
         self._recorder.validation_events.tensors(step, wall_time, [
             image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), ABOUT_CONFUSION),
@@ -123,15 +126,15 @@ class Board:
         self._test.scalars(step, now, {name: result[f"{split.name}_{name}"] for name in ("accuracy", "loss")})
         index = spread(split.num_examples, judged(step * self._experiment.plan.batch_size))
         chosen = spread(len(index))
-        sketch = FeatureSketch(chosen)
-        outputs = self._experiment.outputs(split if len(index) == split.num_examples else split.select(index), None,
-                                           sketch, should_stop, beat)
+        sketch, part = FeatureSketch(chosen), split if len(index) == split.num_examples else split.select(index)
+        with self._experiment.evaluated_weights():
+            outputs = self._experiment.outputs(part, None, sketch, should_stop, beat)
         if outputs is None:
             self._test.close()
             return False
         self._test.tensors(step, now, precision_recall_values(
             outputs.logits, outputs.labels, self._experiment.source.class_names,
-            f"Of {len(index):,} of the {split.num_examples:,} {split.name} examples."))
+            f"Of {len(index):,} of the {split.num_examples:,} {split.name} examples{self._weights()}."))
         beat("the precision-recall curves")
         self._embed(index[chosen], sketch.values, outputs.logits[chosen].argmax(axis=1))
         self._recorder.root_events.tensors(step, now, [hparams.end_value(now)])
@@ -141,6 +144,10 @@ class Board:
         self._test.close()
         beat("what TensorBoard shows of the end")
         return True
+
+    def _weights(self):
+        """Returns a clause that names the evaluated weights, "" for those as trained."""
+        return f", {MOVING_AVERAGE}" if self._experiment.evaluates_average else ""
 
     def _embed(self, index, features, predicted):
         """Writes the embeddings of examples of the final split.

@@ -4,7 +4,7 @@ import dataclasses
 from pipeline.config import GROUPS
 
 
-def configuration_page(config, source, plan, variables):
+def configuration_page(config, source, plan, variables, evaluated=None):
     """Describes a run in Markdown: its data, model and length, and every option, those that were changed in bold.
 
     Args:
@@ -12,6 +12,7 @@ def configuration_page(config, source, plan, variables):
       source: Source.
       plan: Plan.
       variables: number of trained values of the model.
+      evaluated: which weights the evaluations are of, in words, where they are not those as trained.
     """
     shape = "×".join(map(str, source.image_shape))
     parts = [(name, split.num_examples) for name, split in (
@@ -19,6 +20,7 @@ def configuration_page(config, source, plan, variables):
     facts = [("data", f"{source.name}: {source.num_classes} classes, {shape} pixels, "
               + ", ".join(f"{count:,} {name}" for name, count in parts)),
              ("model", f"{config.model.model}: {variables:,} parameters"),
+             *([("evaluations", f"of the {evaluated}")] if evaluated else []),
              ("length", f"{plan.total_steps:,} steps of {plan.batch_size} examples, {plan.epochs:.4g} epochs")]
     lines = ["\n".join(f"- **{name}**: {fact}" for name, fact in facts), "What differs from the default is **bold**."]
     for name, group in zip(GROUPS, config.groups(), strict=True):
