@@ -10,7 +10,7 @@ import flags
 from launch.evaluate import merged
 from launch.predict import ended_by_signals
 from pipeline import runs
-from pipeline.errors import UsageError, unknown_name
+from pipeline.errors import UsageError, did_you_mean, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
 from pipeline.export.publish import REPORTS
@@ -117,8 +117,8 @@ def check_checkpoint(folder, name):
         raise UsageError(f"--checkpoint={name}: no checkpoint in {folder} yet")
     wanted = re.fullmatch(r"(?:ckpt-)?(\d+)", name)
     if name not in ("newest", "best") and not (wanted and int(wanted[1]) in steps):
-        raise UsageError(f"no checkpoint '{name}' in {folder}; steps there: {', '.join(map(str, steps))}; or newest, "
-                         "best, a path")
+        raise UsageError(f"no checkpoint '{name}' in {folder}{did_you_mean(name, ('newest', 'best'))}; steps there: "
+                         f"{', '.join(map(str, steps))}; or newest, best, a path")
 
 
 def check_output(output, names):

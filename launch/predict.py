@@ -19,6 +19,7 @@ ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "ve
 TAKES_FILES = "FILE_OR_FOLDER"
 EXPLANATIONS = "explanations"
 MOST_PICTURES = 24  # Of a figure.
+MOST_SKIPPED = 10  # Names of files that are no image in the line about them.
 
 
 def define(flag_values):
@@ -55,7 +56,7 @@ def run(config, flag_values, files):
 
     Raises:
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
-      RunFailure: there were files that are no image, after all others were predicted.
+      RunFailure: there were images that cannot be read, or named files that are none, after all others were predicted.
     """
     from pipeline.prediction import pictures
     explain_dir = flag_values.explain_dir
@@ -73,7 +74,7 @@ def run(config, flag_values, files):
     with ended_by_signals():
         model, remark = load(directory, stored, config, flag_values)
         quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
+        return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
             model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
@@ -107,16 +108,18 @@ def load(directory, stored, config, flag_values):
 class PredictionRun:
     """What is made of the predictions: rows, explanations, a figure, and lines about them."""
 
-    def __init__(self, flag_values, form, explain_dir, quiet):
+    def __init__(self, flag_values, arguments, form, explain_dir, quiet):
         """
         Args:
           flag_values: the command's.
+          arguments: the paths that were given.
           form: "table", "csv" or "json".
           explain_dir: folder for explanations, or None.
           quiet: whether only rows and what is wrong are shown.
         """
         self.flag_values, self.form, self.explain_dir, self.quiet = flag_values, form, explain_dir, quiet
         self.output = None if flag_values.output == "-" else flag_values.output
+        self.arguments, self.skipped = arguments, []
         self.unread, self.predicted, self.on_light, self.drawn = 0, 0, 0, []
 
     def predict_all(self, model, files, problems, described):
@@ -176,8 +179,13 @@ class PredictionRun:
         return screens.TableWriter(screen.console, files, model.class_names, top)
 
     def unreadable(self, screen, path, reason):
-        """Names a file that is no image."""
+        """Names an image that cannot be read; what is none is left out, and named at the end."""
+        from pipeline.prediction.pictures import is_no_image
         from pipeline.terminal import printable
+        if os.path.isfile(path) and is_no_image(path, self.arguments):
+            self.skipped.append(os.path.basename(path))
+            screen.advance(1)
+            return
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
@@ -185,6 +193,11 @@ class PredictionRun:
     def conclude(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.prediction.pictures import has_dark_ground
+        total -= len(self.skipped)
+        if self.skipped and not self.quiet:
+            warn(skipped_line(self.skipped))
+        if not total:
+            raise RunFailure(f"there is no image in {', '.join(self.arguments)}")
         if self.output:
             screen.say(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
         if self.drawn:
@@ -200,6 +213,15 @@ class PredictionRun:
                  f"light on dark ground: try {other} --invert")
         if self.unread:
             raise RunFailure(f"{self.unread:,} of {counted(total, 'file')} could not be read")
+
+
+def skipped_line(names):
+    """Returns the line about files in folders that are no image."""
+    from pipeline.terminal import printable
+    listed = ", ".join(map(printable, names[:MOST_SKIPPED]))
+    more = f" and {len(names) - MOST_SKIPPED:,} more" if len(names) > MOST_SKIPPED else ""
+    what = "1 file that is no image" if len(names) == 1 else f"{len(names):,} files that are no images"
+    return f"skipped {what}: {listed}{more}"
 
 
 def pictures(count):

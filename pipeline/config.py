@@ -62,7 +62,7 @@ class DataConfig(Options):
                                choices=("none", "balanced"))
     memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
                                 unit="MiB", low=0)
-    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many")
+    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many", resume=FREE)
     cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
                                 "or device (made inside of it)", choices=("host", "device"), resume=FREE)
     cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE, path=True)

@@ -8,7 +8,7 @@ from pipeline import extension as extensions
 from pipeline.config import FOLDER, MOVING_AVERAGE, ExperimentConfig, located
 from pipeline.data.splits import DATA_SET, TRAINING
 from pipeline.errors import UsageError
-from pipeline.quantities import counted
+from pipeline.quantities import counted, plural
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
 from pipeline.workers import peers
@@ -133,9 +133,9 @@ def introduce(experiment, directory, echo):
         which = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
              + ("" if experiment.evaluates_average else ", as when this run was begun"))
-    epochs = round(experiment.plan.epochs, 2)
+    epochs = experiment.plan.epochs_text
     echo(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
-         f"{counted(experiment.plan.batch_size, 'example')} ({counted(epochs, 'epoch')})")
+         f"{counted(experiment.plan.batch_size, 'example')} ({epochs} {plural(float(epochs), 'epoch')})")
 
 
 def evaluation_config(stored, given):

@@ -173,7 +173,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
       files: list of paths.
       top: how many classes are told of each, the most probable first; 0 for all.
       invert: exchange light and dark first.
-      unreadable: called with path and reason of each file that is no image; default: that is an error.
+      unreadable: called with path and reason of each file that is no image; default: that is an error, but for those in
+        folders that are not called like an image, which are left out.
 
     Returns:
       list of pipeline.prediction.pictures.Prediction: file, classes ((name, probability), ...).
@@ -184,6 +185,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     from pipeline.prediction import pictures
 
     def refuse(path, reason):
+        if pictures.is_no_image(path, files):
+            return
         raise UsageError(f"cannot read {path}: {reason}")
 
     found, problems = pictures.find_files(files)

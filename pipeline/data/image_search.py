@@ -61,7 +61,7 @@ def images_below(folder):
     images, others = [], []
 
     def look(below, above):
-        path = os.path.join(folder, below)
+        path = os.path.join(folder, below) if below else folder
         try:
             status, names = os.stat(path), os.listdir(path)
         except OSError as error:

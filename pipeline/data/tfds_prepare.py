@@ -48,13 +48,13 @@ def find_or_prepare(dataset, data_dir=None, echo=print):
     """
     match = _NAME.fullmatch(dataset)
     if not match:
-        raise UsageError(f"unknown data set '{dataset}': known: {', '.join(OTHER_KINDS)} and the names of TensorFlow "
-                         f"Datasets such as mnist, imagenette/160px or mnist:3.0.1")
+        raise UsageError(f"unknown data set '{dataset}': {_folder_meant(dataset)}known: {', '.join(OTHER_KINDS)} and "
+                         f"the names of TensorFlow Datasets such as mnist, imagenette/160px or mnist:3.0.1")
     data_dir = os.path.abspath(data_dir or default_data_dir())
     folder = _find(prepared(data_dir), **match.groupdict())
     import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
     if folder is None:
-        _check_name(match["name"], prepared(data_dir), tfds)
+        _check_name(match["name"], prepared(data_dir), tfds, _folder_meant(dataset))
         return _prepare(dataset, data_dir, echo, tfds)
     try:
         return tfds.builder_from_directory(folder)
@@ -76,12 +76,22 @@ def _find(found, name, config, version):
     return versions[max(versions, key=lambda v: tuple(map(int, v.split("."))))] if versions else None
 
 
-def _check_name(name, found, tfds):
+def _folder_meant(dataset):
+    """Returns the clause for a name that means a folder of one's own images, "" for others."""
+    kind, _, rest = re.fullmatch(r"(\w*)([:/=]?)(.*)", dataset, re.DOTALL).groups()
+    if rest and kind.lower() in ("folder", "imagefolder", "dir", "directory", "path", "images", "file"):
+        return f"a folder of your own images is --dataset=folder:{rest}; "
+    if os.path.isdir(os.path.expanduser(dataset)):
+        return f"it is a folder: give --dataset=folder:{dataset}; "
+    return ""
+
+
+def _check_name(name, found, tfds, meant=""):
     known = set(tfds.list_builders(with_community_datasets=False)) | {key.split("/")[0] for key in found} | {"digits"}
     if name in known:
         return
     guess = nearest(name, known)
-    suggestion = f"did you mean '{guess}'? " if guess else ""
+    suggestion = meant or (f"did you mean '{guess}'? " if guess else "")
     raise UsageError(f"unknown data set '{name}': {suggestion}known: {', '.join(OTHER_KINDS)} and the {len(known) - 1} "
                      f"names of TensorFlow Datasets (https://www.tensorflow.org/datasets/catalog)")
 

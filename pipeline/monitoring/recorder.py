@@ -150,7 +150,7 @@ class Recorder:
         self.validation_events.scalars(step, wall_time, scalars)
         self._flush()
         self.progress.evaluation(step, split, figures)
-        for line in self._alerts.evaluation(step, evaluation):
+        for line in self._alerts.evaluation(step, evaluation, split):
             self.progress.warn(line)
 
     def _by_class(self, evaluation):

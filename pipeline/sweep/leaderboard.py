@@ -38,8 +38,14 @@ def epochs_text(trial, now=None):
     done = now if now is not None else trial.last.get("epoch", 0.0)
     length = trial.epochs
     if length is None or (now is None and not done):
-        return "–" if not done else f"{done:.1f}"
-    return f"{round(length, 1):g}" if done >= length - 0.05 else f"{done:.1f}/{round(length, 1):g}"
+        return "–" if not done else _epochs(done, ".1f")
+    whole = _epochs(length)
+    return whole if done >= length - 0.05 * min(1, length) else f"{_epochs(done, '.1f')}/{whole}"
+
+
+def _epochs(number, form="g"):
+    """Returns a number of epochs as text, with one decimal, or two figures of less than one epoch: never 0."""
+    return format(round(number, 1), form) if number >= 1 or not number else f"{number:.2g}"
 
 
 class PlainLeaderboard:

@@ -14,7 +14,7 @@ import shutil
 
 import tensorflow as tf
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
 from pipeline.paths import local_path
 from pipeline.quantities import counted
@@ -169,7 +169,9 @@ def find_checkpoint(directory, name):
         matches = [c for c in found if os.path.basename(c.path) == stem]
         if not matches:
             known = ", ".join(str(c.step) for c in found) or "none"
-            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
+            guess = did_you_mean(name, ("newest", "best"))
+            raise UsageError(f"no checkpoint '{name}' in {directory}{guess}; steps there: {known}; or newest, best, a "
+                             "path")
         found = matches
     good = [c for c in found if not c.problem]
     if not good:
