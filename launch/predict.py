@@ -1,12 +1,12 @@
 """mirrorline predict: classes and probabilities for a user's image files, by the model of a run."""
 import contextlib
 import os
-import signal
 import sys
 
 from absl import flags as absl_flags
 
 import flags
+from pipeline.activity import activity
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.quantities import counted
@@ -68,11 +68,11 @@ def run(config, flag_values, files):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
         raise RunFailure(f"there is no file in {', '.join(files)}")
-    with ended_by_signals():
+    with activity("loading the model"):
         model, remark = load(directory, stored, config, flag_values)
-        quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
-            model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
+    quiet = config.runtime.verbosity == "quiet"
+    return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
+        model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
 def check(files, flag_values, explain_dir):
@@ -90,21 +90,6 @@ def check(files, flag_values, explain_dir):
     if explain_dir:
         output.check_folder("explain_dir", explain_dir)
     return form
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets SIGTERM and SIGHUP end the process as an exception does, so that what there is so far is named."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) != signal.SIG_IGN}  # As nohup asks for.
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def load(directory, stored, config, flag_values):

@@ -3,7 +3,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -106,7 +105,7 @@ def shortened(config, steps, replicas):
 def prove(config, kind, replicas, steps, only, echo):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
     from pipeline.verification.processes import Processes
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
+    with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
         proof = Proof(processes, folder, config, kind, replicas, steps, echo)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.
@@ -118,20 +117,6 @@ def prove(config, kind, replicas, steps, only, echo):
             return sorted(proof.rows(only), key=lambda row: PARTS.index(row.part))
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets signals end the process as an exception does, so that processes and files are cleared away."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Proof:

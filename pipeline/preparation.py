@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from pipeline import extension as extensions
+from pipeline.activity import Lines, activity
 from pipeline.config import FOLDER, ExperimentConfig, located
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
@@ -12,6 +13,7 @@ from pipeline.training.cadence import plan
 from pipeline.workers import peers
 from pipeline.workers.roll_call import PeerLost
 
+STARTING = "starting TensorFlow"
 HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
 
 
@@ -38,7 +40,7 @@ def teller(config):
     """Returns what takes lines for the user, one a call: printed, unless the configuration is for quiet."""
     if config.runtime.verbosity == "quiet":
         return lambda text: None
-    return lambda text: print(text, flush=True)
+    return Lines()
 
 
 def resolve(config):
@@ -147,8 +149,9 @@ def reopen_data(config, stored, echo=print):
     Raises:
       UsageError: devices or data are not what the run needs.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
+    with activity(STARTING, echo):
+        from pipeline import runtime
+        strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     return strategy, same_data(config, stored, echo)
 
 
@@ -194,10 +197,11 @@ def start(config, echo, cluster=None, settings=""):
       cluster: pipeline.workers.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
-                             settings=settings)
-    from pipeline.data.load import load as load_data
+    with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, echo):
+        from pipeline import runtime
+        strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+                                 settings=settings)
+        from pipeline.data.load import load as load_data
     return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo)
 
 

@@ -11,7 +11,8 @@ from tests.test_structure import SOURCES
 @pytest.mark.parametrize("count, words, text", [
     (0, ("cell",), "0 cells"), (1, ("cell",), "1 cell"), (2, ("cell",), "2 cells"),
     (1, ("class", "classes"), "1 class"), (10, ("class", "classes"), "10 classes"),
-    (1234567, ("image",), "1,234,567 images"), (1.0, ("epoch",), "1 epoch"), (2.5, ("epoch",), "2.5 epochs"), (0.02, ("epoch",), "0.02 epochs"), (np.int64(1), ("step",), "1 step"),
+    (1234567, ("image",), "1,234,567 images"), (1.0, ("epoch",), "1 epoch"), (2.5, ("epoch",), "2.5 epochs"),
+    (0.02, ("epoch",), "0.02 epochs"), (np.int64(1), ("step",), "1 step"),
     (np.int64(2000000), ("step",), "2,000,000 steps"),
 ])
 def test_one_of_a_thing_is_singular(count, words, text):

@@ -4,6 +4,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from pipeline.activity import activity
 from pipeline.data.holdout import divide
 from pipeline.data.image_file import SUFFIXES, UnreadableImage, in_parallel, read_header, read_image
 from pipeline.data.memory import InMemory
@@ -84,21 +85,22 @@ def load_folder(path, config, echo=print):
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
     path = os.path.abspath(os.path.expanduser(path))
-    folders = _split_folders(path, config.validation_split)
-    class_names = _class_names(folders)
-    files = {name: _class_files(folder, class_names) for name, folder in folders.items()}
+    with activity("looking for images", echo):
+        folders = _split_folders(path, config.validation_split)
+        class_names = _class_names(folders)
+        files = {name: _class_files(folder, class_names) for name, folder in folders.items()}
     every = [file for paths, _ in files.values() for file in paths]
-    if len(every) > 5000:
-        echo(f"reading {len(every):,} images in {path}")
-    headers = dict(zip(every, in_parallel(read_header, every), strict=True))
+    with activity("looking at images", echo, len(every)) as doing:
+        headers = dict(zip(every, in_parallel(read_header, every, doing.advance), strict=True))
     bad = _without_unreadable(headers, config.skip_unreadable)
     channels = 1 if all(header.grey for header in headers.values()) else 3
     shape = _common_shape(headers, config.image_size, channels)
     in_memory = len(headers) * int(np.prod(shape)) <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers),
-                          strict=True))
+        with activity("reading images", echo, len(headers)) as doing:
+            pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers,
+                                                   doing.advance), strict=True))
         bad += _without_unreadable(pixels, config.skip_unreadable)
     splits, parts = [], [class_names, shape]
     for name, (paths, labels) in files.items():

@@ -1,4 +1,5 @@
 """Being asked to stop: a flag set by the signal, acted on at the next step boundary."""
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self._count = 0
+        self._count, self._end = 0, None
         self._before = {}
 
     def __call__(self):
@@ -27,8 +28,19 @@ class StopRequest:
             if number[0] not in SIGNALS:
                 continue
             self._count += 1
-            if self._count > 1:
+            if self._end:
+                self._end()
+            if self._end or self._count > 1:
                 os._exit(128 + number[0])
+
+    @contextlib.contextmanager
+    def at_once(self, end):
+        """Lets the first signal end the process inside, after a call of `end` in a thread: nothing is to be saved."""
+        self._end = end
+        try:
+            yield
+        finally:
+            self._end = None
 
     def __enter__(self):
         receiver, self._sender = socket.socketpair()
