@@ -11,7 +11,7 @@ from pipeline import extension
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import folder_obstacle, local_path
-from pipeline.preparation import choose_split, evaluation_config, reopen_data
+from pipeline.preparation import choose_split, evaluation_config, reopen_data, teller
 from pipeline.quantities import counted
 from pipeline.training import run_directory
 
@@ -194,7 +194,7 @@ def open_data(runs, split):
     """
     from pipeline import runtime
     first = runs[0]
-    echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
+    echo = teller(first.config)
     strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     for other in runs[1:]:

@@ -8,8 +8,8 @@ from absl import flags as absl_flags
 
 import flags
 from launch.evaluate import merged
-from launch.predict import ended_by_signals
 from pipeline import runs
+from pipeline.activity import Lines
 from pipeline.errors import UsageError, did_you_mean, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
@@ -54,10 +54,9 @@ def run(config, flag_values):
     # All forms run on the CPU where they are compared: GPUs round float32 otherwise by default.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     quiet = config.runtime.verbosity == "quiet"
-    with ended_by_signals():
-        exported = runs.export(directory.path, names, output, flag_values.checkpoint, flag_values.ema,
-                               flag_values.average_checkpoints, batch_sizes,
-                               (lambda text: None) if quiet else say, **options)
+    exported = runs.export(directory.path, names, output, flag_values.checkpoint, flag_values.ema,
+                           flag_values.average_checkpoints, batch_sizes, (lambda text: None) if quiet else Lines(),
+                           **options)
     return conclude(exported, output, quiet)
 
 
@@ -128,11 +127,6 @@ def check_output(output, names):
         if problem:
             raise UsageError(f"--output={output}: {folder} cannot be written: {problem}; give a folder of your own "
                              "that is there or can be made")
-
-
-def say(text):
-    """Says what is being done, at once."""
-    print(text, flush=True)
 
 
 def conclude(exported, output, quiet):

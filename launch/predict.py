@@ -6,12 +6,12 @@ import sys
 from absl import flags as absl_flags
 
 import flags
+from pipeline.activity import activity
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted
 from pipeline.training import run_directory
-from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()
@@ -71,11 +71,11 @@ def run(config, flag_values, files):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
         raise RunFailure(f"there is no file in {', '.join(files)}")
-    with ended_by_signals():
+    with activity("loading the model"):
         model, remark = load(directory, stored, config, flag_values)
-        quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
-            model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
+    quiet = config.runtime.verbosity == "quiet"
+    return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
+        model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
 def check(files, flag_values, explain_dir):

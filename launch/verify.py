@@ -16,7 +16,6 @@ from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
-from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -103,7 +102,7 @@ def shortened(config, steps, replicas):
 def prove(config, kind, replicas, steps, only, echo):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
     from pipeline.verification.processes import Processes
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
+    with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
         proof = Proof(processes, folder, config, kind, replicas, steps, echo)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.

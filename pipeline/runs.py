@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import os
 
+from pipeline.activity import activity
 from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import check_strengths
@@ -66,7 +67,8 @@ def _train(config, source, strategy, directory, begins, echo):
     """Trains what is not finished; returns the Outcome. The arguments are made by `train`."""
     replicas = strategy.num_replicas_in_sync
     directory.check(config, source.fingerprint, replicas)
-    experiment = assemble(config, source, strategy, directory.config, begins)
+    with activity("building the model", echo):
+        experiment = assemble(config, source, strategy, directory.config, begins)
     experiment.check_batches(begun_with(directory))
     from pipeline.models.foreign import departures
     found = departures(experiment.state.model)
@@ -99,8 +101,10 @@ def build(config, echo=None):
     Raises:
       UsageError: wrong settings, or a model and data that do not fit each other.
     """
-    strategy, source = start(config, echo or teller(config))
-    experiment = assemble(config, source, strategy)
+    echo = echo or teller(config)
+    strategy, source = start(config, echo)
+    with activity("building the model", echo):
+        experiment = assemble(config, source, strategy)
     experiment.check_batches()
     return experiment
 

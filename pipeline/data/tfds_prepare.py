@@ -7,6 +7,7 @@ import threading
 import urllib.parse
 import urllib.request
 
+from pipeline.activity import activity
 from pipeline.errors import UsageError, nearest
 from pipeline.paths import local_path
 
@@ -112,11 +113,14 @@ def _prepare(dataset, data_dir, echo, tfds):
         raise UsageError(f"{refusal}, and {blocked} cannot be reached to download it: connect this machine to the "
                          f"network, or prepare '{dataset}' on another one and give its folder by --data_dir")
     echo(f"downloading and preparing {dataset} into {data_dir}")
+    if not getattr(echo, "live", False):
+        tfds.disable_progress_bar()  # It is drawn, for a terminal.
     # A folder of downloads for each data set: files are cached there by name, and mnist's have fashion_mnist's names.
     downloads = os.path.join(data_dir, "downloads", name)
     try:
-        builder.download_and_prepare(download_dir=downloads, download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False))
+        with activity(f"downloading and preparing {dataset}", echo, live=False):
+            builder.download_and_prepare(download_dir=downloads, download_config=tfds.download.DownloadConfig(
+                try_download_gcs=False))
     except Exception as error:
         raise UsageError(f"{refusal}, and to download and prepare it failed: {_first_line(error)}") from error
     return builder

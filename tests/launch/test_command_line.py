@@ -114,7 +114,7 @@ class Command:
     (75, 75, ""),
     (UsageError("no such thing;\nfound none"), 2, "mirrorline train: no such thing; found none\n"),
     (RunFailure("all checkpoints are corrupt"), 1, "mirrorline train: all checkpoints are corrupt\n"),
-    (KeyboardInterrupt(), 130, ""),
+    (KeyboardInterrupt(), 130, "mirrorline train: interrupted\n"),
     (ModuleNotFoundError("No module named 'tensorflow'"), 1, "mirrorline train: TensorFlow cannot be loaded "
      "(No module named 'tensorflow'); 'mirrorline doctor' says what is missing\n"),
 ])
