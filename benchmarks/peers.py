@@ -1,8 +1,8 @@
 """Mirrorline beside its peers, in one run: python -m benchmarks.peers [--data_dir=FOLDER] [--rounds=15] [--only=TEXT].
 
 The same model, data, batch and precision through Mirrorline, Keras `fit` in two ways, a custom loop and PyTorch in two
-ways, each in a process of its own, in turns; beside what the machine could do at best. Writes docs/measured/peers.json and
-docs/measured/peers.md part by part, and goes on where it was stopped.
+ways, each in a process of its own, in turns; beside what the machine could do at best. Writes
+docs/measured/peers.json and docs/measured/peers.md part by part, and goes on where it was stopped.
 """
 import argparse
 import dataclasses

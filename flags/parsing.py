@@ -1,4 +1,5 @@
 """From the arguments of a command to flag values; whatever is wrong becomes one line."""
+import os
 import re
 
 from absl import flags
@@ -6,7 +7,9 @@ from absl import flags
 import recipes
 from pipeline import config
 from pipeline.errors import UsageError, nearest, unknown_name
+from pipeline.files import read_text
 from pipeline.options import describe_range
+from pipeline.paths import local_path
 
 # Names that other trainers give to the same thing; nothing in their spelling leads to ours.
 OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
@@ -24,7 +27,7 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 def parse(arguments, flag_values, command="COMMAND", takes=None):
     """Parses the arguments of one command into `flag_values`.
 
-    `--flagfile=FILE` is absl's: a flag on each line, # for comments, in effect where it stands, the last one wins. A
+    `--flagfile=FILE`, as absl's: a flag on each line, # for comments, in effect where it stands, the last one wins. A
     file that is not there is looked up among the installed recipes.
 
     Args:
@@ -41,16 +44,11 @@ def parse(arguments, flag_values, command="COMMAND", takes=None):
     """
     flag_values.set_gnu_getopt(True)
     try:
-        arguments = flag_values.read_flags_from_files(_resolve_flag_files(arguments), force_gnu=False)
-        rest = flag_values([command, *_written_out(arguments, flag_values)])[1:]
+        rest = flag_values([command, *_written_out(_with_flag_files(arguments), flag_values)])[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, flag_values, command) from None
-    except flags.CantOpenFlagFileError as error:
-        raise _unreadable_flag_file(error.__context__) from None
     except flags.IllegalFlagValueError as error:
         raise _wrong_value(error, flag_values) from None
-    except UnicodeDecodeError:
-        raise UsageError("--flagfile: not a text file; it must have one flag a line") from None
     except (flags.Error, ValueError) as error:
         missing = re.fullmatch(r"Missing value for flag (\S+)", str(error))
         raise UsageError(f"{missing[1]} needs a value" if missing else str(error)) from None
@@ -59,20 +57,49 @@ def parse(arguments, flag_values, command="COMMAND", takes=None):
     return rest
 
 
-def _resolve_flag_files(arguments):
-    """Returns the arguments with each --flagfile as one argument, naming a file that is there or would be."""
-    resolved, waiting = [], iter(arguments)
+def _with_flag_files(arguments, reading=()):
+    """Returns the arguments with each --flagfile, up to `--`, replaced by the flags in it.
+
+    Args:
+      arguments: list of str.
+      reading: real paths of the files that these arguments are from.
+    """
+    found, waiting = [], iter(arguments)
     for argument in waiting:
         name, equals, value = argument.partition("=")
         if name not in ("--flagfile", "-flagfile"):
-            resolved.append(argument)
+            found.append(argument)
+            if argument == "--":
+                return [*found, *waiting]
             continue
         if not equals:
             value = next(waiting, "")
         if not value:
             raise UsageError(f"--flagfile needs the name of a file; recipes: {', '.join(recipes.names())}")
-        resolved.append(f"--flagfile={recipes.find(value) or value}")
-    return resolved
+        value = local_path(value, "--flagfile")
+        path = recipes.find(value) or value
+        real = os.path.realpath(path)
+        if real in reading:
+            raise UsageError(f"--flagfile={value} is read by itself; take one of them out")
+        found += _with_flag_files(_flags_in(path), (*reading, real))
+    return found
+
+
+def _flags_in(path):
+    """Returns the flags in a file, one a line; a value in quotes, as a shell would take it, without them."""
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        raise UsageError(f"--flagfile={path}: there is no such file; recipes: {', '.join(recipes.names())}") from None
+    except UsageError as error:
+        raise UsageError(f"--flagfile: {error}; it must have one flag a line") from None
+    lines = [line.strip() for line in text.splitlines()]
+    return [_unquoted(line) for line in lines if line and not line.startswith(("#", "//"))]
+
+
+def _unquoted(line):
+    match = re.fullmatch(r"(-[^=]*=)(['\"])(.*)\2", line)
+    return match[1] + match[3] if match and match[2] not in match[3] else line
 
 
 def shorthands(flag_values):
@@ -127,9 +154,3 @@ def _bounds(parser):
     """Returns the range of a number that is a flag of one command alone, in words, "" where every number goes."""
     bounds = [(sign, getattr(parser, key, None)) for key, sign in (("lower_bound", ">="), ("upper_bound", "<="))]
     return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
-
-
-def _unreadable_flag_file(error):
-    path = getattr(error, "filename", None) or "?"
-    reason = getattr(error, "strerror", None) or str(error)
-    return UsageError(f"--flagfile={path}: {reason}; recipes: {', '.join(recipes.names())}")

@@ -2,6 +2,7 @@
 from absl import flags as absl_flags
 
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 MOST_GPUS = 1024  # That are projected to where nothing is said.
 
@@ -58,7 +59,7 @@ def given_links(flag_values):
                              f"found '{text or ''}'")
         links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
     count = flag_values.gpus_per_machine
-    return (Cluster(f"{count} GPU{'s' * (count > 1)} a machine, links as given", count, *links),)
+    return (Cluster(f"{counted(count, 'GPU')} a machine, links as given", count, *links),)
 
 
 def project(cells, flag_values, links):

@@ -6,10 +6,12 @@ TAKES_FILES, the name for them in the help, run also gets the list of arguments 
 LAUNCHED, that is the command which stands with its own flags after `--`. It imports TensorFlow inside run, after the
 flags are known to be right, so that help and a mistyped flag answer at once.
 """
+import atexit
 import contextlib
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 import traceback
 
@@ -17,14 +19,15 @@ from absl import flags as absl_flags
 
 import flags
 from launch import __version__, commands
-from pipeline import extension, silence
+from pipeline import extension, interruption, silence
+from pipeline.data import damage
 from pipeline.distributed import peer_failure
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
 
 COMMANDS = tuple(sorted(module.name for module in pkgutil.iter_modules(commands.__path__)))
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
-FAILURE, USAGE, PREEMPTED, INTERRUPTED, BROKEN_PIPE = 1, 2, 75, 128 + 2, 128 + 13
+FAILURE, USAGE, PREEMPTED, SIGNAL, BROKEN_PIPE = 1, 2, 75, 128, 128 + 13
 
 
 def main(arguments=None):
@@ -34,10 +37,13 @@ def main(arguments=None):
       arguments: list of str, without the program's name; None: those of the process.
 
     Returns:
-      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 141 nobody reads the output any
-      more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
+      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
+      terminal, 141 nobody reads the output any more, or what the command returned. An exception that is none of ours is
+      a defect and passes with its traceback.
     """
     silence.open_missing()
+    end = _End() if arguments is None else None
+    silence.escape_what_cannot_be_encoded()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)
@@ -52,14 +58,41 @@ def main(arguments=None):
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
+    if end:
+        end.code = code
     return code
+
+
+class _End:
+    """The end of a process whose data pipelines call Python: at once, after everything that was asked for at its exit.
+
+    The interpreter waits there for TensorFlow's threads, and they for the interpreter: now and then for ever.
+    """
+
+    def __init__(self):
+        """To be made before TensorFlow is imported: what is registered first is called last."""
+        self.code = FAILURE
+        atexit.register(self)
+
+    def __call__(self):
+        if damage.pipelines_call_python():
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self.code)
 
 
 def _answer(arguments):
     """Runs one command and returns its exit code, having said what was wrong; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
-        code = _dispatch(arguments)
+        with interruption.heard(name) as signal_number, damage.in_words():
+            try:
+                code = _dispatch(arguments)
+            except Exception as error:
+                if signal_number():  # What a library makes of being interrupted is nothing of its own.
+                    raise interruption.Interrupted(signal_number()) from error
+                raise
         sys.stdout.flush()
         return code
     except UsageError as error:
@@ -70,8 +103,9 @@ def _answer(arguments):
         if "tensorflow" not in str(error).lower() and "keras" not in str(error).lower():
             raise
         return _fail(name, f"TensorFlow cannot be loaded ({error}); 'mirrorline doctor' says what is missing", FAILURE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _fail(name, interruption.words(getattr(error, "doing", None)),
+                     SIGNAL + getattr(error, "number", signal.SIGINT))
     except BrokenPipeError:
         # The interpreter flushes standard output once more as it exits: let that find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -117,6 +151,7 @@ def _run(name, arguments):
         _load_extensions(own)
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
+    check_working_directory()
     if launched:
         if rest[:1] == [launched] and set(rest) & set(HELP):
             return _run(launched, ["--help"])
@@ -128,6 +163,15 @@ def _run(name, arguments):
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
+
+
+def check_working_directory():
+    """Raises UsageError where the working directory is gone: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(f"the working directory is gone or cannot be read ({error.strerror.lower()}): change into one "
+                         "that is there, cd PATH") from error
 
 
 def _load_extensions(arguments):

@@ -64,12 +64,14 @@ class Evaluated:
       split: the pipeline.data.source.Split that was evaluated.
       evaluation: pipeline.metrics.evaluation.Evaluation.
       wall_time: in seconds since the epoch.
+      weights: in words, which weights were evaluated where it was not those of the training, else "".
     """
 
     step: int
     split: typing.Any
     evaluation: typing.Any
     wall_time: float
+    weights: str = ""
 
 
 @dataclasses.dataclass

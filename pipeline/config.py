@@ -13,12 +13,14 @@ from pipeline.callbacks import CALLBACKS
 from pipeline.errors import UsageError, unknown_name
 from pipeline.metrics.metric_table import METRICS
 from pipeline.options import (
-    AUGMENTATIONS,
+    FOLDER,
     FREE,
     NEVER,
     Interval,
+    Options,
     augmentations,
     check_option,
+    describe_augmentations,
     option,
     profiled_steps,
 )
@@ -28,14 +30,15 @@ from pipeline.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
-FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
+# Which weights of a run its evaluations, its best checkpoint and its figures are of.
+AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 
 
 def located(dataset):
     """Returns the name of a data set with the path of a folder made absolute, so that it is found from anywhere."""
     if not dataset.startswith(FOLDER):
         return dataset
-    return FOLDER + os.path.abspath(os.path.expanduser(dataset[len(FOLDER):]))
+    return FOLDER + os.path.abspath(dataset[len(FOLDER):])
 
 
 def may_be_same(one, another):
@@ -44,35 +47,37 @@ def may_be_same(one, another):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Options):
     """Where examples come from and what is done to them."""
 
     dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
-                                    "synthetic:HxWxC, or one of an --extension")
-    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets", resume=FREE)
+                                    "synthetic:HxWxC, or one of an --extension", path=True)
+    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
+                           resume=FREE, path=True)
     image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
                              unit="pixels", low=1)
-    validation_split: float = option(0.0, "part of the training split held out and watched instead of the test split",
+    validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, where the "
+                                          "data set has no validation split of its own",
                                      low=0.0, below=1.0)
     subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
-    augment: tuple = option((), "augmentations in order of application, each name or name:strength: "
-                            + ", ".join(AUGMENTATIONS), many=True)
+    augment: tuple = option((), "augmentations in order of application, each name or name:strength (crop:3): "
+                            + describe_augmentations(), many=True)
     normalize: str = option("none", "images in [0, 1] (none), or shifted and scaled by the training split's mean and "
                                     "deviation (per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
                                choices=("none", "balanced"))
     memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
                                 unit="MiB", low=0)
-    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many")
+    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many", resume=FREE)
     cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
                                 "or device (made inside of it)", choices=("host", "device"), resume=FREE)
-    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE)
+    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE, path=True)
     extension: tuple = option((), "Python files (my_models.py) or modules that bring data sets and models of your own; "
                                   "a run keeps their checksums", many=True, resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Options):
     """Which network is trained."""
 
     model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
@@ -86,7 +91,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Options):
     """How the weights move."""
 
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
@@ -105,14 +110,15 @@ class OptimizerConfig:
     l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
     clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
-    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none", low=0.0,
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
+                              "best checkpoint, predictions and exports are then of; 0: none", low=0.0,
                               below=1.0)
     accumulate_steps: int = option(1, "micro-batches a step: the batch is computed in this many parts", low=1,
                                    unit="micro-batches")
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Options):
     """How long, how often, and what is kept."""
 
     epochs: float = option(None, "length of the run; default 10 where --steps is not given", unit="epochs", above=0.0)
@@ -120,10 +126,11 @@ class TrainingConfig:
     batch_size: int = option(64, "examples of one optimizer step, over all replicas and micro-batches",
                              unit="examples", low=1, resume=NEVER)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
-                                             "holds out 10% of training if no --validation_split", low=0,
+                                             "holds out 10% of training if no validation split", low=0,
                                           unit="evaluations")
     initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
-                                        "or a run's directory; the last layer may have another number of classes")
+                                        "or a run's directory; the last layer may have another number of classes",
+                                  path=True)
     best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
     metrics: tuple = option((), "more metrics that evaluations compute, of an --extension", many=True, choices=METRICS,
                             resume=FREE)
@@ -150,12 +157,15 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(Options):
     """On which hardware, how, and where the run is written."""
 
-    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE)
+    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE, path=True)
     precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
+    threads: int = option(0, "threads that an operation is computed with on the CPU: the same number gives the same "
+                             "bits; 0: those the run began with, at first the cores this process may use",
+                          unit="threads", low=0, high=4096, resume=FREE)
     devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)

@@ -5,18 +5,20 @@ Standard library only.
 import dataclasses
 import math
 import re
+import typing
 
 from pipeline.errors import UsageError, unknown_name
+from pipeline.paths import local_path
 
 # May a run go on with another value? REFUSE: it changes the mathematics, --allow accepts it. NEVER: what is stored
 # would not fit.
 NEVER, REFUSE, FREE = "never", "refuse", "free"
 MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
-AUGMENTATIONS = ("flip", "crop", "rotate", "color", "cutout", "mixup", "cutmix", "randaugment")
+FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
 def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, resume=REFUSE,
-           many=False):
+           many=False, path=False):
     """A dataclass field that knows how it is offered on the command line.
 
     Args:
@@ -28,9 +30,27 @@ def option(default, help, *, unit="", low=None, high=None, above=None, below=Non
       choices: the values allowed: a tuple, or a pipeline.registry.Registry, to which extensions may add.
       resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, held as a tuple.
+      path: whether it is the path of a file or folder, or may be one after `folder:`.
     """
     return dataclasses.field(default=default, metadata=dict(
-        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many))
+        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many,
+        path=path))
+
+
+class Options:
+    """What the groups of options share: paths are local ones, see pipeline.paths.local_path."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["path"] and value is not None:
+                object.__setattr__(self, field.name, _path(f"--{field.name}", value))
+
+
+def _path(flag, value):
+    if flag != "--dataset":
+        return local_path(value, flag)
+    return FOLDER + local_path(value[len(FOLDER):], "--dataset") if value.startswith(FOLDER) else value
 
 
 def describe_range(metadata):
@@ -82,25 +102,111 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True)
+class Strength:
+    """What the number behind an augmentation's name means.
+
+    Attributes:
+      unit: what it counts, in words.
+      low, high: the closed range of the number.
+      default: function of the height of the images to the number taken where none is given.
+      default_text: the same in words.
+      whole: whether it is a whole number.
+      most: largest part of the smaller side of the images, for a number of pixels; None where it is none.
+    """
+
+    unit: str
+    low: float
+    high: float
+    default: typing.Callable
+    default_text: str
+    whole: bool = False
+    most: float | None = None
+
+    @property
+    def range(self):
+        """Its range in words."""
+        if self.most is None:
+            return f"{self.low:g} to {self.high:g}"
+        return f"{self.low:g} to {'half ' * (self.most == 0.5)}the smaller side"
+
+    def accepts(self, value):
+        """Tells whether a number is within the range, as far as that is known without an image."""
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+
+PIXELS = dict(low=1, high=2**15, whole=True)
+AUGMENTATIONS = {
+    "flip": Strength("probability", 0.001, 1.0, lambda height: 0.5, "0.5"),
+    "crop": Strength("pixels of shift each way", default=lambda height: max(1, height // 8),
+                     default_text="1/8 of the height", most=0.5, **PIXELS),
+    "rotate": Strength("degrees each way", 0.01, 180.0, lambda height: 15.0, "15"),
+    "color": Strength("share of change of brightness, contrast and saturation", 0.001, 1.0, lambda height: 0.4, "0.4"),
+    "cutout": Strength("pixels of a square's side", default=lambda height: max(1, height // 2),
+                       default_text="1/2 of the height", most=1.0, **PIXELS),
+    "mixup": Strength("both parameters of a Beta distribution", 0.01, 100.0, lambda height: 0.2, "0.2"),
+    "cutmix": Strength("both parameters of a Beta distribution", 0.01, 100.0, lambda height: 1.0, "1"),
+    "randaugment": Strength("magnitude", 0.1, 10.0, lambda height: 9.0, "9"),
+}
+
+
+def describe_augmentations():
+    """Returns every augmentation with unit, range and default of its strength, for --help."""
+    return "; ".join(f"{name} ({of.unit}, {of.range}, default {of.default_text})"
+                     for name, of in AUGMENTATIONS.items())
+
+
+@dataclasses.dataclass(frozen=True)
 class Augmentation:
     """One augmentation by name with its strength (None: its own default)."""
 
     name: str
-    strength: float
+    strength: float | None
 
     @classmethod
     def parse(cls, text):
-        """Reads `flip` or `crop:3`; raises UsageError naming the nearest known one."""
+        """Reads `flip` or `crop:3`; raises UsageError naming the nearest known one, or the range of the strength."""
         name, _, strength = text.partition(":")
         if name not in AUGMENTATIONS:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
         try:
             value = float(strength) if strength else None
         except ValueError:
-            value = -1.0
+            value = math.nan
         if value is not None and not 0 < value < 1e6:
-            raise UsageError(f"--augment={text}: the strength must be a positive number, e.g. crop:3")
+            raise _wrong_strength(text)
         return cls(name, value)
+
+
+def check_strengths(texts, shape=None, begun_with=()):
+    """Checks the strengths of augmentations.
+
+    Apart from reading them, since a run that was begun with a strength that is refused now has to be read and to go on.
+
+    Args:
+      texts: as --augment has them.
+      shape: (height, width, ...) of the images, None before it is known.
+      begun_with: those of the run that goes on: these are accepted.
+
+    Raises:
+      UsageError: a strength outside its range, or more than such images have pixels for.
+    """
+    for text in texts:
+        augmentation, found = Augmentation.parse(text), ""
+        of = AUGMENTATIONS[augmentation.name]
+        if augmentation.strength is None or text in begun_with:
+            continue
+        if of.most and shape:
+            found = max(1, int(of.most * min(shape[:2])))
+        if not of.accepts(augmentation.strength) or (found and augmentation.strength > found):
+            raise _wrong_strength(text, f", {found} for images of {shape[0]}x{shape[1]} pixels" if found else "")
+
+
+def _wrong_strength(text, more=""):
+    name, _, strength = text.partition(":")
+    of = AUGMENTATIONS[name]
+    kind = "a whole number" if of.whole else "a number"
+    return UsageError(f"--augment={text}: the strength must be {kind} from {of.range}{more} ({of.unit}; default "
+                      f"{of.default_text}); found '{strength}'")
 
 
 def profiled_steps(text):

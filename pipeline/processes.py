@@ -1,11 +1,11 @@
 """Other processes of this program: started alike, ended with it. Standard library only."""
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
+from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure, UsageError
 
 USAGE, FAILURE = 2, 1
@@ -28,9 +28,7 @@ class Processes:
         """
         self.timeout = timeout
         self.ended, self._running, self._lock = False, [], threading.Lock()
-        self._environment = dict(os.environ)
-        if not {"", os.getcwd()} & set(sys.path):
-            self._environment["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+        self._environment = child_environment()
 
     def __enter__(self):
         return self

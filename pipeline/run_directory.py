@@ -1,20 +1,30 @@
 """The directory of a run: whose it is, what it was told, and who is writing there now. Standard library only."""
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import socket
 
-from pipeline import extension
-from pipeline.config import DEFAULT_EPOCHS, FOLDER, ExperimentConfig, located, may_be_same, options
-from pipeline.errors import UsageError
+from pipeline import arithmetic, extension, locks
+from pipeline.config import (
+    DEFAULT_EPOCHS,
+    FOLDER,
+    MOVING_AVERAGE,
+    ExperimentConfig,
+    located,
+    may_be_same,
+    options,
+    value_type,
+)
+from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
+from pipeline.paths import local_path
+from pipeline.quantities import counted
 
+LONGEST_NAME = 200  # Bytes of the name of a folder of images, in that of a run; a file system takes about 255.
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
-PASSING = {".lock", "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
+PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
 
 
 def default_path(config):
@@ -22,11 +32,14 @@ def default_path(config):
     dataset = config.data.dataset
     if dataset.startswith(FOLDER):
         dataset = os.path.basename(located(dataset)) or "folder"
+        dataset = os.fsencode(dataset)[:LONGEST_NAME].decode(errors="ignore")
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 
 
 def free_path(path):
     """Returns the first of path-2, path-3, ... that does not exist."""
+    if os.path.basename(path) in (os.curdir, os.pardir):
+        path = os.path.abspath(path)
     number = 2
     while os.path.exists(f"{path}-{number}"):
         number += 1
@@ -54,9 +67,9 @@ def differences(old, new):
 def length(values):
     """Returns the length that options ask for as text: '6 epochs' or '300 steps'."""
     if values.get("steps"):
-        return f"{values['steps']} steps"
+        return counted(values["steps"], "step")
     epochs = values.get("epochs") or DEFAULT_EPOCHS
-    return f"{epochs:g} epoch{'s' * (epochs != 1)}"
+    return counted(epochs, "epoch")
 
 
 @dataclasses.dataclass
@@ -72,13 +85,16 @@ class RunDirectory:
 
     @property
     def config(self):
-        """What config.json holds, or None for a new run."""
-        return read_json(self.file("config.json"))
+        """What config.json holds, or None for a new run; raises UsageError where it cannot be read."""
+        stored = read_json(self.file("config.json"), ("config", "data"))
+        if stored is not None:
+            _check_stored(stored, self.file("config.json"))
+        return stored
 
     @property
     def result(self):
-        """What result.json holds, or None."""
-        return read_json(self.file("result.json"))
+        """What result.json holds, or None; raises UsageError where it cannot be read."""
+        return read_json(self.file("result.json"), ("status", "step"))
 
     def check(self, config, fingerprint=None, num_replicas=None, parity=True):
         """Checks that a run with this configuration may live here; touches nothing.
@@ -141,35 +157,56 @@ class RunDirectory:
         """
         try:
             os.makedirs(self.path, exist_ok=True)
-            # A lock of the kernel's: that of a dead process is gone with the process.
-            self._lock = open(self.file(".lock"), "a+", encoding="utf-8")  # noqa: SIM115
+            self._lock = locks.acquire(self.file(locks.LOCK))
+        except locks.Held as holder:
+            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
+                             f"e.g. --workdir={free_path(self.path)}") from None
         except OSError as error:
             raise UsageError(f"--workdir={self.path} cannot be written: {error.strerror.lower()}; "
                              "give a directory of your own") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
-                             f"e.g. --workdir={free_path(self.path)}") from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
 
     @contextlib.contextmanager
     def claimed(self):
-        """Claims the directory for a while, see `claim`."""
+        """Claims the directory for a while, see `claim`; an error because it is gone meanwhile says that it is."""
         self.claim()
         try:
             yield
+        except Exception:
+            self.check_here()
+            raise
         finally:
             self._lock.close()
+
+    def check_here(self):
+        """Raises RunFailure where the directory was claimed and is not at its path any more."""
+        if self._lock is None or self._lock.closed:
+            return
+        try:
+            here, ours = os.stat(self.file(".lock")), os.fstat(self._lock.fileno())
+            same = (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing "
+                             "is saved any more; run the same command with where it is now as --workdir, it goes on "
+                             "from its newest checkpoint")
 
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
         write_json(self.file("config.json"), values)
+
+
+def _check_stored(stored, path):
+    """Raises UsageError where config.json, perhaps edited, holds no values of options or no facts of data."""
+    for part in ("config", "data"):
+        if not isinstance(stored[part], dict):
+            raise UsageError(f"{path} cannot be read: '{part}' is no JSON object")
+    for name, value in stored["config"].items():
+        kind = value_type(options()[name]) if name in options() else None
+        fits = {str: str, bool: bool, int: int, float: (int, float), tuple: list}.get(kind, object)
+        if value is not None and (not isinstance(value, fits) or (kind in (int, float) and isinstance(value, bool))):
+            raise UsageError(f"{path} cannot be read: {name} is {json.dumps(value)}, which is no "
+                             f"{'list' if kind is tuple else kind.__name__}")
 
 
 def _never(name):
@@ -198,6 +235,17 @@ def _shown(value):
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def evaluates_average(stored):
+    """Tells whether a run evaluates, and selects its best checkpoint by, the moving average of its weights.
+
+    Those with --ema_decay do; one that was begun before they did goes on as it was begun.
+
+    Args:
+      stored: what config.json of the run holds.
+    """
+    return stored.get("evaluated_weights") == MOVING_AVERAGE
+
+
 def stored_config(workdir):
     """Reads the configuration of an existing run.
 
@@ -207,11 +255,11 @@ def stored_config(workdir):
     Raises:
       UsageError: there is no run.
     """
-    directory = RunDirectory(workdir)
+    directory = RunDirectory(local_path(workdir, "--workdir"))
     stored = directory.config
     if not stored:
         here = sorted(os.path.join("runs", n) for n in (os.listdir("runs") if os.path.isdir("runs") else []))
-        raise UsageError(f"--workdir={workdir} holds no run (no config.json)"
+        raise UsageError(f"--workdir={directory.path} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
     return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}
 
@@ -219,7 +267,7 @@ def stored_config(workdir):
 def evaluation_config(stored, given):
     """Returns the configuration of a run with options given for an evaluation, {option name: value}.
 
-    Evaluation computes the same whatever the training step was made of.
+    Evaluation computes the same whatever the training step was made of, and as many threads as trained do it.
     """
-    return ExperimentConfig.from_flat({**stored["config"], **given, "accumulate_steps": 1, "xla": "auto",
-                                       "cross_device_reduction": "auto"})
+    return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given,
+                                       "accumulate_steps": 1, "xla": "auto", "cross_device_reduction": "auto"})

@@ -1,48 +1,21 @@
 """Runs from Python: train, build, evaluate, load, export, predict. The commands go the same way, by these functions."""
-import dataclasses
 import importlib.metadata
 import json
 import os
 
-from pipeline import extension as extensions
-from pipeline import run_directory
+from pipeline import arithmetic, run_directory
+from pipeline.activity import activity
 from pipeline.callbacks import UserCallback
-from pipeline.config import located
+from pipeline.data import damage
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
-from pipeline.monitoring.launches import newest_saved
+from pipeline.options import check_strengths
+from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
-from pipeline.training.cadence import plan
-
-HELD_OUT = 0.1  # Of the training split, where early stopping has nothing else to look at.
+from pipeline.training.start import Outcome, begins, begun_with, console_for, finished, introduce, resolve
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-      workdir: directory of the run.
-      status: "finished", "early_stopped" or "preempted": saved, and the same call goes on.
-      result: what result.json holds: test_accuracy, test_loss, step, weights_sha256, ...
-      ended: pipeline.training.trainer.RunResult; None where the run was finished before and nothing was left to do.
-      total_steps: steps that were asked for.
-    """
-
-    workdir: str
-    status: str
-    result: dict
-    ended: object
-    total_steps: int
-
-
-def console_for(config):
-    """Returns what takes lines for the user, one a call: printed, unless the configuration is for quiet."""
-    if config.runtime.verbosity == "quiet":
-        return lambda text: None
-    return lambda text: print(text, flush=True)
-
-
+@damage.in_words()
 def train(config, echo=None):
     """Trains in the directory of the run, or continues what is there, and evaluates along the way.
 
@@ -63,6 +36,7 @@ def train(config, echo=None):
     if cluster and cluster.rank:  # The chief speaks for all.
         config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
     echo = echo or console_for(config)
+    check_strengths(config.data.augment, begun_with=begun_with(shared))
     shared.check(config)  # Before the seconds that TensorFlow and the data take.
     done = finished(shared, config)
     if done:
@@ -73,11 +47,13 @@ def train(config, echo=None):
     from pipeline.training.multi_worker_checkpoint import open_directory
     from pipeline.training.trainer import Trainer
     directory = open_directory(shared, cluster)
-    strategy, source = start(config, echo, cluster, settings)
+    strategy, source = start(arithmetic.same_threads(config, shared.config, echo), echo, cluster, settings,
+                             shared.config)
     replicas, fresh = strategy.num_replicas_in_sync, begins(shared)
     with lost_peers(cluster):
         directory.check(config, source.fingerprint, replicas)
-        experiment = compose(config, source, strategy, directory.config, fresh)
+        with activity("building the model", echo):
+            experiment = compose(config, source, strategy, directory.config, fresh, begun_with(directory))
         found = departures(experiment.state.model)
         with directory.claimed():
             # Everything is known now; another process may have had the directory in between.
@@ -95,60 +71,7 @@ def train(config, echo=None):
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
 
 
-def resolve(config):
-    """Fills in what options decide for each other: the directory, what early stopping looks at, where extensions lie.
-
-    A run that goes on has the extensions it was begun with, where none are given.
-    """
-    directory = RunDirectory(config.runtime.workdir or run_directory.default_path(config))
-    stored = (directory.config or {}).get("config", {})
-    names = config.data.extension or tuple(stored.get("extension", ()))
-    values = {"workdir": directory.path, "extension": extensions.absolute(names),
-              "dataset": located(config.data.dataset)}
-    if config.training.early_stopping_patience and not config.data.validation_split:
-        values["validation_split"] = HELD_OUT
-    return config.replace(**values)
-
-
-def finished(directory, config):
-    """Returns the Outcome of a run that has nothing left to do under this configuration, or None."""
-    stored, result = directory.config, directory.result
-    if not stored or not result or result["status"] == "preempted":
-        return None
-    total = plan(config, stored["data"]["num_train"]).total_steps
-    if result["status"] == "early_stopped":
-        done = config.training.early_stopping_patience == stored["config"]["early_stopping_patience"]
-    else:
-        done = result["step"] >= total
-    return Outcome(directory.path, result["status"], result, None, total) if done else None
-
-
-def begins(directory):
-    """Tells whether a run has had no checkpoint so far, so that it begins with the weights of --initialize_from."""
-    from pipeline.stored_checkpoint import stored_checkpoints
-    return newest_saved(directory.file("launches.jsonl")) is None and (
-        not stored_checkpoints(directory.file("checkpoints")))
-
-
-def introduce(experiment, directory, echo):
-    """Says what is going to be trained on what, and where it is written."""
-    source, model = experiment.source, experiment.state.model
-    replicas = experiment.strategy.num_replicas_in_sync
-    shape = "x".join(map(str, source.image_shape))
-    held = f", {source.validation.num_examples:,} held out" if source.validation else ""
-    echo(f"data    {source.name}: {shape}, {source.num_classes} classes, {source.train.num_examples:,} training"
-         f"{held}, {source.test.num_examples:,} test examples")
-    for note in source.notes:
-        echo(f"        {note}")
-    echo(f"model   {experiment.config.model.model}: {model.count_params():,} parameters, "
-         f"{experiment.config.runtime.precision}, {replicas} replica{'s' * (replicas > 1)}")
-    if experiment.frozen.names:
-        echo(f"frozen  {experiment.frozen.text()}")
-    epochs = round(experiment.plan.epochs, 2)
-    echo(f"run     {directory.path}: {experiment.plan.total_steps:,} steps of {experiment.plan.batch_size} examples "
-         f"({epochs:g} epoch{'s' * (epochs != 1)})")
-
-
+@damage.in_words()
 def build(config, echo=None):
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
@@ -163,18 +86,21 @@ def build(config, echo=None):
       UsageError: wrong settings, or a model and data that do not fit each other.
     """
     from pipeline.training.experiment import compose, start
-    strategy, source = start(config, echo or console_for(config))
-    return compose(config, source, strategy)
+    echo = echo or console_for(config)
+    strategy, source = start(config, echo)
+    with activity("building the model", echo):
+        return compose(config, source, strategy)
 
 
-def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_checkpoints=1, echo=None, **options):
+@damage.in_words()
+def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpoints=1, echo=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
     Args:
       workdir: directory of the run.
-      split: "test", "validation" or "train".
+      split: "test", "validation" or "train"; default test, or validation where the data have no test split.
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
-      ema: take the moving average of the weights.
+      ema: take the moving average of the weights; default: where the run evaluated that, as with --ema_decay.
       average_checkpoints: take the mean of the weights of this many checkpoints.
       echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
       options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
@@ -192,11 +118,12 @@ def evaluate(workdir, split="test", checkpoint="newest", ema=False, average_chec
     strategy, source = reopen_data(config, stored, echo or console_for(config))
     judged = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
+    ema = run_directory.evaluates_average(stored) if ema is None else ema
     load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
     return experiment.evaluate(judged)
 
 
-def load(workdir, checkpoint="newest", ema=False, average_checkpoints=1, devices=(), batch_size=None, extension=None):
+def load(workdir, checkpoint="newest", ema=None, average_checkpoints=1, devices=(), batch_size=None, extension=None):
     """Loads the model of a run, for predictions; on one GPU where there is one. Its data are not needed.
 
     Args:
@@ -234,7 +161,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
       files: list of paths.
       top: how many classes are told of each, the most probable first; 0 for all.
       invert: exchange light and dark first.
-      unreadable: called with path and reason of each file that is no image; default: that is an error.
+      unreadable: called with path and reason of each file that is no image; default: that is an error, but for those in
+        folders that are not called like an image, which are left out.
 
     Returns:
       list of pipeline.evaluation.prediction.Prediction: file, classes ((name, probability), ...).
@@ -245,6 +173,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     from pipeline.evaluation import prediction
 
     def refuse(path, reason):
+        if prediction.is_no_image(path, files):
+            return
         raise UsageError(f"cannot read {path}: {reason}")
 
     found, problems = prediction.find_files(files)
@@ -253,7 +183,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     return [one for batch in prediction.predict(model, found, unreadable or refuse, top, invert) for one in batch]
 
 
-def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=False,
+@damage.in_words()
+def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=None,
            average_checkpoints=1, batch_sizes=(), echo=None, **options):
     """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.
 
@@ -280,7 +211,6 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     from pipeline.export.formats import FORMS
     from pipeline.export.metadata import metadata
     from pipeline.export.run import export as export_model
-    from pipeline.training.stored_weights import described
     for name in forms:
         if name not in FORMS:
             raise unknown_name("form", name, FORMS)
@@ -292,9 +222,9 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         source = same_data(config, stored, echo)
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
-        about = metadata(trained, version=_version(), result=directory.result, weights=described(trained.steps, ema))
-        return export_model(trained, source, tuple(forms), output or directory.file("export"), about,
-                            tuple(batch_sizes), echo)
+        about = metadata(trained, version=_version(), result=directory.result, weights=trained.weights)
+        output = local_path(output or directory.file("export"), "--output")
+        return export_model(trained, source, tuple(forms), output, about, tuple(batch_sizes), echo)
 
 
 def _version():

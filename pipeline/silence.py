@@ -1,7 +1,7 @@
 """Keeps TensorFlow's own messages off the screen, unless --verbosity=debug asks for them."""
 import contextlib
 import importlib.abc
-import importlib.machinery
+import importlib.util
 import logging
 import os
 import re
@@ -26,7 +26,7 @@ def quiet(verbosity):
     import absl.logging  # makes its own kind of logger, which logging.getLogger would not
 
     absl.logging.set_verbosity(absl.logging.ERROR)
-    for name in ("tensorflow", "keras"):
+    for name in ("tensorflow", "keras", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(tensorflow|keras|tensorflow_datasets|google|absl|PIL)\b")
     if not any(isinstance(finder, QuietImport) for finder in sys.meta_path):
@@ -44,7 +44,14 @@ def open_missing():
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
+
+
+def escape_what_cannot_be_encoded():
+    """Lets the name of a class be printed as \\xe4 and the like where standard output cannot encode it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class QuietImport(importlib.abc.MetaPathFinder):
@@ -54,11 +61,17 @@ class QuietImport(importlib.abc.MetaPathFinder):
     drivers), and TensorFlow is imported wherever a command first needs it.
     """
 
+    _looking = False
+
     def find_spec(self, name, path=None, target=None):
         """Returns the module's spec with a loader that is quiet; None for any other module."""
-        if name not in ("tensorflow", "keras"):
+        if name not in ("tensorflow", "keras") or self._looking:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)  # As the other finders see it.
+        finally:
+            self._looking = False
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module

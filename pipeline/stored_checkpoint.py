@@ -14,8 +14,10 @@ import shutil
 
 import tensorflow as tf
 
-from pipeline.errors import UsageError
-from pipeline.files import read_json, sha256, sync, write_json
+from pipeline.errors import UsageError, did_you_mean
+from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
+from pipeline.paths import local_path
+from pipeline.quantities import counted
 
 PREFIX = "ckpt"
 MANIFEST = ".manifest.json"
@@ -42,7 +44,7 @@ class StoredCheckpoint:
     @property
     def specs(self):
         """What it holds, see TrainState.specs; raises FileNotFoundError where it was removed meanwhile."""
-        manifest = read_json(self.path + MANIFEST)
+        manifest = read_json(self.path + MANIFEST, ("variables",))
         if manifest is None:
             raise FileNotFoundError(self.path + MANIFEST)
         return manifest["variables"]
@@ -72,7 +74,7 @@ def digest(manifest):
 
 def find_problem(path):
     """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
-    manifest = read_json(path + MANIFEST)
+    manifest = read_cached_json(path + MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
         return "its manifest is damaged"
     for name, expected in manifest["files"].items():
@@ -127,8 +129,8 @@ def check_specs(stored, expected):
                 raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
                                  f"here {new[0]} is {new[2]} of shape {tuple(new[1])}; {remedy}")
         if len(found) != len(wanted):
-            raise UsageError(f"{stored.path} is of {what}: it has {len(found)} variables of that kind, here there are "
-                             f"{len(wanted)}; {remedy}")
+            raise UsageError(f"{stored.path} is of {what}: it has {counted(len(found), 'variable')} of that kind, "
+                             f"here there are {len(wanted)}; {remedy}")
 
 
 def stems(directory):
@@ -158,6 +160,7 @@ def find_checkpoint(directory, name):
     Raises:
       UsageError: there is none of that name, or it is damaged.
     """
+    name = local_path(name, "--checkpoint")
     found = stored_checkpoints(os.path.join(directory, BEST) if name == "best" else directory)
     if name not in ("newest", "best"):
         stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
@@ -166,7 +169,9 @@ def find_checkpoint(directory, name):
         matches = [c for c in found if os.path.basename(c.path) == stem]
         if not matches:
             known = ", ".join(str(c.step) for c in found) or "none"
-            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
+            guess = did_you_mean(name, ("newest", "best"))
+            raise UsageError(f"no checkpoint '{name}' in {directory}{guess}; steps there: {known}; or newest, best, a "
+                             "path")
         found = matches
     good = [c for c in found if not c.problem]
     if not good:

@@ -2,6 +2,7 @@
 import errno
 import os
 import sys
+import termios
 
 GONE = (errno.EPIPE, errno.EIO)  # A pipe that nobody reads any more; a terminal that was closed.
 
@@ -44,6 +45,18 @@ class LastingStream:
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
+
+
+def let_go():
+    """Puts the null device in the place of a terminal that was closed: whatever is written there would be an error."""
+    for number in (1, 2):
+        try:
+            termios.tcgetattr(number)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def say(text, stream=None):

@@ -1,12 +1,24 @@
-"""The cells of the full matrices that make acceptance runs; each one runs the real command."""
+"""The cells of the full matrices that make acceptance runs: the real command, and rows of tests marked acceptance."""
 import itertools
 import pathlib
 import random
+import re
+import subprocess
+import sys
 import tempfile
 import time
 
 from tests import benchmark_cells, export_cells, extension_cells, transfer_cells, verify_cells
-from tests.commands import assert_every_step_once, kill_at_step, metrics, result, start, succeed
+from tests.commands import (
+    REPOSITORY,
+    assert_every_step_once,
+    environment,
+    kill_at_step,
+    metrics,
+    result,
+    start,
+    succeed,
+)
 from tests.kills import killed_again_and_again
 from tests.launch.cluster import launch_cells, ray_cells, slurm_cells
 from tests.parity_cells import parity
@@ -83,9 +95,26 @@ def kill_cells():
                (model, replicas, precision, wanted))
 
 
+def marked(path):
+    """Runs the tests of a file that are marked acceptance."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "acceptance", path], cwd=REPOSITORY, text=True,
+                          env=environment(), capture_output=True, timeout=3600, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return {"tests": int(re.search(r"(\d+) passed", done.stdout)[1])}
+
+
+def marked_cells():
+    """Yields a cell for each file that has such tests."""
+    for path in sorted((REPOSITORY / "tests").glob("**/test_*.py")):
+        if re.search(r"selection import quick|mark\.acceptance", path.read_text(encoding="utf-8")):
+            name = str(path.relative_to(REPOSITORY))
+            yield f"rows marked acceptance: {name}", marked, (name,)
+
+
 def cells():
     """Yields (name, function, arguments) of every cell; a function asserts, and returns what is reported."""
     yield from kill_cells()
+    yield from marked_cells()
     for model in ("cnn", "resnet_like", "mini_inception", "three_apis"):
         yield f"1, 2 and 4 replicas agree: {model}", parity, (model,)
     yield from verify_cells.cells()

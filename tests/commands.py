@@ -19,12 +19,12 @@ forks = None
 
 
 def environment():
-    """The environment of a child: this checkout's code, no settings of a surrounding run."""
+    """The environment of a child: this checkout's code and nothing of this process's own; see also surroundings."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "COLUMNS", "NO_COLOR")}
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
-def mirrorline(*arguments, cwd, timeout=300, fresh=False, module="launch"):
+def mirrorline(*arguments, cwd, timeout=1800, fresh=False, module="launch"):
     """Runs `mirrorline ARGUMENTS`, see `start`; returns the completed process with text output."""
     process = start(*arguments, cwd=cwd, fresh=fresh, module=module)
     try:
@@ -50,7 +50,7 @@ def start(*arguments, cwd, fresh=False, more=None, module="launch"):
     env = {**environment(), **(more or {})}
     if forks and not fresh:
         return forks.start(arguments, cwd, env, module)
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, text=True,
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, encoding="utf-8",
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
@@ -111,7 +111,7 @@ def result(workdir):
     return json.loads((pathlib.Path(workdir) / "result.json").read_text())
 
 
-def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=240):
+def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=1800):
     """Sends a signal once metrics.jsonl has a step; returns (exit code, standard error) of the process."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
@@ -119,7 +119,7 @@ def kill_at_step(process, workdir, step, number=signal.SIGKILL, timeout=240):
             break
         time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 

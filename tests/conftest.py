@@ -1,7 +1,18 @@
-"""What all tests share: strategies over logical CPU devices, and clean settings of Keras."""
+"""What all tests share: clean surroundings, strategies over logical CPU devices, and clean settings of Keras."""
+import shutil
+
 import pytest
 
-from tests import commands, replicas
+from tests import surroundings
+
+HOME = surroundings.settle()  # Before Keras and matplotlib are imported, which read variables and files as they are.
+
+from tests import commands, replicas  # noqa: E402
+
+
+def pytest_unconfigure():
+    """Removes the home that this process was given."""
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import tempfile
 
 from pipeline.export.formats import FORMS
 from tests.commands import mirrorline, result, succeed
+from tests.export.damaged import decode_damaged
 
 EXACT = ("saved_model", "keras", "weights", "tflite", "onnx")  # In float32: these have to hold whatever the model is.
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -55,15 +56,15 @@ def check(folder, code, errors, report):
 def every_form(model, replicas, precision):
     """Trains a model until it is good, and exports it in every form: of those in float32 each has to be published.
 
-    In single precision latency is measured too; in half precision it is the moving average that is exported. What is
-    beyond its bound has to be refused, and to be left under its temporary name.
+    In single precision latency is measured too, and it is the best checkpoint. What is beyond its bound has to
+    be refused, and to be left under its temporary name.
     """
     single, (epochs, rate) = precision == "float32", TRAINING[model]
     with tempfile.TemporaryDirectory() as folder:
         succeed("train", *COMMON, f"--model={model}", f"--epochs={1 if precision == SLOW else epochs}",
                 f"--learning_rate={rate}", f"--replicas={replicas}", f"--precision={precision}", "--force",
                 "--workdir=run", cwd=folder)
-        code, errors, report = exported(folder, *(("--checkpoint=best",) if single else ("--nolatency", "--ema")))
+        code, errors, report = exported(folder, *(("--checkpoint=best",) if single else ("--nolatency",)))
         assert report["metadata"]["precision"] == {"trained": precision, "exported": "float32"}
         assert report["metadata"]["trained_with"]["replicas"] == replicas
         figures = check(folder, code, errors, report)
@@ -79,11 +80,18 @@ def every_form(model, replicas, precision):
                 "not_published": [name for name in figures if not report["forms"][name]["published"]], **figures}
 
 
+def damaged_files(count):
+    """Sends damaged image files to what decodes them in a SavedModel: the process does not die of one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return decode_damaged(count, 1, folder)
+
+
 def cells(models):
     """Yields (name, function, arguments) of every cell, for the names of models.
 
-    Each model in every form and every precision, on one replica and on two.
+    Each model in every form and every precision, on one replica and on two; and what an exported model is sent.
     """
+    yield "10,000 damaged image files", damaged_files, (10_000,)
     for i, model in enumerate(models):
         for j, precision in enumerate(PRECISIONS):
             replicas = 1 + (i + j) % 2

@@ -53,8 +53,7 @@ def killed_again_and_again(folder, model, replicas, precision, wanted, seed=0):
         ended = False
         while not ended and tally.kills < wanted:
             ended = _killed_once(folder, workdir, command(model, replicas, precision), draw, starting, training, tally)
-        last = mirrorline(*command(model, replicas, precision), f"--workdir={workdir.name}", cwd=folder, timeout=900,
-                          fresh=True)
+        last = mirrorline(*command(model, replicas, precision), f"--workdir={workdir.name}", cwd=folder, timeout=900)
         assert last.returncode == 0, last.stderr
         assert result(workdir)["weights_sha256"] == whole["weights_sha256"], f"other weights after {tally}, run {runs}"
         assert result(workdir)["test_loss"] == whole["test_loss"] and result(workdir)["best"] == whole["best"]
@@ -79,7 +78,7 @@ def _killed_once(folder, workdir, arguments, draw, starting, training, tally):
             time.sleep(draw.uniform(0.0, training * (STEPS - reached) / STEPS))
         process.send_signal(signal.SIGKILL)
     finally:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
     if process.returncode == -signal.SIGKILL:
         tally.starting += during_start
         tally.training += not during_start

@@ -23,8 +23,8 @@ def test_it_has_its_own_directory_and_end(tmp_path):
             process.wait(timeout=0.2)
         assert os.readlink(f"/proc/{process.pid}/cwd") == str(tmp_path)
         other = start("--version", cwd=tmp_path)
-        assert other.wait(timeout=60) == 0 and process.poll() is None and other.pid != process.pid
+        assert other.wait(timeout=600) == 0 and process.poll() is None and other.pid != process.pid
     finally:
         process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL

@@ -127,7 +127,7 @@ print(first == keras.random.normal((3,)).numpy().tolist())
 
 
 def test_start_refuses_before_it_touches_anything_and_then_sets_everything():
-    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=ROOT, timeout=120,
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=ROOT, timeout=600,
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.stdout.splitlines() == [
         "float32 float32 []",

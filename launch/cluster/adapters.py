@@ -12,10 +12,9 @@ from launch.cluster.ports import derived_ports
 from pipeline.distributed import cluster as tf_config
 from pipeline.errors import UsageError
 
-# What makes a process believe that it is one of several workers.
-VARIABLES = ("TF_CONFIG", "SLURM_STEP_NODELIST", "JOB_COMPLETION_INDEX")
 MOST_WORKERS = 100_000
 DEFAULT_PORT = 2222
+PTY = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW")  # What srun --pty sets.
 SHOWN = 80  # Characters of a value in a message.
 
 
@@ -61,11 +60,21 @@ def from_environment(environment):
     Raises:
       UsageError: variables that contradict each other or cannot be read, in one line.
     """
-    for adapter in (from_tf_config, from_slurm, from_jobset):
+    for adapter in ADAPTERS.values():
         found = adapter(environment)
         if found is not None:
             return found if len(found.hosts) > 1 else None
     return None
+
+
+def told_by(environment):
+    """Returns the variable without which `from_environment` would not find what it does; None where nothing is said."""
+    return next((name for name, adapter in ADAPTERS.items() if adapter(environment) is not None), None)
+
+
+def in_shell(environment):
+    """Tells whether this is a shell in a step of Slurm: of its tasks (srun -n4 --pty bash) the first alone has one."""
+    return any(environment.get(name) for name in PTY)
 
 
 def from_tf_config(environment):
@@ -73,6 +82,8 @@ def from_tf_config(environment):
     told = tf_config.Cluster.told(environment)
     if not told:
         return None
+    if len(told.addresses) == 1:  # Nobody looks for it there.
+        return Cluster(("localhost",), (0,), 0, _number(environment, "MIRRORLINE_ATTEMPT", 0))
     hosts, ports = zip(*map(tf_config.host_and_port, told.addresses), strict=True)
     return Cluster(hosts, ports, told.rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
 
@@ -130,6 +141,10 @@ def from_jobset(environment):
         raise UsageError(f"MIRRORLINE_PORT={port}: give a port from 1 to 65535")
     hosts = tuple(f"{jobset}-{job}-{index}-{pod}.{subdomain}" for pod in range(workers))
     return Cluster(hosts, (port,) * workers, rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
+
+
+# By the variable that says that there are workers.
+ADAPTERS = {"TF_CONFIG": from_tf_config, "SLURM_STEP_NODELIST": from_slurm, "JOB_COMPLETION_INDEX": from_jobset}
 
 
 def expand_nodes(text):

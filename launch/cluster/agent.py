@@ -13,27 +13,28 @@ import time
 import types
 
 from launch.cluster import failures
-from launch.cluster.adapters import VARIABLES, Cluster, from_environment
+from launch.cluster.adapters import Cluster, from_environment
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalWorkers
 from launch.cluster.run_records import RunRecords
 from launch.cluster.supervisor import Budget
+from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.training.preemption import NOTICES, heard
 
-ASKING = (signal.SIGTERM, signal.SIGUSR1)
+ASKING = (signal.SIGTERM, *NOTICES)
 POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, LINGER_SECONDS = 0.05, 0.5, 120.0, 4.0
 HOLD_SECONDS = 0.5
 STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
+INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)  # How Python ends on SIGINT once no handler of the trainer is left.
 GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
 RECORD = os.path.join("workers", "attempts.jsonl")
-# Ray sets it for models of Keras 2; with it there would be no Keras 3.
-NOT_FOR_THE_TRAINER = (*VARIABLES, "TF_USE_LEGACY_KERAS")
 
 
 class Requests:
-    """Signals that ask to stop: also that by which Slurm tells of the time limit. A context manager.
+    """Signals that ask to stop: also those by which engines tell of the time limit. A context manager.
 
     Slurm gives a signal to every process of a step. A trainer takes a second one for an order to leave at once, so in a
     step it does not hear those that its agent passes on, and the agent leaves to it the one that it does hear (SIGINT).
@@ -47,7 +48,7 @@ class Requests:
     def __init__(self, in_step):
         """Args: in_step: whether this is a step of Slurm."""
         self.count, self._in_step, self._due = 0, in_step, 0.0
-        self.deaf = set(ASKING) if in_step else {signal.SIGUSR1}
+        self.deaf = set(ASKING) if in_step else set(NOTICES)
         self.passed_on = signal.SIGINT if in_step else signal.SIGTERM
 
     def _take(self, number, _):
@@ -63,7 +64,7 @@ class Requests:
         return self.count > 0 and time.monotonic() >= self._due
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._take) for number in (*ASKING, signal.SIGINT)}
+        self._before = {number: signal.signal(number, self._take) for number in heard()}
         return self
 
     def __exit__(self, *exception):
@@ -108,6 +109,8 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         worker = start(command, workdir, cluster, environment, guard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
         code = watch(worker, requests, stopped_timeout)
+        if in_step and requests.count and cluster.rank and code in INTERRUPTED:
+            code = failures.PREEMPTED  # The chief's stop had ended its training before the signal came.
         _say(f"{ENDED}{code}")
         if code not in failures.GOOD and in_step:
             leave_the_end_to_the_supervisor(requests)
@@ -145,10 +148,7 @@ def start(command, workdir, cluster, environment, guard):
 
 def trainer_environment(environment, cluster):
     """Returns the variables of the trainer: TF_CONFIG where there are several workers, and nothing of the engine's."""
-    values = {name: value for name, value in environment.items() if name not in NOT_FOR_THE_TRAINER}
-    values.update(MIRRORLINE_ATTEMPT=str(cluster.attempt), PYTHONUNBUFFERED="1")
-    if not {"", os.getcwd()} & set(sys.path):
-        values["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+    values = {**child_environment(environment), "MIRRORLINE_ATTEMPT": str(cluster.attempt), "PYTHONUNBUFFERED": "1"}
     if len(cluster.hosts) > 1:
         values["TF_CONFIG"] = cluster.tf_config
     return values

@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 
+from pipeline.training.preemption import NOTICES, ORDERS
+
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -25,7 +27,7 @@ class Guard:
 
     def _watch(self, listen):
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (*ORDERS, *NOTICES):
             signal.signal(number, signal.SIG_IGN)
         # Else it would hold a lock, a terminal or a pipe of the supervisor's beyond the supervisor's end.
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -9,12 +9,12 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 
-from launch.cluster.adapters import VARIABLES, Cluster
+from launch.cluster.adapters import Cluster
 from launch.cluster.guard import end_with, kill_group
 from launch.cluster.ports import LOOPBACK, free_ports
+from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure
 from pipeline.files import no_room
 
@@ -256,11 +256,7 @@ class LocalStart:
         return started
 
     def _environment(self, rank, size, attempt):
-        # What an engine around this process says is not meant for its workers.
-        values = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        values.update(MIRRORLINE_ATTEMPT=str(attempt), PYTHONUNBUFFERED="1")
-        if not {"", os.getcwd()} & set(sys.path):
-            values["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
+        values = {**child_environment(), "MIRRORLINE_ATTEMPT": str(attempt), "PYTHONUNBUFFERED": "1"}
         if size > 1:
             values["TF_CONFIG"] = Cluster((LOOPBACK,) * size, self._ports, rank, attempt).tf_config
         if self._gpus:

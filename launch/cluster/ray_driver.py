@@ -8,10 +8,11 @@ import pprint
 import subprocess
 import sys
 
-from launch.cluster.agent import ENDED, NOT_FOR_THE_TRAINER
+from launch.cluster.agent import ENDED
 from launch.cluster.failures import PEER_LOST, PREEMPTED, USAGE, ending, last_words
 from launch.cluster.guard import end_with
 from launch.cluster.run_records import RunRecords
+from pipeline.child_environment import child_environment
 
 KEPT_LINES, FIRST_SIGNAL = 60, 128
 LOST = ending(PEER_LOST)
@@ -86,11 +87,12 @@ def train_worker(config):
       RuntimeError: the trainer failed; with its last lines. Ray then starts all workers anew.
     """
     import ray.train
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_THE_TRAINER[1:]}
-    environment["MIRRORLINE_ATTEMPT"] = "0"
+    told = {name: os.environ[name] for name in ("TF_CONFIG",) if name in os.environ}  # By Ray, of this worker.
+    environment = {**child_environment(), **told, "MIRRORLINE_ATTEMPT": "0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "launch", "launch", "--agent", *config["limits"], "--", *config["command"]],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace",
         cwd=config["folder"] if os.path.isdir(config["folder"]) else None, preexec_fn=end_with(os.getpid()))
     lines = []
     for line in process.stdout:

@@ -4,12 +4,11 @@ import importlib.resources
 import os
 import re
 import shlex
-import signal
 import subprocess
 import time
 
 from launch.cluster.agent import ENDED, STEP
-from launch.cluster.failures import GOOD, PEER_LOST, PREEMPTED
+from launch.cluster.failures import GOOD, PEER_LOST
 from launch.cluster.local_workers import KILL_SECONDS, POLL_SECONDS, Worker
 from pipeline.errors import RunFailure, UsageError
 
@@ -107,7 +106,7 @@ class SlurmWorkers:
         """
         self.workers, self._say = [Task(rank) for rank in range(size)], say
         self._job, self._step, self._last = environment.get("SLURM_JOB_ID", ""), None, ""
-        self._srun, self._asked = Worker(0, srun, environment, log, guard), False
+        self._srun = Worker(0, srun, environment, log, guard)
 
     @property
     def running(self):
@@ -147,8 +146,6 @@ class SlurmWorkers:
 
     def _end(self, rank, code):
         if rank < len(self.workers) and self.workers[rank].code is None:
-            if self._asked and rank and code == -signal.SIGINT:
-                code = PREEMPTED  # The chief's stop had ended its training before the signal came.
             self.workers[rank].code, self.workers[rank].ended = code, time.monotonic()
 
     def _conclude(self):
@@ -162,7 +159,6 @@ class SlurmWorkers:
 
     def ask(self):
         """Asks all to stop: their agents, for srun itself would kill them."""
-        self._asked = True
         signal_to(self._job, "USR1")
 
     def kill(self):

@@ -12,7 +12,10 @@ import time
 from launch.cluster import failures
 from launch.cluster.failures import PREEMPTED, USAGE
 from launch.cluster.run_records import AttemptProgress, LostTime, RunRecords
+from pipeline import terminal
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.quantities import counted
+from pipeline.training.preemption import ORDERS, heard
 
 POLL_SECONDS = 0.05
 ECHO_SECONDS = 1.0  # Where all that ended have lost a peer: how long the cause may take to show.
@@ -38,21 +41,24 @@ class Limits:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT, counted; a context manager for the main thread.
+    """What asks to stop, counted as a trainer does, see preemption; a context manager for the main thread.
 
     Attributes:
-      count: how many came.
+      count: how many came; of notices, such as of a closed terminal, only the first where no order came.
       number: the last one.
     """
 
     def __init__(self):
-        self.count, self.number = 0, None
+        self.count, self.number, self._orders = 0, None, 0
 
     def _take(self, number, _):
-        self.count, self.number = self.count + 1, number
+        self._orders += number in ORDERS
+        self.count, self.number = max(1, self._orders), number
+        if number == signal.SIGHUP:
+            terminal.let_go()
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {number: signal.signal(number, self._take) for number in heard()}
         return self
 
     def __exit__(self, *exception):
@@ -304,5 +310,5 @@ class Supervisor:
 
     def _conclude(self, path):
         lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
-        self._screen.note(f"launch  {self._attempts} attempt{'s' * (self._attempts != 1)}, {self._failures} "
-                          f"failure{'s' * (self._failures != 1)}{lost}; {path}")
+        self._screen.note(f"launch  {counted(self._attempts, 'attempt')}, "
+                          f"{counted(self._failures, 'failure')}{lost}; {path}")

@@ -17,6 +17,9 @@ from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.options import check_strengths
+from pipeline.paths import check_folder
+from pipeline.quantities import counted, plural
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -55,10 +58,10 @@ def define(flag_values):
                               flag_values=flag_values)
     absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a cell may take; a batch that does not fit is "
                               "halved; 0: all there is (MiB)", flag_values=flag_values)
-    absl_flags.DEFINE_string("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
-                             "and .html; the same command goes on there where it stopped", flag_values=flag_values)
-    absl_flags.DEFINE_string("compare", None, "benchmark.json of before: show what changed, exit code 1 on a "
-                             "regression", flag_values=flag_values)
+    flags.define_path("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
+                      "and .html; the same command goes on there where it stopped", flag_values)
+    flags.define_path("compare", None, "benchmark.json of before: show what changed, exit code 1 on a regression",
+                      flag_values)
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
     projection.define(flag_values)
 
@@ -72,6 +75,7 @@ def run(config: ExperimentConfig, flag_values):
     """
     from pipeline.benchmark import comparison
     from pipeline.benchmark.display import create_display, print_table
+    check_strengths(config.data.augment)
     gpus = cuda.count_gpus()
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
@@ -104,10 +108,10 @@ def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
     from pipeline.training.preemption import StopRequest
     timeout = config.runtime.hang_timeout or None
     kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
-    display.note(f"benchmark {len(cells)} cells in {store.folder}"
+    display.note(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
                  + (f", {len(kept)} of them measured before" if kept else ""))
     for part, count in store.strangers.items():
-        display.note(f"          {count} measured before under other {part} {'do' if count > 1 else 'does'} not count")
+        display.note(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
     with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
             Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
         return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,
@@ -199,7 +203,7 @@ def check_workers(cell, config, gpus):
         raise UsageError(f"--workers={cell.workers}: give at most {MOST_WORKERS}, all on this machine")
     if gpus and cell.all_replicas > gpus:
         raise UsageError(f"--workers={cell.workers} with --replica_counts={cell.replicas} on {gpus} "
-                         f"GPU{'s' * (gpus > 1)}: each worker has GPUs of its own; give fewer of either")
+                         f"{plural(gpus, 'GPU')}: each worker has GPUs of its own; give fewer of either")
     if config.runtime.devices:
         raise UsageError(f"--devices={','.join(config.runtime.devices)} is of one process: with --workers each worker "
                          "has its share of the GPUs; choose them with CUDA_VISIBLE_DEVICES")
@@ -208,11 +212,7 @@ def check_workers(cell, config, gpus):
 
 def check_output(folder, compared):
     """Raises UsageError where the report could not be written, or would be written over what it is compared with."""
-    parent = os.path.abspath(folder)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise UsageError(f"--output={folder} cannot be written: give a folder that is there or can be made")
+    check_folder("--output", folder)
     if compared and os.path.realpath(compared) == os.path.realpath(os.path.join(folder, "benchmark.json")):
         raise UsageError(f"--compare={compared} is what this sweep writes: give another folder with --output")
 
@@ -257,7 +257,7 @@ def conclude(report, cells, old, tolerance):
     wrong = []
     if failed:
         first = f"{comparison.name_of(failed[0])}: {failed[0]['error']}"
-        wrong.append(f"{len(failed)} of {len(cells)} cells failed: {first}")
+        wrong.append(f"{len(failed)} of {counted(len(cells), 'cell')} failed: {first}")
     if old:
         rows, regressed = comparison.compare(old, report, tolerance)
         comparison.print_table(rows)
@@ -271,5 +271,6 @@ def conclude(report, cells, old, tolerance):
 
 def interrupted(done, cells):
     """Says that it was interrupted; returns the exit code."""
-    print(f"stopped with {done} of {cells} cells measured; run the same command again to go on", file=sys.stderr)
+    print(f"stopped with {done} of {counted(cells, 'cell')} measured; run the same command again to go on",
+          file=sys.stderr)
     return EXIT_INTERRUPTED

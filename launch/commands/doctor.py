@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 from pipeline.distributed import devices, machine
+from pipeline.quantities import counted
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING
 
@@ -28,7 +29,7 @@ def run(config, flag_values):
 
 
 def examine(config):
-    """Returns every checks.Finding about this machine, for the options of an ExperimentConfig."""
+    """Returns every installation.Finding about this machine, for the options of an ExperimentConfig."""
     requires_python, requirements = installation.declared_requirements()
     cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
     findings = [installation.check_python(platform.python_version(), requires_python),
@@ -47,7 +48,7 @@ def examine(config):
 def print_report(findings):
     """Prints the findings, aligned; in colour on a terminal."""
     problems = sum(finding.state == PROBLEM for finding in findings)
-    end = f"Training will not work here: {problems} problem{'s' * (problems != 1)} to solve." if problems else \
+    end = f"Training will not work here: {counted(problems, 'problem')} to solve." if problems else \
         "Training will work here."
     lines = [(line, finding.state) for finding in findings for line in report_lines(finding)]
     if not sys.stdout.isatty():

@@ -1,9 +1,7 @@
-"""mirrorline evaluate: judges the model of a run on the test split, every example counted exactly once."""
-import contextlib
+"""mirrorline evaluate: judges the model of a run on the test split or another, every example counted exactly once."""
 import json
 import os
 import sys
-import tempfile
 
 from absl import flags as absl_flags
 
@@ -12,6 +10,8 @@ from pipeline import extension, run_directory
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
+from pipeline.paths import folder_obstacle, local_path
+from pipeline.quantities import counted
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()
@@ -22,11 +22,12 @@ MOST_VIEWS = 16
 
 def define(flag_values):
     """Defines the flags that only evaluation has."""
-    absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
-                             flag_values=flag_values)
-    absl_flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "part of the data",
+    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
+    absl_flags.DEFINE_enum("split", None, ["test", "validation", "train"], "part of the data; default test, or "
+                           "validation where the data have no test split",
                            flag_values=flag_values)
-    absl_flags.DEFINE_bool("ema", False, "evaluate the moving average of the weights (--ema_decay in training)",
+    absl_flags.DEFINE_bool("ema", None, "evaluate the moving average of the weights, or the weights as trained "
+                           "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("average_checkpoints", 1, "evaluate the mean of the weights of the last so many "
                               "checkpoints; statistics of batch normalization are averaged too (checkpoints)",
@@ -34,9 +35,8 @@ def define(flag_values):
     absl_flags.DEFINE_integer("tta", 1, "test-time augmentation: the mean of the probabilities over so many views of "
                               "each image, shifted by 1 or 2 pixels, and mirrored where training used --augment=flip "
                               f"(views, 1 to {MOST_VIEWS})", flag_values=flag_values)
-    absl_flags.DEFINE_multi_string("compare", [], "directory of another run to judge on the same examples with the "
-                                   "same options; several with commas; default none",
-                                   flag_values=flag_values)
+    flags.define_paths("compare", "directory of another run to judge on the same examples with the same options; "
+                       "several with commas; default none", flag_values)
     # Of text, yet with the form --noreport.
     absl_flags.DEFINE_flag(absl_flags.Flag(
         absl_flags.ArgumentParser(), None, "report", None, "write report.json and index.html; --report=DIR: into "
@@ -67,9 +67,12 @@ def runs_to_judge(config, flag_values):
     directory, stored = run_directory.stored_config(workdir)
     runs = [Run(directory, stored, merged(stored, given))]
     if flag_values.split == "validation" and not stored["data"]["num_validation"]:
-        raise UsageError("--split=validation: this run held nothing out (--validation_split); use --split=test")
+        raise UsageError("--split=validation: this run has no validation split, neither of its data nor held out "
+                         "(--validation_split); use --split=test")
+    if flag_values.split == "test" and not stored["data"]["num_test"]:
+        raise UsageError("--split=test: the data of this run have no test split; use --split=validation")
     for text in flag_values.compare:
-        for path in [text] if os.path.isdir(text) else text.split(","):
+        for path in [text] if os.path.isdir(text) else [local_path(part, "--compare") for part in text.split(",")]:
             runs.append(_compared(path, runs, {name: value for name, value in given.items()
                                                if name not in ("workdir", "dataset", "model")}))
     for run in runs:
@@ -121,8 +124,8 @@ def report_folder(value, directory):
     if value == "false":
         return None
     chosen = value not in (None, "true")
-    folder = value if chosen else directory.file("report")
-    problem = "it has no name" if folder == "" else find_obstacle(folder)
+    folder = local_path(value, "--report") if chosen else directory.file("report")
+    problem = folder_obstacle(folder)
     if problem and chosen:
         raise UsageError(f"--report={folder} cannot be written: {problem}; give a folder that is there or can be made, "
                          "or --noreport")
@@ -130,24 +133,6 @@ def report_folder(value, directory):
         print(f"no report: {folder} cannot be written ({problem}); --report=DIR puts it elsewhere, --noreport leaves "
               "it out", file=sys.stderr)
     return None if problem else folder
-
-
-def find_obstacle(folder):
-    """Returns why no file can be written into a folder, which need not exist, or None; leaves nothing behind."""
-    missing, parent = [], os.path.abspath(folder)
-    while not os.path.lexists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
 
 
 def typed(flag_values):
@@ -176,7 +161,7 @@ def run(config, flag_values):
     whole = folder is not None or len(runs) > 1 or (
         first.config.runtime.verbosity != "quiet" and flag_values.report != "false")
     judgement = judge(first, weights, source, split, strategy, whole, held_out=whole)
-    say_figures(first, judgement, split)
+    say_figures(first, weights, judgement, split)
     if not whole:
         return 0
     if len(runs) == 1 and not judgement.predictions.finite:
@@ -197,7 +182,7 @@ def open_data(runs, split):
 
     Args:
       runs: list of Run.
-      split: name of the part to judge, "test", "validation" or "train".
+      split: name of the part to judge, "test", "validation" or "train"; None: see --split.
 
     Returns:
       (strategy, Source, the Split of that name).
@@ -207,7 +192,7 @@ def open_data(runs, split):
     """
     from pipeline.distributed import devices
     first = runs[0]
-    echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
+    echo = runs.console_for(first.config)
     from pipeline.evaluation.stored_run import choose_split, reopen_data  # TensorFlow is loaded from here on.
     strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
@@ -218,17 +203,18 @@ def open_data(runs, split):
     return strategy, source, choose_split(source, split)
 
 
-def say_figures(run, judgement, split):
+def say_figures(run, weights, judgement, split):
     """Prints the figures of a run: a line, or JSON where it is to be quiet."""
     evaluation, step = judgement.evaluation, judgement.checkpoints[0].step
     if run.config.runtime.verbosity == "quiet":
-        print(json.dumps({"step": step, "split": split.name, **evaluation.figures}))
+        print(json.dumps({"step": step, "split": split.name, "weights": weights.describe(run, judgement.checkpoints),
+                          **evaluation.figures}))
         return
     seen = f", mean over {len(judgement.views)} views of each" if len(judgement.views) > 1 else ""
-    averaged = f", mean of the weights of {len(judgement.checkpoints)} checkpoints" if len(
-        judgement.checkpoints) > 1 else ""
-    print(f"{run.directory.path} at step {step}{averaged} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
-          f"{evaluation.loss:.6f}, {evaluation.examples:,} examples{seen}")
+    plain = len(judgement.checkpoints) == 1 and not run.config.optimizer.ema_decay
+    which = "" if plain else f", {weights.describe(run, judgement.checkpoints)},"
+    print(f"{run.directory.path} at step {step}{which} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
+          f"{evaluation.loss:.6f}, {counted(evaluation.examples, 'example')}{seen}")
 
 
 def make_report(runs, weights, judgement, source, split, strategy, command):

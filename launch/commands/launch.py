@@ -1,7 +1,6 @@
 """mirrorline launch: starts several workers of one run, watches them, and starts all anew when one fails."""
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import shlex
@@ -16,9 +15,10 @@ from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalStart
 from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
-from pipeline import run_directory, runs
+from pipeline import locks, run_directory, runs
 from pipeline.distributed import cuda
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 SUMMARY = "train with several workers, started anew from the newest checkpoint when one fails"
 GROUPS = ()
@@ -151,7 +151,7 @@ def supervise(worker, workdir, sizes, limits, screen, gpus=(), srun=None):
     with StopSignals() as signals, locked(workdir), contextlib.closing(Guard()) as guard:
         most = max(sizes)
         where = "on this machine" if srun is None else "in steps of Slurm"
-        screen.note(f"launch  {most} worker{'s' * (most > 1)} {where}, logs in {os.path.join(workdir, 'workers')}")
+        screen.note(f"launch  {counted(most, 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
         start = LocalStart(worker, workdir, guard, gpus) if srun is None else SlurmStart(worker, workdir, guard, srun)
         return Supervisor(start, sizes, workdir, limits, screen, signals).run()
 
@@ -225,7 +225,7 @@ def reason(config, gpus):
     each = f", {config.runtime.replicas} replicas each" if config.runtime.replicas > 1 else ""
     parts = config.optimizer.accumulate_steps
     micro = f", {parts} micro-batches" if parts > 1 else ""
-    there = f", on {gpus} GPU{'s' * (gpus > 1)}" if gpus else ""
+    there = f", on {counted(gpus, 'GPU')}" if gpus else ""
     return f"--batch_size={config.training.batch_size} must divide by the workers{each}{micro}{there}"
 
 
@@ -241,18 +241,12 @@ def locked(workdir):
     folder = os.path.join(workdir, "workers")
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, ".lock"), "a+", encoding="utf-8")  # noqa: SIM115
+        lock = locks.acquire(os.path.join(folder, locks.LOCK))
+    except locks.Held as holder:
+        raise UsageError(f"--workdir={workdir} has a launch already ({holder}); wait for it, or give another "
+                         "--workdir") from None
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror.lower()}; give a directory of your "
                          "own") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise UsageError(f"--workdir={workdir} has a launch already ({lock.read().strip() or 'another process'}); "
-                             "wait for it, or give another --workdir") from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}\n")
-        lock.flush()
         yield

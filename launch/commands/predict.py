@@ -1,15 +1,17 @@
 """mirrorline predict: classes and probabilities for a user's image files, by the model of a run."""
 import contextlib
 import os
-import signal
 import sys
 
 from absl import flags as absl_flags
 
 import flags
 from pipeline import run_directory
+from pipeline.activity import activity
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
+from pipeline.paths import check_file, check_folder
+from pipeline.quantities import counted
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()
@@ -17,6 +19,7 @@ ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "ve
 TAKES_FILES = "FILE_OR_FOLDER"
 EXPLANATIONS = "explanations"
 MOST_PICTURES = 24  # Of a figure.
+MOST_SKIPPED = 10  # Names of files that are no image in the line about them.
 
 
 def define(flag_values):
@@ -24,11 +27,12 @@ def define(flag_values):
     def define_boolean(name, default, text):
         absl_flags.DEFINE_bool(name, default, text, flag_values=flag_values)
 
-    def define_string(name, default, text):
-        absl_flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    def define_path(name, default, text):
+        flags.define_path(name, default, text, flag_values)
 
-    define_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
-    define_boolean("ema", False, "take the moving average of the weights (--ema_decay in training)")
+    define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
+    define_boolean("ema", None, "take the moving average of the weights, or the weights as trained (--noema); default: "
+                   "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "take the mean of the weights of this many checkpoints, the "
                               "named one and those before it", lower_bound=1, flag_values=flag_values)
     absl_flags.DEFINE_integer("top", 3, "classes told of each picture; 0: all", lower_bound=0, flag_values=flag_values)
@@ -37,13 +41,13 @@ def define(flag_values):
                    "light strokes on black, as mnist's")
     absl_flags.DEFINE_enum("format", None, ["table", "csv", "json"], "csv: a line a file; json: one list, an object a "
                            "line; default: what --output ends in, else table", flag_values=flag_values)
-    define_string("output", None, "write the predictions to this file, - for standard output; until they are complete "
+    define_path("output", None, "write the predictions to this file, - for standard output; until they are complete "
                   "it is called FILE.partial")
-    define_string("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
+    define_path("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
                   "file: .png, .pdf or .svg")
     define_boolean("explain", False, "show which pixels the first class of a picture depends on (SmoothGrad): in "
                    "--figure where that is given, else in --explain_dir")
-    define_string("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
+    define_path("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
                   f"drawn over it; default {EXPLANATIONS} where --explain is given without --figure")
 
 
@@ -52,7 +56,7 @@ def run(config, flag_values, files):
 
     Raises:
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
-      RunFailure: there were files that are no image, after all others were predicted.
+      RunFailure: there were images that cannot be read, or named files that are none, after all others were predicted.
     """
     from pipeline.evaluation import prediction
     explain_dir = flag_values.explain_dir
@@ -67,11 +71,11 @@ def run(config, flag_values, files):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
         raise RunFailure(f"there is no file in {', '.join(files)}")
-    with ended_by_signals():
+    with activity("loading the model"):
         model, remark = load(directory, stored, config, flag_values)
-        quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
-            model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
+    quiet = config.runtime.verbosity == "quiet"
+    return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
+        model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
 def check(files, flag_values, explain_dir):
@@ -81,29 +85,14 @@ def check(files, flag_values, explain_dir):
         raise UsageError("no picture is given: mirrorline predict photo.jpg, or a folder of pictures")
     form = prediction_output.choose_format(flag_values.format, flag_values.output)
     if flag_values.output not in (None, "-"):
-        prediction_output.check_writable("output", flag_values.output)
+        check_file("--output", flag_values.output)
     if flag_values.figure:
         from pipeline.evaluation.prediction_figure import check_figure
         check_figure(flag_values.figure)
-        prediction_output.check_writable("figure", flag_values.figure)
+        check_file("--figure", flag_values.figure)
     if explain_dir:
-        prediction_output.check_folder("explain_dir", explain_dir)
+        check_folder("--explain_dir", explain_dir)
     return form
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets SIGTERM and SIGHUP end the process as an exception does, so that what there is so far is named."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) != signal.SIG_IGN}  # As nohup asks for.
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def load(directory, stored, config, flag_values):
@@ -113,22 +102,25 @@ def load(directory, stored, config, flag_values):
     model = runs.load(directory.path, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
                       config.runtime.devices, config.training.batch_size, config.data.extension)
     emulated = model.config.runtime.precision != stored["config"]["precision"]
-    return model, f", in float32, since {FLOAT16_COST}" if emulated else ""
+    which = f", {model.weights}" if stored["config"].get("ema_decay") or len(model.steps) > 1 else ""
+    return model, which + (f", in float32, since {FLOAT16_COST}" if emulated else "")
 
 
 class PredictionRun:
     """What is made of the predictions: rows, explanations, a figure, and lines about them."""
 
-    def __init__(self, flag_values, form, explain_dir, quiet):
+    def __init__(self, flag_values, arguments, form, explain_dir, quiet):
         """
         Args:
           flag_values: the command's.
+          arguments: the paths that were given.
           form: "table", "csv" or "json".
           explain_dir: folder for explanations, or None.
           quiet: whether only rows and what is wrong are shown.
         """
         self.flag_values, self.form, self.explain_dir, self.quiet = flag_values, form, explain_dir, quiet
         self.output = None if flag_values.output == "-" else flag_values.output
+        self.arguments, self.skipped = arguments, []
         self.unread, self.predicted, self.on_light, self.drawn = 0, 0, 0, []
 
     def predict_all(self, model, files, problems, described):
@@ -188,8 +180,13 @@ class PredictionRun:
         return screens.TableWriter(screen.console, files, model.class_names, top)
 
     def unreadable(self, screen, path, reason):
-        """Names a file that is no image."""
+        """Names an image that cannot be read; what is none is left out, and named at the end."""
+        from pipeline.evaluation.prediction import is_no_image
         from pipeline.terminal import printable
+        if os.path.isfile(path) and is_no_image(path, self.arguments):
+            self.skipped.append(os.path.basename(path))
+            screen.advance(1)
+            return
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
@@ -197,8 +194,13 @@ class PredictionRun:
     def conclude(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.evaluation.prediction import has_dark_ground
+        total -= len(self.skipped)
+        if self.skipped and not self.quiet:
+            warn(skipped_line(self.skipped))
+        if not total:
+            raise RunFailure(f"there is no image in {', '.join(self.arguments)}")
         if self.output:
-            screen.say(f"{self.output}: {self.predicted:,} of {total:,} files")
+            screen.say(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
         if self.drawn:
             from pipeline.evaluation.prediction_figure import draw_figure
             draw_figure(self.flag_values.figure, self.drawn, model.step)
@@ -211,7 +213,16 @@ class PredictionRun:
             warn(f"{self.on_light:,} of {self.predicted:,} pictures have a light ground, and this model was trained on "
                  f"light on dark ground: try {other} --invert")
         if self.unread:
-            raise RunFailure(f"{self.unread:,} of {total:,} files could not be read")
+            raise RunFailure(f"{self.unread:,} of {counted(total, 'file')} could not be read")
+
+
+def skipped_line(names):
+    """Returns the line about files in folders that are no image."""
+    from pipeline.terminal import printable
+    listed = ", ".join(map(printable, names[:MOST_SKIPPED]))
+    more = f" and {len(names) - MOST_SKIPPED:,} more" if len(names) > MOST_SKIPPED else ""
+    what = "1 file that is no image" if len(names) == 1 else f"{len(names):,} files that are no images"
+    return f"skipped {what}: {listed}{more}"
 
 
 def pictures(count):

@@ -1,6 +1,7 @@
 """mirrorline sweep: searches for better settings, each trial a training of its own, judged on a part held out."""
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,14 +13,17 @@ from flags.defaults import with_dataset_defaults
 from flags.parsing import OTHER_NAMES
 from pipeline import extension, run_directory
 from pipeline.config import ExperimentConfig
+from pipeline.data.splits import DATA_SET
 from pipeline.errors import RunFailure, UsageError
+from pipeline.options import check_strengths
+from pipeline.quantities import counted
 from pipeline.sweep import space as spaces
 
 SUMMARY = "search for better settings: random, grid or Bayesian, pruned, resumable"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
 TRIALS = 20
-HELD_OUT = 0.1  # Of the training split: what trials are judged on.
+HELD_OUT = 0.1  # Of the training split: what trials are judged on where the data have no validation split.
 SEARCHES, PRUNERS = ("random", "grid", "bayesian"), ("median", "halving", "none")
 
 
@@ -37,9 +41,8 @@ def define(flag_values):
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("parallel", 1, "trials at once; with GPUs one each", lower_bound=1,
                               flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "folder of the trials, sweep.json, leaderboard.csv and best.flags; the "
-                             "same command goes on there where it stopped; default runs/sweep-<dataset>-<model>",
-                             flag_values=flag_values)
+    flags.define_path("output", None, "folder of the trials, sweep.json, leaderboard.csv and best.flags; the same "
+                      "command goes on there where it stopped; default runs/sweep-<dataset>-<model>", flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -53,7 +56,9 @@ def run(config: ExperimentConfig, flag_values):
     fixed = fixed_options(flags.given_options(flag_values), space)
 
     def resolve(values):
-        return ExperimentConfig.from_flat(with_dataset_defaults({**fixed, **values}))
+        chosen = ExperimentConfig.from_flat(with_dataset_defaults({**fixed, **values}))
+        check_strengths(chosen.data.augment)
+        return chosen
 
     base = resolve({})
     space.check(resolve)
@@ -96,7 +101,7 @@ def fixed_options(given, space):
         raise UsageError("--workdir is that of one run: give the folder of all trials with --output")
     held_out = given.get("validation_split", HELD_OUT)
     if not held_out:
-        raise UsageError("--validation_split=0: trials are judged on a part held out of training, never on the test "
+        raise UsageError("--validation_split=0: trials are judged on a validation split, never on the test "
                          f"split; give a share such as {HELD_OUT:g}")
     unsaid = ("verbosity", "allow")
     return {**{name: value for name, value in given.items() if name not in unsaid}, "validation_split": held_out}
@@ -125,7 +130,7 @@ def choose_places(runtime_config, parallel):
         raise UsageError(f"--parallel={parallel} gives each trial one GPU; found --replicas={runtime_config.replicas}: "
                          "give one of them")
     if parallel > len(indices):
-        raise UsageError(f"--parallel={parallel} on {len(indices)} GPU{'s' * (len(indices) > 1)}: each trial takes "
+        raise UsageError(f"--parallel={parallel} on {counted(len(indices), 'GPU')}: each trial takes "
                          f"one; give at most {len(indices)}")
     return [{"devices": (str(index),)} for index in indices[:parallel]]
 
@@ -146,12 +151,11 @@ def check_models(space, resolve):
     part = spaces.Space({name: space.domains[name] for name in varied})
     configs = [resolve(values) for values in part.grid()]
     models = [[config.model.model, config.model.model_options] for config in configs]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump({"models": models, "extension": configs[0].data.extension}, file)
         file.flush()
         done = subprocess.run([sys.executable, "-m", "pipeline.sweep.trial_process", str(os.getpid()), "--check-models",
-                               file.name],
-                              capture_output=True, text=True)
+                               file.name], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         from pipeline.processes import last_line
         raise (UsageError if done.returncode == 2 else RunFailure)(f"--space: {last_line(done.stderr)}")
@@ -178,10 +182,11 @@ def search(directory, space, wanted, command, places, verbosity, resolve, told):
         show(directory, found)
     if driver.stopped:
         done = sum(trial.status not in ("running", "stopped") for trial in trials)
-        print(f"stopped with {done} of {wanted} trials done; run the same command again to go on", file=sys.stderr)
+        print(f"stopped with {done} of {counted(wanted, 'trial')} done; run the same command again to go on",
+              file=sys.stderr)
         return EXIT_INTERRUPTED
     if not found["best"]:
-        raise RunFailure(f"none of {len(trials)} trials came to its end; the last one: {trials[-1].message}")
+        raise RunFailure(f"none of {counted(len(trials), 'trial')} came to its end; the last one: {trials[-1].message}")
     return 0
 
 
@@ -189,15 +194,17 @@ def introduce(directory, space, wanted):
     """Says what is going to be searched, how it is judged, and what is there already."""
     from pipeline.sweep.leaderboard import print_paragraph
     settings, done = directory.settings, sum(t.status not in ("running", "stopped") for t in directory.trials)
-    of = f" of the {space.size:,} combinations" if space.size and settings["search"] == "grid" else ""
-    print_paragraph("sweep", f"{directory.path}: {wanted}{of or ' trials'}, {settings['search']} search"
+    grid = space.size and settings["search"] == "grid"
+    number = f"{wanted} of the {counted(space.size, 'combination')}" if grid else counted(wanted, "trial")
+    print_paragraph("sweep", f"{directory.path}: {number}, {settings['search']} search"
                     + (f", {done} done before" if done else ""))
     width = max(map(len, space.domains))
     for name, domain in space.domains.items():
         print(f"        {name:{width}}  {domain.text}")
     share = settings["flags"]["validation_split"]
-    print_paragraph("", f"judged by the {settings['metric']} at the end of a trial on {share:.3g} of the training "
-                    "examples, held out (--validation_split); the test split chooses nothing")
+    print_paragraph("", f"judged by the {settings['metric']} at the end of a trial on the validation split of the data "
+                    f"or, where there is none, {share:.3g} of the training examples, held out (--validation_split); "
+                    "the test split chooses nothing")
 
 
 def conclude(directory, space, resolve, told, complete):
@@ -215,8 +222,9 @@ def conclude(directory, space, resolve, told, complete):
         independent = result.get("selected_on") == "validation"
         found["best"] = {"trial": first.number, "values": first.values, **first.last, "examples": first.examples,
                          "test_accuracy": result.get("test_accuracy") if independent else None}
+        config = read_json(directory.file(first.name, "config.json")) or {"data": {}}
         best_flags.write(directory.file("best.flags"), resolve(first.values), {**told, **first.values}, first, settings,
-                         len(trials), found["best"]["test_accuracy"])
+                         len(trials), found["best"]["test_accuracy"], config["data"].get("validation_from") != DATA_SET)
     else:
         directory.remove("best.flags")
     directory.save(**found)
@@ -235,12 +243,13 @@ def show(directory, found):
         finished = sum(trial.status == "finished" for trial in directory.trials)
         chance = f", the best of {finished} and so a little optimistic" if finished > 1 else ""
         leaderboard.print_paragraph("best", f"trial {chosen['trial']}: validation {metric} "
-                                    f"{leaderboard.figure(metric, chosen[metric])} of {chosen['examples']:,} examples "
-                                    f"held out{chance}; {test}")
+                                    f"{leaderboard.figure(metric, chosen[metric])} of "
+                                    f"{counted(chosen['examples'], 'example')}{chance}; {test}")
     if found["importances"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importances"].items())
         leaderboard.print_paragraph("matters", f"{shares} (share of the variance of {metric} over the trials that came "
                                     "to their end)")
-    print(f"look    mirrorline tensorboard --logdir={directory.path}\n        {directory.file('leaderboard.csv')}")
+    look = shlex.join(["mirrorline", "tensorboard", f"--logdir={directory.path}"])
+    print(f"look    {look}\n        {directory.file('leaderboard.csv')}")
     if chosen:
-        print(f"train   mirrorline train --flagfile={directory.file('best.flags')}")
+        print(f"train   {shlex.join(['mirrorline', 'train', '--flagfile=' + directory.file('best.flags')])}")

@@ -3,17 +3,19 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
 
 from absl import flags as absl_flags
 
+import flags
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import RunFailure, UsageError, unknown_name
-from pipeline.options import augmentations
+from pipeline.options import augmentations, check_strengths
+from pipeline.paths import check_file
+from pipeline.quantities import counted, plural
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -28,7 +30,7 @@ def define(flag_values):
     absl_flags.DEFINE_list("only", list(PARTS), f"parts to prove, of {', '.join(PARTS)}", flag_values=flag_values)
     absl_flags.DEFINE_integer("verify_steps", 10, "steps of each run, instead of --epochs or --steps; the data are "
                               "half as many batches of each split", flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "also write what was found to this JSON file", flag_values=flag_values)
+    flags.define_path("output", None, "also write what was found to this JSON file", flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -40,7 +42,9 @@ def run(config: ExperimentConfig, flag_values):
     """
     check_parts(flag_values.only)
     check_steps(flag_values.verify_steps)
-    check_output(flag_values.output)
+    if flag_values.output:
+        check_file("--output", flag_values.output)  # Before two minutes are spent.
+    check_strengths(config.data.augment)
     began, steps = time.monotonic(), flag_values.verify_steps
     kind, replicas = choose_replicas(config)
     config = shortened(config, steps, replicas)
@@ -49,10 +53,10 @@ def run(config: ExperimentConfig, flag_values):
         if config.runtime.verbosity != "quiet":
             print(f"{text}\n", end="", flush=True)  # In one piece: jobs speak from threads of their own.
 
-    echo(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, {replicas} {kind} "
-         f"replica{'s' * (replicas > 1)}")
-    echo(f"        {steps} steps of {config.training.batch_size} examples on {config.data.subset} batches of each "
-         "split")
+    echo(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, "
+         f"{counted(replicas, f'{kind} replica')}")
+    echo(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
+         f"{counted(config.data.subset, 'batch', 'batches')} of each split")
     rows = prove(config, kind, replicas, steps, flag_values.only, echo)
     return conclude(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)
 
@@ -71,13 +75,6 @@ def check_steps(steps):
     if steps < FEWEST_STEPS:
         raise UsageError(f"--verify_steps={steps} is too short: a run is killed in its middle, so it needs a "
                          f"checkpoint, steps after it to lose, and an end; give at least {FEWEST_STEPS}")
-
-
-def check_output(path):
-    """Raises UsageError where the file of --output could not be written: before two minutes are spent."""
-    folder = os.path.dirname(os.path.abspath(path)) if path else None
-    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
-        raise UsageError(f"--output={path} cannot be written: give a file in a directory that exists")
 
 
 def choose_replicas(config):
@@ -105,7 +102,7 @@ def shortened(config, steps, replicas):
 def prove(config, kind, replicas, steps, only, echo):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
     from pipeline.processes import Processes
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
+    with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
         proof = Proof(processes, folder, config, kind, replicas, steps, echo)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.
@@ -117,20 +114,6 @@ def prove(config, kind, replicas, steps, only, echo):
             return sorted(proof.rows(only), key=lambda row: PARTS.index(row.part))
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets signals end the process as an exception does, so that processes and files are cleared away."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Proof:
@@ -175,7 +158,7 @@ class Proof:
         order = {"config": config.flat(), "parts": parts, "steps": self.steps, "folder": self.path(replicas)}
         with open(self.path(f"{replicas}.json"), "w", encoding="utf-8") as file:
             json.dump(order, file)
-        with self.job(f"{replicas} replica{'s' * (replicas > 1)}: {', '.join(parts)}", parts):
+        with self.job(f"{counted(replicas, 'replica')}: {', '.join(parts)}", parts):
             order = self.path(f"{replicas}.json")
             self.processes.finish(self.processes.start("-m", "pipeline.verification.part_process", order))
 
@@ -250,5 +233,5 @@ def conclude(rows, config, kind, replicas, seconds, output):
     if wrong:
         raise RunFailure(f"VIOLATED: {wrong}")
     claimed = sum(not row.unclaimed for row in rows)
-    print(f"{claimed} of {claimed} claims hold, in {seconds:.0f} s")
+    print(f"{claimed} of {counted(claimed, 'claim')} {plural(claimed, 'holds', 'hold')}, in {seconds:.0f} s")
     return 0

@@ -1,13 +1,14 @@
 """Two benchmarks beside each other: what changed beyond the noise, and whether that is a regression."""
 import dataclasses
-import json
 import sys
 
 import numpy as np
 
 from pipeline.benchmark.derived import KEY, batch_of, is_measured
 from pipeline.benchmark.grid import replicas_words
+from pipeline.console_table import open_console, print_rows
 from pipeline.errors import UsageError
+from pipeline.files import read_json
 
 SCHEMA = 1
 ELSEWHERE = ("workdir", "data_dir", "cache_dir")  # Where files lie changes no figure.
@@ -47,14 +48,10 @@ def read(path):
     Raises:
       UsageError: no file, not JSON, or not a benchmark of this schema.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            report = json.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror}; give the benchmark.json of an earlier "
-                         "benchmark") from error
-    except ValueError as error:
-        raise UsageError(f"'{path}' is not JSON; give the benchmark.json of an earlier benchmark") from error
+    report = read_json(path)
+    if report is None:
+        raise UsageError(f"cannot read '{path}': there is no such file; give the benchmark.json of an earlier "
+                         "benchmark")
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != SCHEMA:
         found = "none" if schema is None else repr(schema)
@@ -183,27 +180,16 @@ def summary(rows):
 
 def print_table(rows, file=None):
     """Prints remarks, then the table (examples/s), then the summary; ruled and coloured on a terminal."""
-    import rich.box
-    import rich.console
-    import rich.table
     import rich.text
 
     file = file or sys.stdout
     for row in rows:
         if row.verdict == REMARK:
             print(row.note, file=file)
-    console = rich.console.Console(file=file)
     cells = [row for row in rows if row.verdict != REMARK]
-    if not console.is_terminal:
-        console = rich.console.Console(file=file, width=120, no_color=True)
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("cell", "verdict") else "right",
-                         no_wrap=column != "cell", overflow="fold")
+    lines = []
     for row in cells:
-        # As Text: brackets in a name are no markup.
-        shown = [rich.text.Text(text) for text in texts(row)]
-        shown[-1].stylize(COLORS.get(row.verdict, ""))
-        table.add_row(*shown)
-    console.print(table)
+        *shown, verdict = texts(row)
+        lines.append([*shown, rich.text.Text(verdict, COLORS.get(row.verdict, ""))])
+    print_rows(open_console(file, 120), COLUMNS, lines, left=(0, len(COLUMNS) - 1), fold=(0,))
     print(summary(rows), file=file)

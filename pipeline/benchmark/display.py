@@ -1,13 +1,16 @@
 """What a person sees while a sweep runs, and at its end."""
 import sys
+import time
 
+from pipeline.activity import is_live
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
-from pipeline.benchmark.tables import COLUMNS, LEFT, number, percent, spread, varying
-from pipeline.monitoring.time_left import clock
+from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
+from pipeline.console_table import open_console, print_rows
+from pipeline.quantities import clock, counted
 
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
-FIGURES = ("examples/s (spread)", "ms a step p50 / p90 / p99", "over float32", "scaling weak / strong", "of ceiling",
+FIGURES = ("examples/s (spread)", ALONE, "over float32", "scaling weak / strong", "of ceiling",
            "input wait", "peak MiB", "remark")
 
 
@@ -18,7 +21,7 @@ def line(figures):
     if not is_measured(figures):
         return "does not fit into memory, not even the smallest batch"
     batch = f"batch {figures['fitted_batch_size']} fits, " if is_halved(figures) else ""
-    return (f"{batch}{spread(figures)} examples/s, {number(figures['step_ms']['p50'])} ms a step, input wait "
+    return (f"{batch}{spread(figures)} examples/s, {number(step_milliseconds(figures))} ms a step, input wait "
             f"{percent(figures['input_wait_share'])}{', emulated' if figures['emulated'] else ''}")
 
 
@@ -58,17 +61,31 @@ class LiveDisplay(PlainDisplay):
         super().__init__(lambda text: self.console.print(text, highlight=False, markup=False))
         self._bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn(
             "{task.fields[doing]}", markup=False), TimeElapsedColumn(), console=self.console, transient=True)
-        self._task = self._bar.add_task("starting", total=None, doing="")
+        self._task, self._where, self._until = self._bar.add_task("starting", total=None, doing=""), "starting", None
         self._bar.start()
 
     def begin(self, cell, cells, key, left):
         """Moves the bar."""
-        self._bar.update(self._task, description=f"cell {cell}/{cells}{f', {clock(left)} left' if left else ''}",
-                         total=cells, completed=cell - 1, doing="")
+        self._show(f"cell {cell}/{cells}", left)
+        self._bar.update(self._task, total=cells, completed=cell - 1, doing="")
 
     def phase(self, text):
-        """Shows what it is at."""
+        """Shows what it is at, and the time that is left now."""
+        if self._until is not None:
+            self._show(self._where, self._until - time.monotonic())
         self._bar.update(self._task, doing=text)
+
+    def end(self, cell, cells, figures, left, kept):
+        """Moves the bar on, and to its end after the last cell."""
+        super().end(cell, cells, figures, left, kept)
+        if cell == cells:
+            self._show(f"{counted(cells, 'cell')} measured", None)
+        self._bar.update(self._task, completed=cell)
+
+    def _show(self, where, left):
+        """Shows which cell it is at, and the seconds that are left, as long as there are any."""
+        self._where, self._until = where, left and time.monotonic() + left
+        self._bar.update(self._task, description=where + (f", {clock(left)} left" if left and left >= 1 else ""))
 
     def close(self):
         """Takes the bar away."""
@@ -79,7 +96,7 @@ def create_display(verbosity):
     """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
     if verbosity == "quiet":
         return PlainDisplay(lambda text: None)
-    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay(lambda text: print(text, flush=True))
+    return LiveDisplay() if is_live(sys.stdout) else PlainDisplay(lambda text: print(text, flush=True))
 
 
 def print_table(report, file=None):
@@ -89,21 +106,10 @@ def print_table(report, file=None):
       report: dict as in benchmark.json.
       file: an open text file; default standard output.
     """
-    import rich.box
-    import rich.console
-    import rich.table
-    import rich.text
 
-    console = rich.console.Console(file=file or sys.stdout)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file or sys.stdout, width=200, no_color=True)
-    cells, table = report["cells"], rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    console = open_console(file or sys.stdout, 200)
+    cells = report["cells"]
     key = [KEY_COLUMNS.get(name, name) for name in varying(cells) or ("model",)]
     shown = key + [name for name in FIGURES if any(COLUMNS[name](cell).strip("– /") for cell in cells)]
-    for name in shown:
-        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold",
-                         no_wrap=not console.is_terminal)
-    for cell in cells:
-        # As Text: brackets in a name are no markup.
-        table.add_row(*(rich.text.Text(COLUMNS[name](cell)) for name in shown))
-    console.print(table)
+    places = [i for i, name in enumerate(shown) if name in LEFT]
+    print_rows(console, shown, [[COLUMNS[name](cell) for name in shown] for cell in cells], left=places)

@@ -5,6 +5,7 @@ import re
 
 from pipeline.errors import UsageError
 from pipeline.options import augmentations
+from pipeline.quantities import counted
 
 MIXING = ("mixup", "cutmix")  # They pair neighbours of a replica's rows.
 KEY = ("model", "image_size", "precision", "workers", "replicas", "batch_size", "xla")
@@ -86,5 +87,5 @@ def check(cell, base):
 
 def replicas_words(workers, replicas):
     """Returns in words on how many processes and replicas a cell is: "2 replicas", "2 workers of 2 replicas"."""
-    each = f"{replicas} replica{'s' * (replicas != 1)}"
+    each = counted(replicas, "replica")
     return each if workers == 1 else f"{workers} workers" + (f" of {each}" if replicas > 1 else "")

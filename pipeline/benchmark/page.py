@@ -10,6 +10,7 @@ from pipeline.benchmark.derived import is_halved, is_measured, median_speedup
 from pipeline.benchmark.grid import KEY
 from pipeline.files import write_text
 from pipeline.pages.markup import box, cards, definitions, fill, table, tag
+from pipeline.quantities import counted
 
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.html")
 SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; all stand at the end.
@@ -42,7 +43,7 @@ def page(report):
     names = tables.varying(cells) or KEY
     more = {"cell": lambda cell: tables.label(cell, names), **tables.more(cells)}
     parts = [_head(report), box(tables.problems(report), "Not as asked for", "box bad", LISTED),
-             box(tables.remarks(report), "To read the figures rightly", listed=LISTED),
+             box([*tables.remarks(report), tables.ALONE_NOTE], "To read the figures rightly", listed=LISTED),
              tag("div", "\n".join(_sections(report)), "sections"),
              _cells_table("Every cell", tables.columns(cells), cells),
              _cells_table("More of every cell", more, list(filter(is_measured, cells))), _machine(report)]
@@ -58,7 +59,7 @@ def _head(report):
     software = ", ".join(f"{name} {versions[name]}" for name in SOFTWARE if name in versions)
     line = " · ".join(text for text in (where, software, str(report.get("created") or "")) if text)
     measured = sum(map(is_measured, cells))
-    count = f"{measured} of {len(cells)} cell{'s' * (len(cells) != 1)} measured"
+    count = f"{measured} of {counted(len(cells), 'cell')} measured"
     ran = f"{count}: {_what_ran(cells)}" if cells else "No cells were run."
     return (f'<h1>How fast it trains</h1>\n<p>{html.escape(ran)}</p>\n<p class="soft">{html.escape(line)}</p>\n'
             + cards(headline(cells)))
@@ -73,7 +74,7 @@ def _what_ran(cells):
     replicas, workers = values("replicas"), values("workers")
     return "; ".join([models, ", ".join(map(str, values("precision"))),
                       *([f"{', '.join(map(str, workers))} workers"] if workers != [1] else []),
-                      f"{', '.join(map(str, replicas))} replica{'s' * (replicas != [1])}",
+                      f"{', '.join(map(str, replicas))} {'replica' if replicas == [1] else 'replicas'}",
                       f"batch {', '.join(f'{size:,}' for size in values('batch_size'))}",
                       f"XLA {', '.join(map(str, values('xla')))}"])
 

@@ -3,7 +3,7 @@ import contextlib
 import os
 
 from pipeline import extension
-from pipeline.files import plain, read_json, write_json, write_text
+from pipeline.files import plain, read_cached_json, write_json, write_text
 
 # Where files lie, what is said, and what only a training run looks at: no cell depends on it.
 INDIFFERENT = ("workdir", "verbosity", "allow", "force", "data_dir", "cache_dir", "profile", "hang_timeout",
@@ -43,7 +43,7 @@ class Store:
 
     def load(self, cell, base):
         """Returns the figures of a Cell that were measured under the same conditions, or None."""
-        stored, under = read_json(self._path(cell)), self._under(cell.config(base))
+        stored, under = read_cached_json(self._path(cell)), self._under(cell.config(base))
         if not isinstance(stored, dict) or not isinstance(stored.get("figures"), dict):
             return None
         found = stored.get("under") or {}
@@ -70,7 +70,7 @@ class Store:
 
     def ceilings(self):
         """Returns {precision: figures} measured under the same conditions."""
-        stored = read_json(self.file(CEILINGS))
+        stored = read_cached_json(self.file(CEILINGS))
         return stored["ceilings"] if isinstance(stored, dict) and stored.get("under") == self.context else {}
 
     def add_ceilings(self, found):

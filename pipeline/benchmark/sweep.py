@@ -10,7 +10,7 @@ import time
 from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.grid import KEY, halved, unit
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import read_json
+from pipeline.files import read_cached_json
 from pipeline.processes import last_line, said
 
 CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
@@ -146,7 +146,8 @@ class Sweep:
             process = self.start_workers(self._file("order.json"), workers)
         timed_out = self._wait(process)
         text = f"no end within {self.timeout:g} s (--hang_timeout)" if timed_out else said(process)
-        return process.returncode if not timed_out else None, text, chief_and_slowest(list(map(read_json, results)))
+        found = chief_and_slowest([read_cached_json(path) for path in results])
+        return process.returncode if not timed_out else None, text, found
 
     def _wait(self, process):
         """Waits for a process, showing what it is at; returns whether it took too long and was ended."""

@@ -1,31 +1,23 @@
 """A benchmark as rows of text: the words and the rounding that CSV, Markdown and page share."""
 import csv
 import io
-import math
 
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured, median_speedup
 from pipeline.benchmark.grid import KEY, replicas_words
+from pipeline.quantities import NONE, counted, number
 
-NONE = "–"
 SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples_per_second",
            "examples_per_second_per_replica", "synthetic_examples_per_second", "input_wait_share",
            "speedup_over_float32", "weak_scaling_efficiency", "strong_scaling_efficiency", "ideal_speedup",
            "ceiling_share", "trace_seconds", "compile_seconds", "first_step_seconds", "gradient_bytes",
            "reduced_bytes", "flops_per_example")
+ALONE = "ms a step alone p50 / p90 / p99"
+ALONE_NOTE = ("A step alone is a call that makes one step, with what a call costs: its percentiles show how even steps "
+              "are. Examples/s is of windows of many steps a call, as training makes them.")
 SHARING = {"replicas": "Replicas are logical devices that", "workers": "Workers are processes of this machine that"}
 NESTED = {"step_ms": ("p50", "p90", "p99"), "split_ms": ("forward", "backward", "reduction", "update", "rest"),
           "peak_memory_mib": ("host", "device"), "statistics_reductions": ("count", "bytes"),
           "slowest_worker": ("rank", "examples_per_second")}
-
-
-def number(value, digits=3):
-    """Returns a number with so many significant digits and separated thousands, never in powers of ten."""
-    if value is None:
-        return NONE
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 6)}f}"
 
 
 def percent(share):
@@ -47,8 +39,13 @@ def spread(cell):
     return middle if low is None else f"{middle} ({number(low)} to {number(high)})"
 
 
+def step_milliseconds(cell):
+    """Returns the ms of a step at the speed in examples/s, None where it was not measured."""
+    return cell["examples_per_second"] and 1e3 * batch_of(cell) / cell["examples_per_second"]
+
+
 def milliseconds(cell):
-    """Returns the time of a step as "p50 / p90 / p99"."""
+    """Returns the time of a call of one step as "p50 / p90 / p99"; see ALONE_NOTE."""
     steps = cell.get("step_ms") or {}
     return " / ".join(number(steps.get(name)) for name in NESTED["step_ms"]) if steps else NONE
 
@@ -84,7 +81,7 @@ COLUMNS = {
     "model": lambda cell: str(cell["model"]), "image": lambda cell: str(cell["image_size"]),
     "precision": lambda cell: str(cell["precision"]), "workers": lambda cell: str(cell["workers"]),
     "replicas": lambda cell: str(cell["replicas"]), "batch": batch,
-    "XLA": lambda cell: str(cell["xla"]), "examples/s (spread)": spread, "ms a step p50 / p90 / p99": milliseconds,
+    "XLA": lambda cell: str(cell["xla"]), "examples/s (spread)": spread, ALONE: milliseconds,
     "over float32": lambda cell: times(cell.get("speedup_over_float32")), "scaling weak / strong": scaling,
     "of ceiling": lambda cell: percent(cell.get("ceiling_share")),
     "input wait": lambda cell: percent(cell.get("input_wait_share")), "peak MiB": memory, "remark": status}
@@ -92,7 +89,7 @@ LEFT = ("model", "image", "precision", "XLA", "remark")
 # What a second table on the page holds; nobody quotes it.
 MORE = {
     "slowest worker, examples/s": lambda cell: slowest_worker(cell),
-    "slowest worker, ms a step p50 / p90 / p99": lambda cell: slowest_step(cell),
+    f"slowest worker, {ALONE}": lambda cell: slowest_step(cell),
     "examples/s a replica": lambda cell: number(cell.get("examples_per_second_per_replica")),
     "examples/s synthetic": lambda cell: number(cell.get("synthetic_examples_per_second")),
     **{f"{name} ms": lambda cell, name=name: number((cell.get("split_ms") or {}).get(name))
@@ -138,7 +135,7 @@ def replicas_text(cell):
 
 WORDS = {"model": lambda cell: str(cell["model"]), "image_size": lambda cell: str(cell["image_size"]),
          "precision": lambda cell: str(cell["precision"]),
-         "workers": lambda cell: f"{cell['workers']} worker{'s' * (cell['workers'] != 1)}",
+         "workers": lambda cell: counted(cell["workers"], "worker"),
          "replicas": lambda cell: replicas_words(1, cell["replicas"]),
          "batch_size": lambda cell: f"batch {batch(cell)}", "xla": lambda cell: f"XLA {cell['xla']}"}
 
@@ -221,12 +218,13 @@ def machine_facts(report):
     machine = report.get("machine") or {}
     cores, gib = machine.get("cores"), machine.get("memory_gib")
     names = [str(gpu.get("name", gpu) if isinstance(gpu, dict) else gpu) for gpu in machine.get("gpus") or []]
+    count = f", {counted(cores, 'core')}" if cores else ""
     gpus = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
     ceilings = "; ".join(f"{name} {number(c['matmul_gflops'])} {c.get('unit', 'GFLOP/s')}"
                          for name, c in (report.get("ceilings") or {}).items() if c and c.get("matmul_gflops"))
     flags = " ".join(f"--{name}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}"
                      for name, v in (report.get("flags") or {}).items())
-    facts = [("CPU", f"{machine.get('cpu', 'unknown')}{f', {cores} cores' if cores else ''}"
+    facts = [("CPU", f"{machine.get('cpu', 'unknown')}{count}"
                      f"{f', {number(gib)} GiB' if gib else ''}"),
              ("GPUs", ", ".join(gpus) or "none"), ("System", machine.get("system")),
              ("CPU features", ", ".join(machine.get("features") or [])), ("Largest matrix product", ceilings),
@@ -248,7 +246,8 @@ def markdown(report):
         shown[-1] = f"**{shown[-1]}**" if shown[-1] else ""
         lines.append("| " + " | ".join(shown) + " |")
     lines += ["", "Medians of the repeats with their lowest and highest; warm-up, tracing and compiling kept out. Of "
-              "ceiling: counted operations over the rate of the largest matrix product in the same precision.", ""]
+              "ceiling: counted operations over the rate of the largest matrix product in the same precision. "
+              f"{ALONE_NOTE}", ""]
     lines += [f"- {_escaped(line)}" for line in remarks(report)]
     lines += [f"- {name}: `{text}`" if name in ("Command", "Settings") else f"- {name}: {_escaped(text)}"
               for name, text in machine_facts(report)]

@@ -1,21 +1,31 @@
 """Image files: what they are and their pixels, by Pillow."""
 import dataclasses
+import io
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+from pipeline.data.source import digest
+
 _ENDS = 65_536
-_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = ("1", "L", "LA", "La")
 _LEAST_OF_16_BITS = 2**14  # A largest value that 10, 12 and 14 bits do not reach, and a picture of 16 bits does.
 _LEAST_OF_LEVELS = 16  # A largest float: below it a picture of levels would be black, and one of floats too bright.
 _ONE_COLOUR = 8  # Levels within which a picture has one colour.
 _ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # Values of the EXIF orientation that exchange height and width.
+# What each value of the EXIF orientation asks for; those from 5 on exchange height and width.
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}
+_TURNED = (5, 6, 7, 8)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")  # Chunks of a PNG file without which its pixels are others.
+# In a TIFF file, the tags of where the strips or tiles of an image begin and how long they are.
+_PLACES, _LENGTHS = (273, 324), (279, 325)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,45 +36,46 @@ class ImageHeader:
       height, width: in pixels, after the EXIF orientation is applied.
       grey: whether it has no colours.
       interpreted: whether its pixels depend on what `read_image` makes of transparency, or of floats.
-      ends: the first and the last 64 KiB of the file, for its fingerprint.
+      file_size: in bytes.
+      ends_digest: of the first and the last 64 KiB of the file.
     """
 
     height: int
     width: int
     grey: bool
     interpreted: bool
-    ends: bytes
+    file_size: int
+    ends_digest: str
 
 
 class UnreadableImage(Exception):
-    """A file that is no image, or is cut short. The message says why, not which."""
+    """A file that is no image, or is cut short. The message says why, not which.
+
+    Attributes:
+      lost: whether the file could not be read at all: removed, forbidden, or on a disk that fails.
+    """
+
+    def __init__(self, message, lost=False):
+        super().__init__(message)
+        self.lost = lost
 
 
 def read_header(path):
     """Returns the ImageHeader of a file; raises UnreadableImage.
 
-    Where the format has a mark of its end, its absence says that the file was cut short.
+    Where its last bytes are not those of a whole file, as of one that was cut short and of one with other data behind
+    the picture, it is decoded to see. Of a file that was damaged in its middle only decoding it says so.
     """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            ends = file.read(_ENDS)
-            if size > _ENDS:
-                file.seek(max(size - _ENDS, _ENDS))
-                ends += file.read()
-            file.seek(0)
-            with Image.open(file) as image:
-                width, height = image.size
-                if image.getexif().get(_ORIENTATION) in _TURNED:
-                    width, height = height, width
-                if _END_MARKS.get(image.format, b"") not in ends:
-                    raise UnreadableImage("the file is cut short")
-                interpreted = image.mode == "F" or image.has_transparency_data
-                return ImageHeader(height, width, image.mode in _GREY_MODES, interpreted, ends)
-    except UnreadableImage:
-        raise
-    except Exception as error:
-        raise UnreadableImage(_reason(error, path)) from error
+    def header(image, ends, size):
+        (width, height), whole = image.size, _ends_whole(image, ends, size)
+        if _orientation(image) in _TURNED:
+            width, height = height, width
+        grey, interpreted = image.mode in _GREY_MODES, image.mode == "F" or image.has_transparency_data
+        if not whole:
+            image.load()
+        return ImageHeader(height, width, grey, interpreted, size, digest(np.frombuffer(ends, np.uint8)))
+
+    return _with_image(path, header)
 
 
 def read_image(path, channels, size=None):
@@ -85,22 +96,117 @@ def read_image(path, channels, size=None):
     Raises:
       UnreadableImage: no image, cut short, or of numbers of which it is not known which is white.
     """
+    def pixels(image, ends, file_size):
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        image = image if turn is None else image.transpose(turn)
+        if image.mode in _GREY_MODES and image.mode not in _EIGHT_BITS:
+            image = Image.fromarray(_levels(np.asarray(image).astype(np.float64), image.mode == "F"))
+        if image.has_transparency_data:
+            image = _laid_over(image.convert("RGBA"))
+        image = image.convert("L" if channels == 1 else "RGB")
+        height, width = (size, size) if size is None or isinstance(size, int) else size
+        if size is not None and image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(image.height, image.width, channels)
+
+    return _with_image(path, pixels)
+
+
+def _with_image(path, function):
+    """Returns function(Pillow's image, the file's first and last 64 KiB, its size in bytes).
+
+    A PNG file of which that fails is tried once more without what is not pixels: texts that cannot be unpacked, times.
+
+    Raises:
+      UnreadableImage: the file cannot be read, or the function raised.
+    """
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in _GREY_MODES and image.mode not in _EIGHT_BITS:
-                image = Image.fromarray(_levels(np.asarray(image).astype(np.float64), image.mode == "F"))
-            if image.has_transparency_data:
-                image = _laid_over(image.convert("RGBA"))
-            image = image.convert("L" if channels == 1 else "RGB")
-            height, width = (size, size) if size is None or isinstance(size, int) else size
-            if size is not None and image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(image).reshape(image.height, image.width, channels)
+        with _open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            ends = file.read(_ENDS)
+            if size > _ENDS:
+                file.seek(max(size - _ENDS, _ENDS))
+                ends += file.read()
+            try:
+                file.seek(0)
+                with Image.open(file) as image:
+                    return function(image, ends, size)
+            except UnreadableImage:
+                raise
+            except Exception as error:
+                if not ends.startswith(_PNG):
+                    raise
+                file.seek(0)
+                first, pixels = error, _only_pixels(file.read())
+            try:
+                with Image.open(io.BytesIO(pixels)) as image:
+                    return function(image, ends, size)
+            except Exception:
+                raise first from None
     except UnreadableImage:
         raise
     except Exception as error:
-        raise UnreadableImage(_reason(error, path)) from error
+        raise UnreadableImage(_reason(error, path), isinstance(error, OSError) and bool(error.errno)) from error
+
+
+def _open(path):
+    """Opens a file to read; a pipe or a device, of which reading might never end, is none."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableImage("it is no file")
+    return file
+
+
+def _only_pixels(content):
+    """Returns a PNG file with those of its chunks alone that its pixels need."""
+    kept, place = [content[:8]], 8
+    while place + 12 <= len(content):
+        end = place + 12 + int.from_bytes(content[place:place + 4], "big")
+        if content[place + 4:place + 8] in _OF_PIXELS:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _ends_whole(image, ends, size):
+    """Tells from the end of a file, without decoding it, that no pixel is missing there; of other formats not.
+
+    Args:
+      image: Pillow's, opened.
+      ends: bytes, its last ones and those before.
+      size: of the file in bytes.
+    """
+    kind, tile = image.format, next(iter(image.tile), None)
+    if kind in ("JPEG", "MPO"):
+        return ends.endswith(b"\xff\xd9")
+    if kind == "GIF":
+        return ends.endswith(b";")
+    if kind == "WEBP":
+        return int.from_bytes(ends[4:8], "little") + 8 <= size
+    if kind == "PNG":
+        return ends[-8:-4] == b"IEND"
+    if kind in ("BMP", "DIB") and tile and tile[0] == "raw":
+        offset, (_, stride, _) = tile[2], tile[3]
+        return offset + stride * image.height <= size
+    if kind == "TIFF":
+        places, lengths = ([n for tag in tags for n in _numbers(image.tag_v2.get(tag))] for tags in (_PLACES, _LENGTHS))
+        return len(places) == len(lengths) > 0 and max(map(sum, zip(places, lengths, strict=True))) <= size
+    return False
+
+
+def _numbers(value):
+    return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+def _orientation(image):
+    """Returns the EXIF orientation of Pillow's image, 1 where none can be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        image.load()  # Raises where it was the pixels that could not be read.
+        return 1
 
 
 def _levels(values, floats):
@@ -157,16 +263,28 @@ def read_picture(path, longest):
     return np.asarray(image)
 
 
-def in_parallel(function, items):
-    """Returns [function(item)] computed on as many threads as there are processors; UnreadableImage is returned."""
+def in_parallel(function, items, advance=lambda: None):
+    """Returns [function(item)] computed on as many threads as there are processors; UnreadableImage is returned.
+
+    Args:
+      function: of one item.
+      items: iterable.
+      advance: called after each item.
+    """
     def attempt(item):
         try:
             return function(item)
         except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(attempt, items))
+    pool, results = ThreadPoolExecutor(len(os.sched_getaffinity(0))), []
+    try:
+        for result in pool.map(attempt, items):
+            results.append(result)
+            advance()
+    finally:
+        pool.shutdown(cancel_futures=True)  # Interrupted, nobody waits for thousands of files.
+    return results
 
 
 def _reason(error, path):

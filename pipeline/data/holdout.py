@@ -4,7 +4,9 @@ import dataclasses
 import numpy as np
 
 from pipeline.data.source import digest
+from pipeline.data.splits import TRAINING
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 _KEY = 20_240_229  # Fixed: what is held out must be the same examples in every run of every seed.
 
@@ -37,23 +39,41 @@ def divide(split, share, name):
       (rest, held_out): two Splits, the second called `name`.
 
     Raises:
-      UsageError: one of the two would be empty.
+      UsageError: one of the two would be empty, or no class would be in both.
     """
     labels = split.reader.read_labels() if split.labels is None else split.labels
     count = round(split.num_examples * share)
     if not 0 < count < split.num_examples:
-        raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
-                         f"{split.name}: neither part may be empty")
+        raise UsageError(f"--validation_split={share:g} holds out {count} of "
+                         f"{counted(split.num_examples, 'example')} of {split.name}: neither part may be empty")
     held_out = stratified(labels, count)
     rest = np.setdiff1d(np.arange(split.num_examples), held_out)
+    if not np.isin(labels[held_out], labels[rest]).any():
+        raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
+                         f"{split.name}, each the only one of its class: nothing would be trained that is asked for; "
+                         "at least two examples of a class are needed")
     split = dataclasses.replace(split, labels=labels)
     return split.select(rest), split.select(held_out, name)
+
+
+def untrained_classes(source):
+    """Returns lines about classes that are asked for in evaluations without an example to train on."""
+    lines = []
+    for split in (source.validation, source.test):
+        if split is None or split.labels is None or source.train.labels is None:
+            continue
+        absent = np.setdiff1d(split.labels, source.train.labels)
+        if len(absent):
+            classes = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
+            lines.append(f"no example to train on of {classes} of the {split.name} split, such as "
+                         f"'{source.class_names[absent[0]]}': its examples there will be counted as wrong")
+    return lines
 
 
 def hold_out_validation(source, share):
     """Returns the source with a share of its training split held out as `validation`."""
     rest, held_out = divide(source.train, share, "validation")
-    return dataclasses.replace(source, train=rest, validation=held_out,
+    return dataclasses.replace(source, train=rest, validation=held_out, validation_from=TRAINING,
                                fingerprint=digest(source.fingerprint, "validation", share))
 
 

@@ -1,10 +1,13 @@
 """From --dataset to a Source."""
+import dataclasses
+
 from pipeline import extension
 from pipeline.data import registry
-from pipeline.data.holdout import hold_out_validation, keep_only
+from pipeline.data.holdout import hold_out_validation, keep_only, untrained_classes
+from pipeline.data.splits import DATA_SET
 
 
-def load(config, batch_size, seed=0, echo=print):
+def load(config, batch_size, seed=0, echo=print, own_validation=True):
     """Loads the data set that a configuration asks for.
 
     Args:
@@ -12,6 +15,8 @@ def load(config, batch_size, seed=0, echo=print):
       batch_size: examples of one optimizer step, the unit of --subset.
       seed: the run's seed; nothing here depends on it: what is held out is the same in every run.
       echo: takes lines about what takes long, one a call.
+      own_validation: whether a validation split of the data set's own selects the checkpoint; False for a run that was
+        begun without it, see splits.choose_splits.
 
     Returns:
       Source.
@@ -25,7 +30,7 @@ def load(config, batch_size, seed=0, echo=print):
     kind, _, rest = config.dataset.partition(":")
     if kind == "folder":
         from pipeline.data.sources.folder import load_folder
-        source = load_folder(rest, config, echo)
+        source = load_folder(rest, config, echo, own_validation)
     elif kind == "synthetic":
         from pipeline.data.sources.synthetic import load_synthetic
         source = load_synthetic(rest, config.image_size)
@@ -36,8 +41,16 @@ def load(config, batch_size, seed=0, echo=print):
         source = registry.load_registered(config)
     else:
         from pipeline.data.sources.tfds import load_tfds
-        source = load_tfds(config, echo)
-    # A data set without a test split has given the share away as that already.
-    if config.validation_split and not source.test_from_train:
-        source = hold_out_validation(source, config.validation_split)
+        source = load_tfds(config, echo, own_validation)
+    source = _with_validation(source, config.validation_split, own_validation)
+    source = dataclasses.replace(source, notes=(*source.notes, *untrained_classes(source)))
     return keep_only(source, config.subset * batch_size) if config.subset else source
+
+
+def _with_validation(source, share, own_validation):
+    """Returns the source with what selects the checkpoint: its own validation split, or else a share of training."""
+    if source.validation is not None and (own_validation or not share):
+        note = ("its own validation split selects the checkpoint; nothing is held out of training",) if share else ()
+        return dataclasses.replace(source, validation_from=DATA_SET, notes=(*source.notes, *note))
+    # A data set without a test split has given the share away as that already.
+    return hold_out_validation(source, share) if share and not source.test_from_train else source

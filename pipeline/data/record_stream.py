@@ -1,14 +1,22 @@
-"""Examples streamed from TFRecord files, shuffled by blocks."""
+"""Examples streamed from files of records, shuffled by blocks."""
+import functools
+import re
+import time
+
 import numpy as np
 import tensorflow as tf
 
+from pipeline.data import array_records, damage
+from pipeline.data.array_records import ArrayRecords
 from pipeline.data.order import permute
 from pipeline.data.records import cached
 from pipeline.data.source import numbered_batches
+from pipeline.errors import UsageError
 
 BLOCK = 64  # Consecutive records that are read together.
 GROUP = 16  # Blocks whose records are shuffled among each other.
 _READ_BUFFER = 262_144
+_LONGEST_LOOK = 60.0  # Seconds that the search for a damaged record may take.
 
 
 class Records:
@@ -24,6 +32,11 @@ class Records:
         self.count = len(table.offset)
         self.blocks = -(-self.count // BLOCK)
         self.groups = -(-self.blocks // GROUP)
+
+    @property
+    def calls_python(self):
+        """See damage.pipelines_call_python."""
+        return self.table.is_array_record
 
     def shuffled(self, seed, start_step, batch_size, finish, rows=None):
         epoch, place = divmod(start_step * batch_size, self.count)
@@ -79,6 +92,8 @@ class Records:
     def _group_reader(self):
         """Returns a function from block numbers int64 [k] to their records, string [n], in that order."""
         table = self.table
+        if table.is_array_record:
+            return self._array_record_reader()
         with tf.device("CPU:0"), tf.init_scope():
             files, file = tf.constant(table.files), tf.constant(table.file)
             offset, place = tf.constant(table.offset), tf.constant(table.place)
@@ -105,6 +120,22 @@ class Records:
 
         return read
 
+    def _array_record_reader(self):
+        """Returns what `_group_reader` does, for ArrayRecord files."""
+        table, shards = self.table, ArrayRecords(self.table.files)
+
+        def read(numbers):
+            index = np.concatenate([np.arange(n * BLOCK, min((n + 1) * BLOCK, self.count)) for n in numbers])
+            order = np.argsort(table.file[index], kind="stable")
+            records = np.empty(len(index), object)
+            try:
+                records[order] = shards.read(table.file[index][order], table.offset[index][order])
+            except UsageError as error:
+                raise damage.report(error) from None
+            return records
+
+        return lambda numbers: tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string, stateful=False), [None])
+
     def _decoded(self, groups, skip, first, batch_size, finish, rows=None):
         """Turns groups of records into finished batches, the first `skip` records left out undecoded.
 
@@ -116,6 +147,7 @@ class Records:
             records = records.enumerate().filter(lambda i, record: wanted[i % len(wanted)])
             records = records.map(lambda i, record: record)
         parse, decode = self.format.parse, self.format.decode
+        damage.watch(self)
 
         @tf.autograph.experimental.do_not_convert
         def example(record):
@@ -124,3 +156,34 @@ class Records:
 
         examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
+
+    def find_damage(self):
+        """Returns a line about the first record that cannot be read or decoded, None where all can be in a minute."""
+        began = time.monotonic()
+
+        def decoded(record):
+            images, labels = self.format.parse(record[None])
+            return self.format.decode(images[0]), labels[0]
+
+        for file in self.table.files:
+            number = 0
+            try:
+                for _ in record_dataset(file).map(decoded, num_parallel_calls=2, deterministic=True):
+                    number += 1
+                    if time.monotonic() - began > _LONGEST_LOOK:
+                        return None
+            except tf.errors.OpError as error:
+                return f"cannot decode record {number} of {file}: {first_line(error)}; prepare the data set again"
+        return None
+
+
+def record_dataset(*files):
+    """Returns the tf.data.Dataset of the records of files, string scalars, in their order."""
+    if not array_records.is_array_record(files[0]):
+        return tf.data.TFRecordDataset(files)
+    return functools.reduce(tf.data.Dataset.concatenate, map(array_records.dataset, files))
+
+
+def first_line(error):
+    """Returns the first line of what TensorFlow says of an error, without the name of the operation it was in."""
+    return re.sub(r"^\{\{function_node \S+\}\}\s*", "", error.message).splitlines()[0]

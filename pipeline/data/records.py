@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 
+from pipeline.data import array_records
 from pipeline.data.source import digest
 from pipeline.errors import UsageError
 
@@ -25,9 +26,9 @@ class RecordTable:
     Attributes:
       files: the shards.
       file: int32 [N], the index of each record's shard.
-      offset: int64 [N], where in its shard it begins.
+      offset: int64 [N], where in its shard it begins; in an ArrayRecord file, its number there.
       place: int64 [N], its number among all records of all shards: consecutive where none is left out.
-      checksum: uint32 [N], the masked CRC-32C of its data.
+      checksum: uint32 [N], the masked CRC-32C of its data; in an ArrayRecord file the CRC-32.
     """
 
     files: tuple[str, ...]
@@ -36,27 +37,39 @@ class RecordTable:
     place: np.ndarray
     checksum: np.ndarray
 
+    @property
+    def is_array_record(self):
+        """Whether the shards are ArrayRecord files."""
+        return array_records.is_array_record(self.files[0])
+
     def select(self, index):
         """Returns the table of the records `index`, int64 [n] ascending, alone."""
         return RecordTable(self.files, self.file[index], self.offset[index], self.place[index], self.checksum[index])
 
 
 def default_cache_dir():
-    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline."""
-    return os.path.join(os.path.expanduser("~"), ".cache", "mirrorline")
+    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline.
+
+    For a user without a home directory it is one that cannot be written, and nothing is kept.
+    """
+    home = os.path.expanduser("~")
+    return os.path.join(home if os.path.isabs(home) else os.devnull, ".cache", "mirrorline")
 
 
 def read_table(files, cache_dir=None):
-    """Makes the table of the records in TFRecord files; without reading the records.
+    """Makes the table of the records in TFRecord files, without reading the records, or in ArrayRecord files.
 
     Args:
       files: paths of shards, in order.
       cache_dir: folder that keeps the tables; None: ~/.cache/mirrorline. One that cannot be written is done without.
 
     Raises:
-      UsageError: a file that cannot be read, is cut short or is not made of TFRecords.
+      UsageError: a file that cannot be read, is cut short or is not made of records.
     """
-    indexes = [cached(("records", *_identity(path)), lambda path=path: _walk(path), cache_dir) for path in files]
+    def walk(path):
+        return array_records.walk(path) if array_records.is_array_record(path) else _walk(path)
+
+    indexes = [cached(("records", *_identity(path)), lambda path=path: walk(path), cache_dir) for path in files]
     file = np.repeat(np.arange(len(files), dtype=np.int32), [len(index["offset"]) for index in indexes])
     offset = np.concatenate([index["offset"] for index in indexes])
     checksum = np.concatenate([index["checksum"] for index in indexes])
@@ -71,7 +84,7 @@ def cached(key, make, cache_dir=None):
       make: called without arguments where nothing is kept yet.
       cache_dir: as in `read_table`.
     """
-    cache_dir = os.path.expanduser(cache_dir or default_cache_dir())
+    cache_dir = cache_dir or default_cache_dir()
     kept = os.path.join(cache_dir, digest(key)[:32] + ".npz")
     try:
         with np.load(kept) as arrays:

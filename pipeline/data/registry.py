@@ -14,7 +14,8 @@ from pipeline.errors import UsageError
 from pipeline.registration import at, blame, enter, place_of_caller
 
 BUILT_IN = ("digits", "folder", "synthetic")
-FORM = "(train images, train labels), (test images, test labels), class names"
+FORM = ("(train images, train labels), (test images, test labels), class names, or the same with (validation images, "
+        "validation labels) before the test images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,10 @@ def register(name, depth=1):
     """Puts a user's data set into the table of names: a decorator of a function.
 
     The function returns a pipeline.data.source.Source, or arrays: (train images, train labels), (test images, test
-    labels), class names. Images are uint8 [N, height, width, channels], labels whole numbers [N] from 0, class names
-    one text a class. Where there is no test split, None stands for it, and --validation_split says how much of training
-    is held out for testing. The same arguments must give the same examples in the same order.
+    labels), class names, or with (validation images, validation labels) before those of test. Images are uint8
+    [N, height, width, channels], labels whole numbers [N] from 0, class names one text a class. Where there is no test
+    split, None stands for it, and without validation --validation_split says how much of training is held out for
+    testing. The same arguments must give the same examples in the same order.
 
     Arguments of the function have the names of data options (data_dir, image_size, ...) and get their values.
 
@@ -86,6 +88,8 @@ def load_registered(config):
     with blame(f"data set {name}", found.place):
         made = found.origin(**{argument: getattr(config, argument) for argument in found.wants})
     source = made if isinstance(made, Source) else _from_arrays(f"data set {name} ({at(found.place)})", made, config)
+    if source.final is None:
+        raise UsageError(f"data set {name} ({at(found.place)}): its Source has neither a test nor a validation split")
     if config.image_size and source.image_shape[:2] != (config.image_size,) * 2:
         height, width, _ = source.image_shape
         raise UsageError(f"--image_size={config.image_size}: data set {name} has images of {height}x{width}; to resize "
@@ -96,27 +100,34 @@ def load_registered(config):
 def _from_arrays(what, made, config):
     """Makes a Source of arrays; raises UsageError naming the first thing that is wrong with them."""
     try:
-        train, test, class_names = made
+        train, *others, class_names = made
+        validation, test = others if len(others) == 2 else (None, *others)
     except (TypeError, ValueError):
         raise UsageError(f"{what} must return {FORM}, or a Source; found {_described(made)}") from None
     if isinstance(class_names, str) or not all(isinstance(text, (str, np.str_)) for text in class_names):
         raise UsageError(f"{what}: class names must be a list of texts; found {_described(class_names)}")
-    names, several = tuple(map(str, class_names)), test is not None
-    pairs = {"train": train, "test": test} if several else {"train": train}
+    names = tuple(map(str, class_names))
+    pairs = {split: pair for split, pair in (("train", train), ("validation", validation), ("test", test))
+             if pair is not None or split == "train"}
     arrays = {split: _checked(what, split, pair, len(names)) for split, pair in pairs.items()}
-    shape, *others = [images.shape[1:] for images, _ in arrays.values()]
-    if others and others[0] != shape:
-        raise UsageError(f"{what}: train images are {_size(shape)}, and test images {_size(others[0])}: all must be "
-                         "alike")
-    splits = [Split(split, len(labels), InMemory(images, labels), labels) for split, (images, labels) in arrays.items()]
+    shape = arrays["train"][0].shape[1:]
+    for split, (images, _) in arrays.items():
+        if images.shape[1:] != shape:
+            raise UsageError(f"{what}: train images are {_size(shape)}, and {split} images {_size(images.shape[1:])}: "
+                             "all must be alike")
+    splits = {split: Split(split, len(labels), InMemory(images, labels), labels)
+              for split, (images, labels) in arrays.items()}
     parts = [array for pair in arrays.values() for array in pair]
-    if not several:
+    alone = len(splits) == 1
+    if alone:
         if not config.validation_split:
             raise UsageError(f"{what} has no test split: give --validation_split=0.2 to hold a part out for testing")
-        splits = divide(splits[0], config.validation_split, "test")
+        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
         parts.append(config.validation_split)
-    return Source(config.dataset, names, shape, *splits, None, digest(config.dataset, names, *parts),
-                  test_from_train=not several)
+    if "validation" in splits:  # Its arrays alone could be those of test.
+        parts.append("validation")
+    return Source(config.dataset, names, shape, splits["train"], splits.get("test"), splits.get("validation"),
+                  digest(config.dataset, names, *parts), test_from_train=alone)
 
 
 def _checked(what, split, pair, classes):

@@ -67,26 +67,38 @@ class Source:
       name: what the user called it.
       class_names: one a class, in the order of the labels.
       image_shape: (H, W, C) of the uint8 images.
-      train, test: its splits.
-      validation: a part held out of training, or None.
+      train, test: its splits; test is None where it has a validation split alone.
+      validation: the split that selects the checkpoint, where it is not the test split, or None.
       fingerprint: hex digest that changes when examples, their order, labels or classes change.
       notes: lines to tell the user.
       test_from_train: whether the test split was held out of training, for want of one.
+      validation_from: where the validation split is from, splits.DATA_SET or TRAINING; None without one.
     """
 
     name: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     train: Split
-    test: Split
+    test: Split | None
     validation: Split | None
     fingerprint: str
     notes: tuple[str, ...] = ()
     test_from_train: bool = False
+    validation_from: str | None = None
 
     @property
     def num_classes(self):
         return len(self.class_names)
+
+    @property
+    def watched(self):
+        """The split that evaluations along the way look at and that selects the checkpoint."""
+        return self.validation or self.test
+
+    @property
+    def final(self):
+        """The split that the figures at the end of a run are of: the test split, or validation where there is none."""
+        return self.test or self.validation
 
 
 def numbered_batches(examples, first, batch_size, finish):

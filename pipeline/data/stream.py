@@ -8,6 +8,7 @@ import tensorflow as tf
 from pipeline.data import augment
 from pipeline.data.memory import InMemory
 from pipeline.errors import UsageError
+from pipeline.quantities import plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +162,7 @@ def check_batch_size(batch_size, replicas, micro_batches):
         below = batch_size // parts * parts
         sizes = f"{below} or {below + parts}" if below else f"{parts} or {2 * parts}"
         raise UsageError(f"--batch_size={batch_size} does not divide by {replicas} replicas times {micro_batches} "
-                         f"micro-batch{'es' * (micro_batches > 1)}: the nearest that do are {sizes}")
+                         f"{plural(micro_batches, 'micro-batch', 'micro-batches')}: the nearest that do are {sizes}")
 
 
 def _arrange(value, layout):

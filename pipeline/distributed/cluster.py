@@ -41,7 +41,7 @@ class Cluster:
 
     @classmethod
     def told(cls, environment):
-        """Returns the Cluster of TF_CONFIG as `of` does, and also that of one worker."""
+        """Returns the Cluster of TF_CONFIG as `of` does, and also that of one worker, whatever its address is."""
         text = environment.get(VARIABLE, "").strip()
         if not text:
             return None
@@ -49,12 +49,15 @@ class Cluster:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _wrong(f"is no JSON ({error})", text) from None
-        if value == {}:
+        cluster = value.get("cluster", {}) if isinstance(value, dict) else None
+        task = value.get("task", {}) if isinstance(value, dict) else None
+        if cluster == {} and isinstance(task, dict):
             return None
-        cluster = value.get("cluster") if isinstance(value, dict) else None
-        task = value.get("task") if isinstance(value, dict) else None
         if not isinstance(cluster, dict) or not isinstance(task, dict):
             raise _wrong("needs a cluster and a task", text)
+        alone = _alone(cluster, task)
+        if alone:
+            return cls((str(alone),), 0)
         others = sorted(str(kind) for kind, addresses in cluster.items() if kind != "worker" and addresses)
         if others:
             raise _wrong(f"has tasks of the kind {', '.join(others)}; all are of the kind worker, the first is the "
@@ -72,6 +75,18 @@ class Cluster:
         if len(set(map(host_and_port, addresses))) < len(addresses):
             raise _wrong("names a worker twice; each needs a port of its own", text)
         return cls(tuple(addresses), rank)
+
+
+def _alone(cluster, task):
+    """Returns the address of the one task of a cluster, where that is this one and trains; else None.
+
+    Platforms call it chief, master or worker, and of one that is alone they leave out what they like.
+    """
+    there = {kind: addresses for kind, addresses in cluster.items() if addresses}
+    (kind, addresses), *others = there.items() or [("", ())]
+    if others or kind not in ("chief", "master", "worker") or not isinstance(addresses, list) or len(addresses) > 1:
+        return None
+    return addresses[0] if task.get("type", kind) == kind and task.get("index", 0) in (0, "0") else None
 
 
 def host_and_port(address):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from pipeline.errors import RunFailure
+from pipeline.quantities import counted
 
 OLDEST_DRIVER = {12: 525, 13: 580}  # major version of the driver that runs a CUDA of this major version
 # Version in a library's file name, where it is not that of CUDA itself.
@@ -24,7 +25,7 @@ def hardware(root="/"):
     """
     nodes = glob.glob(os.path.join(root, "dev/nvidia[0-9]*"))
     if nodes or glob.glob(os.path.join(root, "proc/driver/nvidia/gpus/*")):
-        return f"{len(nodes)} device file{'s' * (len(nodes) != 1)} /dev/nvidia*"
+        return f"{counted(len(nodes), 'device file')} /dev/nvidia*"
     displays = [device for device in glob.glob(os.path.join(root, "sys/bus/pci/devices/*"))
                 if _read(os.path.join(device, "vendor")).strip() == "0x10de"
                 and _read(os.path.join(device, "class")).startswith("0x03")]
@@ -40,7 +41,8 @@ def count_gpus():
     if not hardware():
         return 0
     asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
-                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True, text=True)
+                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True,
+                           encoding="utf-8", errors="replace")
     if asked.returncode:
         raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
     return int(asked.stdout.split()[-1])
@@ -108,7 +110,7 @@ def reported_memory():
         return []
     try:
         answer = subprocess.run([program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-                                capture_output=True, text=True, timeout=20, check=True).stdout
+                                capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True).stdout
         return [int(line) for line in answer.split()]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

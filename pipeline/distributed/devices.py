@@ -2,8 +2,10 @@
 import functools
 import os
 
+from pipeline import arithmetic, keras_import
 from pipeline.distributed import multi_worker_strategy
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 MOST_LOGICAL_CPUS = 8
 # Measured as a training step's time over that of float32 on the same CPU.
@@ -37,8 +39,12 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
     import keras
     import tensorflow as tf
 
+    keras_import.set_defaults()
     from pipeline.data.stream import check_batch_size
 
+    if not arithmetic.set_threads(runtime.threads):
+        echo(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} threads in "
+             "this process; it goes on with these")
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
@@ -49,8 +55,7 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
         echo(warning)
     if kind == "CPU" and len(indices) > 1:
         echo(f"{len(indices)} replicas share one CPU: for trial, not for speed")
-    keras.config.set_floatx("float64" if runtime.precision == "float64" else "float32")
-    keras.config.set_dtype_policy(runtime.precision)
+    keras_import.set_precision(runtime.precision)
     keras.utils.set_random_seed(training.seed)
     if runtime.deterministic and kind == "GPU":
         tf.config.experimental.enable_op_determinism()
@@ -171,7 +176,7 @@ def choose_devices(gpus, wanted=(), replicas=0):
         raise UsageError(f"--devices={listed}: a GPU is named twice; name each once")
     if indices:
         if replicas > len(indices):
-            raise UsageError(f"--replicas={replicas} on {len(indices)} GPU{'s' * (len(indices) > 1)}: give at most "
+            raise UsageError(f"--replicas={replicas} on {counted(len(indices), 'GPU')}: give at most "
                              f"{len(indices)}, or set CUDA_VISIBLE_DEVICES=-1 to try it on the CPU")
         return "GPU", indices[:replicas or None]
     if replicas > MOST_LOGICAL_CPUS:

@@ -2,6 +2,7 @@
 import faulthandler
 import signal
 import sys
+import threading
 
 from pipeline.distributed import peer_failure
 from pipeline.distributed.bind_address import listening_at, own_address
@@ -38,7 +39,8 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings="", every
     implementation = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=implementation.NCCL if nccl else implementation.RING if kind == "CPU" else implementation.AUTO)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+                if threading.current_thread() is threading.main_thread()}
     if start_timeout:
         # Whatever holds Python's lock, so that no thread of Python's could end it.
         faulthandler.dump_traceback_later(start_timeout, exit=True)

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 from pipeline.data.holdout import stratified
 from pipeline.evaluation.probabilities import ROWS
 from pipeline.metrics.evaluation import CALIBRATION_BINS, calibration_error
+from pipeline.quantities import counted
 
 TEMPERATURES = (0.01, 100.0)
 
@@ -92,7 +93,7 @@ def calibrate(predictions, split, held_out=None, held_out_name="validation"):
     found = {"bins": CALIBRATION_BINS, "before": figures(predictions), "after": None}
     if held_out is not None:
         temperature = fit_temperature(held_out)
-        said = f"the {held_out_name} split, {held_out.examples:,} examples" + _of_hits_alone([temperature])
+        said = f"the {held_out_name} split, {counted(held_out.examples, 'example')}" + _of_hits_alone([temperature])
         temperature = scale = temperature or 1.0
     elif predictions.examples < 2:
         return {**found, "fitted_on": "nothing: one example cannot be divided in two"}

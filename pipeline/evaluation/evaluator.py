@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 
 from pipeline import config as configuration
+from pipeline import run_directory
 from pipeline.options import augmentations
 
 PLACE = ("workdir", "verbosity", "tensorboard")  # Options that say nothing about the model.
@@ -37,13 +38,13 @@ class Weights:
 
     Attributes:
       checkpoint: "newest", "best", a step, or a path without suffix.
-      ema: whether to take their moving average.
+      ema: whether to take their moving average; None: where the run evaluates that.
       average: the mean of this many checkpoints, the named one and those before it.
       views: views of each image whose probabilities are averaged.
     """
 
     checkpoint: str
-    ema: bool
+    ema: bool | None
     average: int
     views: int
 
@@ -54,15 +55,20 @@ class Weights:
         folder = run.directory.file("checkpoints")
         return newest_checkpoints(find_checkpoint(folder, self.checkpoint), self.average)
 
+    def average_of(self, run):
+        """Tells whether it is the moving average of a run's weights."""
+        return run_directory.evaluates_average(run.stored) if self.ema is None else self.ema
+
     def read(self, run, model):
         """Puts them into a model; returns their StoredCheckpoints."""
         from pipeline.training.stored_weights import load_weights
-        return load_weights(model, run.directory.file("checkpoints"), self.checkpoint, self.ema, self.average)
+        return load_weights(model, run.directory.file("checkpoints"), self.checkpoint,
+                            self.average_of(run), self.average)
 
-    def describe(self, found):
-        """Returns in words what they are, of the checkpoints found."""
+    def describe(self, run, found):
+        """Returns in words what they are, of the checkpoints found of a run."""
         from pipeline.training.stored_weights import described
-        return described([checkpoint.step for checkpoint in found], self.ema)
+        return described([checkpoint.step for checkpoint in found], self.average_of(run))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +156,7 @@ def describe(run, weights, judgement, split, command):
             "workdir": run.directory.path, "dataset": run.stored["data"]["name"], "model": values["model"],
             "parameters": experiment.state.model.count_params(), "step": newest.step,
             "checkpoint": os.path.basename(newest.path), "asked_for": weights.checkpoint,
-            "weights": weights.describe(judgement.checkpoints), "test_time_augmentation": len(judgement.views),
+            "weights": weights.describe(run, judgement.checkpoints), "test_time_augmentation": len(judgement.views),
             "views": [str(view) for view in judgement.views], "split": split.name, "examples": split.num_examples,
             "seed": values["seed"], "weights_sha256": weights_sha256(experiment.state.model),
             "status": result.get("status", "not finished"), "selected_on": experiment.watched.name, "config": values,

@@ -1,9 +1,10 @@
 """A run read back from its directory: its configuration, its data, its model with fresh weights."""
-import keras
-
 from pipeline import extension as extensions
+from pipeline import keras_import
+from pipeline.activity import STARTING, activity
 from pipeline.config import FOLDER
 from pipeline.data.load import load as load_data
+from pipeline.data.splits import own_validation
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
 from pipeline.training import experiment as experiments
@@ -23,14 +24,16 @@ def reopen_data(config, stored, echo=print):
     Raises:
       UsageError: devices or data are not what the run needs.
     """
-    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
+    with activity(STARTING, echo):
+        strategy = devices.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     return strategy, same_data(config, stored, echo)
 
 
 def same_data(config, stored, echo):
     """Returns the Source that a run was trained on; raises UsageError where it is another one now."""
     extensions.load(config.data.extension, stored.get("extensions"))
-    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo)
+    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo,
+                       own_validation(stored))
     known = stored["data"]["fingerprint"]
     if source.fingerprint != known:
         remedy = "--dataset=folder:PATH" if source.name.startswith(FOLDER) else "--data_dir"
@@ -40,7 +43,9 @@ def same_data(config, stored, echo):
 
 
 def choose_split(source, name):
-    """Returns a split of a Source by its name; raises UsageError where it has none of that name."""
+    """Returns a split of a Source by its name, the final one for None; raises UsageError where there is none."""
+    if name is None:
+        return source.final
     found = {"test": source.test, "validation": source.validation, "train": source.train}
     if found.get(name) is None:
         raise UsageError(f"there is no split '{name}' of {source.name}: it has "
@@ -50,8 +55,5 @@ def choose_split(source, name):
 
 def rebuild(config, stored, source, strategy):
     """Returns the Experiment of a run in its own precision, with fresh weights, to read others into."""
-
-    precision = config.runtime.precision  # Each run has its own, and the layers take it from here.
-    keras.config.set_floatx("float64" if precision == "float64" else "float32")
-    keras.config.set_dtype_policy(precision)
+    keras_import.set_precision(config.runtime.precision)  # Each run has its own.
     return experiments.build(config, source, strategy, stored)

@@ -6,13 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import extension as extensions
-from pipeline.config import ExperimentConfig
+from pipeline import keras_import
+from pipeline.config import AS_TRAINED, ExperimentConfig
 from pipeline.models import registry
 from pipeline.models.freezing import freeze
-from pipeline.run_directory import stored_config
+from pipeline.run_directory import evaluates_average, stored_config
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
-from pipeline.training.stored_weights import load_weights
+from pipeline.training.stored_weights import described, load_weights
 
 
 @dataclasses.dataclass
@@ -26,6 +27,7 @@ class TrainedModel:
       class_names: tuple of str, in the order of the logits.
       image_shape: (height, width, channels) of the uint8 images it takes.
       steps: global steps of the checkpoints its weights are the mean of, newest first.
+      weights: which weights of these checkpoints, in words.
       inference: Inference.
     """
 
@@ -36,16 +38,17 @@ class TrainedModel:
     image_shape: tuple
     steps: tuple
     inference: Inference
+    weights: str = AS_TRAINED
 
     @classmethod
-    def load(cls, directory, checkpoint="newest", ema=False, average=1, precision=None, batch_size=None,
+    def load(cls, directory, checkpoint="newest", ema=None, average=1, precision=None, batch_size=None,
              extension=None):
         """Builds the model of a run and reads its weights.
 
         Args:
           directory: RunDirectory of an existing run.
           checkpoint: "newest", "best", a step, or a path without suffix.
-          ema: take the moving average of the weights.
+          ema: take the moving average of the weights; None: where the run evaluates that.
           average: mean of the weights of this many checkpoints, the named one and those before it.
           precision: one of pipeline.config.PRECISIONS; default that of the run.
           batch_size: most images computed at once; default that of training.
@@ -54,15 +57,18 @@ class TrainedModel:
         Raises:
           UsageError: there is no such checkpoint, or too few of them.
         """
+        keras_import.set_defaults()
         directory, stored = stored_config(directory.path)
         config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {}),
                                              **({"extension": extension} if extension else {})})
         extensions.load(config.data.extension, stored.get("extensions"))
         model = create_model(config, stored)
+        ema = evaluates_average(stored) if ema is None else ema
         found = load_weights(model, directory.file("checkpoints"), checkpoint, ema, average)
         inference = Inference(tf.distribute.get_strategy(), model, inference_settings(config, stored, batch_size))
+        steps = tuple(c.step for c in found)
         return cls(config, stored, model, tuple(stored["data"]["class_names"]), tuple(stored["data"]["image_shape"]),
-                   tuple(c.step for c in found), inference)
+                   steps, inference, described(steps, ema))
 
     @property
     def step(self):

@@ -12,8 +12,10 @@ HEADER = 65_536  # Bytes of a file in which its EXIF block or colour table begin
 EXIF = b"Exif\0\0"
 PNG = b"\x89PNG"
 DEPTH, COLOURS = 24, 25  # Places in a PNG file of the bits a value, and of what the values are: 0 for grey.
-# What pipeline.data.decode makes of 16 bits and of transparency; a SavedModel cannot ask it.
-LEAST_OF_16_BITS, ONE_COLOUR = 2**14, 8
+# In a WebP file with an extended header: the place of its flags, and those for an animation and for transparency.
+WEBP_FLAGS, ANIMATED, HAS_ALPHA = 20, 0x02, 0x10
+# What pipeline.data.decode makes of 16 bits, of transparency and, by Pillow, of sizes; a SavedModel cannot ask it.
+LEAST_OF_16_BITS, ONE_COLOUR, MOST_PIXELS = 2**14, 8, 178_956_970
 # Pillow's weights of red, green and blue (ITU-R 601-2), in 1/65536.
 LUMA, LUMA_BITS = (19_595, 38_470, 7_471), 16
 
@@ -22,17 +24,17 @@ def decode(contents, image_shape):
     """Decodes encoded images and brings them to one size.
 
     Args:
-      contents: string [n], each a JPEG, PNG, BMP, GIF (the first frame) or WebP file. Transparency is dropped; but a
-        PNG or WebP picture of one colour, drawn by its transparency alone, is laid over white, and over black where it
-        is light.
+      contents: string [n], each a JPEG, PNG, BMP, GIF or WebP file; of an animation the first frame counts.
+        Transparency is dropped; but a PNG or WebP picture of one colour, drawn by its transparency alone, is laid over
+        white, and over black where it is light.
       image_shape: (H, W, C) with C of CHANNELS.
 
     Returns:
       uint8 [n, H, W, C].
 
     Raises:
-      tf.errors.InvalidArgumentError: one is no image, is cut short, or is a grey PNG file of 16 bits of which it is
-        not known which value is white; none of the batch is computed then.
+      tf.errors.InvalidArgumentError: one is no image, is cut short, declares more than MOST_PIXELS, or is a grey PNG
+        file of 16 bits of which it is not known which value is white; none of the batch is computed then.
     """
     return tf.map_fn(lambda content: _decode_one(content, image_shape), contents,
                      fn_output_signature=tf.TensorSpec(image_shape, tf.uint8))
@@ -42,6 +44,9 @@ def _decode_one(content, image_shape):
     height, width, channels = image_shape
     header = _header(content)
     is_bmp, is_png, is_deep = _starts_with(header, b"BM"), _starts_with(header, PNG), _is_deep(header)
+    opaque_animation = _is_animated_webp(header) & (header[WEBP_FLAGS] & HAS_ALPHA == 0)
+    with tf.control_dependencies([_check_size(content, header)]):
+        content = tf.cond(opaque_animation, lambda: _with_alpha_flag(content, header), lambda: tf.identity(content))
     # Not with the channels that are wanted: BMP and GIF files know only their own. JPEG files by the transformation
     # that Pillow takes: the fast one, which TensorFlow takes else, is up to ten levels off. PNG files with their
     # transparency, be it that of a single colour.
@@ -51,6 +56,7 @@ def _decode_one(content, image_shape):
          (is_png, lambda: tf.io.decode_png(content, channels=4))],
         lambda: tf.io.decode_image(content, channels=0, dtype=tf.uint8, expand_animations=False))
     pixels = _looked_up(tf.ensure_shape(pixels, [None, None, None]), header)
+    pixels = tf.cond(opaque_animation, lambda: pixels[..., :3], lambda: pixels)
     pixels = _turned(pixels, _orientation(header))
     transparent = (tf.shape(pixels)[-1] == 4) & ~is_bmp
     colours = tf.cond(transparent, lambda: _laid_over(pixels), lambda: _colours(pixels))
@@ -68,6 +74,46 @@ def _starts_with(header, mark):
 def _is_deep(header):
     """Tells whether a file is a grey PNG file of 16 bits."""
     return _starts_with(header, PNG) & (header[DEPTH] == 16) & (header[COLOURS] == 0)
+
+
+def _is_animated_webp(header):
+    """Tells whether a file is a WebP file with the flag for an animation."""
+    extended = _starts_with(header, b"RIFF") & tf.reduce_all(header[8:16] == list(b"WEBPVP8X"))
+    return extended & (header[WEBP_FLAGS] & ANIMATED != 0)
+
+
+def _with_alpha_flag(content, header):
+    """Returns a WebP file with the flag for transparency set.
+
+    TensorFlow's kernel writes four values a pixel of an animation, and has room for three where the flag is missing: it
+    writes beyond its buffer, and the process dies.
+    """
+    flags = tf.gather([bytes([value]) for value in range(256)], header[WEBP_FLAGS] | HAS_ALPHA)
+    before, after = tf.strings.substr(content, 0, WEBP_FLAGS), tf.strings.substr(content, WEBP_FLAGS + 1, -1)
+    return tf.strings.join([before, flags, after])
+
+
+def _check_size(content, header):
+    """Returns an operation that fails where a file declares more than MOST_PIXELS, before memory is taken for them.
+
+    BMP files are not looked at: they have to be as large as they declare.
+    """
+    def number(begin, size, order=1):  # Of bytes, the least significant one first, or with order=-1 last.
+        return tf.reduce_sum(tf.cast(header[begin:begin + size][::order], tf.int64) * [256**k for k in range(size)])
+
+    def webp():  # https://developers.google.com/speed/webp/docs/riff_container, and RFC 6386 and 9649 without a canvas.
+        sizes = {b"VP8X": (number(24, 3) + 1, number(27, 3) + 1),
+                 b"VP8L": (number(21, 4) % 2**14 + 1, number(21, 4) // 2**14 % 2**14 + 1)}
+        return tf.case([(tf.reduce_all(header[12:16] == list(mark)), lambda size=size: size[0] * size[1])
+                        for mark, size in sizes.items()], lambda: number(26, 2) % 2**14 * (number(28, 2) % 2**14))
+
+    pixels = tf.case([
+        (tf.io.is_jpeg(content), lambda: tf.reduce_prod(tf.image.extract_jpeg_shape(content, tf.int64)[:2])),
+        (_starts_with(header, PNG), lambda: number(16, 4, -1) * number(20, 4, -1)),
+        (_starts_with(header, b"GIF8"), lambda: number(6, 2) * number(8, 2)),
+        (_starts_with(header, b"RIFF"), webp)], lambda: tf.constant(0, tf.int64))
+    return tf.debugging.Assert(pixels <= MOST_PIXELS, ["the image has", pixels, "pixels; at most", MOST_PIXELS,
+                                                       "are decoded"])
 
 
 def _levels(values):

@@ -6,20 +6,25 @@ import sys
 from pipeline.errors import UsageError
 from pipeline.export.signatures import float_function
 from pipeline.internals.tensorflow_internals import freeze_graph
+from pipeline.quantities import plural
 
 ELSEWHERE = "--format=saved_model,keras,weights hold every model"
 
 
-def freeze(trained):
+def freeze(trained, lower_control_flow=True):
     """Returns the function of a trained model with its weights as constants, so that a converter can fold them.
+
+    Tensors that the model was made of (a table of more than 128 numbers in a functional model, the statistics of
+    keras.layers.Normalization) are captured by its graph like variables, and become constants too.
 
     Args:
       trained: TrainedModel whose model computes in float32.
+      lower_control_flow: write conditions and loops as the operations of TensorFlow 1.
 
     Returns:
       A concrete function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}.
     """
-    frozen = freeze_graph(float_function(trained).get_concrete_function())
+    frozen = freeze_graph(float_function(trained).get_concrete_function(), lower_control_flow)
     # It has lost the names of its outputs.
     return frozen.prune(frozen.inputs, {"probabilities": frozen.outputs[0]})
 
@@ -34,7 +39,7 @@ def cannot_convert(form, operations, runtime, instead=ELSEWHERE):
       instead: what would work.
     """
     names = sorted(set(operations))
-    return UsageError(f"form {form}: {runtime} cannot do operation{'s' * (len(names) > 1)} {', '.join(names)} of this "
+    return UsageError(f"form {form}: {runtime} cannot do {plural(len(names), 'operation')} {', '.join(names)} of this "
                       f"model; {instead}")
 
 

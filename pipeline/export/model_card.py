@@ -12,6 +12,7 @@ from pipeline.export.loading import loading
 from pipeline.metrics import classification, intervals
 from pipeline.metrics.evaluation import CALIBRATION_BINS, calibration_error
 from pipeline.options import FREE
+from pipeline.quantities import counted
 from pipeline.run_directory import LENGTH, length
 
 MOST_CLASSES = 100  # Rows of the table of classes; of more, those with the lowest F1.
@@ -46,7 +47,7 @@ def figures(probabilities, labels, names):
             confusion_matrix(labels, predicted, labels=np.arange(len(names))), names, MOST_PAIRS)}
 
 
-def model_card(form, metadata, found, records):
+def model_card(form, metadata, found, records, split="test"):
     """Writes the card of one form.
 
     Args:
@@ -54,14 +55,15 @@ def model_card(form, metadata, found, records):
       metadata: see metadata.metadata.
       found: `figures` of this form.
       records: {form name: what is known of it, see run.export} of all forms of this export.
+      split: name of the split that the figures are of.
 
     Returns:
       The text, Markdown under YAML.
     """
     title = f"{metadata['model']} on {dataset_name(metadata)}"
-    parts = [front_matter(form, metadata, found), f"# {title}", intended_use(metadata), data(metadata),
-             measured(form, metadata, found), forms(form, records), training(metadata), limits(metadata),
-             f"## Load it\n\n{loading(form, metadata)}", origin(metadata)]
+    parts = [front_matter(form, metadata, found, split), f"# {title}", intended_use(metadata), data(metadata),
+             measured(form, metadata, found, split), forms(form, records, split), training(metadata),
+             limits(metadata, split), f"## Load it\n\n{loading(form, metadata)}", origin(metadata)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,14 +72,14 @@ def dataset_name(metadata):
     return metadata["data"]["name"].removeprefix("folder:")
 
 
-def front_matter(form, metadata, found):
+def front_matter(form, metadata, found, split):
     """Returns the YAML that Hugging Face's hub reads; strings are written as JSON, which YAML contains."""
     name, library = json.dumps(dataset_name(metadata)), LIBRARIES.get(form.runtime)
     lines = ["---", *([f"library_name: {library}"] if library else []), "pipeline_tag: image-classification", "tags:",
              "- image-classification", "- mirrorline", f"- {form.name}", "metrics:", "- accuracy", "model-index:",
              f"- name: {json.dumps(metadata['model'] + ' on ' + dataset_name(metadata))}", "  results:", "  - task:",
              "      type: image-classification", "    dataset:", f"      name: {name}", f"      type: {name}",
-             "      split: test", "    metrics:", "    - type: accuracy", f"      value: {found['accuracy']:.6f}",
+             f"      split: {split}", "    metrics:", "    - type: accuracy", f"      value: {found['accuracy']:.6f}",
              "---"]
     return "\n".join(lines)
 
@@ -97,13 +99,14 @@ def data(metadata):
     """Says what it was trained and judged on."""
     about = metadata["data"]
     rows = [("data set", _cell(dataset_name(metadata))), ("training examples", f"{about['num_train']:,}"),
-            *([("held out of training", f"{about['num_validation']:,}")] if about["num_validation"] else []),
-            ("test examples", f"{about['num_test']:,}"), ("classes", f"{len(metadata['class_names']):,}"),
+            *([("validation examples", f"{about['num_validation']:,}")] if about["num_validation"] else []),
+            *([("test examples", f"{about['num_test']:,}")] if about["num_test"] else []),
+            ("classes", f"{len(metadata['class_names']):,}"),
             ("fingerprint", f"`{about['fingerprint']}`")]
     return "## Data\n\n" + table(("", ""), rows)
 
 
-def measured(form, metadata, found):
+def measured(form, metadata, found, split):
     """Gives the figures of this form."""
     rows = sorted(found["per_class"], key=lambda c: c["f1"])[:MOST_CLASSES]
     rows = [c for c in found["per_class"] if c in rows] if len(found["per_class"]) <= MOST_CLASSES else rows
@@ -115,30 +118,30 @@ def measured(form, metadata, found):
     pairs = [(_cell(p["true"]), _cell(p["predicted"]), f"{p['count']:,}", f"{p['share']:.1%}")
              for p in found["confused_pairs"]]
     confused = ("Most often confused:\n\n" + table(("true class", "taken for", "examples", "share of the class"), pairs)
-                if pairs else "No example of the test split is taken for another class.")
-    return (f"## Figures\n\nOf this form (`{form.name}`), on all {found['examples']:,} examples of the test split:\n\n"
-            + table(("figure", "value"), [
+                if pairs else f"No example of the {split} split is taken for another class.")
+    return (f"## Figures\n\nOf this form (`{form.name}`), on {counted(found['examples'], 'example')}, all of the "
+            f"{split} split:\n\n" + table(("figure", "value"), [
                 ("accuracy", f"{found['accuracy']:.2%}"),
                 ("95% interval (Wilson)", f"{found['low']:.2%} to {found['high']:.2%}"),
                 (f"expected calibration error ({CALIBRATION_BINS} bins)", f"{found['calibration_error']:.4f}")])
-            + _selected(metadata) + f"\n\n{few}{by_class}\n\n{confused}")
+            + _selected(metadata, split) + f"\n\n{few}{by_class}\n\n{confused}")
 
 
-def _selected(metadata):
+def _selected(metadata, split):
     """Says where the figures are too good because the checkpoint was chosen by them."""
     run = metadata["metrics"]["run"] or {}
-    if run.get("selected_on") != "test" or (run.get("best") or {}).get("step") != metadata["checkpoint"]["step"]:
+    if run.get("selected_on") != split or (run.get("best") or {}).get("step") != metadata["checkpoint"]["step"]:
         return ""
-    return ("\n\nThis checkpoint was the best one on the test split itself, so these figures may be better than "
+    return (f"\n\nThis checkpoint was the best one on the {split} split itself, so these figures may be better than "
             "on new images.")
 
 
-def forms(form, records):
+def forms(form, records, split):
     """Compares the forms of this export."""
     rows = [(name + (" (this one)" if name == form.name else ""), size(r["bytes"]), f"{r['proof']['difference']:.1e}",
              f"{r['proof']['equal']:.2%}", f"{r['proof']['accuracy']:.2%}")
             for name, r in records.items() if r.get("proof") and r["proof"]["holds"]]
-    return ("## Forms\n\nEach was loaded in a fresh process and compared with the live model on the test split:\n\n"
+    return (f"## Forms\n\nEach was loaded in a fresh process and compared with the live model on the {split} split:\n\n"
             + table(("form", "size", "largest difference of a probability", "equal predictions", "accuracy"), rows))
 
 
@@ -164,15 +167,15 @@ def _transfer(metadata):
     lines = []
     if begun:
         anew = f"; {', '.join(map(_cell, begun['fresh']))} began anew" if begun["fresh"] else ""
-        lines.append(f"It began with {begun['loaded']:,} variables of {_cell(begun['file'])} ({begun['form']}, SHA-256 "
-                     f"`{begun['sha256']}`){anew}.")
+        lines.append(f"It began with {counted(begun['loaded'], 'variable')} of {_cell(begun['file'])} "
+                     f"({begun['form']}, SHA-256 `{begun['sha256']}`){anew}.")
     if frozen:
         lines.append(f"{frozen['parameters']:,} of its parameters were frozen ({_cell(_shown(frozen['patterns']))}); "
                      f"{frozen['trained_parameters']:,} trained.")
     return "".join(f"\n\n{line}" for line in lines)
 
 
-def limits(metadata):
+def limits(metadata, split):
     """Says what it cannot do."""
     height, width, _ = metadata["image_shape"]
     return "\n".join([
@@ -181,8 +184,8 @@ def limits(metadata):
         "probability.",
         f"- It sees {height} x {width} pixels. Other pictures are resized to that (bilinear, antialiased) without "
         "keeping their proportions; what is small in them is lost.",
-        f"- The figures are those of the test split of {_cell(dataset_name(metadata))}. Pictures from other sources, "
-        "cameras or times may be recognized less well; that was not measured.",
+        f"- The figures are those of the {split} split of {_cell(dataset_name(metadata))}. Pictures from other "
+        "sources, cameras or times may be recognized less well; that was not measured.",
         "- A probability is the model's own; how far it can be trusted is the calibration error above.",
         "- No licence is stated here: whoever passes the model on states it."])
 

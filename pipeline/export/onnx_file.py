@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from pipeline.export.extras import check_extra
 from pipeline.export.formats import FORMS
-from pipeline.export.frozen import cannot_convert, quiet_converter
-from pipeline.export.signatures import float_function
+from pipeline.export.frozen import cannot_convert, freeze, quiet_converter
+from pipeline.export.signatures import with_names
 from pipeline.files import plain, write_bytes
 
 OPSET = 17  # Of 2022: read by every runtime in use, and the newest but one that tf2onnx writes.
@@ -27,7 +27,8 @@ def write(trained, path, metadata, calibration=None):
     """
     check_extra(FORMS["onnx"])
     import onnx
-    model = _convert(float_function(trained), (None, *trained.image_shape))
+    # Of a graph that is not frozen tf2onnx makes every captured tensor an input of the file.
+    model = _convert(freeze(trained, lower_control_flow=False), (None, *trained.image_shape))
     unknown = [node.op_type for node in _nodes(model.graph) if not onnx.defs.has(node.op_type, node.domain)]
     if unknown:
         raise cannot_convert("onnx", unknown, "ONNX")
@@ -43,11 +44,12 @@ def read_metadata(path):
     return json.loads(properties[METADATA]) if METADATA in properties else None
 
 
-def _convert(function, shape):
-    """Returns the ModelProto of a tf.function of images of a shape, its first axis of any length."""
+def _convert(frozen, shape):
+    """Returns the ModelProto of a frozen function of images of a shape, its first axis of any length."""
+    image = tf.TensorSpec(shape, tf.float32, name="image")
     with quiet_converter():
         from tf2onnx import convert
-        model, _ = convert.from_function(function, [tf.TensorSpec(shape, tf.float32, name="image")], opset=OPSET)
+        model, _ = convert.from_function(with_names(frozen, image), [image], opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model

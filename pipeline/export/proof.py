@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from pipeline.files import plain
+from pipeline.quantities import counted
 
 ROUNDINGS = 3.0
 MOST_ROUNDING = 1e-3  # No rounding excuses more.
@@ -88,7 +89,7 @@ def prove(bounds, live, found, labels, rounding=0.0):
 def _violations(proof, bounds, lost, finite):
     """Yields what is beyond the bounds; `lost` is the share of hits lost, `finite` bool [N]."""
     if not finite.all():
-        yield f"{(~finite).sum():,} of {proof.examples:,} examples have probabilities that are not finite"
+        yield f"{(~finite).sum():,} of {counted(proof.examples, 'example')} have probabilities that are not finite"
     elif proof.allowed is not None and proof.difference > proof.allowed:
         yield (f"the largest difference of a probability is {proof.difference:.2g} (example {proof.example}), allowed "
                f"{proof.allowed:.2g}")

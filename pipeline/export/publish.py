@@ -7,7 +7,6 @@
 TensorFlow Serving looks at folders whose names are numbers, and at no others. Standard library only.
 """
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,10 +14,10 @@ import shutil
 from pipeline.errors import RunFailure
 from pipeline.export.formats import FORMS
 from pipeline.files import sync
+from pipeline.locks import FILES, LOCK, Held, acquire
 
 UNPROVED = ".unproved"
 REPORTS = "reports"
-LOCK = ".lock"
 
 
 class Staging:
@@ -47,7 +46,7 @@ class Staging:
             try:
                 for path in self._folders():
                     os.makedirs(path)
-                self._lock = _lock(os.path.join(self.report, LOCK), wait=False)
+                self._lock = acquire(os.path.join(self.report, LOCK))
             except OSError:
                 self._remove_files()
                 self._remove_parents()
@@ -75,8 +74,9 @@ class Staging:
         with _locked(self.output):
             for name in (*names, *([REPORTS] if names else [])):
                 source = self.report if name == REPORTS else self.folder(name)
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(os.path.join(source, LOCK))
+                for file in FILES:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(os.path.join(source, file))
                 _rename(source, self.published(name))
             self._release()
 
@@ -138,26 +138,11 @@ def _make(path):
     return missing[::-1]
 
 
-def _lock(path, wait):
-    """Opens a file and locks it until it is closed or the process ends; returns it, or None where another has it."""
-    while True:
-        file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    return file
-        except BlockingIOError:
-            file.close()
-            return None
-        file.close()  # Who had it has removed it: that is no lock any more.
-
-
 @contextlib.contextmanager
 def _locked(output):
     """Keeps other exports into the same folder waiting, and leaves no file behind."""
     path = os.path.join(output, LOCK)
-    with _lock(path, wait=True):
+    with acquire(path, wait=True):
         try:
             yield
         finally:
@@ -195,10 +180,11 @@ def _is_alive(output, version):
     path = os.path.join(output, REPORTS, f"{version}{UNPROVED}", LOCK)
     if not os.path.exists(path):
         return False
-    file = _lock(path, wait=False)
-    if file:
-        file.close()
-    return file is None
+    try:
+        acquire(path).close()
+    except Held:
+        return True
+    return False
 
 
 def _rename(source, target):

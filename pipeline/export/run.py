@@ -15,6 +15,7 @@ from pipeline.export.proof import prove
 from pipeline.export.publish import REPORTS, claimed
 from pipeline.export.tables import proof_page
 from pipeline.files import no_room, write_json, write_text
+from pipeline.paths import PATTERN
 
 CALIBRATION_IMAGES = 256
 ALONE = 256  # Images, those that the model is least sure of, that it is asked about one by one.
@@ -27,10 +28,10 @@ class Exported:
 
     Attributes:
       version: int.
-      report: what proof.json holds: {"version", "output", "examples", "live_accuracy", "rounding": see `rounding`,
-        "live_latency": see latency.summaries, "metadata", "forms": {form name: {"path": where its file or folder is,
-        "bytes", "published", "problems": why not, [sentence], "proof": see proof.Proof.record, None where it could not
-        be judged, "latency": see latency.summaries, "runtime", "threads", "load_seconds"}}}.
+      report: what proof.json holds: {"version", "output", "examples", "split": its name, "live_accuracy", "rounding":
+        see `rounding`, "live_latency": see latency.summaries, "metadata", "forms": {form name: {"path": where its file
+        or folder is, "bytes", "published", "problems": why not, [sentence], "proof": see proof.Proof.record, None where
+        it could not be judged, "latency": see latency.summaries, "runtime", "threads", "load_seconds"}}}.
       folder: the report's folder, None where no form is published.
       replaced: paths of unproved leftovers that were removed.
     """
@@ -51,7 +52,8 @@ def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda 
 
     Args:
       trained: TrainedModel whose model computes in float32.
-      source: Source of its data: forms are proved on its test split and calibrated on its training split.
+      source: Source of its data: forms are proved on its test split, or validation where it has none, and calibrated on
+        its training split.
       names: of the forms, keys of FORMS.
       output: folder of all its exports, see pipeline.export.publish.
       metadata: see pipeline.export.metadata.
@@ -65,10 +67,14 @@ def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda 
       UsageError: there is no example to prove it on.
       RunFailure: the live model's outputs are not numbers, or the disk is full: nothing is published then.
     """
-    if not source.test.num_examples:
-        raise UsageError(f"the test split of {source.name} has no examples: an export cannot be proved without any")
+    if not source.final.num_examples:
+        raise UsageError(f"the {source.final.name} split of {source.name} has no examples: an export cannot be proved "
+                         "without any")
     for line in about(metadata):
         say(line)
+    if "saved_model" in names and PATTERN.intersection(os.path.abspath(output)):
+        say("note    TensorFlow takes brackets, backslashes, * and ? in a path for a pattern: move the SavedModel to a "
+            "path without them before others load it")
     try:
         with claimed(output, names) as staging:
             return Export(trained, source, names, staging, metadata, batch_sizes, say).run()
@@ -100,7 +106,7 @@ class Export:
 
     def run(self):
         """Does everything; returns Exported."""
-        self.live, self.labels = judge_live(self.trained, self.source.test, self.images)
+        self.live, self.labels = judge_live(self.trained, self.source.final, self.images)
         self.rounding = rounding(self.trained, self.live, np.load(self.images, mmap_mode="r"))
         if "tflite_int8" in self.records:
             self.calibration = calibration_images(self.source.train)
@@ -156,6 +162,7 @@ class Export:
             record["path"] = os.path.join(folder, FORMS[name].file).rstrip(os.sep)
         output, count = self.staging.output, len(self.labels)
         report = {"version": self.staging.version, "output": os.path.abspath(output), "examples": count,
+                  "split": self.source.final.name,
                   "live_accuracy": float((self.live.argmax(axis=1) == self.labels).mean()),
                   "rounding": self.rounding, "live_latency": live["latency"], "metadata": self.metadata,
                   "forms": self.records}
@@ -168,7 +175,7 @@ class Export:
                 whole = {**self.metadata, "proof": proofs}
                 write_json(os.path.join(folder, "metadata.json"), whole)
                 write_text(os.path.join(folder, "MODEL_CARD.md"),
-                           model_card(FORMS[name], whole, self.figures[name], self.records))
+                           model_card(FORMS[name], whole, self.figures[name], self.records, report["split"]))
         self.write_report(report)
         return report
 

@@ -24,11 +24,17 @@ WITHOUT = {"tensorflow": ("pipeline",), "keras": (), "litert": ("pipeline", "ten
            "onnxruntime": ("pipeline", "tensorflow", "keras")}
 
 
+def literal(folder):
+    """Returns another path of a folder: TensorFlow takes brackets and backslashes for a pattern, and finds no files."""
+    opened = f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"  # Until this process ends.
+    return opened if os.path.isdir(opened) else folder
+
+
 def open_tensorflow(options):
     """Opens a SavedModel; returns (prepare, compute): uint8 images to input, input to float32 probabilities."""
     import numpy as np
     import tensorflow as tf
-    loaded = tf.saved_model.load(options.model)
+    loaded = tf.saved_model.load(literal(options.model))
     function = loaded.signatures[options.signature]  # Holds no reference to what it is of.
     (name, spec), = function.structured_input_signature[1].items()
 
@@ -182,7 +188,11 @@ def main(arguments):
     options = parser.parse_args(arguments)
     if options.parent:
         end_with(options.parent)
-    os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+    for name in [name for name in os.environ if name.startswith("KERAS_")]:
+        del os.environ[name]
+    # Keras finds no file of a user's there, and matplotlib, which it imports, needs no module of a notebook's.
+    os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow",
+                      KERAS_HOME=os.devnull, MPLBACKEND="Agg")
     sys.modules.update(dict.fromkeys(WITHOUT[options.runtime]))
     sys.path += [path for path in options.path if path not in sys.path]
     try:

@@ -8,6 +8,7 @@ from pipeline.export.signatures import Serving, signatures
 from pipeline.files import read_json, write_json
 from pipeline.internals.tensorflow_internals import object_graph
 from pipeline.models.identity import described_variables
+from pipeline.paths import literal
 
 EXTRA = "assets.extra"  # TensorFlow's name for a folder that it does not look into.
 METADATA, VARIABLES = os.path.join(EXTRA, "metadata.json"), os.path.join(EXTRA, "variables.json")
@@ -33,8 +34,10 @@ def write(trained, path, metadata, calibration=None):
     write_json(os.path.join(path, METADATA), metadata)
     described = described_variables(trained.model)
     write_json(os.path.join(path, VARIABLES), described)
-    shapes = tf.train.load_checkpoint(os.path.join(path, VALUES)).get_variable_to_shape_map()
-    missing = [name for (name, shape, _), key in zip(described, _keys(path), strict=True) if shapes.get(key) != shape]
+    with literal(path) as opened:
+        reader = tf.train.load_checkpoint(os.path.join(opened, VALUES))
+        shapes, keys = reader.get_variable_to_shape_map(), _keys(reader)
+    missing = [name for (name, shape, _), key in zip(described, keys, strict=True) if shapes.get(key) != shape]
     if missing:
         raise ValueError(f"variables are missing in {path}: {', '.join(missing)}")
 
@@ -57,13 +60,14 @@ def read_variables(path):
     if described is None:
         raise UsageError(f"{path} does not say what its variables are called ({VARIABLES}): it was not written by "
                          "mirrorline export; give a .keras file instead")
-    reader = tf.train.load_checkpoint(os.path.join(path, VALUES))
-    return {name: reader.get_tensor(key) for (name, *_), key in zip(described, _keys(path), strict=True)}
+    with literal(path) as opened:
+        reader = tf.train.load_checkpoint(os.path.join(opened, VALUES))
+        return {name: reader.get_tensor(key) for (name, *_), key in zip(described, _keys(reader), strict=True)}
 
 
-def _keys(path):
+def _keys(reader):
     """Returns the keys of Serving.variables in the checkpoint of a SavedModel, in their order."""
-    graph = object_graph(tf.train.load_checkpoint(os.path.join(path, VALUES)).get_tensor(GRAPH))
+    graph = object_graph(reader.get_tensor(GRAPH))
 
     def children(node):
         return {child.local_name: graph.nodes[child.node_id] for child in node.children}

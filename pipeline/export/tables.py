@@ -2,9 +2,11 @@
 import sys
 
 from pipeline.benchmark.tables import NONE, number
+from pipeline.console_table import open_console, print_rows
 from pipeline.export import latency
 from pipeline.export.model_card import table
 from pipeline.export.publish import UNPROVED
+from pipeline.quantities import counted
 
 WIDTH = 200  # Where it is not a terminal.
 COLUMNS = ("form", "MB", "largest difference", "equal classes", "accuracy")
@@ -31,25 +33,16 @@ def place(name, report):
 
 def print_table(report, file=None):
     """Prints the table, and the live model's accuracy over it, to an open text file, default standard output."""
-    import rich.box
-    import rich.console
-    import rich.table
     import rich.text
 
-    console = rich.console.Console(file=file or sys.stdout)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
+    console = open_console(file or sys.stdout, WIDTH)
     console.print(rich.text.Text(f"the live model is right on {report['live_accuracy']:.2%} of "
-                                 f"{report['examples']:,} examples"), soft_wrap=True)
+                                 f"{counted(report['examples'], report['split'] + ' example')}"), soft_wrap=True)
     columns, lines = rows(report)
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in columns:
-        # Nothing is wrapped in 80 columns.
-        head = name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
-        drawn.add_column(head, justify="left" if name == COLUMNS[0] else "right", no_wrap=True)
-    for line in lines:
-        drawn.add_row(*map(rich.text.Text, line))
-    console.print(drawn)
+    # Nothing is wrapped in 80 columns.
+    heads = [name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
+             for name in columns]
+    print_rows(console, heads, lines, fold=())
 
 
 def remark(report):
@@ -72,8 +65,8 @@ def proof_page(report):
              "![Latency, throughput and size of each form](latency.png)"] if report["live_latency"] else []
     return "\n\n".join([
         f"# Export {report['version']}: {about['model']} at step {about['checkpoint']['step']:,}",
-        f"Every form was loaded in a fresh process and run on the {report['examples']:,} examples of the test split, "
-        f"against the live model, which is right on {report['live_accuracy']:.2%} of them.",
+        f"Every form was loaded in a fresh process and run on {counted(report['examples'], 'example')} of the "
+        f"{report['split']} split, against the live model, which is right on {report['live_accuracy']:.2%} of them.",
         table(columns, lines), *([f"Note: {remark(report)}."] if remark(report) else []),
         *(["\n".join(said)] if said else []), *timed,
         f"SHA-256 of the weights: `{about['weights_sha256']}`. Created {about['created']}."]) + "\n"

@@ -11,6 +11,7 @@ import tensorflow as tf
 from pipeline.errors import UsageError
 from pipeline.export.formats import FORMS
 from pipeline.files import sha256
+from pipeline.paths import literal, local_path
 from pipeline.stored_checkpoint import stored_checkpoints
 
 SAVED_MODEL = "saved_model.pb"
@@ -70,7 +71,7 @@ def find(path):
     Raises:
       UsageError: there is nothing, or nothing of these.
     """
-    path = os.path.expanduser(path)
+    path = local_path(path)
     if os.path.isfile(path):
         forms = {".keras": "keras", ".weights.h5": "weights"}
         form = next((form for suffix, form in forms.items() if path.endswith(suffix)), None)
@@ -103,6 +104,7 @@ def _checkpoint(directory):
 
 def _read_checkpoint(path):
     stored = next(c for c in stored_checkpoints(os.path.dirname(path)) if c.path == path)
-    reader = tf.train.load_checkpoint(path)
-    return {name: reader.get_tensor(f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE")
-            for i, (name, *_) in enumerate(stored.specs["model"])}
+    with literal(path) as opened:
+        reader = tf.train.load_checkpoint(opened)
+        return {name: reader.get_tensor(f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE")
+                for i, (name, *_) in enumerate(stored.specs["model"])}

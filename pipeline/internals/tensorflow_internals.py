@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 
-def freeze_graph(function):
+def freeze_graph(function, lower_control_flow: bool = True):
     """Returns a concrete function with its variables as constants, what TensorFlow's converters start from."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-    return convert_variables_to_constants_v2(function)
+    return convert_variables_to_constants_v2(function, lower_control_flow)
 
 
 def object_graph(data: bytes):

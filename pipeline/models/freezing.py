@@ -6,6 +6,7 @@ import math
 from pipeline.errors import UsageError, nearest
 from pipeline.internals.keras_internals import layers_of
 from pipeline.models.weight_names import head, is_float, named, names_in
+from pipeline.quantities import counted
 
 BACKBONE = "backbone"  # Everything but the head, unless a layer of the model is called so.
 
@@ -37,8 +38,9 @@ class Frozen:
 
     def text(self):
         """Returns it in words."""
-        return (f"{len(self.names)} of {self.weights} weights: {self.parameters:,} parameters stay, {self.trained:,} "
-                "train")
+        stay = counted(self.parameters, "parameter stays", "parameters stay")
+        return f"{len(self.names)} of {counted(self.weights, 'weight')}: {stay}, {self.trained:,} train"
+
 
 
 def freeze(model, patterns, image_shape):

@@ -5,6 +5,8 @@ import re
 import keras
 import numpy as np
 
+from pipeline.quantities import counted
+
 
 def variable_names(model):
     """Returns the names of a model's variables, in their order: their paths, each one once.
@@ -80,7 +82,7 @@ def _without_numbers(names):
 def _missing_or_left_over(stored, wanted):
     here, there = [{name: tuple(shape) for name, shape, _ in variables} for variables in (wanted, stored)]
     missing, extra = [[name for name in a if name not in b] for a, b in ((here, there), (there, here))]
-    said = [f"{len(here)} variables are expected, found {len(there)}"]
+    said = [f"{counted(len(here), 'variable is', 'variables are')} expected, found {len(there)}"]
     if missing:
         said.append(f"not found: {missing[0]} {here[missing[0]]}" + _and_more(missing))
     if extra:

@@ -8,6 +8,7 @@ from pipeline.models.identity import described_variables, match_variables, weigh
 from pipeline.models.pixels import normalize
 from pipeline.models.serialization import registered
 from pipeline.models.trainability import freeze_parts, frozen_parts
+from pipeline.quantities import counted
 
 
 @registered
@@ -102,7 +103,7 @@ class ImageClassifier(keras.Model):
         """
         variables = self.network.variables
         if len(store.keys()) != len(variables):
-            raise ValueError(f"the file holds {len(store.keys())} variables, the model has {len(variables)}")
+            raise ValueError(f"the file holds {counted(len(store.keys()), 'variable')}, the model has {len(variables)}")
         for number, variable in enumerate(variables):
             variable.assign(store[str(number)])
         if self._weights_sha256 not in (None, found := weights_sha256(self.network)):

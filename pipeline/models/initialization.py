@@ -6,6 +6,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import head, named, names_in
+from pipeline.quantities import counted
 
 # Moving statistics that are taken over have had updates enough: they need no correction for where they began.
 EARLIER_UPDATES = 2**40
@@ -43,7 +44,7 @@ class Initialization:
     def lines(self):
         """Returns it in words, list of str."""
         kept = [("fresh", self.fresh), ("not in this model", self.unused)]
-        return [f"weights {self.loaded} of {self.loaded + len(self.fresh)} variables from {self.file}",
+        return [f"weights {self.loaded} of {counted(self.loaded + len(self.fresh), 'variable')} from {self.file}",
                 *(f"        {what}: {_listed(names)}" for what, names in kept if names)]
 
 

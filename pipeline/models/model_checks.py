@@ -1,8 +1,11 @@
 """What a model of a user's does in the training step that the models here do not: found before the first step."""
+import contextlib
 import gc
 
 import keras
+import ml_dtypes
 import tensorflow as tf
+from keras.src import dtype_policies
 
 from pipeline.errors import UsageError
 from pipeline.internals.keras_internals import layers_of
@@ -52,15 +55,32 @@ def check_custom_model(model, name, num_classes, input_shape):
                          "take pipeline.models.dropout.Dropout")
 
 
-def widen(model):
-    """Lets every layer of a model that is not built yet compute in float64 where that is the precision.
+@contextlib.contextmanager
+def widened():
+    """Lets layers that are made inside compute in float64 where that is the precision, whatever they ask for.
 
-    A last layer of float32, which mixed precision asks for, would round what float64 is there to compare.
+    A last layer of float32, which mixed precision asks for, would round what float64 is there to compare. A functional
+    model calls its layers as it is made, so they have to be wide from the beginning. What a model casts to float32 in
+    its call stays so.
     """
-    if keras.config.dtype_policy().variable_dtype == "float64":
-        for layer in layers_of(model):
-            if not layer.built and layer.variable_dtype == "float32":
-                layer.dtype_policy = "float64"
+    if keras.config.dtype_policy().variable_dtype != "float64":
+        yield
+        return
+    get, add_weight = dtype_policies.get, keras.Layer.add_weight
+
+    def wide(identifier):
+        policy = get(identifier)
+        return get("float64") if policy.variable_dtype == "float32" and not policy.quantization_mode else policy
+
+    def add_wide(self, *args, dtype=None, **kwargs):
+        pinned = dtype is not None and keras.backend.standardize_dtype(dtype) == "float32"
+        return add_weight(self, *args, dtype="float64" if pinned else dtype, **kwargs)
+
+    dtype_policies.get, keras.Layer.add_weight = wide, add_wide  # Keras asks here for what a layer was given.
+    try:
+        yield
+    finally:
+        dtype_policies.get, keras.Layer.add_weight = get, add_weight
 
 
 def check_outputs(model, name, num_classes, input_shape):
@@ -86,6 +106,25 @@ def record_training_call(model, input_shape):
         call_in_training(model, placeholders(model.trainable_variables), placeholders(model.non_trainable_variables),
                          image)
     return graph
+
+
+def coarsest_dtype(model, input_shape):
+    """Returns the narrowest float type that a call of a float64 model rounds to on its way: "float64" where to none.
+
+    Args:
+      model: built keras.Model.
+      input_shape: (height, width, channels) of its images.
+    """
+    definition = record_training_call(model, input_shape).as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    casts = [[tf.as_dtype(node.attr[end].type) for end in ("SrcT", "DstT")] for node in nodes if node.op == "Cast"]
+    return max((into for source, into in casts if source.is_floating and into.is_floating), key=rounding_error,
+               default=tf.float64).name
+
+
+def rounding_error(dtype):
+    """Returns the distance of 1 from the next number of a float type."""
+    return float(ml_dtypes.finfo(tf.as_dtype(dtype).as_numpy_dtype).eps)
 
 
 def captured_variables(graph):

@@ -11,7 +11,7 @@ from pipeline.models.classifier import check_input_shape
 from pipeline.models.cnn import CNN
 from pipeline.models.inception import Inception, MiniInception
 from pipeline.models.mlp import MLP
-from pipeline.models.model_checks import check_custom_model, widen
+from pipeline.models.model_checks import check_custom_model, widened
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import constructor_arguments, make_reloadable
 from pipeline.models.three_apis import ThreeAPIs
@@ -178,11 +178,10 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
 
 def _create_registered(name, found, arguments, input_shape):
     """Makes a user's model: what is wrong in their code is one line that names the place."""
-    with blame(f"model {name}", found.place):
+    with blame(f"model {name}", found.place), widened():
         model = found.model_class(**arguments)
         if not isinstance(model, keras.Model):
             raise UsageError(f"{at(found.place)}: model {name} is a {type(model).__name__}, not a keras.Model")
-        widen(model)
         build(model, input_shape)
         check_custom_model(model, name, arguments["num_classes"], input_shape)
     return model

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.models.weight_names import is_float, layer_of
+from pipeline.quantities import counted
 
 SHOWN = 3  # Mismatches that a message names.
 
@@ -104,5 +105,5 @@ def _channels(name, wanted, found):
     here, there = wanted[name], found[name].shape
     if here[2] == there[2] or (*here[:2], here[3]) != (*there[:2], there[3]):
         return None
-    return (f"it was trained on images of {there[2]} channel{'s' * (there[2] > 1)}, those here have {here[2]}: give a "
+    return (f"it was trained on images of {counted(there[2], 'channel')}, those here have {here[2]}: give a "
             "data set like that")

@@ -73,8 +73,8 @@ class Alerts(Callback):
     def on_evaluation(self, evaluated: Evaluated) -> None:
         """Looks at an evaluation."""
         if self._has_learned_for_a_while(evaluated.step):
-            step, evaluation = evaluated.step, evaluated.evaluation
-            self._warn_of({"loss": self._blown_up(step, evaluation), "chance": self._at_chance(step, evaluation)})
+            seen = evaluated.step, evaluated.evaluation, evaluated.split.name
+            self._warn_of({"loss": self._blown_up(*seen), "chance": self._at_chance(*seen)})
 
     def on_rollback(self, restored: Restored) -> None:
         """Forgets what was seen of the abandoned steps; what was said stays said."""
@@ -160,14 +160,14 @@ class Alerts(Callback):
     def _has_learned_for_a_while(self, step):
         return self._of.num_classes > 1 and step >= max(self._of.steps_per_epoch, self._of.warmup_steps, SETTLED_STEPS)
 
-    def _blown_up(self, step, evaluation):
+    def _blown_up(self, step, evaluation, split):
         guessed = math.log(self._of.num_classes)
         if not math.isfinite(evaluation.loss) or evaluation.loss <= MOST_LOSS * guessed:
             return None
-        return (f"after {step} steps the loss is {evaluation.loss:.3g}, where guessing at random has {guessed:.3g}: "
-                "the learning rate looks too high; try a tenth of it (--learning_rate)")
+        return (f"after {step} steps the {split} loss is {evaluation.loss:.3g}, where guessing at random has "
+                f"{guessed:.3g}: the learning rate looks too high; try a tenth of it (--learning_rate)")
 
-    def _at_chance(self, step, evaluation):
+    def _at_chance(self, step, evaluation, split):
         counts = np.bincount(evaluation.rows[:, 0].astype(np.int64), minlength=self._of.num_classes)
         chance = counts.max() / counts.sum()  # Of naming the most frequent class each time.
         error = math.sqrt(chance * (1 - chance) / counts.sum())
@@ -175,6 +175,6 @@ class Alerts(Callback):
             return None
         slow = self._ratios and np.median(self._ratios) < SLOW_RATIO
         rate = "ten times as much --learning_rate" if slow else "a tenth of the --learning_rate"
-        return (f"after {step} steps the accuracy of {evaluation.accuracy:.2%} is no better than always naming the "
-                f"most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
+        return (f"after {step} steps the {split} accuracy of {evaluation.accuracy:.2%} is no better than always naming "
+                f"the most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
                 "labels belong to the images")

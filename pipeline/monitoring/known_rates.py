@@ -9,7 +9,7 @@ import tempfile
 
 import tensorflow as tf
 
-from pipeline.files import read_json
+from pipeline.files import read_cached_json
 
 
 def machine_key(precision, kind):
@@ -36,15 +36,15 @@ def processor(path="/proc/cpuinfo"):
 def rate_path(key, folder):
     """Returns the path of the file that keeps the rate of a machine, see `machine_key`, in a cache folder."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return os.path.join(os.path.expanduser(folder), f"matrix-product-{digest[:16]}.json")
+    return os.path.join(folder, f"matrix-product-{digest[:16]}.json")
 
 
 def read_rate(key, folder):
     """Returns the kept rate, 1e9 operations/s as float, or None: nothing is kept, or it cannot be read."""
     try:
-        kept = read_json(rate_path(key, folder))
+        kept = read_cached_json(rate_path(key, folder))
         rate = float(kept["gflops"]) if kept["machine"] == key else math.nan
-    except (OSError, UnicodeDecodeError, TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError):
         return None
     return rate if math.isfinite(rate) and rate > 0 else None
 

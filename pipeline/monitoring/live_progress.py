@@ -10,7 +10,7 @@ from rich.text import Text
 from pipeline.callbacks import Evaluated, Restored, Window
 from pipeline.internals.rich_internals import ResizableLive
 from pipeline.monitoring.progress import PlainProgress, means
-from pipeline.monitoring.time_left import clock
+from pipeline.quantities import clock, rate
 from pipeline.terminal import LastingStream
 
 REFRESHES = 2  # A second; drawing takes the processor from the training.
@@ -30,6 +30,7 @@ class LiveProgress(PlainProgress):
         """
         self.console = console or Console(file=LastingStream(sys.stdout))
         super().__init__(plan, self._print)
+        self.aside = None
         self._screen = Screen(self)
         self._live = ResizableLive(
             self._screen, lambda: self._screen.widths, console=self.console, refresh_per_second=REFRESHES,
@@ -152,7 +153,7 @@ class Screen:
         system = self._progress.system
         if "examples_per_second" not in system:
             return ["– examples/s"]
-        speed = f"{system['examples_per_second']:,.0f} examples/s"
+        speed = rate(system["examples_per_second"])
         if "ceiling_share" not in system:
             return [speed]
         share = f"{system['ceiling_share']:.0%}"
@@ -176,7 +177,9 @@ def epoch_at(plan, step):
     if last == 0 or plan.epochs - last >= plan.batch_size / plan.num_examples:
         last += 1
     number = min(last, math.floor(plan.epoch(step)) + 1)
-    return number, last, min(1.0, plan.epoch(step) - (number - 1))
+    # Of an epoch that the run will not come to the end of, what it trains is the whole.
+    length = min(1.0, plan.epoch(plan.total_steps) - (number - 1)) or 1.0
+    return number, last, min(1.0, (plan.epoch(step) - (number - 1)) / length)
 
 
 def bar(head, share, tail, width, ascii_only):

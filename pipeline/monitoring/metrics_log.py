@@ -3,7 +3,8 @@ import json
 import math
 import os
 
-from pipeline.files import plain
+from pipeline.errors import UsageError
+from pipeline.files import decode, plain
 from pipeline.monitoring.record_file import RecordFile
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
@@ -96,13 +97,14 @@ def _json(record):
 
 
 def parse_line(line):
-    """Returns the object in a line, or None where the line is torn."""
+    """Returns the object in a line, or None where the line is torn or holds none."""
     if not line.endswith("\n"):
         return None
     try:
-        return json.loads(line)
-    except ValueError:
+        record = json.loads(line.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def _lines_backwards(path):
@@ -130,13 +132,36 @@ def read_backwards(path):
     return (record for record in records if record is not None)
 
 
-def read_records(path):
-    """Yields the records of a file in order, up to the first torn line; nothing where there is no file."""
-    if not os.path.exists(path):
+def read_records(path, mark=b""):
+    """Yields the records of a file in order, without a torn last line; nothing where there is no file.
+
+    Args:
+      path: of the file.
+      mark: bytes that a line has to hold: parsing every line of a long run takes seconds.
+
+    Raises:
+      UsageError: the file, or a line before the last, cannot be read; names the line.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n") and line.strip() and mark in line:
+                    yield _record(line, path, number)
+    except FileNotFoundError:
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            record = parse_line(line)
-            if record is None:
-                return
-            yield record
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror.lower()}") from error
+
+
+def _record(line, path, number):
+    """Returns the object in a whole line; raises UsageError where it holds none."""
+    try:
+        record = json.loads(decode(line))
+        problem = "no JSON object" if not isinstance(record, dict) else None
+    except json.JSONDecodeError as error:
+        problem = f"column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError):
+        problem = "not text in UTF-8"
+    if problem:
+        raise UsageError(f"{path} cannot be read: line {number}: {problem}; correct that line, or remove it")
+    return record

@@ -3,7 +3,8 @@ import time
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.metrics.evaluation import is_better
-from pipeline.monitoring.time_left import TimeLeft, clock
+from pipeline.monitoring.time_left import TimeLeft
+from pipeline.quantities import clock, counted, rate
 from pipeline.terminal import say
 
 
@@ -11,6 +12,7 @@ class PlainProgress(Callback):
     """A line a window and a line an evaluation: for files and pipes.
 
     Attributes:
+      aside: where lines go about what takes long; None where it is shown otherwise.
       best: {"loss", "accuracy": (value, step)} of the best evaluations so far.
     """
 
@@ -20,7 +22,7 @@ class PlainProgress(Callback):
           plan: Plan of the run.
           echo: where lines go; default standard output.
         """
-        self.plan, self.note, self.best = plan, echo, {}
+        self.plan, self.note, self.aside, self.best = plan, echo, echo, {}
         self._started, self._time_left = time.monotonic(), TimeLeft(plan)
         self._digits = len(str(plan.total_steps))
 
@@ -41,11 +43,11 @@ class PlainProgress(Callback):
 
     def on_window(self, window: Window) -> None:
         """Shows a window of steps: the means of loss and accuracy, and the speed."""
-        rate, loss, accuracy = window.system.get("examples_per_second"), *means(window)
-        self._time_left.window(window.step, rate)
+        speed, loss, accuracy = window.system.get("examples_per_second"), *means(window)
+        self._time_left.window(window.step, speed)
         line = f"{self._where(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
-        if rate:  # A window that is compiled or profiled says nothing about the speed.
-            line += f"  {rate:,.0f} examples/s  {clock(self._time_left.seconds())} left"
+        if speed:  # A window that is compiled or profiled says nothing about the speed.
+            line += f"  {rate(speed)}  {clock(self._time_left.seconds())} left"
         self.note(line)
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
@@ -60,7 +62,7 @@ class PlainProgress(Callback):
         loss, accuracy = f"loss {figures['loss']:.4f}", f"accuracy {figures['accuracy']:.2%}"
         where, since = self._where(step), clock(time.monotonic() - self._started)
         judged = f"{where}  {split} {loss}  {split} {accuracy}"
-        return [f"{judged}  of {figures['examples']:,} examples, {since} since the start", judged,
+        return [f"{judged}  of {counted(figures['examples'], 'example')}, {since} since the start", judged,
                 f"step {step}  {split} {loss}  {accuracy}", f"step {step}  {loss}  {accuracy}"]
 
     def _see(self, step, figures):

@@ -1,8 +1,8 @@
 """Records every step and evaluation of a run: metrics.jsonl and the scalars of TensorBoard."""
 import itertools
-import json
 import math
 import os
+import shlex
 import statistics
 import sys
 
@@ -13,7 +13,7 @@ from pipeline.files import no_room
 from pipeline.metrics.evaluation import per_class_accuracy
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
-from pipeline.monitoring.metrics_log import JsonLines, read_backwards, table_lines
+from pipeline.monitoring.metrics_log import JsonLines, read_backwards, read_records, table_lines
 from pipeline.monitoring.scalar_events import scalar_events
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
@@ -50,6 +50,7 @@ class Recorder(Callback):
           class_names: in the order of the labels; default their numbers.
           scale_loss: whether the loss scale is worth recording.
         """
+        self._directory = directory
         self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
         self.batch_size, self._class_names, self._scale_loss = batch_size, class_names, scale_loss
         self.path, self._skipped = directory.file("metrics.jsonl"), 0
@@ -72,10 +73,8 @@ class Recorder(Callback):
         return Restored(step, tuple(self._marked(b'"evaluation"')))
 
     def _marked(self, mark):
-        """Yields the records whose line holds the bytes `mark`: parsing every line of a long run takes seconds."""
-        if os.path.exists(self.path):
-            with open(self.path, "rb") as file:
-                yield from (json.loads(line) for line in file if mark in line)
+        """Returns an iterator over the records whose line holds the bytes `mark`."""
+        return read_records(self.path, mark)
 
     def on_window(self, window: Window) -> None:
         """Records the steps of a window."""
@@ -117,8 +116,10 @@ class Recorder(Callback):
     def on_evaluation(self, evaluated: Evaluated) -> None:
         """Records an evaluation."""
         figures, classes = evaluated.evaluation.figures, self._by_class(evaluated.evaluation)
+        which = {"weights": evaluated.weights} if evaluated.weights else {}
         self._log.append([{"kind": "evaluation", "step": evaluated.step, "split": evaluated.split.name,
-                           "wall_time": round(evaluated.wall_time, 3), **figures, "per_class_accuracy": classes}])
+                           "wall_time": round(evaluated.wall_time, 3), **which, **figures,
+                           "per_class_accuracy": classes}])
         scalars = {tag: value for tag, value in figures.items() if tag != "examples"}
         if len(classes) <= MOST_CLASS_TAGS:
             scalars.update((f"per_class_accuracy/{name}", share) for name, share in classes.items()
@@ -148,7 +149,11 @@ class Recorder(Callback):
         Returns:
           False where the disk is full, which the user has then been told: a checkpoint of now would be ahead of what
           is recorded, and may not be saved.
+
+        Raises:
+          RunFailure: the run's directory is gone; written anew it would be another, with the end of the run alone.
         """
+        self._directory.check_here()
         problem = self._flush(sync=True)
         if problem is not None:
             self.disk.make_room(no_room(problem))
@@ -183,7 +188,7 @@ class Recorder(Callback):
 
 def tensorboard_command(directory):
     """Returns the command that shows this run beside its neighbours."""
-    return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"
+    return shlex.join(["mirrorline", "tensorboard", f"--logdir={os.path.dirname(os.path.abspath(directory.path))}"])
 
 
 def _alike(values, scale_loss):

@@ -8,13 +8,6 @@ RECENT = 0.3  # Weight of the newest window of steps in the pace.
 PAUSES = 5
 
 
-def clock(seconds):
-    """Returns a duration as 1:02:03 or 02:03."""
-    seconds = int(max(0, seconds))
-    hours, rest = divmod(seconds, 3600)
-    return (f"{hours}:" if hours else "") + f"{rest // 60:02d}:{rest % 60:02d}"
-
-
 def evaluations_between(plan, first, last):
     """Returns how many evaluations come after step `first` up to step `last`, the one at the end of the run among them.
 

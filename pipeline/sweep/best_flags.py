@@ -4,6 +4,7 @@ import textwrap
 from pipeline.config import options
 from pipeline.files import write_text
 from pipeline.options import FREE
+from pipeline.quantities import counted
 from pipeline.sweep.leaderboard import epochs_text, figure, in_epochs, values_text
 from pipeline.sweep.space import value_text
 
@@ -33,7 +34,7 @@ def lines(config, told):
     return [flag(name, flat[name]) for name in wanted]
 
 
-def comment(trial, settings, count, test_accuracy):
+def comment(trial, settings, count, test_accuracy, held_out=True):
     """Returns what the best trial reached and how, as lines of comment.
 
     Args:
@@ -41,15 +42,18 @@ def comment(trial, settings, count, test_accuracy):
       settings: of the sweep.
       count: number of its trials.
       test_accuracy: of that run at its end, or None where the data have no part that chose nothing.
+      held_out: whether the validation split was held out of training, not one of the data set's own.
     """
     metric, share = settings["metric"], settings["flags"]["validation_split"]
+    where = f" held out of training (--validation_split={share:g})" if held_out else ""
     text = (f"Trial {trial.number} of {count} of a {settings['search']} sweep over {values_text(settings['space'])}. "
-            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of {trial.examples:,} examples held "
-            f"out of training (--validation_split={share:g}) after {in_epochs(epochs_text(trial))}; the best of those "
+            f"Reached: validation {metric} {figure(metric, trial.last[metric])} of "
+            f"{counted(trial.examples, 'example')}{where} after {in_epochs(epochs_text(trial))}; the best of those "
             "trials, so a little optimistic.")
     if test_accuracy is not None:
-        text += (f" Test accuracy of that run {test_accuracy:.2%}; it chose nothing. Without --validation_split a run "
-                 "trains on those examples too, and watches the test split.")
+        text += f" Test accuracy of that run {test_accuracy:.2%}; it chose nothing."
+        if held_out:
+            text += (" Without --validation_split a run trains on those examples too, and watches the test split.")
     return [f"# {line}" for line in textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False, break_long_words=False)]
 
 

@@ -5,10 +5,10 @@ Standard library only.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
 import os
 
+from pipeline import locks
 from pipeline.errors import UsageError
 from pipeline.files import read_json, write_json, write_text
 from pipeline.run_directory import differences, free_path, length
@@ -107,17 +107,21 @@ class SweepDirectory:
         free = f"--output={free_path(self.path)}"
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--output={self.path} is a file, not a directory; e.g. {free}")
-        stored = read_json(self.file("sweep.json"))
+        stored = read_json(self.file("sweep.json"), ("settings", "trials"))
         if stored is None:
-            if os.path.isdir(self.path) and set(os.listdir(self.path)) - {".lock", "sweep.json.tmp"}:
+            if os.path.isdir(self.path) and set(os.listdir(self.path)) - {*locks.FILES, "sweep.json.tmp"}:
                 raise UsageError(f"--output={self.path} holds files that are not of a sweep; give an empty or new "
                                  f"directory, e.g. {free}")
             return []
-        changed = changes(stored["settings"], self.settings)
+        try:
+            changed, trials = changes(stored["settings"], self.settings), [Trial(**t) for t in stored["trials"]]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{self.file('sweep.json')} cannot be read: it is not as sweeps write it "
+                             f"({error})") from None
         if changed:
             raise UsageError(f"{self.path} holds a sweep with other settings: {', '.join(changed)}; start another with "
                              f"{free}")
-        return [Trial(**trial) for trial in stored["trials"]]
+        return trials
 
     def file(self, *names):
         """Returns the path of a file of the sweep."""
@@ -133,11 +137,10 @@ class SweepDirectory:
         """
         try:
             os.makedirs(self.path, exist_ok=True)
-            self._lock = open(self.file(".lock"), "a+", encoding="utf-8")  # noqa: SIM115
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"--output={self.path} is being written by another sweep; wait for it, or give another, "
-                             f"e.g. --output={free_path(self.path)}") from error
+            self._lock = locks.acquire(self.file(locks.LOCK))
+        except locks.Held as holder:
+            raise UsageError(f"--output={self.path} is being written by another sweep, {holder}; wait for it, or give "
+                             f"another, e.g. --output={free_path(self.path)}") from None
         except OSError as error:
             raise UsageError(f"--output={self.path} cannot be written: {error.strerror.lower()}; give a folder that is "
                              "there or can be made") from error

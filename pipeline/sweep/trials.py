@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from pipeline.files import read_json
+from pipeline.child_environment import child_environment
+from pipeline.files import read_cached_json
 from pipeline.monitoring.metrics_log import parse_line
 from pipeline.processes import last_line
 
@@ -25,13 +26,10 @@ def start_process(arguments, log):
     Returns:
       subprocess.Popen.
     """
-    environment = dict(os.environ)
-    if not {"", os.getcwd()} & set(sys.path):
-        environment["PYTHONSAFEPATH"] = "1"  # Else `-m` would look into the working directory first.
     with open(log, "ab") as file:
         return subprocess.Popen([sys.executable, "-m", "pipeline.sweep.trial_process", str(os.getpid()), *arguments],
-                                env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                start_new_session=True)
+                                env=child_environment(), stdin=subprocess.DEVNULL, stdout=file,
+                                stderr=subprocess.STDOUT, start_new_session=True)
 
 
 class TrialProcess:
@@ -90,7 +88,7 @@ class TrialProcess:
     @property
     def plan(self):
         """What config.json says of the run's length, {} as long as there is none."""
-        stored = None if self._plan else read_json(os.path.join(self.workdir, "config.json"))
+        stored = None if self._plan else read_cached_json(os.path.join(self.workdir, "config.json"))
         if stored:
             steps, examples = stored["plan"]["total_steps"], stored["data"]["num_train"]
             batch = stored["config"]["batch_size"]

@@ -14,6 +14,7 @@ from pipeline.errors import RunFailure
 from pipeline.files import no_room, sync
 from pipeline.internals.tensorflow_internals import take_writer_error
 from pipeline.monitoring.full_disk import FullDisk
+from pipeline.paths import literal
 from pipeline.stored_checkpoint import (
     MANIFEST,
     PREFIX,
@@ -54,6 +55,7 @@ class CheckpointStore:
         self._checkpoint = state.checkpoint()
         _ = self._checkpoint.save_counter  # Made on first use, and the manager saves it: a restore must find it.
         self._manager = self._best_due = self._best_problem = None
+        self._folder = contextlib.ExitStack()  # Holds the path that the manager knows the directory by.
         self.last_step = self._saving = self._wanted = None
         self._removed = False
 
@@ -96,7 +98,8 @@ class CheckpointStore:
     def read(self, stored):
         """Reads one StoredCheckpoint into the state; raises UsageError where it does not fit."""
         check_specs(stored, self.state.specs())
-        self._checkpoint.read(stored.path).assert_consumed()
+        with literal(stored.path) as path:
+            self._checkpoint.read(path).assert_consumed()
 
     def _keep_only(self, checkpoints):
         """Makes the manager's list these checkpoints, newest first, and removes the files of all others."""
@@ -110,13 +113,13 @@ class CheckpointStore:
     def _name(self, checkpoints):
         """Writes these checkpoints, newest first, into the file that the manager reads when it is made."""
         self._manager = None
-        paths = [c.path for c in reversed(checkpoints)]
+        names = [os.path.basename(c.path) for c in reversed(checkpoints)]
         try:
-            if paths:
+            if names:
                 # The manager ignores paths that are not younger than what it was told to preserve.
                 tf.compat.v1.train.update_checkpoint_state(
-                    self.directory, paths[-1], all_model_checkpoint_paths=paths,
-                    all_model_checkpoint_timestamps=[1.0] * len(paths), last_preserved_timestamp=0.0)
+                    os.path.abspath(self.directory), names[-1], all_model_checkpoint_paths=names,
+                    all_model_checkpoint_timestamps=[1.0] * len(names), last_preserved_timestamp=0.0)
                 return
         except (OSError, tf.errors.OpError) as error:
             if not no_room(error):
@@ -148,7 +151,7 @@ class CheckpointStore:
         specs = self.state.specs()
         # New options each time: the manager appends its own callback to the list it is given.
         options = tf.train.CheckpointOptions(
-            enable_async=True, experimental_write_callbacks=[lambda path: self._finish(path, step, specs, best)])
+            enable_async=True, experimental_write_callbacks=[lambda _: self._finish(step, specs, best)])
         try:
             self._make_manager()
             self._manager.save(checkpoint_number=step, options=options)
@@ -163,17 +166,18 @@ class CheckpointStore:
         if self._manager is None:
             os.makedirs(self.directory, exist_ok=True)
             self._name(stored_checkpoints(self.directory))
-            self._manager = tf.train.CheckpointManager(self._checkpoint, self.directory, self.keep,
-                                                       checkpoint_name=PREFIX)
+            self._folder.close()
+            folder = self._folder.enter_context(literal(self.directory))
+            self._manager = tf.train.CheckpointManager(self._checkpoint, folder, self.keep, checkpoint_name=PREFIX)
 
     def _failure(self, error):
         reason = str(error).splitlines()[0]
         return RunFailure(f"a checkpoint could not be written to {self.directory}: {reason}; the one before it is "
                           "whole, run the same command again once this is mended")
 
-    def _finish(self, path, step, specs, best):
+    def _finish(self, step, specs, best):
         """Runs in the writer's thread after the files are written and before the manager names them."""
-        write_manifest(path, step, specs)
+        write_manifest(os.path.join(self.directory, f"{PREFIX}-{step}"), step, specs)
         self._sweep_manifests()
         if best:
             self._best_due = step

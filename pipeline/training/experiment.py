@@ -1,4 +1,5 @@
 """The one place where the parts of an experiment are put together."""
+import contextlib
 import dataclasses
 import math
 import time
@@ -8,10 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline.activity import STARTING, activity
 from pipeline.config import ExperimentConfig
 from pipeline.data import resident
 from pipeline.data.load import load as load_data
 from pipeline.data.source import Source
+from pipeline.data.splits import own_validation
 from pipeline.data.statistics import channel_statistics, class_counts
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
 from pipeline.distributed import devices
@@ -24,7 +27,8 @@ from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import EARLIER_UPDATES, Initialization, initialize
 from pipeline.models.model_checks import check_compiled
 from pipeline.monitoring import operations
-from pipeline.options import augmentations
+from pipeline.options import augmentations, check_strengths
+from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
@@ -56,6 +60,7 @@ class Experiment:
       workers: Workers, the processes of the run.
       frozen: Frozen.
       initialization: Initialization of a run that began with the weights of a file, else None.
+      evaluates_average: whether the evaluations of a training are of the moving average of the weights.
       step_operations: floating-point operations of a training step, None before they were counted.
     """
 
@@ -69,6 +74,7 @@ class Experiment:
     workers: Workers
     frozen: Frozen
     initialization: Initialization | None
+    evaluates_average: bool = False
     step_operations: int | None = None
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
     _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
@@ -78,8 +84,12 @@ class Experiment:
 
     @property
     def watched(self):
-        """The split that evaluations along the way look at: what was held out, or else the test split."""
-        return self.source.validation or self.source.test
+        """The split that evaluations along the way look at, see Source.watched."""
+        return self.source.watched
+
+    def evaluated_weights(self):
+        """Returns a context in which the model has the weights that the evaluations of a training are of."""
+        return self.state.moving_average() if self.evaluates_average else contextlib.nullcontext()
 
     @property
     def layout(self):
@@ -104,9 +114,14 @@ class Experiment:
         graph = self.steps.train_steps.get_concrete_function(iterator, tf.constant(1)).graph
         self.step_operations = operations.count(graph)
 
-    def check_batches(self):
-        """Raises UsageError where training batches cannot be made: before anything is written for a run."""
+    def check_batches(self, begun_with=()):
+        """Raises UsageError where training batches cannot be made: before anything is written for a run.
+
+        Args:
+          begun_with: augmentations of the run that goes on, see check_strengths.
+        """
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
+        check_strengths(self.config.data.augment, self.source.image_shape, begun_with)
 
     def train_dataset(self, step):
         """Opens the stream of examples at a step: a tf.data.Dataset of global batches.
@@ -306,10 +321,10 @@ def build(config, source, strategy, stored=None, begins=None):
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
-                      initialization)
+                      initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
-def start(config, echo, cluster=None, settings=""):
+def start(config, echo, cluster=None, settings="", stored=None):
     """Sets the process up and loads the data; returns (strategy, Source).
 
     Args:
@@ -317,17 +332,23 @@ def start(config, echo, cluster=None, settings=""):
       echo: takes lines for the user, one a call.
       cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
+      stored: what config.json of a run that goes on holds, or None.
     """
-    strategy = devices.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
-                             settings=settings)
-    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo)
+    with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, echo):
+        strategy = devices.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+                                 settings=settings)
+    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo,
+                               own_validation(stored))
 
 
-def compose(config, source, strategy, stored=None, begins=None):
-    """Builds an experiment as `build`; its first weights are those of the seed, whatever was drawn before."""
+def compose(config, source, strategy, stored=None, begins=None, begun_with=()):
+    """Builds an experiment as `build`; its first weights are those of the seed, whatever was drawn before.
+
+    `begun_with`: augmentations of the run that goes on, see Experiment.check_batches.
+    """
     keras.utils.set_random_seed(config.training.seed)
     experiment = build(config, source, strategy, stored, begins)
-    experiment.check_batches()
+    experiment.check_batches(begun_with)
     return experiment
 
 

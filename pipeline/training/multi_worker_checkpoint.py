@@ -5,6 +5,7 @@ import tempfile
 
 from pipeline.distributed.cluster import Cluster
 from pipeline.monitoring.full_disk import FullDisk
+from pipeline.paths import literal
 from pipeline.run_directory import RunDirectory
 from pipeline.stored_checkpoint import check_specs, find_checkpoint
 from pipeline.training.checkpoint import CheckpointStore
@@ -97,7 +98,8 @@ class WorkerCheckpointStore:
             stored = find_checkpoint(self.directory, str(step))
             check_specs(stored, self.state.specs())
             _ = self._checkpoint.save_counter
-            self._checkpoint.read(stored.path).assert_consumed()
+            with literal(stored.path) as path:
+                self._checkpoint.read(path).assert_consumed()
         self.last_step = step or None
         return step
 

@@ -1,6 +1,7 @@
 """The state that a run goes on from: its newest good checkpoint, and the record of its start."""
 import os
 
+from pipeline import arithmetic
 from pipeline.errors import RunFailure
 from pipeline.monitoring.goodput import lost_tail, process_age
 from pipeline.run_directory import LENGTH
@@ -59,5 +60,9 @@ def record_start(trainer, step: int) -> None:
     launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
                   allowed=trainer.accepted, age=round(process_age(), 4),
                   **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
-    trainer.directory.write_config(describe(experiment))
+    described = describe(experiment)
+    before = (trainer.directory.config or {}).get("device") or {}
+    for line in arithmetic.changes(before, described["device"]) if step else ():
+        trainer.warn(f"note    {line}")
+    trainer.directory.write_config(described)
     trainer.directory.forget_result()

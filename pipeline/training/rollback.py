@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from pipeline.callbacks import Restored
 from pipeline.errors import RunFailure
+from pipeline.quantities import counted
 from pipeline.training.divergence import Divergence, where_it_began
 
 
@@ -64,7 +65,7 @@ def _target(plan, store, diverged):
 
 def _end(launches, diverged, where, rollbacks, target):
     _note(launches, "diverged", diverged.last_step, diverged, where)
-    tried = f" after {rollbacks} rollback{'s' * (rollbacks > 1)}" if rollbacks else ""
+    tried = f" after {counted(rollbacks, 'rollback')}" if rollbacks else ""
     kept = "there is no checkpoint from before it" if target is None else f"the checkpoint of step {target} is kept"
     raise RunFailure(f"{diverged}{tried}; {where}; {kept}; lower --learning_rate, or give --warmup or --clip_norm")
 

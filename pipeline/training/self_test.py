@@ -13,6 +13,7 @@ from pipeline.distributed.agreement import worker_of
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import RunFailure
 from pipeline.internals.tensorflow_internals import cross_device_ops, reduction_class
+from pipeline.quantities import plural
 from pipeline.training.step import run_once
 
 SIZES = (1, 1_009, 2**18)  # Elements: fewer than replicas, divisible by no number of them, and more than one packet.
@@ -78,7 +79,7 @@ def find_fault(strategy, compute_dtype="float32", seconds=SECONDS):
     replica, test = np.unravel_index(np.argmax(answer[0]), answer[0].shape)
     wrong, (dtype, size) = answer[0][replica, test], tests[test]
     if wrong:
-        return f"replica {replica} got {wrong} of {size} {dtype} sum{'s' * (size > 1)} wrong"
+        return f"replica {replica} got {wrong} of {size} {dtype} {plural(size, 'sum')} wrong"
     return None
 
 

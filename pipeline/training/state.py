@@ -1,4 +1,6 @@
 """What changes while a model trains: exactly what a checkpoint holds."""
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -100,9 +102,23 @@ class TrainState:
                 "ema": specs(self.ema)}
 
     def use_ema(self):
-        """Overwrites the model's float variables by their moving averages (for evaluation and export alone)."""
+        """Overwrites the model's float variables by their moving averages."""
         for variable, average in zip(self.averaged(), self.ema, strict=True):
             variable.assign(tf.convert_to_tensor(average))
+
+    @contextlib.contextmanager
+    def moving_average(self):
+        """Lets the model have the moving averages of its weights in the block, and its own again after it, bit for bit.
+
+        Nothing may be saved or trained in the block.
+        """
+        own = [tf.identity(tf.convert_to_tensor(variable)) for variable in self.averaged()]
+        try:
+            self.use_ema()
+            yield
+        finally:
+            for variable, value in zip(self.averaged(), own, strict=True):
+                variable.assign(value)
 
 
 def averaged(model):

@@ -4,7 +4,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.errors import UsageError
+from pipeline.paths import literal
 from pipeline.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
 from pipeline.training.state import averaged, specs
 
@@ -67,16 +69,18 @@ def read_weights(model, checkpoints, ema=False):
 
 def _read(stored, model, ema):
     """Returns the values of the model's variables in a checkpoint, in order; float ones as float64."""
-    reader, values, averages = tf.train.load_checkpoint(stored.path), [], 0
+    values, averages = [], 0
     floating = {id(v) for v in averaged(model)}
     if ema and not stored.specs["ema"]:
         raise UsageError(f"{stored.path} has no moving average of the weights; train with --ema_decay=0.999")
-    for i, variable in enumerate(model.variables):
-        name = f"model/{i}"
-        if ema and id(variable) in floating:
-            name, averages = f"ema/{averages}", averages + 1
-        value = reader.get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE")
-        values.append(np.asarray(value, np.float64) if id(variable) in floating else value)
+    with literal(stored.path) as path:
+        reader = tf.train.load_checkpoint(path)
+        for i, variable in enumerate(model.variables):
+            name = f"model/{i}"
+            if ema and id(variable) in floating:
+                name, averages = f"ema/{averages}", averages + 1
+            value = reader.get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE")
+            values.append(np.asarray(value, np.float64) if id(variable) in floating else value)
     return values
 
 
@@ -88,8 +92,8 @@ def described(steps, ema=False):
       ema: whether they are the moving averages.
     """
     if len(steps) == 1:
-        return "moving average" if ema else "as trained"
-    return (f"mean of {'the moving averages of ' * ema}{len(steps)} checkpoints (steps "
+        return MOVING_AVERAGE if ema else AS_TRAINED
+    return (f"mean of {'the moving averages of the weights of ' * ema}{len(steps)} checkpoints (steps "
             f"{', '.join(map(str, reversed(steps)))})")
 
 

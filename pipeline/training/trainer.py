@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pipeline import interruption
+from pipeline.activity import activity
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
+from pipeline.config import MOVING_AVERAGE
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.metrics.evaluation import is_better
@@ -22,7 +25,7 @@ from pipeline.training.cadence import StepsPerLoopController
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
-from pipeline.training.preemption import StopRequest
+from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.restore import record_start, restore_checkpoint
 from pipeline.training.rollback import roll_back
 from pipeline.training.run_records import RunResult, describe_result
@@ -76,11 +79,30 @@ class Trainer:
           RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written.
           UsageError: the checkpoint is of another architecture.
         """
+        if not in_main_thread():
+            self.echo("signals do not save this run, which is not in the main thread of Python: checkpoints do")
         with self.stop_request, self.watchdog, contextlib.ExitStack() as closing:
             closing.callback(self._close)
             restored = self._restore()
-            result = self._loop(restored)
+            with self._starting(restored.step) as self._until_first_step:
+                result = self._loop(restored)
             return self._finish(result)
+
+    def _starting(self, step: int) -> contextlib.ExitStack:
+        """Shows what is done until the first window, which is compiled, ends; a signal ends a command there at once.
+
+        A user's own Python is not ended, nor one of several workers: there what was begun comes to its end first.
+        """
+        def end():
+            self._close()
+            self.warn(f"{interruption.command()}: interrupted while compiling the step; no step was trained, the same "
+                      f"command {f'continues from step {step}' if step else 'starts again'}")
+
+        stack = contextlib.ExitStack()
+        stack.enter_context(activity("compiling the step", self.progress.aside))
+        if interruption.command() and self.experiment.workers.count == 1:
+            stack.enter_context(self.stop_request.at_once(end))
+        return stack
 
     # Compose: what was made before is brought to the state that the run goes on from.
 
@@ -144,6 +166,7 @@ class Trainer:
         with tf.profiler.experimental.Trace("train_steps", step_num=step, _r=1):
             rows = self.experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
         seconds = time.monotonic() - before
+        self._until_first_step.close()
         pace.finished(count, seconds)
         step += count
         steady = not compiled and not self.plan.is_profiled(step)
@@ -168,11 +191,12 @@ class Trainer:
         """
         state, split = self.state, self.experiment.watched
         self.progress.phase(f"evaluating the {split.name} split")
-        with self.tracker.measure("evaluating"):
+        with self.tracker.measure("evaluating"), self.experiment.evaluated_weights():
             evaluation = self.experiment.evaluate(split, self.should_stop, self.watchdog.beat)
         if evaluation is None:
             return None
-        self._notify("on_evaluation", Evaluated(step, split, evaluation, time.time()))
+        weights = MOVING_AVERAGE if self.experiment.evaluates_average else ""
+        self._notify("on_evaluation", Evaluated(step, split, evaluation, time.time(), weights))
         metric = self.config.training.best_metric
         value = getattr(evaluation, metric)
         improved = is_better(metric, value, float(state.best_value.numpy()))
@@ -237,9 +261,7 @@ class Trainer:
         if figures is None:
             result = dataclasses.replace(result, status="preempted")
         else:
-            described.update(test_loss=figures["loss"], test_accuracy=figures["accuracy"],
-                             test_examples=figures["examples"],
-                             **{f"test_{name}": figures.get(name) for name in self.config.training.metrics})
+            described.update(self._final_entries(result.step, figures))
         described["status"] = result.status
         self.tracker.commit(result.step)
         if result.disk_full:
@@ -262,14 +284,26 @@ class Trainer:
         return described
 
     def _final_figures(self, step: int) -> dict | None:
-        """Returns the figures of the test split at the end of a run, or None where a stop came first."""
-        test = self.experiment.source.test
-        figures = self.recorder.last_evaluation(step, test.name) or {}
+        """Returns the figures of the final split (Source.final) at the end, or None where a stop came first."""
+        split = self.experiment.source.final
+        figures = self.recorder.last_evaluation(step, split.name) or {}
         if self.experiment.workers.first(not figures):
-            with self.tracker.measure("evaluating"):
-                evaluation = self.experiment.evaluate(test, self.should_stop, self.watchdog.beat)
+            with self.tracker.measure("evaluating"), self.experiment.evaluated_weights():
+                evaluation = self.experiment.evaluate(split, self.should_stop, self.watchdog.beat)
             figures = evaluation and evaluation.figures
         return figures
+
+    def _final_entries(self, step: int, figures: dict) -> dict:
+        """Returns what result.json holds of the splits at the end: test_accuracy, test_loss, validation_accuracy, ...
+
+        Those of a split that the data set does not have, or that was not evaluated at the last step, are None.
+        """
+        source = self.experiment.source
+        found = {"test": None, "validation": None, source.final.name: figures}
+        if source.test and source.validation:
+            found["validation"] = self.recorder.last_evaluation(step, "validation")
+        return {f"{split}_{name}": of and of.get(name) for split, of in found.items()
+                for name in ("loss", "accuracy", "examples", *self.config.training.metrics)}
 
     def _end(self, result: RunResult, described: dict) -> bool:
         """Lets the callbacks write what they have to of the end; returns whether all was written.

@@ -6,9 +6,11 @@ import shutil
 import tempfile
 import typing
 
+from pipeline import locks
 from pipeline.distributed import cuda, devices
 from pipeline.distributed.machine import GIB, cpu_model
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
@@ -77,7 +79,7 @@ def check_packages(requirements, version_of):
 def check_cpu(features, cores, machine):
     """Checks the processor: TensorFlow's own builds for x86 need AVX."""
     found = [name for name, mark in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile")) if mark in features]
-    text = f"{cpu_model()}, {cores} core{'s' * (cores != 1)}, {', '.join(found) or 'no vector extensions known'}"
+    text = f"{cpu_model()}, {counted(cores, 'core')}, {', '.join(found) or 'no vector extensions known'}"
     if machine == "x86_64" and features and "avx" not in features:
         return Finding("CPU", PROBLEM, f"{text}: TensorFlow needs AVX", "use a machine whose CPU has AVX")
     return Finding("CPU", OK, text)
@@ -186,7 +188,12 @@ def check_reduction(strategy):
 
 def check_data_dir(data_dir):
     """Checks which prepared TensorFlow Datasets a folder holds; None is the default folder, which need not exist."""
-    folder = os.path.abspath(os.path.expanduser(data_dir or "~/tensorflow_datasets"))
+    from pipeline.data.sources.tfds_prepare import default_data_dir
+
+    try:
+        folder = os.path.abspath(data_dir or default_data_dir())
+    except UsageError as error:
+        return Finding("data sets", WARNING, f"digits is built in; {error}", "set HOME, or give --data_dir")
     if not os.path.isdir(folder):
         if data_dir is None:
             return Finding("data sets", OK, f"digits is built in; {folder} is made when another one is downloaded")
@@ -215,7 +222,7 @@ def prepared_datasets(folder):
 
 def existing_parent(path):
     """Returns the innermost folder or file of a path that exists."""
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(path)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
@@ -231,9 +238,15 @@ def check_workdir(workdir):
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"written")
             file.flush()
+        unlocked = locks.missing(folder)
     except OSError as error:
         return Finding("workdir", PROBLEM, f"cannot write into {folder}: {error.strerror}", remedy)
-    return Finding("workdir", OK, f"{os.path.abspath(os.path.expanduser(workdir))} can be written")
+    if unlocked:
+        return Finding("workdir", WARNING, f"the file system of {folder} has no flock ({unlocked}): a file keeps other "
+                       "processes out of a run instead; one that a machine leaves which went down is removed by hand",
+                       "mount it with locks (Lustre: -o flock; NFS: its lock daemon), or name another one with "
+                       "--workdir")
+    return Finding("workdir", OK, f"{os.path.abspath(workdir)} can be written")
 
 
 def check_disk(workdir, free=None):

@@ -7,6 +7,7 @@ import re
 from pipeline.errors import RunFailure
 from pipeline.files import read_json
 from pipeline.monitoring.metrics_log import read_records
+from pipeline.quantities import counted
 from pipeline.verification.report import Row
 
 STEPS_BETWEEN_CHECKPOINTS = 2
@@ -82,8 +83,9 @@ def compare_runs(whole, resumed, kills, steps, unclaimed=""):
     counts = [collections.Counter(r["step"] for r in run) for run in records]
     odd = sorted({step for count in counts for step in (*range(1, steps + 1), *count)
                   if count[step] != 1 or step > steps})
-    return [Row("resume", f"losses and weights_sha256 of {steps} steps, uninterrupted against killed at the start and "
-                          f"after step {killed_at}, resumed from {went_on_from}", difference, 0.0, unclaimed, note),
+    return [Row("resume", f"losses and weights_sha256 of {counted(steps, 'step')}, uninterrupted against killed at the "
+                          f"start and after step {killed_at}, resumed from {went_on_from}", difference, 0.0, unclaimed,
+                note),
             Row("resume", "steps not exactly once in metrics.jsonl", float(len(odd)), 0.0,
                 note=f"steps {', '.join(map(str, odd))}" if odd else "")]
 
@@ -94,16 +96,15 @@ def train_records(workdir):
 
 
 def furthest(first, second):
-    """Returns (largest relative difference, where) of two {step: loss}; a loss of None was not finite."""
-    found = []
+    """Returns (largest relative difference, from where on) of two {step: loss}; a loss of None was not finite."""
+    found = {}
     for step in sorted(first.keys() & second.keys()):
         a, b = first[step], second[step]
-        if a == b:
-            found.append((0.0, -step))
-        else:
-            found.append((math.inf if None in (a, b) else abs(a - b) / max(abs(a), 1e-3), -step))
-    difference, step = max(found, default=(math.inf, 0))
-    return difference, f"loss of step {-step}" if difference else ""
+        if a != b:
+            found[step] = math.inf if None in (a, b) else abs(a - b) / max(abs(a), 1e-3)
+    if not first.keys() & second.keys():
+        return math.inf, ""
+    return max(found.values(), default=0.0), f"from the loss of step {min(found)} on" if found else ""
 
 
 def train_flags(config):

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.models.model_checks import departures
+from pipeline.quantities import counted
 from pipeline.training.settings import preprocess
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from pipeline.verification.comparison import relative_difference
@@ -27,20 +28,51 @@ def unclaimed_parity(model, synchronize):
     return found[0][0] if found else ""
 
 
-def training(experiment, steps):
+def training(experiment, steps, kind=""):
     """Trains from the start of the stream.
 
     Args:
       experiment: Experiment, freshly built.
-      steps: how many.
+      steps: how many, two at least.
+      kind: prefix of the names.
 
     Returns:
-      {"loss": float64 [steps], "names": str [n], "variable_0", ...: the model's variables after it, in order}.
+      {"loss": float64 [steps], "names": str [n], "first_0", ...: the model's variables after the first step, in order,
+      "variable_0", ...: after the last}.
     """
-    rows = experiment.steps.train_steps(experiment.train_iterator(0), tf.constant(steps)).numpy()
-    variables = experiment.state.model.variables
-    return {"loss": rows[:, LOSS], "names": np.array([v.path for v in variables]),
-            **{f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}}
+    iterator, rows, arrays = experiment.train_iterator(0), [], {}
+    for count, name in ((1, "first"), (steps - 1, "variable")):
+        rows.append(experiment.steps.train_steps(iterator, tf.constant(count)).numpy())
+        arrays.update({f"{kind}{name}_{i}": keras.ops.convert_to_numpy(v)
+                       for i, v in enumerate(experiment.state.model.variables)})
+    return {f"{kind}loss": np.concatenate(rows)[:, LOSS], **arrays,
+            "names": np.array([v.path for v in experiment.state.model.variables])}
+
+
+def training_and_control(experiment, steps, rounding):
+    """Trains twice from the start of the stream, the second time with every weight moved by one rounding error.
+
+    How far that takes the second training from the first is how far rounding alone may take any other.
+
+    Args:
+      experiment: Experiment in float64, freshly built.
+      steps: how many, two at least.
+      rounding: the relative error.
+
+    Returns:
+      What `training` returns, "exact_0", ...: the first gradient, and the same of the second training as
+      "perturbed_loss", "perturbed_first_0", ...
+    """
+    state, rng = experiment.state, np.random.default_rng(0)
+    variables = [*state.model.variables, *state.optimizer.variables, *state.ema, *state.counters().values()]
+    begin = [keras.ops.convert_to_numpy(v) for v in variables]
+    arrays = {**first_gradient(experiment, "exact"), **training(experiment, steps)}
+    for variable, value in zip(variables, begin, strict=True):
+        variable.assign(value)
+    for variable in state.model.trainable_variables:
+        value = keras.ops.convert_to_numpy(variable)
+        variable.assign(value * (1 + rounding * rng.choice([-1, 1], value.shape)))
+    return {**arrays, **first_gradient(experiment, "perturbed_exact"), **training(experiment, steps, "perturbed_")}
 
 
 def first_gradient(experiment, kind="gradient"):
@@ -87,7 +119,7 @@ def bad_gradients(experiment):
         if not steps.train_steps(iterator, one).numpy()[0, APPLIED]:
             wrong.append(f"{name}: the next step was skipped too")
     worst, name = max(changed)
-    each = f"Inf, then NaN in the gradient of each of {replicas} replica{'s' * (replicas > 1)}"
+    each = f"Inf, then NaN in the gradient of each of {counted(replicas, 'replica')}"
     scale = ", loss scale halved" if experiment.settings.scale_loss else ""
     return [Row("infinite", f"{each}: every variable, before and after", worst, 0.0, note=name),
             Row("infinite", f"{len(cases)} such steps counted as skipped{scale}, the next ones applied",
@@ -158,7 +190,7 @@ def ragged_sizes(num_examples, batch_size, replicas):
 
 
 def ragged_evaluations(experiment):
-    """Evaluates parts of the test split whose sizes fit neither batch nor replicas.
+    """Evaluates parts of the test split (validation where there is none) whose sizes fit neither batch nor replicas.
 
     The reference calls the model on the examples alone, without padding, and adds up example by example in float64.
 
@@ -168,7 +200,7 @@ def ragged_evaluations(experiment):
     Returns:
       list of Row.
     """
-    layout, test = experiment.evaluation_layout(), experiment.source.test
+    layout, test = experiment.evaluation_layout(), experiment.source.final
     sizes = ragged_sizes(test.num_examples, layout.batch_size, layout.replicas)
     loss, hit = example_by_example(experiment, test, max(sizes))
     counted, apart = [], []

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from pipeline import silence
+from pipeline import keras_import, silence
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
 
@@ -78,17 +78,22 @@ def measure_replicas(order, config, source, wide):
       source: Source of the data.
       wide: Experiment in float64, freshly built.
     """
+    from pipeline.models import model_checks
     from pipeline.verification import measure as measuring
     precision, model = config.runtime.precision, wide.state.model
     narrow = wide
     if precision != "float64":
         narrow = build(parity_config(config, precision), source, wide.strategy)
         model.set_weights(narrow.state.model.get_weights())
+    coarsest = model_checks.coarsest_dtype(model, (*source.image_shape[:2], wide.settings.image_channels))
     arrays = measuring.first_gradient(narrow)
     if wide.strategy.num_replicas_in_sync == 1:
-        arrays.update(measuring.first_gradient(wide, "exact"))
-    write_arrays(order, {**arrays, **measuring.training(wide, order["steps"])})
+        arrays.update(measuring.training_and_control(wide, order["steps"], model_checks.rounding_error(coarsest)))
+    else:
+        arrays.update(measuring.training(wide, order["steps"]))
+    write_arrays(order, arrays)
     write(order, "facts.json", {
+        "coarsest": coarsest,
         "steps": order["steps"], "precision": precision, "normalized": config.data.normalize == "none",
         "unclaimed": measuring.unclaimed_parity(model, config.model.sync_batch_norm),
         "rounding": gradient_rounding(config, wide.strategy)})
@@ -108,8 +113,7 @@ def build(config, source, strategy):
     import keras
 
     from pipeline.training import experiment as experiments
-    keras.config.set_floatx("float64" if config.runtime.precision == "float64" else FLOAT32)
-    keras.config.set_dtype_policy(config.runtime.precision)
+    keras_import.set_precision(config.runtime.precision)
     keras.utils.set_random_seed(config.training.seed)
     experiment = experiments.build(config, source, strategy)
     experiment.check_batches()

@@ -102,7 +102,7 @@ def test_the_table_tells_figures_remarks_and_verdicts():
 
 
 @pytest.mark.parametrize("text, words", [
-    (None, "cannot read .*No such file"), ("{", "is not JSON"), ("[1]", "schema 1 .found: none"),
+    (None, "cannot read .*no such file"), ("{", "line 1, column 2"), ("[1]", "schema 1 .found: none"),
     ('{"schema": 2, "cells": []}', "schema 1 .found: 2"), ('{"schema": 1}', "no list of cells"),
     ('{"schema": 1, "cells": [{"model": "cnn"}]}', "no list of cells"),
 ])

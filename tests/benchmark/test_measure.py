@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.benchmark import measure
+from tests.selection import quick
 from tests.training import small
 
 QUICK = measure.Extent(repeats=5, repeat_seconds=0.02, calls=30)
@@ -55,9 +56,9 @@ def test_operations_and_bytes_are_those_of_the_model(measured):
 FORWARD, BACKWARD = (2 * (32 + 64) + 2) * 8, 2 * (32 + 64) * 4
 
 
-@pytest.mark.parametrize("options, count, size", [
+@pytest.mark.parametrize("options, count, size", quick([
     ({}, 4, FORWARD + BACKWARD), ({"accumulate_steps": 2}, 8, 2 * (FORWARD + BACKWARD)),
-    ({"precision": "float64"}, 4, 2 * FORWARD), ({"model": "mlp"}, 0, 0)])
+    ({"precision": "float64"}, 4, 2 * FORWARD), ({"model": "mlp"}, 0, 0)], 1, 3))
 def test_batch_statistics_are_two_reductions_a_layer_and_micro_batch(strategy, options, count, size):
     experiment = small.build(strategy(1), **{"model": "three_apis", "precision": "float32", **options})
     assert measure.statistics_reductions(experiment) == {"count": count, "bytes": size}

@@ -60,7 +60,7 @@ def test_several_workers_have_a_plot_a_column_and_their_slowest():
     assert not any(label.startswith("Scaling over replicas") for label in reader.pictures)
     for words in ("1, 2 workers; 1 replica;", "weak scaling efficiency 101% with 2 workers, which share the same cores",
                   "ideal: 1x, the workers share the same cores", "batch 64 a worker",
-                  "Every cell model image precision workers replicas", "slowest worker, ms a step"):
+                  "Every cell model image precision workers replicas", "slowest worker, ms a step alone"):
         assert words in reader.text, words
     assert "workers replicas" not in read(report(sweep())).text
 

@@ -12,6 +12,7 @@ from benchmarks.processes import Process, in_order
 from benchmarks.ratios import median_ratio, verdict
 from benchmarks.worker import Gate
 from pipeline.errors import RunFailure
+from tests.selection import quick
 
 TINY = dataclasses.replace(workloads.WORKLOADS["mlp"], num_train=80, num_test=40, batch_size=16, warm_steps=4,
                            block_seconds=0.05, evaluated=40, steps_per_execution=4)
@@ -29,10 +30,10 @@ def test_a_ratio_is_met_or_missed_where_its_interval_is_on_one_side(first, bound
     assert verdict({**ratio, "pairs": 14}, bound, at_least) == "not resolved"
 
 
-@pytest.mark.parametrize("name, shape, parameters, operations", [
+@pytest.mark.parametrize("name, shape, parameters, operations", quick([
     ("mlp", (28, 28, 1), 50_890, 0.0), ("cnn", (28, 28, 1), 1_097_098, 0.434),
     ("resnet_like", (28, 28, 1), 2_400_490, 1.287), ("mini_inception", (32, 32, 3), 1_656_250, 1.402),
-])
+], 0, 1))
 def test_the_peer_of_keras_is_the_same_network(name, shape, parameters, operations):
     from pipeline.models import registry
     own, peer = registry.create(name, 10, shape), keras_models.create(name, shape)
@@ -60,7 +61,8 @@ def run_in_this_process(peer, tmp_path, commands):
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("peer, counts", [("keras_fit", [3, 7]), ("keras_fit_many", [4, 10]), ("custom_loop", [3, 7])])
+@pytest.mark.parametrize("peer, counts", quick([("keras_fit", [3, 7]), ("keras_fit_many", [4, 10]),
+                                                ("custom_loop", [3, 7])], 1))
 def test_a_peer_trains_the_steps_that_it_is_told_to_across_the_ends_of_epochs(peer, counts, tmp_path):
     """An epoch has 5 steps: with at most 4 an execution, 3 become 4, and 7 become 1 + 4 + 1 + 4."""
     evaluations = [] if peer == "custom_loop" else [{"command": "evaluate"}]
@@ -73,6 +75,7 @@ def test_a_peer_trains_the_steps_that_it_is_told_to_across_the_ends_of_epochs(pe
     assert len(others) == 3 + len(evaluations)
 
 
+@pytest.mark.acceptance
 def test_the_whole_loop_trains_the_steps_that_it_is_told_to(tmp_path):
     order = {"workload": dataclasses.asdict(TINY), "data": str(workloads.prepare_data(TINY, tmp_path)), "weights": None,
              "peer": "mirrorline_run", "options": {"checkpoint_every": "4", "steps_per_loop": 2}}
@@ -80,6 +83,7 @@ def test_the_whole_loop_trains_the_steps_that_it_is_told_to(tmp_path):
         assert [process.ask("train", steps=steps)["steps"] for steps in (6, 8)] == [6, 8]
 
 
+@pytest.mark.acceptance
 def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(workloads.WORKLOADS, "mlp", TINY)
     output = tmp_path / "peers.json"
@@ -90,7 +94,7 @@ def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
     assert {name: len(speeds) for name, speeds in part["examples/s"].items()} == {"mirrorline": 2, "keras_fit": 2}
     assert min(part["examples/s"]["mirrorline"] + part["evaluation examples/s"]["keras_fit"]) > 0
     assert part["circumstances"]["options"] == {"normalize": "none"}
-    assert 1 < part["first_step_seconds"]["keras_fit"] < 300 and part["peak_MiB"]["mirrorline"] > 100
+    assert part["first_step_seconds"]["keras_fit"] > 0 and part["peak_MiB"]["mirrorline"] > 100
     text = output.with_suffix(".md").read_text()
     assert "| Mirrorline | " in text and "| training over keras_fit | " in text and "not resolved |" in text
     capsys.readouterr()

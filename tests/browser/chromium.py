@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REMEDY = ("no Chromium is here and none could be installed: run 'apt-get install chromium' as root, or "
           "'python -m playwright install --with-deps chromium'")
-TIMEOUT = 30_000  # ms that a page may take for anything: the cores are slow, and others use them too.
+TIMEOUT = 300_000  # ms that a page may take for anything: the cores are slow, and others use them too.
 
 
 class NoBrowser(Exception):
@@ -27,7 +27,7 @@ class NoBrowser(Exception):
 def answers(path):
     """Tells whether the program at a path is a browser that starts: Ubuntu's /usr/bin/chromium-browser may be none."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=600)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and any(name in done.stdout for name in ("Chromium", "Chrome"))

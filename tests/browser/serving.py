@@ -21,7 +21,7 @@ def train(folder, runs):
     processes = [start("train", *flags, f"--workdir={folder / name}", cwd=folder)
                  for name, flags in runs.items()]
     for process in processes:
-        out, errors = process.communicate(timeout=300)
+        out, errors = process.communicate(timeout=600)
         assert process.returncode == 0, out + errors
 
 
@@ -44,14 +44,14 @@ def tensorboard(argument, names):
     process = start("tensorboard", argument, "--port=0", cwd=REPOSITORY, fresh=True)
     try:
         address = next((word for word in process.stdout.readline().split() if word.startswith("http://")), None)
-        assert address, process.communicate(timeout=30)[1]
-        deadline = time.monotonic() + 60
+        assert address, process.communicate(timeout=600)[1]
+        deadline = time.monotonic() + 600
         while missing := not_read(address, names):
             assert time.monotonic() < deadline, f"TensorBoard does not show {missing}"
             time.sleep(0.1)
         yield address
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=600)
         assert (process.returncode, errors) == (0, "")
     finally:
         process.kill()
@@ -67,5 +67,5 @@ def not_read(address, names):
 
 def fetch(address, path):
     """Returns the JSON at a path of the server."""
-    with urllib.request.urlopen(address + path, timeout=30) as response:
+    with urllib.request.urlopen(address + path, timeout=600) as response:
         return json.load(response)

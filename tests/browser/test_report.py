@@ -9,6 +9,7 @@ import pytest
 from tests.browser import serving
 from tests.browser.chromium import WatchedPage
 from tests.commands import mirrorline
+from tests.selection import quick
 
 COMMON = ("--dataset=digits", "--model=mlp", "--steps=40", "--tensorboard=scalars")
 RATES = {"quick": 0.004, "slow": 0.0005}
@@ -77,7 +78,7 @@ def test_it_shows_what_report_json_says_without_network(report, opened):
     assert str(RATES["quick"]) in options["learning_rate"] and set(options) >= set(written["run"]["changed"])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", quick(["light", "dark"], 1))
 def test_it_follows_the_colours_of_the_reader_and_prints_on_white(opened, scheme):
     with opened(color_scheme=scheme) as page:
         paper, ink = (page.evaluate(BRIGHTNESS, name) for name in ("backgroundColor", "color"))

@@ -4,6 +4,7 @@ import pytest
 from pipeline.evaluation.page import document
 from tests.browser.chromium import WatchedPage
 from tests.evaluation import reports
+from tests.selection import quick
 
 TEN = (*(f"class {i}" for i in range(8)), "Donaudampfschiffahrtselektrizitaetenhauptbetriebswerk" * 2, '<b>"&')
 ROWS = "table => [...table.tBodies[0].rows].map(row => row.cells[%d].textContent)"
@@ -32,7 +33,7 @@ def opened(browser, paths):
     assert [one.problems for one in watched.values()] == [[], []]
 
 
-@pytest.mark.parametrize("count", [10, 100])
+@pytest.mark.parametrize("count", quick([10, 100], 1))
 def test_on_a_phone_the_page_does_not_scroll_sideways_and_its_tables_do(opened, count):
     shown = opened(count)
     assert shown.evaluate("document.documentElement.scrollWidth") == 400

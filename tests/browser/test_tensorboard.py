@@ -1,4 +1,7 @@
-"""TensorBoard in a real browser: what it shows is what metrics.jsonl and result.json say."""
+"""TensorBoard in a real browser: what it shows is what metrics.jsonl and result.json say.
+
+Most of its tabs are looked at in make acceptance alone; what is in their files, tests/monitoring/test_board.py reads.
+"""
 import contextlib
 import csv
 import json
@@ -101,6 +104,7 @@ def test_scalars_are_those_of_metrics_jsonl(runs, opened):
     assert len(expected["loss", "quick/tensorboard/validation"]) == STEPS // EVERY
 
 
+@pytest.mark.acceptance
 def test_images_of_samples_confusion_and_mistakes_are_shown(opened):
     with opened("images") as page:
         page.get_by_text("worst_mistakes", exact=True).click()  # Only the first groups are open.
@@ -118,6 +122,7 @@ def test_images_of_samples_confusion_and_mistakes_are_shown(opened):
         ("train", "samples", 0), ("validation", "confusion_matrix", STEPS), ("validation", "worst_mistakes", STEPS))}
 
 
+@pytest.mark.acceptance
 def test_the_graph_has_the_layers_of_the_model(opened):
     with opened("graphs") as page:
         for name in ("three_apis", "three_apis/network"):
@@ -130,6 +135,7 @@ def test_the_graph_has_the_layers_of_the_model(opened):
     assert all(layer in nodes[inside + layer] for layer in LAYERS)
 
 
+@pytest.mark.acceptance
 def test_the_projector_shows_the_test_split_as_the_model_judged_it(runs, opened):
     fetched = {}
 
@@ -173,6 +179,7 @@ def test_hparams_compare_the_runs_by_learning_rate_and_accuracy(runs, opened):
         assert float(shown["test.accuracy"]) == pytest.approx(result(runs / name)["test_accuracy"], rel=1e-4)
 
 
+@pytest.mark.acceptance
 def test_the_text_page_is_the_configuration(runs, opened):
     with opened("text") as page:
         changed = page.locator("tf-text-loader tr", has_text=re.compile(r"^\s*learning_rate\s"))
@@ -184,6 +191,7 @@ def test_the_text_page_is_the_configuration(runs, opened):
     assert set(stored) <= set(seen)
 
 
+@pytest.mark.acceptance
 def test_precision_and_recall_of_every_class_are_drawn(opened):
     fetched = {}
 
@@ -206,6 +214,7 @@ def test_precision_and_recall_of_every_class_are_drawn(opened):
         assert all(curve["recall"][0] == 1 for curve in curves)
 
 
+@pytest.mark.acceptance
 def test_histograms_of_weights_and_gradients_are_drawn(opened):
     with opened("histograms") as page:
         cards = page.locator("tf-histogram-loader")

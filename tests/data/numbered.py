@@ -49,9 +49,9 @@ def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=
     return Numbered
 
 
-def prepare(data_dir, **kwargs):
+def prepare(data_dir, file_format="tfrecord", **kwargs):
     """Prepares the numbered data set in a folder, in seven shards, and returns the folder."""
     import tensorflow_datasets as tfds
-    builder = make_builder(tfds, **kwargs)(data_dir=str(data_dir))
+    builder = make_builder(tfds, **kwargs)(data_dir=str(data_dir), file_format=file_format)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=7, try_download_gcs=False))
     return str(data_dir)

@@ -9,6 +9,7 @@ from pipeline.data.augment import randaugment
 from pipeline.data.augment.mixing import beta
 from pipeline.data.stateless_random import example_seeds, uniform
 from pipeline.options import AUGMENTATIONS, Augmentation
+from tests.selection import quick
 
 POSITIONS = np.arange(1000, 1032, dtype=np.int64)
 
@@ -25,7 +26,7 @@ def augmented(images, *texts, positions=POSITIONS, seed=3):
     return images.numpy(), None if mix is None else mix.numpy()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", quick([1, 3], 1))
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_row_depends_on_its_own_image_and_position_alone(name, channels):
     images = pictures(channels=channels)

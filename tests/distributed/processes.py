@@ -28,7 +28,7 @@ def start_workers(count, *arguments, cwd):
     return [start(*arguments, cwd=cwd, more=task(ports, rank)) for rank in range(count)]
 
 
-def ends(processes, timeout=240):
+def ends(processes, timeout=600):
     """Waits for processes; returns [(exit code, standard output, standard error)], and leaves none behind."""
     try:
         return [(process.communicate(timeout=timeout), process.returncode) for process in processes]

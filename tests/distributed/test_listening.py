@@ -1,32 +1,29 @@
 """Where TensorFlow's server of a worker listens, as the kernel says."""
 import json
-import subprocess
-import sys
 
 import psutil
 import pytest
 
 from pipeline.distributed.bind_address import own_address
 from pipeline.distributed.cluster import Cluster
-from tests.commands import environment
-from tests.workers.processes import free_ports, task
+from tests.commands import start
+from tests.distributed.processes import free_ports, task
 
 MEETING = """
-import os, sys
+import os, signal, sys
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.multi_worker_strategy import open_strategy
-strategy = open_strategy(Cluster.of(os.environ), ("CPU", 1), "auto", 60, everywhere=sys.argv[1] == "all")
+strategy = open_strategy(Cluster.of(os.environ), ("CPU", 1), "auto", 600, everywhere=sys.argv[1] == "all")
 print("met", flush=True)
-sys.stdin.readline()
+signal.pause()
 """
 
 
-def listening(where):
+def listening(folder, where):
     """Lets two workers meet; returns [(port, {IP addresses at which it listens}, what the worker said)] of both."""
+    (folder / "meeting.py").write_text(MEETING)
     ports = free_ports(2)
-    workers = [subprocess.Popen([sys.executable, "-c", MEETING, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env={**environment(), **task(ports, rank)})
-               for rank in range(2)]
+    workers = [start(where, cwd=folder, more=task(ports, rank), module="meeting") for rank in range(2)]
     try:
         assert [worker.stdout.readline() for worker in workers] == ["met\n"] * 2
         found = [{c.laddr.ip for c in psutil.Process(worker.pid).net_connections("inet")
@@ -37,14 +34,14 @@ def listening(where):
     return list(zip(ports, found, (worker.communicate()[1] for worker in workers), strict=True))
 
 
-def test_a_worker_listens_at_its_address_alone():
-    for _, places, said in listening("address"):
+def test_a_worker_listens_at_its_address_alone(tmp_path):
+    for _, places, said in listening(tmp_path, "address"):
         assert places and places <= {"127.0.0.1", "::ffff:127.0.0.1"}, places
         assert "note" not in said
 
 
-def test_where_it_is_to_listen_everywhere_it_says_so():
-    for port, places, said in listening("all"):
+def test_where_it_is_to_listen_everywhere_it_says_so(tmp_path):
+    for port, places, said in listening(tmp_path, "all"):
         assert places & {"::", "0.0.0.0"}
         assert f"note    port {port} of worker" in said and "open on all interfaces" in said
 

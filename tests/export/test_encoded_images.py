@@ -1,4 +1,5 @@
 """Image files decoded by TensorFlow inside a SavedModel, against Pillow, which `predict` and training decode with."""
+import functools
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from pipeline.data.decode import read_image
 from pipeline.export import encoded_images
+from tests.export.damaged import decode_damaged
 
 HEIGHT, WIDTH = 31, 42
 
@@ -32,7 +34,11 @@ def kinds():
         **drawn_by_transparency(values[..., 3]),
         "colour.bmp": (colour, {}), "grey.bmp": (grey, {}), "table.bmp": (table, {}),
         "moving.gif": (colour, {"save_all": True, "append_images": [colour.rotate(180)]}),
-        "colour.webp": (colour, {"lossless": True}), "colour.jpg": (colour, {"quality": 90}), "grey.jpg": (grey, {}),
+        "colour.webp": (colour, {"lossless": True}),
+        "moving.webp": (colour, {"lossless": True, "save_all": True, "append_images": [colour.rotate(180)]}),
+        "clear_moving.webp": (Image.fromarray(values), {"lossless": True, "exact": True, "save_all": True,
+                                                        "append_images": [Image.fromarray(values[::-1])]}),
+        "colour.jpg": (colour, {"quality": 90}), "grey.jpg": (grey, {}),
         "fine.jpg": (colour, {"quality": 98, "subsampling": 0, "progressive": True}),
         "print.jpg": (colour.convert("CMYK"), {})}
     for number in range(1, 9):
@@ -78,9 +84,14 @@ def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path):
                 assert off.max() <= 1 and off.mean() < 0.3, name  # Which axis Pillow begins with is its own choice.
 
 
+@functools.cache
+def decoder(image_shape):
+    return tf.function(lambda files: encoded_images.decode(files, image_shape), autograph=False,
+                       input_signature=[tf.TensorSpec([None], tf.string)])
+
+
 def decode(contents, image_shape):
-    return tf.function(lambda files: encoded_images.decode(files, image_shape), autograph=False)(
-        tf.constant(contents)).numpy()
+    return decoder(image_shape)(tf.constant(contents)).numpy()
 
 
 def test_what_is_no_image_or_cut_short_is_refused():
@@ -91,4 +102,23 @@ def test_what_is_no_image_or_cut_short_is_refused():
     for content in (b"", b"no image", file.getvalue()[:-200], dim.getvalue()):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode([content], (8, 8, 3))
-    assert decode(np.zeros([0], object), (8, 7, 3)).shape == (0, 8, 7, 3)
+    assert decode(np.zeros([0], object), (8, 8, 3)).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize("form, place, number", [
+    ("PNG", 16, (40_000).to_bytes(4, "big") * 2), ("GIF", 6, b"\xff\xff\xff\xff"),
+    ("JPEG", "SOF", (40_000).to_bytes(2, "big") * 2), ("WEBP", 24, b"\xff\x7f\0\xff\x7f\0")])
+def test_sizes_that_would_fill_the_memory_are_refused_by_what_the_header_declares(form, place, number):
+    file = io.BytesIO()
+    image = Image.fromarray(picture()[..., :3])
+    image.save(file, form, **({"save_all": True, "append_images": [image.rotate(180)]} if form == "WEBP" else {}))
+    content = bytearray(file.getvalue())
+    place = content.index(b"\xff\xc0") + 5 if place == "SOF" else place
+    content[place:place + len(number)] = number
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"the image has.*pixels; at most.*178956970"):
+        decode([bytes(content)], (8, 8, 3))
+
+
+def test_no_damaged_file_ends_the_process(tmp_path):
+    done = decode_damaged(1000, 0, tmp_path)
+    assert done["files"] == 1000 and done["decoded"] > 100, done

@@ -17,6 +17,7 @@ from pipeline.models.image_classifier import ImageClassifier
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import PACKAGE, constructor_arguments
 from tests.export import fresh_models
+from tests.selection import quick
 
 CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity_kernel=3",)),
            *(("three_apis", (f"api={api}",)) for api in three_apis.APIS[1:])]
@@ -65,7 +66,11 @@ def in_json(layer):
     return config
 
 
-@pytest.mark.parametrize("layer_class", classes(), ids=lambda c: c.__name__)
+DEEP = ("Inception", "MiniInception", "ResNetLike")
+SMALL = [i for i, c in enumerate(classes()) if c.__name__ not in DEEP]
+
+
+@pytest.mark.parametrize("layer_class", quick(classes(), *SMALL), ids=lambda c: c.__name__)
 def test_configurations_keep_every_argument(layer_class):
     arguments, shape = EXAMPLES[layer_class]
     for name, parameter in constructor_arguments(layer_class).items():
@@ -88,7 +93,7 @@ def test_configurations_keep_every_argument(layer_class):
     np.testing.assert_array_equal(again(x), wanted)
 
 
-@pytest.mark.parametrize("name, options", CHOICES, ids=str)
+@pytest.mark.parametrize("name, options", quick(CHOICES, 0, 6, 8), ids=str)
 def test_every_variable_of_every_model_comes_back(name, options, tmp_path):
     trained = fresh_models.shared_model(name, *options)
     metadata, images = fresh_models.metadata(trained), fresh_models.pixels(trained)

@@ -12,6 +12,7 @@ from pipeline.export.formats import FORMS
 from pipeline.export.model_card import figures, model_card
 from pipeline.files import write_json
 from tests.export.described import described, digits_model
+from tests.selection import quick
 
 PROOF = {"difference": 2e-7, "equal": 1.0, "accuracy": 0.125, "holds": True}
 RECORDS = {"keras": {"bytes": 4_400_000, "proof": PROOF}, "onnx": {"bytes": 90_000, "proof": PROOF},
@@ -102,7 +103,8 @@ def test_many_classes_are_cut_to_those_that_matter(made):
     assert "280 more, listed in metadata.json" in text and "| class 7 | class 8 | 2 | 100.0% |" in text
 
 
-@pytest.mark.parametrize("name", ["saved_model", "keras", "weights", "tflite", "tflite_int8", "onnx"])
+@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights", "tflite", "tflite_int8", "onnx"],
+                                       0, 1, 4, 5))
 def test_the_code_of_a_card_runs_in_its_folder(made, name, tmp_path, monkeypatch, capsys):
     trained, source, about, found = made
     form = FORMS[name]

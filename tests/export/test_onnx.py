@@ -13,6 +13,7 @@ from pipeline.export import onnx_file
 from pipeline.models.registry import MODELS
 from tests.export.fresh_models import metadata, pixels, shared_model, trained_model
 from tests.export.unconvertible import with_operation
+from tests.selection import quick
 
 # three_apis normalizes what pooling and ReLU have made: there is no convolution right before it that could take it in.
 NORMALIZATIONS = {"three_apis": 2}
@@ -20,7 +21,7 @@ NORMALIZATIONS = {"three_apis": 2}
 LARGER = {"inception": (17, 18, 3), "mini_inception": (33, 34, 1)}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(list(MODELS), 2, 5))
 def test_a_file_says_what_the_model_says_and_holds_its_layers_alone(name, tmp_path, capfd):
     trained = shared_model(name, image_shape=LARGER[name]) if name in LARGER else shared_model(name)
     path = str(tmp_path / "model.onnx")

@@ -13,6 +13,7 @@ from pipeline.export.long_sums import split_long_sums
 from pipeline.models.registry import MODELS
 from tests.export.fresh_models import metadata, pixels, shared_model, trained_model
 from tests.export.unconvertible import with_operation
+from tests.selection import quick
 
 # All that may be there: layers, and what keeps the batch of any size. MUL and ADD are counted.
 LAYERS = {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "CONCATENATION", "RELU", "PAD",
@@ -39,7 +40,7 @@ def operations(path):
     return collections.Counter(name for name, _ in tflite.operations(path.read_bytes()))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(list(MODELS), 2, 5))
 def test_a_file_says_what_the_model_says_and_holds_its_layers_alone(name, tmp_path):
     trained, path = shared_model(name), tmp_path / "model.tflite"
     tflite.write_float32(trained, str(path), {})

@@ -14,6 +14,7 @@ from pipeline.models.registry import register
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.verification.measure import unclaimed_parity
 from tests.commands import REPOSITORY
+from tests.selection import quick
 from tests.training.small import build, copies, distance, run, weights
 
 KERAS_LAYERS = str(REPOSITORY / "tests" / "extension" / "keras_layers.py")
@@ -39,7 +40,7 @@ def test_layers_that_are_not_told_learn_that_it_is_training(strategy, plain):
     assert rows[0, 0] != run(without, 1)[0, 0]  # Dropout drops.
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", quick([1, 2], 1))
 def test_keras_layers_resume_bit_for_bit(strategy, plain, tmp_path, replicas):
     whole = build(strategy(replicas), **small())
     losses = run(whole, 6)[:, 0]
@@ -55,6 +56,7 @@ def test_keras_layers_resume_bit_for_bit(strategy, plain, tmp_path, replicas):
         assert all(np.array_equal(a[0], copy) for copy in (*a, *b))  # And the replicas agree with each other.
 
 
+@pytest.mark.acceptance
 def test_synchronized_statistics_are_those_of_one_replica(strategy, plain):
     options = small(precision="float64", model_options=("synchronized=true", "rate=0"))
     one, two = build(strategy(1), **options), build(strategy(2), **options)

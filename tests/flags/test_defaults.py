@@ -83,17 +83,17 @@ def test_a_file_here_comes_before_a_recipe_of_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, line", [
-    (["--flagfile=nothing.flags"], "--flagfile=nothing.flags: No such file or directory; recipes: "),
-    (["--flagfile=elsewhere/digits.flags"], "--flagfile=elsewhere/digits.flags: No such file"),
+    (["--flagfile=nothing.flags"], "--flagfile=nothing.flags: there is no such file; recipes: "),
+    (["--flagfile=elsewhere/digits.flags"], "--flagfile=elsewhere/digits.flags: there is no such file"),
     (["--flagfile"], "--flagfile needs the name of a file; recipes: "),
-    (["--flagfile=."], "--flagfile=.: Is a directory"),
-    (["--flagfile=binary"], "not a text file"),
+    (["--flagfile=."], "--flagfile: . cannot be read: is a directory"),
+    (["--flagfile=binary"], "line 1 is not text in UTF-8"),
     (["--flagfile=wrong"], "unknown flag '--epoch': did you mean --epochs?"),
     (["--flagfile=bare"], "unexpected argument 'epochs=3': did you mean --epochs=3?"),
 ])
 def test_a_flag_file_that_cannot_be_used_is_one_line(arguments, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "binary").write_bytes(b"\x7fELF\xff")
     (tmp_path / "wrong").write_text("--epoch=3\n")
     (tmp_path / "bare").write_text("epochs=3\n")
     with pytest.raises(UsageError) as caught:

@@ -55,6 +55,7 @@ def test_operations_are_those_counted_by_hand(function, shapes, expected):
     assert counted(function, *shapes) == expected
 
 
+@pytest.mark.acceptance
 def test_a_training_step_of_mini_inception_costs_what_is_known_of_it(strategy):
     experiment = small.build(strategy(1), model="mini_inception", dataset="synthetic:32x32x3", batch_size=2,
                              precision="float32")

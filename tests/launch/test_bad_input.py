@@ -80,18 +80,18 @@ def test_a_workdir_with_other_things_in_it(tmp_path):
 
 
 def test_a_workdir_of_another_run(tmp_path):
-    done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
+    done = mirrorline("train", "--model=mlp", "--augment=", "--steps=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    refuse(tmp_path, "--model=cnn", "--steps=2", "--workdir=run",
+    refuse(tmp_path, "--model=cnn", "--augment=", "--steps=2", "--workdir=run",
            says=["model mlp (now cnn)", "run-2"])
-    refuse(tmp_path, "--model=mlp", "--steps=4", "--workdir=run", says=["steps", "--allow=steps"])
+    refuse(tmp_path, "--model=mlp", "--augment=", "--steps=4", "--workdir=run", says=["steps", "--allow=steps"])
     # What is in the checkpoint decides in the end, whatever the settings say.
     config = tmp_path / "run" / "config.json"
     stored = json.loads(config.read_text())
     stored["config"]["model"] = "cnn"
     config.write_text(json.dumps(stored))
     os.remove(tmp_path / "run" / "result.json")
-    refuse_arguments = ("--model=cnn", "--steps=2", "--workdir=run")
+    refuse_arguments = ("--model=cnn", "--augment=", "--steps=2", "--workdir=run")
     refused = mirrorline("train", *refuse_arguments, cwd=tmp_path)
     assert refused.returncode == 2 and "another model" in refused.stderr and refused.stderr.count("\n") == 1
 

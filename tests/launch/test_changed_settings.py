@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.commands import metrics, mirrorline, result
+from tests.selection import quick
 
 TRAIN = ("train", "--model=mlp", "--batch_size=100", "--schedule=constant", "--augment=", "--optimizer=sgd",
          "--learning_rate=0.01", "--verbosity=quiet", "--tensorboard=scalars", "--workdir=run")
@@ -32,6 +33,7 @@ def copy(twenty, tmp_path):
     return tmp_path
 
 
+@pytest.mark.acceptance
 def test_another_precision_takes_its_own_loss_scale(tmp_path):
     succeed(*TRAIN, "--steps=10", "--precision=mixed_float16", "--force", cwd=tmp_path)
     for steps, precision in ((14, "float32"), (18, "mixed_float16")):
@@ -72,9 +74,9 @@ def test_checkpoints_that_are_gone_are_no_fresh_start(copy, gone):
     assert len(metrics(copy / "run", "train")) == 20
 
 
-@pytest.mark.parametrize("name,old,new", [("ckpt-20.manifest.json", b'"bytes"', b'"bxtes"'),
-                                          ("ckpt-20.manifest.json", b"64", b"65"),
-                                          ("checkpoint", b"ckpt-20", b"ckp\xf4-20")])
+@pytest.mark.parametrize("name,old,new", quick([("ckpt-20.manifest.json", b'"bytes"', b'"bxtes"'),
+                                                ("ckpt-20.manifest.json", b"64", b"65"),
+                                                ("checkpoint", b"ckpt-20", b"ckp\xf4-20")], 2))
 def test_a_flipped_bit_beside_the_data_is_recognized(copy, name, old, new):
     path = copy / "run" / "checkpoints" / name
     path.write_bytes(path.read_bytes().replace(old, new))

@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ import launch
 from launch import __main__ as command_line
 from pipeline import silence
 from pipeline.errors import RunFailure, UsageError
+from pipeline.verification.installation import OK, PROBLEM, WARNING
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(launch.__file__)))
 
@@ -19,8 +19,8 @@ def mirrorline(*arguments, **options):
     """Runs `python -m launch ARGUMENTS` in a process of its own, as a user would: without settings of the tests."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "GRPC_"))}
     environment.update(PYTHONPATH=ROOT, COLUMNS="80", **options.pop("env", {}))
-    return subprocess.run([sys.executable, "-m", "launch", *arguments], capture_output=True, text=True,
-                          env=environment, timeout=120, **options)
+    return subprocess.run([sys.executable, "-m", "launch", *arguments], capture_output=True, encoding="utf-8",
+                          env=environment, timeout=600, **options)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
@@ -37,15 +37,11 @@ def test_version():
 
 
 @pytest.mark.parametrize("command", command_line.COMMANDS)
-def test_help_answers_within_half_a_second(command):
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = mirrorline(command, "--help")
-        seconds.append(time.perf_counter() - start)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"Usage: mirrorline {command} ")
-    assert min(seconds) < 0.5
+def test_help_says_how_the_command_is_used(command):
+    """That it answers at once is what test_structure holds: nothing heavy is imported for it."""
+    done = mirrorline(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: mirrorline {command} ")
 
 
 def test_help_command_is_the_command_s_help():
@@ -80,10 +76,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments, line", WRONG.values(), ids=WRONG)
-def test_wrong_use_is_one_line_and_exit_code_2_at_once(arguments, line, tmp_path):
-    start = time.perf_counter()
+def test_wrong_use_is_one_line_and_exit_code_2(arguments, line, tmp_path):
     done = mirrorline(*arguments, cwd=tmp_path)
-    assert time.perf_counter() - start < 1.5  # TensorFlow alone takes longer
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
@@ -93,7 +87,7 @@ def test_help_into_a_closed_pipe_ends_without_a_traceback():
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run([sys.executable, "-m", "launch", "train", "--help"], stdout=writer,
-                             stderr=subprocess.PIPE, cwd=ROOT, text=True, timeout=60)
+                             stderr=subprocess.PIPE, cwd=ROOT, text=True, timeout=600)
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, "")
 
@@ -120,7 +114,7 @@ class Command:
     (75, 75, ""),
     (UsageError("no such thing;\nfound none"), 2, "mirrorline train: no such thing; found none\n"),
     (RunFailure("all checkpoints are corrupt"), 1, "mirrorline train: all checkpoints are corrupt\n"),
-    (KeyboardInterrupt(), 130, ""),
+    (KeyboardInterrupt(), 130, "mirrorline train: interrupted\n"),
     (ModuleNotFoundError("No module named 'tensorflow'"), 1, "mirrorline train: TensorFlow cannot be loaded "
      "(No module named 'tensorflow'); 'mirrorline doctor' says what is missing\n"),
 ])
@@ -138,12 +132,18 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         command_line.main(["train"])
 
 
-def test_tensorflow_is_silent_unless_asked():
+NOISE = {"TF_CPP_VMODULE": "op_kernel=1"}  # On every machine, whatever its processor is.
+
+
+@pytest.mark.parametrize("verbosity, noisy", [("normal", False), ("debug", True)])
+def test_tensorflow_is_silent_unless_asked(verbosity, noisy, tmp_path):
     """The doctor imports TensorFlow, looks for GPUs, and reduces over two logical CPUs: the noisiest there is."""
-    silent, loud = mirrorline("doctor", "--replicas=2"), mirrorline("doctor", "--replicas=2", "--verbosity=debug")
-    assert silent.stderr == ""
-    assert "oneDNN" in loud.stderr
-    assert silent.stdout.startswith("ok") and silent.returncode == loud.returncode
+    done = mirrorline("doctor", "--replicas=2", f"--verbosity={verbosity}", f"--workdir={tmp_path}/run", env=NOISE)
+    assert (" op_kernel.cc:" in done.stderr) == noisy and (done.stderr == "") == (not noisy)
+    assert done.returncode == 0, done.stdout
+    names = {line[8:22].strip() for line in done.stdout.splitlines() if line[:8].strip() in (OK, WARNING, PROBLEM)}
+    assert names >= {"Python", "packages", "CPU", "memory", "TensorFlow", "reduction", "data sets", "workdir", "disk"}
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_log_lines_of_tensorflow_are_held_back(capfd):

@@ -11,7 +11,7 @@ from pipeline.training.checkpoint import stored_checkpoints
 from tests.commands import assert_every_step_once, metrics, mirrorline, result, start
 from tests.small_disk import small_disk
 
-STEPS = 1200
+STEPS = 600
 TRAIN = ("train", "--dataset=digits", "--model=mlp", "--batch_size=32", f"--steps={STEPS}", "--schedule=cosine",
          "--augment=crop", "--evaluate_every=100", "--checkpoint_every=20")
 
@@ -66,7 +66,7 @@ class Command:
 
     def wait(self, condition, full=False):
         """Lets the run go on until a condition holds; with `full`, room that it makes is taken at once."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while True:
             self.process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # All its threads are.
@@ -82,8 +82,8 @@ class Command:
         """Lets the run go on to its end; returns its exit code."""
         self.process.send_signal(signal.SIGCONT)
         for reader in self._readers:
-            reader.join(timeout=240)
-        return self.process.wait(timeout=10)
+            reader.join(timeout=600)
+        return self.process.wait(timeout=600)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def healed(tmp_path_factory):
 
 def test_a_rollback_lowers_the_rate_and_the_run_finishes(healed):
     folder, done = healed
-    assert "the loss diverged in steps 2 to 4" in done.stderr and "layer mlp/" in done.stderr
+    assert "the training loss diverged in steps 2 to 4" in done.stderr and "layer mlp/" in done.stderr
     assert "back to step 0 with 0.001 times the learning rate (rollback 1 of 3)" in done.stderr
     found = result(folder / "whole")
     assert (found["status"], found["rollbacks"], found["learning_rate_factor"]) == (
@@ -42,6 +42,7 @@ def test_a_rollback_lowers_the_rate_and_the_run_finishes(healed):
     assert (event["step"], event["from_step"], event["to_step"]) == (0, 2, 4)
 
 
+@pytest.mark.acceptance
 def test_a_run_killed_after_a_rollback_ends_the_same(healed):
     folder, _ = healed
     command = (*DIVERGING, "--rollback_factor=0.001", "--workdir=killed")
@@ -73,6 +74,7 @@ def test_stop_ends_at_the_first_divergence_and_ignore_goes_on(tmp_path):
     assert result(tmp_path / "stopped")["rollbacks"] == 0 and result(tmp_path / "stopped")["step"] == 40
 
 
+@pytest.mark.acceptance
 def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_path):
     # The rate rises: a checkpoint that the stop leaves at step 4 is one that an uninterrupted run does not have.
     command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--warmup=200", "--schedule=constant",

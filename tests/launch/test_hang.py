@@ -9,12 +9,12 @@ from PIL import Image
 
 from tests.commands import assert_every_step_once, metrics, mirrorline, result, start
 
-STEPS = 200
+STEPS = 60
 # Two steps an epoch: soon every image is wanted again.
 COMMAND = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=8", "--replicas=2",
-           "--cross_device_reduction=tree", f"--steps={STEPS}", "--evaluate_every=100", "--checkpoint_every=10",
+           "--cross_device_reduction=tree", f"--steps={STEPS}", "--evaluate_every=30", "--checkpoint_every=10",
            "--steps_per_loop=1")
-TIMEOUT = 15  # Seconds; the first step, which is traced and compiled, takes a third of it on a busy machine.
+TIMEOUT = 40  # Seconds; the first step, which is traced and compiled, takes a tenth of it on a busy machine.
 
 
 def draw_images(folder):
@@ -41,7 +41,7 @@ def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     os.replace(tmp_path / "pipe.png", image)
     whole = mirrorline(*COMMAND, "--workdir=whole", cwd=tmp_path / "undisturbed")  # Meanwhile.
     assert whole.returncode == 0, whole.stderr
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
 
     assert process.returncode == 1
     reached = metrics(run, "train")[-1]["step"]

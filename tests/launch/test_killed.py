@@ -6,5 +6,5 @@ from tests.kills import killed_again_and_again
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
-    found = killed_again_and_again(tmp_path, "three_apis", 2, "mixed_bfloat16", wanted=3, seed=2)
-    assert found["kills"] == 3
+    found = killed_again_and_again(tmp_path, "mlp", 2, "float32", wanted=2, seed=2)
+    assert found["kills"] == 2

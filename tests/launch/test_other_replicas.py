@@ -7,7 +7,7 @@ import pytest
 
 from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, start
 
-COMMAND = ("train", "--dataset=digits", "--model=three_apis", "--batch_size=100", "--steps=24", "--evaluate_every=12",
+COMMAND = ("train", "--dataset=digits", "--model=mlp", "--batch_size=100", "--steps=24", "--evaluate_every=12",
            "--checkpoint_every=1000", "--augment=crop,mixup", "--normalize=per_channel", "--schedule=cosine",
            "--optimizer=sgd", "--learning_rate=0.01", "--tensorboard=scalars")
 

@@ -16,7 +16,7 @@ from pipeline.sweep import trials as trial_processes
 from tests import commands
 from tests.commands import metrics, mirrorline, result, start
 
-FIXED = ("sweep", "--model=mlp", "--steps=32", "--subset=8", "--evaluate_every=4", "--checkpoint_every=4",
+FIXED = ("sweep", "--model=mlp", "--augment=", "--steps=32", "--subset=8", "--evaluate_every=4", "--checkpoint_every=4",
          "--steps_per_loop=1", "--on_divergence=stop", "--divergence_steps=2", "--seed=3")
 REAL = (*FIXED, "--search=grid", "--space=learning_rate=0.003|0.01|1e30", "--output=out")
 
@@ -53,13 +53,13 @@ def folder(tmp_path_factory):
     try:
         assert command_line.main([*REAL[:-1], "--output=whole", "--verbosity=quiet"]) == 0
         first = start(*REAL, cwd=folder)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list((folder / "out" / "trial-0001" / "checkpoints").glob("ckpt-[1-9]*.manifest.json")):
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.01)
         alive = running(folder)
         first.kill()
-        first.communicate(timeout=60)
+        first.communicate(timeout=600)
         while (left := running(folder)) and time.monotonic() < deadline:
             time.sleep(0.02)
         (folder / "killed.json").write_text(json.dumps({"alive": len(alive), "left": len(left), "reached": len(metrics(
@@ -117,7 +117,7 @@ def test_the_leaderboard_is_of_the_part_held_out(folder):
     sweep, out = stored(folder["path"] / "out"), folder["done"].stdout
     assert folder["done"].returncode == 0 and sweep["complete"]
     assert [trial["status"] for trial in sweep["trials"]] == ["finished", "finished", "failed"]
-    assert "the loss diverged in steps" in sweep["trials"][2]["message"]
+    assert "the training loss diverged in steps" in sweep["trials"][2]["message"]
     for trial in sweep["trials"][:2]:
         told = metrics(folder["path"] / "out" / f"trial-{trial['number']:04d}", "evaluation")
         assert [e["accuracy"] for e in trial["evaluations"]] == [e["accuracy"] for e in told]

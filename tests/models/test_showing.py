@@ -1,4 +1,5 @@
 """How models are shown: layer table, record of calls, picture, and the command."""
+import functools
 import io
 
 import keras
@@ -13,6 +14,7 @@ from pipeline.models import registry
 from pipeline.models.drawing import draw, record_calls
 from pipeline.models.layout import NODE_HEIGHT, NODE_WIDTH, place
 from pipeline.models.table import layer_table, plain_text, show
+from tests.selection import quick
 
 MINI_INCEPTION = """\
 mini_inception
@@ -38,6 +40,7 @@ SIZES = {"mlp": (5, 4), "cnn": (12, 11), "resnet_like": (39, 41), "inception": (
          "three_apis": (9, 8)}
 
 
+@functools.cache
 def recorded(name, *options):
     shape = registry.MODELS[name].input_shape
     return record_calls(registry.create(name, 10, shape, options), shape)
@@ -75,7 +78,7 @@ def test_table_on_a_terminal_is_ruled_and_has_all_cells():
         assert text in file.getvalue()
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(list(SIZES), 0, 2, 5))
 def test_nodes_and_edges(name):
     graph = recorded(name)
     assert (len(graph.nodes), len(graph.edges)) == SIZES[name]
@@ -96,7 +99,7 @@ def test_branches_part_and_meet():
     assert x["block2.conv1.convolution"] < x["block2.add"] < x["block2.identity"]
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(list(SIZES), 0, 2, 5))
 def test_nothing_overlaps(name):
     layout = place(recorded(name))
     corners = [(x - NODE_WIDTH / 2, y, x + NODE_WIDTH / 2, y + NODE_HEIGHT) for x, y in layout.nodes]
@@ -142,7 +145,7 @@ def test_recording_leaves_the_model_as_it_was():
     assert (model(x).numpy() == before.numpy()).all()
 
 
-@pytest.mark.parametrize("name", ["resnet_like", "three_apis"])
+@pytest.mark.parametrize("name", quick(["resnet_like", "three_apis"], 0))
 def test_picture(name, tmp_path):
     draw(recorded(name), tmp_path / "graph.png")
     image = tf.io.decode_png((tmp_path / "graph.png").read_bytes())

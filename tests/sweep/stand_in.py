@@ -59,7 +59,7 @@ def wait(behaviour, folder, number, asked):
         "wait": lambda: number < 2 or os.path.exists(os.path.join(around, "go")), "slow": lambda: number < 2,
         "busy": lambda: number != 2,
         "meet": lambda: sum(name.startswith("trial-") and not name.endswith(".log") for name in os.listdir(around)) > 1}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while behaviour in conditions and not conditions[behaviour]() and time.monotonic() < deadline:
         if asked() and behaviour != "busy":
             break

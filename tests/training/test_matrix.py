@@ -1,6 +1,6 @@
 """Every model, every precision with one and two replicas, several options at once: trains, resumes, evaluates.
 
-Every model with one and two replicas, killed and resumed, are cells of make acceptance.
+Most rows are in make acceptance alone, and so is every model with one and two replicas, killed and resumed.
 """
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.step import TRAIN_COLUMNS
+from tests.selection import quick
 from tests.training.small import build, run, weights
 
 APPLIED, WAIT = TRAIN_COLUMNS.index("applied"), TRAIN_COLUMNS.index("input_wait")
@@ -31,7 +32,7 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("model,replicas,precision,options", CELLS)
+@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1, 7))
 def test_it_trains_and_goes_on_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
     steps = 24 if model in ("mlp", "three_apis") else 10
     options = dict(model=model, precision=precision, force=True, batch_size=16, steps=steps, seed=1) | options

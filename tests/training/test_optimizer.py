@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.training.optimizer import FUSED_ELEMENTS
+from tests.selection import quick
 from tests.training.small import build, distance
 
 # Keras rounds these to float32 here and there, in float64 too (a power of 0.999, but not 1 - 0.999); so they are
@@ -20,7 +21,7 @@ KERNEL = {"adam": "ResourceApplyAdam", "adamw": "ResourceApplyAdam", "sgd": "Res
 
 
 # Each kernel on one replica and on two.
-@pytest.mark.parametrize("name, replicas", [("adam", 1), ("adamw", 2), ("sgd", 2), ("nesterov", 1)])
+@pytest.mark.parametrize("name, replicas", quick([("adam", 1), ("adamw", 2), ("sgd", 2), ("nesterov", 1)], 1, 3))
 def test_fused_updates_are_those_of_keras(strategy, name, replicas):
     options = {"optimizer": name, "learning_rate": RATE, "momentum": MOMENTUM, **OPTIONS.get(name, {})}
     experiment = build(strategy(replicas), model="cnn", image_size=14, **options)

@@ -13,12 +13,12 @@ def _everything(experiment):
             *(a.numpy() for a in state.ema)]
 
 
-def test_one_two_four_and_one_again_agree_with_the_uninterrupted_run(strategy, tmp_path):
+def test_one_four_and_one_again_agree_with_the_uninterrupted_run(strategy, tmp_path):
     options = dict(EVERYTHING, model="three_apis", image_size=20, batch_size=8, ema_decay=0.9, schedule="cosine",
-                   steps=16)
+                   steps=12)
     whole = build(strategy(1), **options)
-    losses, parts = run(whole, 16)[:, 0], []
-    for launch, replicas in enumerate((1, 2, 4, 1)):
+    losses, parts = run(whole, 12)[:, 0], []
+    for launch, replicas in enumerate((1, 4, 1)):
         experiment = build(strategy(replicas), **options)
         if launch:  # Nothing may come from the fresh model.
             for variable in experiment.state.model.variables:

@@ -8,10 +8,11 @@ import functools
 import pytest
 
 from tests.parity_cells import check_double, check_single, compare_double, compare_single, double, single
+from tests.selection import quick
 from tests.training.small import build, run
 
 # The time goes into tracing, which grows with the layers and the replicas.
-CELLS = [("cnn", 2, 8), ("three_apis", 4, 20), ("resnet_like", 2, 8)]
+CELLS = [("cnn", 2, 8), ("three_apis", 4, 20), ("resnet_like", 2, 8)]  # The second is in make test.
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +24,13 @@ def measured(strategy):
     return measure
 
 
-@pytest.mark.parametrize("model,replicas,size", CELLS)
+@pytest.mark.parametrize("model,replicas,size", quick(CELLS, 1))
 def test_fifty_steps_in_float64(measured, model, replicas, size):
     check_double(compare_double(measured(double, model, 1, size), measured(double, model, replicas, size)))
 
 
 # At 28x28 nearly every batch has a value so near the kink of a ReLU that its last bit decides on a gradient.
-@pytest.mark.parametrize("model,replicas,size", [("cnn", 2, 28), ("three_apis", 4, 20)])
+@pytest.mark.parametrize("model,replicas,size", quick([("cnn", 2, 28), ("three_apis", 4, 20)], 1))
 def test_gradients_and_first_losses_in_float32(measured, model, replicas, size):
     one, several = (measured(single, model, n, size) for n in (1, replicas))
     check_single(compare_single(one, several))

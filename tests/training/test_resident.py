@@ -8,13 +8,14 @@ import tensorflow as tf
 from pipeline.data import resident
 from pipeline.data.source import Split
 from pipeline.errors import UsageError
+from tests.selection import quick
 from tests.training.small import build, run, weights
 
 MIXED = {"augment": ("flip", "crop", "mixup"), "accumulate_steps": 2, "batch_size": 32}
 
 
-@pytest.mark.parametrize("replicas,options", [(1, {}), (1, MIXED), (2, MIXED),
-                                              (4, {"batch_size": 32, "model": "mlp"})])
+@pytest.mark.parametrize("replicas,options", quick([(1, {}), (1, MIXED), (2, MIXED),
+                                                    (4, {"batch_size": 32, "model": "mlp"})], 2))
 def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, options):
     found = {}
     for cache in ("host", "device"):

@@ -10,6 +10,7 @@ from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 from pipeline.training import run as room
 from pipeline.training.watchdog import NullWatchdog
+from tests.commands import metrics
 from tests.training import small
 
 STEPS = 6
@@ -61,7 +62,8 @@ def booked_windows(monkeypatch):
 
 def train(strategy, folder, monkeypatch, until=None):
     """Trains with the product's own `run`; returns (RunResult, what result.json holds, Attending)."""
-    experiment = small.build(strategy, precision="float32", steps=STEPS, steps_per_loop=1, verbosity="quiet")
+    experiment = small.build(strategy, precision="float32", steps=STEPS, evaluate_every=4, steps_per_loop=1,
+                             verbosity="quiet")
     directory = RunDirectory(str(folder))
     attending = Attending(directory, until)
 
@@ -97,3 +99,13 @@ def test_the_end_is_watched_and_stopped_and_made_up_for(tmp_path, strategy, monk
     assert second["goodput"]["launches"] == 2 and second["goodput"]["steps_repeated"] == 0
     assert second["goodput"]["share"] == pytest.approx(
         second["goodput"]["seconds"]["steps"] / sum(second["goodput"]["seconds"].values()), abs=1e-3)
+
+    # Stopped in the middle of an evaluation, a run saves its step without it, and makes up for it.
+    other = tmp_path / "other"
+    result, _, attending = train(strategy(1), other, monkeypatch, until="batch 1 of the evaluation of test")
+    assert (result.status, result.step, result.saved_step) == ("preempted", 4, 4)
+    assert attending.beats[-1] == "the last checkpoint" and metrics(other, "evaluation") == []
+    _, third, _ = train(strategy(1), other, monkeypatch)
+    assert (third["weights_sha256"], third["best"]) == (second["weights_sha256"], second["best"])
+    assert [(r["step"], r["loss"]) for r in metrics(other, "evaluation")] == [
+        (r["step"], r["loss"]) for r in metrics(tmp_path, "evaluation")] and len(metrics(other, "evaluation")) == 2

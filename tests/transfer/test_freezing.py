@@ -9,6 +9,7 @@ from pipeline.models.freezing import freeze
 from pipeline.models.weight_names import named
 from pipeline.training.step import TRAIN_COLUMNS
 from tests.parity_cells import EVERYTHING
+from tests.selection import quick
 from tests.training.small import build, copies, distance, run, weights
 
 LOSS, NORM = TRAIN_COLUMNS.index("loss"), TRAIN_COLUMNS.index("gradient_norm")
@@ -52,10 +53,10 @@ def test_what_is_frozen_keeps_every_bit_on_one_replica_and_on_three(strategy):
     assert distance(runs[1][1], runs[3][1]) < 1e-8
 
 
-@pytest.mark.parametrize("replicas,options", [
+@pytest.mark.parametrize("replicas,options", quick([
     (1, dict(optimizer="sgd", precision="mixed_bfloat16", clip_norm=0.1)),
     (2, dict(optimizer="lion", precision="mixed_float16", force=True, weight_decay=0.1)),
-])
+], 1))
 def test_a_frozen_backbone_stays_in_mixed_precision(strategy, replicas, options):
     experiment = build(strategy(replicas), model="cnn", image_size=8, freeze=("backbone",), **options)
     use_statistics(experiment)

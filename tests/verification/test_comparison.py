@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.verification.comparison import compare_replicas, relative_difference
 
-FACTS = {"steps": 2, "precision": "float32", "normalized": True, "unclaimed": "", "rounding": ""}
+FACTS = {"steps": 2, "precision": "float32", "normalized": True, "unclaimed": "", "rounding": "",
+         "coarsest": "float64"}
 
 
 @pytest.mark.parametrize("first, second, difference", [
@@ -22,10 +23,15 @@ def test_a_difference_is_relative_to_the_norm(first, second, difference):
     assert relative_difference(np.array(first), np.array(second)) == pytest.approx(difference)
 
 
-def computed(loss=1.0, variable=1.0, gradient=1.0, exact=1.0):
+def computed(loss=1.0, variable=1.0, gradient=1.0, exact=1.0, first=1.0, grown=0.0, early=0.0):
+    """What a process leaves; `grown` and `early` are how far a rounding error takes it, in the end and at first."""
     return {"loss": np.array([1.0, loss]), "names": np.array(["a", "b"]), "variable_0": np.ones(3),
             "variable_1": np.full(2, variable), "gradient_names": np.array(["a"]),
-            "gradient_0": np.full(4, gradient, np.float32), "exact_0": np.full(4, exact)}
+            "first_0": np.ones(3), "first_1": np.full(2, first),
+            "gradient_0": np.full(4, gradient, np.float32), "exact_0": np.full(4, exact),
+            "perturbed_loss": np.array([1.0 + early, 1.0 + early]), "perturbed_exact_0": np.full(4, 1.0),
+            **{f"perturbed_{kind}_{i}": np.ones(3 - i) * (1 + growth)
+               for kind, growth in (("first", early), ("variable", grown)) for i in (0, 1)}}
 
 
 @pytest.mark.parametrize("several, violated", [
@@ -39,7 +45,8 @@ def test_each_difference_violates_its_own_row(several, violated):
 
 def test_the_row_names_where_the_difference_is():
     loss, variables, _ = compare_replicas(computed(), computed(loss=2.0, variable=2.0), 2, FACTS)
-    assert (loss.note, variables.note) == ("step 2", "b")
+    assert loss.note.startswith("first at step 2, most at step 2; a perturbation of one rounding error grows to 0")
+    assert variables.note.startswith("b; a perturbation ")
     assert loss.difference == 1.0 and "--normalize=per_channel" in variables.compared
 
 
@@ -53,3 +60,28 @@ def test_a_gradient_is_claimed_as_exactly_as_float32_resolves_it():
     assert (wide.bound, wide.verdict) == (1e-8, "VIOLATED")
     half = compare_replicas(computed(), computed(gradient=2.0), 2, {**FACTS, "rounding": "bfloat16"})[2]
     assert half.verdict == "not claimed"
+
+
+@pytest.mark.parametrize("several, control, verdicts", [
+    # Rounding alone goes as far: the weights of the end differ by what an error in the last digit grows to.
+    (dict(variable=1 + 1e-3), dict(grown=1e-4), ["ok", "ok"]),
+    # Farther than that, or as far while rounding has not grown yet: a fault.
+    (dict(variable=1 + 1e-3), dict(grown=1e-6), ["ok", "VIOLATED"]),
+    (dict(variable=1 + 1e-3, first=1 + 1e-5), dict(grown=1e-4), ["ok", "VIOLATED"]),
+    (dict(variable=1 + 1e-3, loss=1 + 1e-3), dict(grown=1e-4), ["VIOLATED", "VIOLATED"]),
+    # Rounding that has grown at once leaves nothing that a fault could be told by.
+    (dict(variable=1.5, loss=1.5), dict(grown=1.0, early=1e-2), ["VIOLATED", "VIOLATED"]),
+])
+def test_a_difference_that_rounding_grows_to_is_none_of_replicas(several, control, verdicts):
+    rows = compare_replicas(computed(**control), computed(**several), 2, FACTS)[:2]
+    assert [row.verdict for row in rows] == verdicts
+    said = [f"{row.compared} {row.note}" for row in rows if row.difference > 1e-8]
+    assert all("a perturbation of one rounding error grows to" in text for text in said)
+    assert all(("agrees as far as the model is stable" in row.compared) == (row.verdict == "ok")
+               for row in rows if row.difference > 1e-8)
+
+
+def test_a_gradient_that_one_replica_alone_does_not_resolve_is_not_claimed():
+    row = compare_replicas(computed(gradient=1.2), computed(gradient=1.4), 2, FACTS)[2]
+    assert row.verdict == "not claimed" and "on one replica it is 0.2 from float64: float32" in row.unclaimed
+    assert compare_replicas(computed(), computed(gradient=1.4), 2, FACTS)[2].verdict == "VIOLATED"

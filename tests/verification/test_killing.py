@@ -22,8 +22,9 @@ def write(folder, losses=LOSSES, weights="abc", steps=None):
 
 @pytest.mark.parametrize("changed, kills, difference, note", [
     ({}, (3, 2), 0.0, ""),
-    ({"losses": {**LOSSES, 3: 1.53, 4: 1.01}}, (3, 2), 0.02, "loss of step 3"),
-    ({"losses": {**LOSSES, 4: None}}, (3, 2), math.inf, "loss of step 4"),
+    ({"losses": {**LOSSES, 3: 1.53, 4: 1.01}}, (3, 2), 0.02, "from the loss of step 3 on"),
+    ({"losses": {**LOSSES, 3: 1.515, 4: 1.02}}, (3, 2), 0.02, "from the loss of step 3 on"),
+    ({"losses": {**LOSSES, 4: None}}, (3, 2), math.inf, "from the loss of step 4 on"),
     ({"weights": "abd"}, (3, 2), math.inf, "weights_sha256"),
     ({}, (3, 0), math.inf, "killed after step 3 it went on from step 0"),
     ({}, (2, 3), math.inf, "killed after step 2 it went on from step 3"),

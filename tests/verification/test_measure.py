@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from pipeline.training import gradients, inference, step
 from pipeline.verification import measure
+from tests.selection import quick
 from tests.training.small import build
 
 
-@pytest.mark.parametrize("replicas, precision", [(2, "float32"), (1, "mixed_float16")])
+@pytest.mark.parametrize("replicas, precision", quick([(2, "float32"), (1, "mixed_float16")], 0))
 def test_bad_gradients_change_nothing_and_are_counted(strategy, replicas, precision):
     experiment = build(strategy(replicas), precision=precision, force=True, ema_decay=0.9)
     variables, counters = measure.bad_gradients(experiment)
@@ -51,15 +52,15 @@ def test_sizes_that_fit_nothing(sizes, expected):
 
 
 def test_ragged_evaluations_agree_with_example_by_example(strategy):
-    rows = measure.ragged_evaluations(build(strategy(4), model="three_apis", normalize="per_channel"))
-    assert [row.verdict for row in rows] == ["ok", "ok"] and "1, 3, 15, 16, 17" in rows[0].compared
+    rows = measure.ragged_evaluations(build(strategy(2), model="three_apis", normalize="per_channel"))
+    assert [row.verdict for row in rows] == ["ok", "ok"] and "1, 15, 16, 17" in rows[0].compared
     assert rows[1].difference < 1e-12
 
 
-@pytest.mark.parametrize("name, function, row", [
+@pytest.mark.parametrize("name, function, row", quick([
     ("masked", lambda values, weight: values, 1),
     ("hits", lambda logits, label: tf.ones_like(logits[:, 0]), 1),
-])
+], 1))
 def test_a_wrong_evaluation_is_seen(strategy, monkeypatch, name, function, row):
     monkeypatch.setattr(inference, name, function)
     rows = measure.ragged_evaluations(build(strategy(2)))

@@ -4,6 +4,6 @@ Every one of them has the signature (images uint8 [B, H, W, C], seeds int32 [B, 
 mixing ones return the share of the own image, float32 [B], beside. A row of the result depends on the same row of
 the arguments alone (for the mixing ones: on the rows 2i and 2i + 1), in a batch of any size.
 """
-from pipeline.data.augment.apply import DEFAULT_STRENGTH, MIXING, apply
+from pipeline.data.augment.apply import MIXING, apply
 
-__all__ = ["DEFAULT_STRENGTH", "MIXING", "apply"]
+__all__ = ["MIXING", "apply"]

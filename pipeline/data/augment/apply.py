@@ -4,21 +4,10 @@ from pipeline.data.augment.geometry import crop, cutout, flip, rotate
 from pipeline.data.augment.mixing import cutmix, mixup
 from pipeline.data.augment.randaugment import randaugment
 from pipeline.data.stateless_random import example_seeds, fold
+from pipeline.options import AUGMENTATIONS
 
 _SINGLE = {"flip": flip, "crop": crop, "rotate": rotate, "color": color, "cutout": cutout, "randaugment": randaugment}
 MIXING = {"mixup": mixup, "cutmix": cutmix}
-
-# Given the height of the images, the strength where the user gives none.
-DEFAULT_STRENGTH = {
-    "flip": lambda height: 0.5,
-    "crop": lambda height: max(1, height // 8),
-    "rotate": lambda height: 15.0,
-    "color": lambda height: 0.4,
-    "cutout": lambda height: max(1, height // 2),
-    "randaugment": lambda height: 9.0,
-    "mixup": lambda height: 0.2,
-    "cutmix": lambda height: 1.0,
-}
 
 
 def apply(images, positions, seed, augmentations):
@@ -28,7 +17,7 @@ def apply(images, positions, seed, augmentations):
       images: uint8 [B, H, W, C], with a static shape.
       positions: int64 [B], the rows' positions in the stream; with mixing B is even and positions[0] too.
       seed: integer, the run's seed.
-      augmentations: tuple of pipeline.config.Augmentation; a strength of None takes DEFAULT_STRENGTH.
+      augmentations: tuple of pipeline.config.Augmentation; a strength of None takes its default.
 
     Returns:
       (images, mix): uint8 [B, H, W, C], and float32 [B] in [0, 1], the share of the own image in each row, the rest
@@ -38,7 +27,7 @@ def apply(images, positions, seed, augmentations):
     for place, augmentation in enumerate(augmentations):
         name, strength = augmentation.name, augmentation.strength
         if strength is None:
-            strength = DEFAULT_STRENGTH[name](images.shape[1])
+            strength = AUGMENTATIONS[name].default(images.shape[1])
         own_seeds = fold(seeds, place)  # So that the same augmentation given twice draws twice.
         if name in MIXING:
             images, mix = MIXING[name](images, own_seeds, strength)

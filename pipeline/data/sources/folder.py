@@ -1,167 +1,192 @@
 """A user's own images: one folder a class."""
 import os
+import unicodedata
 
 import numpy as np
-import tensorflow as tf
 
-from pipeline.data.decode import SUFFIXES, UnreadableImage, in_parallel, read_header, read_image
+from pipeline.activity import activity
+from pipeline.data.decode import UnreadableImage, in_parallel, read_header, read_image
+from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.holdout import divide
+from pipeline.data.image_search import images_below, is_hidden, is_image, left_out
 from pipeline.data.memory import InMemory
-from pipeline.data.order import example_index
-from pipeline.data.source import Source, Split, digest, numbered_batches
+from pipeline.data.source import Source, Split, digest
+from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
-_TEST_NAMES = ("test", "validation", "valid", "val")
 # What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
 
-class ImageFiles:
-    """Reads image files by name, decoding them on demand: any file of any position at the same cost."""
+def load_folder(path, config, echo=print, own_validation=True):
+    """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
-    def __init__(self, paths, labels, shape, size):
-        self.paths, self.labels, self.shape, self.size = np.asarray(paths), np.asarray(labels, np.int32), shape, size
+    A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, what --validation_split
+    holds out of training is the test split.
 
-    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
-        positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
-        count = len(self.labels)
-        if rows is not None:
-            steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
-            positions = steps.map(lambda step: step * batch_size + tf.constant(rows, tf.int64)).unbatch()
-
-        def index_of(position):
-            return example_index(position[None], count, seed)[0]
-
-        return self._batches(positions, index_of, start_step, batch_size if rows is None else len(rows), finish)
-
-    def in_order(self, start_batch, batch_size, finish):
-        positions = tf.data.Dataset.range(start_batch * batch_size, len(self.labels))
-        return self._batches(positions, lambda p: p, start_batch, batch_size, finish)
-
-    def select(self, index):
-        return ImageFiles(self.paths[index], self.labels[index], self.shape, self.size)
-
-    def read_labels(self):
-        return self.labels
-
-    def _batches(self, positions, index_of, first, batch_size, finish):
-        with tf.device("CPU:0"), tf.init_scope():
-            paths, labels = tf.constant(self.paths), tf.constant(self.labels)
-
-        @tf.autograph.experimental.do_not_convert
-        def example(position):
-            index = index_of(position)
-            image = tf.numpy_function(self._decode, [paths[index]], tf.uint8, stateful=False)
-            return tf.ensure_shape(image, self.shape), labels[index]
-
-        examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return numbered_batches(examples, first, batch_size, finish)
-
-    def _decode(self, path):
-        path = path.decode()
-        try:
-            return read_image(path, self.shape[-1], self.size)
-        except UnreadableImage as error:
-            raise UsageError(_unreadable(path, error)) from error
-
-
-def load_folder(path, config, echo=print):
-    """Finds PATH/train/<class>/* and PATH/test/<class>/*, or PATH/<class>/* with --validation_split.
-
-    Without a test folder, what --validation_split holds out of training is the test split.
+    Images in subfolders of a class are of that class.
 
     Args:
       path: the folder.
       config: DataConfig; image_size, validation_split, skip_unreadable and memory_budget count.
       echo: takes lines about what takes long.
+      own_validation: see splits.choose_splits.
 
     Returns:
       Source; images are grey where all files are, else of three channels.
 
     Raises:
-      UsageError: no such folder, no class, an empty class, classes that differ between train and test, an unreadable
+      UsageError: no such folder, no class, an empty class, classes that differ between splits, an unreadable
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
-    path = os.path.abspath(os.path.expanduser(path))
-    folders = _split_folders(path, config.validation_split)
-    class_names = _class_names(folders)
-    files = {name: _class_files(folder, class_names) for name, folder in folders.items()}
+    path = os.path.abspath(path)
+    with activity("looking for images", echo):
+        folders, notes = _split_folders(path, config.validation_split, own_validation)
+        class_folders = _class_folders(folders)
+        class_names = tuple(_readable(name) for name in class_folders["train"])
+        files = {name: _class_files(folder, class_folders[name]) for name, folder in folders.items()}
+    notes += [*_alike(class_names), *_beside(path, files)]
+    files = {name: (paths, labels) for name, (paths, labels, _) in files.items()}
     every = [file for paths, _ in files.values() for file in paths]
-    if len(every) > 5000:
-        echo(f"reading {len(every):,} images in {path}")
-    headers = dict(zip(every, in_parallel(read_header, every), strict=True))
+    with activity("looking at images", echo, len(every)) as doing:
+        headers = dict(zip(every, in_parallel(read_header, every, doing.advance), strict=True))
     bad = _without_unreadable(headers, config.skip_unreadable)
     channels = 1 if all(header.grey for header in headers.values()) else 3
     shape = _common_shape(headers, config.image_size, channels)
     in_memory = len(headers) * int(np.prod(shape)) <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers),
-                          strict=True))
+        with activity("reading images", echo, len(headers)) as doing:
+            pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers,
+                                                   doing.advance), strict=True))
         bad += _without_unreadable(pixels, config.skip_unreadable)
-    splits, parts = [], [class_names, shape]
+    splits, parts = {}, [class_names, shape]
     for name, (paths, labels) in files.items():
         kept = [(file, label) for file, label in zip(paths, labels, strict=True) if file not in bad]
-        _check_classes([label for _, label in kept], class_names, folders[name])
-        splits.append(_make_split(name, path, kept, pixels, shape, config.image_size))
-        parts += [name, [(os.path.relpath(file, path), os.path.getsize(file), digest(np.frombuffer(
-            headers[file].ends, np.uint8))) for file, _ in kept]]
+        _check_classes([label for _, label in kept], class_folders[name], folders[name])
+        splits[name] = _make_split(name, path, kept, pixels, shape, config)
+        parts += [name, [(os.path.relpath(file, path), headers[file].file_size, headers[file].ends_digest)
+                         for file, _ in kept]]
         if any(headers[file].interpreted for file, _ in kept):
             parts.append(INTERPRETATION)
-    notes = _notes(bad, in_memory)
     test_from_train = len(splits) == 1
     if test_from_train:
-        splits = divide(splits[0], config.validation_split, "test")
+        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
         parts.append(config.validation_split)
-    return Source(f"folder:{path}", class_names, shape, *splits, None, digest(*parts), notes, test_from_train)
+    return Source(f"folder:{_readable(path)}", class_names, shape, splits["train"], splits.get("test"),
+                  splits.get("validation"), digest(*parts), (*notes, *_notes(bad, in_memory)), test_from_train)
 
 
-def _split_folders(path, validation_split):
-    """Returns {"train": folder} or {"train": folder, "test": folder}."""
+def _split_folders(path, validation_split, own_validation):
+    """Returns ({"train": folder, "validation": folder, "test": folder} of those there, lines to tell the user)."""
     if not os.path.isdir(path):
         raise UsageError(f"--dataset=folder:{path}: there is no such folder; where it was moved, give its new path")
-    train = os.path.join(path, "train")
-    if not os.path.isdir(train):
-        train, tests = path, []
-    else:
-        tests = [os.path.join(path, name) for name in _TEST_NAMES if os.path.isdir(os.path.join(path, name))]
-    if tests:
-        return {"train": train, "test": tests[0]}
-    if not validation_split:
-        raise UsageError(f"--dataset=folder:{path} has no folder 'test' beside 'train': make {path}/train/<class>/ and "
-                         f"{path}/test/<class>/, or give --validation_split=0.2 to hold a part out for testing")
-    return {"train": train}
+    names = [name for name in _folders_in(path) if not is_hidden(name)]
+    train, found, unused, lines = path, {}, None, []
+    own = _training_folder(path, names)
+    if own:
+        train = os.path.join(path, own)
+        found, unused = choose_splits(f"--dataset=folder:{path}", names, own_validation)
+        others = [_readable(name) for name in names if name not in (own, unused, *found.values())]
+        if others:
+            lines.append(f"not read, since they are beside '{own}': {', '.join(others[:5])}"
+                         f"{', ...' if len(others) > 5 else ''}")
+    if not found and not validation_split:
+        raise UsageError(f"--dataset=folder:{path} has no folder 'test' or 'val' beside 'train': make "
+                         f"{path}/train/<class>/ and {path}/test/<class>/, or give --validation_split=0.2 to hold a "
+                         "part out for testing")
+    folders = {role: os.path.join(path, name) for role, name in found.items()}
+    return {"train": train, **folders}, [*unused_validation(unused, unused == found.get("test")), *lines]
 
 
-def _class_names(folders):
-    """Returns the sorted names of the class folders, which must be the same in every split."""
-    names = {split: sorted(entry.name for entry in os.scandir(folder)
-                           if entry.is_dir() and not entry.name.startswith((".", "__")))
-             for split, folder in folders.items()}
-    if len(names["train"]) < 2:
-        raise UsageError(f"{folders['train']} has {len(names['train'])} class folders: put the images of each class in "
+def _folders_in(path):
+    """Returns the sorted names of the folders in a folder, links to folders among them."""
+    try:
+        return sorted(name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _training_folder(path, names):
+    """Returns the name of the folder of the training split, or None where the folders are classes.
+
+    A folder of that name with images and no folders in it is a class, of vehicles say, where others are beside it.
+    """
+    found = [name for name in names if name.lower() == "train"]
+    if len(found) > 1:
+        raise UsageError(f"--dataset=folder:{path} has several training splits, {' and '.join(found)}: keep one")
+    if not found:
+        return None
+    inside = os.path.join(path, found[0])
+    is_class = not any(not is_hidden(name) for name in _folders_in(inside)) and any(
+        is_image(os.path.join(inside, name)) for name in os.listdir(inside) if not is_hidden(name))
+    return None if is_class and len(names) > 1 else found[0]
+
+
+def _class_folders(folders):
+    """Returns {split: names of its class folders}, those of one class at the same place in every split.
+
+    Names are the same whichever way an accented letter is composed: archives made on other systems change that.
+    """
+    found = {split: [name for name in _folders_in(folder) if not is_hidden(name)] for split, folder in folders.items()}
+    train = found["train"]
+    if len(train) < 2:
+        raise UsageError(f"{folders['train']} has {len(train)} class folders: put the images of each class in "
                          f"a folder of its own, two classes at least, as in {folders['train']}/cat/1.jpg")
-    odd = sorted(set(names["train"]) ^ set(names.get("test", names["train"])))
-    if odd:
-        here, there = ("train", "test") if odd[0] in names["train"] else ("test", "train")
-        raise UsageError(f"class '{odd[0]}' is in {folders[here]} but not in {folders[there]}: both need the same "
-                         f"class folders ({len(odd)} differ)")
-    return tuple(names["train"])
+    for split, names in found.items():
+        exact = set(train) & set(names)
+        composed = {unicodedata.normalize("NFC", name): name for name in names if name not in exact}
+        same = {name: name if name in exact else composed.pop(unicodedata.normalize("NFC", name), None)
+                for name in train}
+        odd = sorted([name for name in train if same[name] is None] + list(composed.values()))
+        if odd:
+            here, there = ("train", split) if odd[0] in train else (split, "train")
+            raise UsageError(f"class '{odd[0]}' is in {folders[here]} but not in {folders[there]}: both need the same "
+                             f"class folders ({len(odd)} differ)")
+        found[split] = [same[name] for name in train]
+    return found
 
 
-def _class_files(folder, class_names):
-    """Returns (paths, labels) in the order of class and file name."""
-    paths, labels = [], []
-    for label, name in enumerate(class_names):
+def _readable(name):
+    """Returns a name as text that can be printed and saved; bytes that are not UTF-8 become \\x and two digits."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _alike(class_names):
+    """Returns lines about classes whose names look the same, or are where a file system ignores case."""
+    seen, lines = {}, []
+    for name in class_names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            lines.append(f"classes '{other}' and '{name}' differ in case or in how their letters are composed alone: "
+                         "they are counted as two")
+    return lines
+
+
+def _class_files(folder, class_folders):
+    """Returns (paths, labels, files that are no images), the first two in the order of class and file name."""
+    paths, labels, others = [], [], []
+    for label, name in enumerate(class_folders):
         inside = os.path.join(folder, name)
-        found = sorted(entry for entry in os.listdir(inside)
-                       if entry.lower().endswith(SUFFIXES) and not entry.startswith("."))
+        found, rest = images_below(inside)
         if not found:
-            raise UsageError(f"class folder {inside} has no images ({', '.join(s[1:] for s in SUFFIXES)}): add some, "
-                             f"or remove the folder from every split")
+            raise UsageError(f"class folder {inside} has no images: add some, or remove the folder from every split")
         paths += [os.path.join(inside, entry) for entry in found]
         labels += [label] * len(found)
-    return paths, labels
+        others += [os.path.join(inside, entry) for entry in rest]
+    return paths, labels, others
+
+
+def _beside(path, files):
+    """Returns lines about files that are not looked at.
+
+    Args:
+      path: the folder of the data set.
+      files: {split: what _class_files returns}.
+    """
+    line = left_out([_readable(os.path.relpath(file, path)) for *_, others in files.values() for file in others])
+    return [] if line is None else [line]
 
 
 def _without_unreadable(results, skip):
@@ -169,14 +194,10 @@ def _without_unreadable(results, skip):
     bad = [file for file, result in results.items() if isinstance(result, UnreadableImage)]
     if bad and not skip:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise UsageError(_unreadable(bad[0], results[bad[0]]) + more)
+        raise UsageError(unreadable(bad[0], results[bad[0]]) + more)
     for file in bad:
         del results[file]
     return bad
-
-
-def _unreadable(path, error):
-    return f"cannot read the image {path}: {error}; repair or remove it, or give --skip_unreadable to go on without it"
 
 
 def _common_shape(headers, image_size, channels):
@@ -193,26 +214,26 @@ def _common_shape(headers, image_size, channels):
     return (*next(iter(sizes), (0, 0)), channels)
 
 
-def _check_classes(labels, class_names, folder):
+def _check_classes(labels, class_folders, folder):
     """Raises UsageError where no readable image of a class is left."""
-    for label in set(range(len(class_names))) - set(labels):
-        raise UsageError(f"class folder {os.path.join(folder, class_names[label])} has no image that can be read")
+    for label in set(range(len(class_folders))) - set(labels):
+        raise UsageError(f"class folder {os.path.join(folder, class_folders[label])} has no image that can be read")
 
 
-def _make_split(name, root, kept, pixels, shape, size):
+def _make_split(name, root, kept, pixels, shape, config):
     labels = np.array([label for _, label in kept], np.int32)
     if pixels:
         reader = InMemory(np.stack([pixels[file] for file, _ in kept]), labels)
     else:
-        reader = ImageFiles([file for file, _ in kept], labels, shape, size)
-    return Split(name, len(kept), reader, labels, [os.path.relpath(file, root) for file, _ in kept])
+        reader = ImageFiles([file for file, _ in kept], labels, shape, config.image_size, config.skip_unreadable)
+    return Split(name, len(kept), reader, labels, [_readable(os.path.relpath(file, root)) for file, _ in kept])
 
 
 def _notes(bad, in_memory):
     notes = []
     if bad:
-        images = "image" if len(bad) == 1 else "images"
-        notes.append(f"skipped {len(bad)} unreadable {images}: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}")
+        notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(map(_readable, bad[:3]))}"
+                     f"{', ...' if len(bad) > 3 else ''}")
     if not in_memory:
         notes.append("images are decoded as they are needed, each epoch in a random order of all of them")
     return tuple(notes)

@@ -1,20 +1,22 @@
 """Image classification data sets of TensorFlow Datasets."""
 import dataclasses
-import time
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline.activity import activity
+from pipeline.data.array_records import is_array_record
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory, empty_images
-from pipeline.data.record_stream import BLOCK, GROUP, Records
+from pipeline.data.record_stream import BLOCK, GROUP, Records, first_line, record_dataset
 from pipeline.data.records import read_table
 from pipeline.data.source import Source, Split, digest
 from pipeline.data.sources.tfds_prepare import find_or_prepare
+from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 _DECODED_TOGETHER = 500
-_PATIENCE = 3.0  # Seconds of silence before progress is told, and between two lines.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,15 @@ class ExampleFormat:
         return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
 
 
-def load_tfds(config, echo=print):
+def load_tfds(config, echo=print, own_validation=True):
     """Loads a data set of TensorFlow Datasets by its name.
 
-    Where there is no test split the validation split is it; where there is neither, what --validation_split holds out.
+    Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
 
     Args:
       config: DataConfig; dataset, data_dir, image_size, validation_split, memory_budget and cache_dir count.
       echo: takes lines about what takes long.
+      own_validation: see splits.choose_splits.
 
     Returns:
       Source, in memory where its decoded images fit the budget.
@@ -65,25 +68,27 @@ def load_tfds(config, echo=print):
     """
     builder = find_or_prepare(config.dataset, config.data_dir, echo)
     form, class_names = _example_format(builder.info, config)
-    chosen = _choose_splits(builder.info, config)
-    tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
-              for name, split in chosen.items()}
+    chosen, lines = _choose_splits(builder.info, config, own_validation)
+    with activity("looking at records", echo):
+        tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
+                  for name, split in chosen.items()}
     total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
     in_memory = total <= config.memory_budget * 2**20
-    splits, parts = [], [builder.info.name, str(builder.info.version), class_names, form.shape]
+    splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, form.shape]
     for name, table in tables.items():
-        splits.append(_decode_all(name, table, form, len(class_names), echo) if in_memory else
-                      Split(name, len(table.offset), Records(table, form, config.cache_dir)))
+        splits[name] = _decode_all(name, table, form, len(class_names), echo) if in_memory else Split(
+            name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
     test_from_train = len(splits) == 1
     if test_from_train:
-        splits = divide(splits[0], config.validation_split, "test")
+        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
         parts.append(config.validation_split)
     notes = () if in_memory else (
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
-        f"{len(tables['train'].files)} shards, shuffled by blocks of {BLOCK} consecutive records and within groups of "
-        f"{BLOCK * GROUP:,} examples",)
-    return Source(config.dataset, class_names, form.shape, *splits, None, digest(*parts), notes, test_from_train)
+        f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
+        f"within groups of {BLOCK * GROUP:,} examples",)
+    return Source(config.dataset, class_names, form.shape, splits["train"], splits.get("test"),
+                  splits.get("validation"), digest(*parts), (*lines, *notes), test_from_train)
 
 
 def _example_format(info, config):
@@ -113,25 +118,24 @@ def _example_format(info, config):
     return ExampleFormat(image_key, label_key, shape, resize), tuple(flat[label_key].names)
 
 
-def _choose_splits(info, config):
-    """Returns {"train": split} or {"train": split, "test": split}, with the data set's own names."""
+def _choose_splits(info, config, own_validation):
+    """Returns ({"train", "validation", "test": the data set's own names, of those there}, lines to tell the user)."""
     has = {name: split for name, split in info.splits.items() if split.num_examples}
     if "train" not in has:
         raise UsageError(f"--dataset={config.dataset} has no training split: it has {', '.join(has) or 'none'}")
-    test = next((name for name in ("test", "validation") if name in has), None)
-    if test:
-        return {"train": "train", "test": test}
-    if not config.validation_split:
+    found, unused = choose_splits(f"--dataset={config.dataset}", has, own_validation, ("test", "validation"))
+    if not found and not config.validation_split:
         raise UsageError(f"--dataset={config.dataset} has neither a test nor a validation split (it has "
                          f"{', '.join(has)}): give --validation_split=0.2 to hold a part out for testing")
-    return {"train": "train"}
+    return {"train": "train", **found}, unused_validation(unused, unused == found.get("test"))
 
 
 def _shards(split):
-    """Returns the paths of a split's TFRecord files."""
+    """Returns the paths of a split's files."""
     files = [str(path) for path in split.filepaths]
-    if not all(".tfrecord" in path for path in files):
-        raise UsageError(f"{files[0]} is not a TFRecord file: prepare the data set with file_format=tfrecord")
+    if not all(".tfrecord" in path or is_array_record(path) for path in files):
+        raise UsageError(f"{files[0]} is neither a TFRecord nor an ArrayRecord file: prepare the data set with "
+                         "file_format=tfrecord")
     return files
 
 
@@ -145,19 +149,18 @@ def _decode_all(name, table, form, num_classes, echo):
         spec = tf.TensorSpec(form.shape, tf.uint8)
         return tf.map_fn(form.decode, encoded, fn_output_signature=spec, parallel_iterations=1), labels
 
-    records = tf.data.TFRecordDataset(table.files).batch(_DECODED_TOGETHER)
-    done, told = 0, time.monotonic()
+    records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
+    batches, done = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), 0
     try:
-        for some_images, some_labels in records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True):
-            rows = slice(done, done + len(some_labels))
-            images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()
-            done = rows.stop
-            if time.monotonic() - told > _PATIENCE:
-                told = time.monotonic()
-                echo(f"decoding {name}: {done:,} of {count:,} images")
+        with activity(f"decoding the {name} images", echo, count) as doing:
+            for some_images, some_labels in batches:
+                rows = slice(done, done + len(some_labels))
+                images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()
+                done = rows.stop
+                doing.advance(len(some_labels))
     except tf.errors.OpError as error:
         raise UsageError(f"cannot decode {name} of {table.files[0]} near example {done:,}: "
-                         f"{error.message.splitlines()[0]}") from error
+                         f"{first_line(error)}") from error
     if done and not 0 <= labels.min() <= labels.max() < num_classes:
         raise UsageError(f"the {name} split has labels from {labels.min()} to {labels.max()} for {num_classes} "
                          f"classes: a split whose labels were published is needed")

@@ -3,6 +3,7 @@ from collections import Counter
 
 from pipeline.evaluation.page.curves import box_of
 from pipeline.pages.markup import definitions, escape, table, tag
+from pipeline.quantities import counted
 
 KINDS = {"steps": ("steps that counted", "series-3"), "input": ("waiting for input", "series-2"),
          "lost": ("steps lost and repeated", "bad"), "compiling": ("compiling", "series-1"),
@@ -40,9 +41,9 @@ def _goodput(goodput):
         entries += tag("li", tag("span", kind="patch", style=f"--c:var(--{color})") + escape(text))
     words = f"{goodput['share']:.1%} of the time went into steps that counted (goodput)"
     launches, repeated = goodput.get("launches", 1), goodput.get("steps_repeated", 0)
-    words += f", over {launches:,} launch{'es' * (launches != 1)}"
-    words += f"; {repeated:,} steps were computed again" * bool(repeated)
-    words += f"; {goodput.get('rollbacks'):,} rollbacks" * bool(goodput.get("rollbacks"))
+    words += f", over {counted(launches, 'launch', 'launches')}"
+    words += f"; {counted(repeated, 'step was', 'steps were')} computed again" * bool(repeated)
+    words += f"; {counted(goodput.get('rollbacks') or 0, 'rollback')}" * bool(goodput.get("rollbacks"))
     return (tag("p", escape(words) + ".") + tag("div", bar, "stack", role="img", aria_label="Where the time went: "
                                                 + "; ".join(said)) + tag("ul", entries, "legend"))
 

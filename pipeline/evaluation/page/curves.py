@@ -2,6 +2,7 @@
 from pipeline.evaluation.page import plots
 from pipeline.evaluation.tables import number
 from pipeline.pages.markup import escape, table, tag
+from pipeline.quantities import plural
 
 HIGHLIGHTED = 5  # Classes of the smallest areas, each in a colour of its own.
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "learning_rate": "Learning rate"}
@@ -115,7 +116,7 @@ def _calibration_table(found):
     said = f"The calibration error is the mean distance of confidence and accuracy in {found['bins']} bins. "
     if after:
         given = after["temperature"] if isinstance(after["temperature"], list) else [after["temperature"]]
-        rows.append(tag("tr", tag("th", f"temperature{'s' * (len(given) > 1)}", scope="row") + tag("td", "1")
+        rows.append(tag("tr", tag("th", plural(len(given), "temperature"), scope="row") + tag("td", "1")
                         + tag("td", " and ".join(f"{one:.3f}" for one in given))))
         said += "Temperature scaling divides the logits by a number, which changes no prediction. It was fitted on "
     else:

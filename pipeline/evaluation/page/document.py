@@ -8,6 +8,7 @@ from pipeline.evaluation.page.findings import findings
 from pipeline.evaluation.tables import number, span
 from pipeline.files import plain, write_text
 from pipeline.pages.markup import box, cards, escape, fill, tag
+from pipeline.quantities import counted, plural
 
 
 def write_page(report, pictures, path):
@@ -53,13 +54,15 @@ def _anchor(title):
 
 def _head(run, report):
     right = next((item["value"] for item in report["headline"] if item["name"] == "accuracy"), None)
-    hits = f"{round(right * run['examples']):,} of {run['examples']:,}" if right is not None else f"{run['examples']:,}"
-    parameters = f"{run['parameters']:,} parameters" if run.get("parameters") else None
+    examples = counted(run["examples"], "example")
+    hits = f"{round(right * run['examples']):,} of {examples}" if right is not None else examples
+    parameters = counted(run["parameters"], "parameter") if run.get("parameters") else None
     created = datetime.datetime.fromisoformat(report["created"])
     where = " · ".join(str(text) for text in (
         run["workdir"], f"step {run['step']:,} ({run['checkpoint']})", f"weights {run['weights']}", parameters,
         f"{created:%Y-%m-%d %H:%M %Z}") if text)
-    what = f"{hits} examples of the {run['split']} split" + " are judged rightly." * (right is not None)
+    judged = f" {plural(run['examples'], 'is', 'are')} judged rightly." if right is not None else ""
+    what = f"{hits} of the {run['split']} split{judged}"
     return (tag("h1", f"{escape(run['model'])} on {escape(run['dataset'])}") + tag("p", escape(what))
             + tag("p", escape(where), "soft"))
 

@@ -1,4 +1,6 @@
 """What a reader would find in a report after looking for a while, as sentences."""
+from pipeline.quantities import counted
+
 CLOSE = 0.01  # Of confidence and accuracy, within which a model is neither too sure nor too unsure.
 WORSE = 1.1  # Times its lowest value, from which on a loss at the end is said to have risen.
 SLOW = 0.9
@@ -17,7 +19,7 @@ def findings(report):
 
 def _compared(report):
     for other in report.get("compared") or []:
-        alone = f"it alone is right on {other['only_this_right']:,} examples, this run on " \
+        alone = f"it alone is right on {counted(other['only_this_right'], 'example')}, this run on " \
                 f"{other['only_the_first_right']:,}"
         yield f"{other['name']} against this run: {other['verdict']} ({alone})."
 

@@ -2,9 +2,10 @@
 import dataclasses
 
 from pipeline.config import GROUPS
+from pipeline.quantities import counted
 
 
-def configuration_page(config, source, plan, variables):
+def configuration_page(config, source, plan, variables, evaluated=None):
     """Describes a run in Markdown: its data, model and length, and every option, those that were changed in bold.
 
     Args:
@@ -12,14 +13,17 @@ def configuration_page(config, source, plan, variables):
       source: Source.
       plan: Plan.
       variables: number of trained values of the model.
+      evaluated: which weights the evaluations are of, in words, where they are not those as trained.
     """
     shape = "×".join(map(str, source.image_shape))
     parts = [(name, split.num_examples) for name, split in (
         ("train", source.train), ("validation", source.validation), ("test", source.test)) if split]
-    facts = [("data", f"{source.name}: {source.num_classes} classes, {shape} pixels, "
+    facts = [("data", f"{source.name}: {counted(source.num_classes, 'class', 'classes')}, {shape} pixels, "
               + ", ".join(f"{count:,} {name}" for name, count in parts)),
-             ("model", f"{config.model.model}: {variables:,} parameters"),
-             ("length", f"{plan.total_steps:,} steps of {plan.batch_size} examples, {plan.epochs:.4g} epochs")]
+             ("model", f"{config.model.model}: {counted(variables, 'parameter')}"),
+             *([("evaluations", f"of the {evaluated}")] if evaluated else []),
+             ("length", f"{counted(plan.total_steps, 'step')} of {counted(plan.batch_size, 'example')}, "
+              f"{counted(float(f'{plan.epochs:.4g}'), 'epoch')}")]
     lines = ["\n".join(f"- **{name}**: {fact}" for name, fact in facts), "What differs from the default is **bold**."]
     for name, group in zip(GROUPS, config.groups(), strict=True):
         lines += [f"### {name}", table(("option", "value", "default"), [

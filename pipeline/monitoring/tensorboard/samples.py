@@ -4,6 +4,7 @@ import numpy as np
 from pipeline.data.stream import examples
 from pipeline.metrics.evaluation import CONFIDENCE, LABEL, LOSS, PREDICTED, hit_rows
 from pipeline.monitoring.tensorboard.gallery import gallery
+from pipeline.quantities import counted
 
 MOST_SAMPLES, SAMPLE_COLUMNS = 24, 6
 MOST_MISTAKES, MISTAKE_COLUMNS = 16, 4
@@ -22,7 +23,7 @@ def samples_picture(experiment, step):
     """
     batch = next(experiment.train_dataset(step).as_numpy_iterator())
     captions = sample_captions(batch["label"], batch.get("mix"), experiment.source.class_names)[:MOST_SAMPLES]
-    title = f"{len(captions)} examples of step {step + 1}, as the model sees them"
+    title = f"{counted(len(captions), 'example')} of step {step + 1}, as the model sees them"
     return gallery(batch["image"][:MOST_SAMPLES], captions, title, SAMPLE_COLUMNS)
 
 

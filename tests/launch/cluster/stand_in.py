@@ -131,7 +131,7 @@ def main(workdir, told):
         due(step)
         time.sleep(STEP_SECONDS)
         if peers.meet(b"1" if asked else b"0") == b"1":
-            return stop(workdir, rank, step, value, told)
+            return stop(workdir, rank, step, value, told, asked)
         step, value = step + 1, hashlib.sha256(f"{value}{step}".encode()).hexdigest()
         if rank == 0:
             append(workdir / "metrics.jsonl", {"kind": "train", "step": step})
@@ -149,12 +149,19 @@ def save(workdir, step, value):
     append(workdir / "launches.jsonl", {"event": "saved", "step": step})
 
 
-def stop(workdir, rank, step, value, told):
+def stop(workdir, rank, step, value, told, asked):
     if told.get("never_saves"):
         time.sleep(1000)
     if rank == 0:
         time.sleep(told.get("save_seconds", 0.0))
         save(workdir, step, value)
+    elif told.get("interrupted"):  # By a signal that comes when no handler is left.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if not asked:
+            signal.sigwait({signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.kill(os.getpid(), signal.SIGINT)
     return 75
 
 

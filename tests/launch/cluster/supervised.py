@@ -35,7 +35,7 @@ class Supervised:
             env={**environment(), MARK: self.mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.started.append(self)
 
-    def end(self, timeout=60):
+    def end(self, timeout=600):
         """Returns (exit code, standard output, standard error) once it has ended and nothing is left of it."""
         out, errors = self.process.communicate(timeout=timeout)
         assert self.count_after() == 0
@@ -62,7 +62,7 @@ class Supervised:
                     found.append(int(folder.name))
         return found
 
-    def count_after(self, seconds=20):
+    def count_after(self, seconds=600):
         """Returns how many processes are left, waiting for the kernel to take away those that were killed."""
         deadline = time.monotonic() + seconds
         while (left := len(self.pids())) and time.monotonic() < deadline:
@@ -91,7 +91,7 @@ def records(path):
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def wait_for(condition, seconds=60, what="what was waited for"):
+def wait_for(condition, seconds=600, what="what was waited for"):
     """Waits until a condition holds; fails with `what` did not come."""
     deadline = time.monotonic() + seconds
     while not condition():

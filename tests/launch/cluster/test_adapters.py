@@ -83,7 +83,6 @@ def test_workers_of_slurm():
     ({**JOBSET, "MIRRORLINE_PORT": "0"}, "MIRRORLINE_PORT=0"),
     ({"TF_CONFIG": "{"}, "is no JSON"),
     ({"TF_CONFIG": "[1]"}, "needs a cluster and a task"),
-    ({"TF_CONFIG": '{"cluster": {}}'}, "needs a cluster and a task"),
     ({"TF_CONFIG": '{"cluster": [], "task": {}}'}, "needs a cluster and a task"),
     (tf_config(workers=[]), "needs a list of workers"),
     (tf_config(workers="a:1"), "needs a list of workers"),
@@ -136,6 +135,7 @@ def test_workers_of_tf_config_which_wins():
 @pytest.mark.parametrize("environment", [
     {}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, tf_config(["a:1"]), slurm("n1", "1"),
     {**JOBSET, "MIRRORLINE_WORKERS": "1", "JOB_COMPLETION_INDEX": "0"},
+    {"TF_CONFIG": '{"cluster": {"chief": ["one"]}, "task": {"type": "chief", "index": 0}}', **slurm()},
     {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "n[1-2]"},  # A batch script.
     {"JOB_COMPLETION_INDEX": "3"},  # An indexed job of somebody's own: its pods do not belong together.
     {**tf_config(["a:1"]), **slurm()},  # One worker is one worker, whatever is around it.

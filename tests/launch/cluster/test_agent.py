@@ -59,13 +59,13 @@ def test_the_trainer_hears_one_request_though_all_are_signalled(tmp_path, variab
         os.kill(trainer, number)
     process.send_signal(number)
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate(timeout=600)
     assert rest.splitlines() == [f"heard {int(heard)}", f"{agent.ENDED}75"] and process.returncode == code
 
 
 def test_a_trainer_that_was_killed_and_what_it_had_started_are_told_apart_from_its_own_end(tmp_path):
     process = start(tmp_path, {}, "sh", "-c", "sleep 1000 & echo $!; kill -9 $$")
-    child, last = process.communicate(timeout=20)[0].splitlines()
+    child, last = process.communicate(timeout=600)[0].splitlines()
     assert last == f"{agent.ENDED}-9" and process.returncode == 128 + 9
     wait_for(lambda: not pathlib.Path(f"/proc/{child}").exists() or "Z (" in pathlib.Path(
         f"/proc/{child}/status").read_text().replace("zombie", "("))
@@ -128,5 +128,5 @@ def test_the_chief_of_a_jobset_gives_up_with_its_own_exit_code(tmp_path):
     run = Run(tmp_path)
     run.attempt(5), run.attempt(5)
     process = start(tmp_path, {**JOBSET, "JOB_COMPLETION_INDEX": "0", "MIRRORLINE_ATTEMPT": "2"}, "false")
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == agent.GIVEN_UP and out == "mirrorline launch: it failed twice after step 5\n"

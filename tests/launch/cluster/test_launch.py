@@ -113,5 +113,5 @@ def test_the_command_and_its_room_load_nothing_heavy():
               "assert main(['launch', '--workers=7', '--', 'train']) == 2\n"
               "print(sorted({'tensorflow', 'keras', 'numpy', 'rich', 'matplotlib'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment(), capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=600)
     assert done.stdout == "[]\n", done.stderr

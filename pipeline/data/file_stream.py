@@ -1,0 +1,121 @@
+"""Examples streamed from image files, decoded as they are needed."""
+import os
+import sys
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline import terminal
+from pipeline.data import damage
+from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.order import example_index
+from pipeline.data.source import numbered_batches
+from pipeline.errors import RunFailure, UsageError
+
+_MOST_TRIES = 10  # Files that are tried in place of one; if none can be read, it is not the files.
+
+
+class ImageFiles:
+    """Reads image files by name, decoding them on demand: any file of any position at the same cost.
+
+    With `skip_unreadable` the next file of its class takes the place of one that cannot be decoded: by the files alone,
+    so that every replica and every resume does the same.
+    """
+
+    calls_python = True  # See damage.pipelines_call_python.
+
+    def __init__(self, paths, labels, shape, size, skip_unreadable=False, replaced=None):
+        """
+        Args:
+          paths: of n files.
+          labels: int [n].
+          shape: (H, W, C) of all of them.
+          size: what read_image resizes to.
+          skip_unreadable: whether to go on without what cannot be decoded.
+          replaced: set of the paths of which that was told already.
+        """
+        self.paths, self.labels, self.shape, self.size = list(paths), np.asarray(labels, np.int32), shape, size
+        self.skip_unreadable = skip_unreadable
+        self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
+
+    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
+        positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
+        count = len(self.labels)
+        if rows is not None:
+            steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
+            positions = steps.map(lambda step: step * batch_size + tf.constant(rows, tf.int64)).unbatch()
+
+        def index_of(position):
+            return example_index(position[None], count, seed)[0]
+
+        return self._batches(positions, index_of, start_step, batch_size if rows is None else len(rows), finish)
+
+    def in_order(self, start_batch, batch_size, finish):
+        positions = tf.data.Dataset.range(start_batch * batch_size, len(self.labels))
+        return self._batches(positions, lambda p: p, start_batch, batch_size, finish)
+
+    def select(self, index):
+        return ImageFiles([self.paths[i] for i in index], self.labels[index], self.shape, self.size,
+                          self.skip_unreadable, self._replaced)
+
+    def read_labels(self):
+        return self.labels
+
+    def _batches(self, positions, index_of, first, batch_size, finish):
+        with tf.device("CPU:0"), tf.init_scope():
+            labels = tf.constant(self.labels)
+        damage.watch(self)
+
+        @tf.autograph.experimental.do_not_convert
+        def example(position):
+            index = index_of(position)
+            image = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
+            return tf.ensure_shape(image, self.shape), labels[index]
+
+        examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return numbered_batches(examples, first, batch_size, finish)
+
+    def _decode(self, index):
+        """Returns the pixels of a file by its number, or of what takes its place."""
+        try:
+            return self._read(self.paths[index])
+        except UnreadableImage as error:
+            path, reason = self.paths[index], error
+        for other in self._next_of_class(index) if self.skip_unreadable else ():
+            try:
+                image = self._read(other)
+            except UnreadableImage:
+                continue
+            self._say_replaced(path, reason, other)
+            return image
+        raise damage.report((RunFailure if reason.lost else UsageError)(unreadable(path, reason))) from None
+
+    def _read(self, path):
+        image = read_image(path, self.shape[-1], self.size)
+        if image.shape != self.shape:
+            raise UnreadableImage(f"it is {image.shape[0]}x{image.shape[1]} (height x width) now and was "
+                                  f"{self.shape[0]}x{self.shape[1]} when the data were loaded")
+        return image
+
+    def _next_of_class(self, index):
+        """Returns the paths of the next files of the class, from the last one on to the first."""
+        same = np.flatnonzero(self.labels == self.labels[index])
+        others = np.roll(same, -1 - np.searchsorted(same, index))[:-1]
+        return [self.paths[i] for i in others[:_MOST_TRIES]]
+
+    def _say_replaced(self, path, reason, other):
+        with self._lock:
+            if path in self._replaced:
+                return
+            self._replaced.add(path)
+        terminal.say(terminal.printable(f"cannot read the image {path}: {reason}; in its place stands "
+                                        f"{os.path.basename(other)} of the same class"), sys.stderr)
+
+    def find_damage(self):
+        """Returns None: what cannot be decoded is reported as it is met."""
+
+
+def unreadable(path, reason):
+    """Returns the line about an image that cannot be read."""
+    return f"cannot read the image {path}: {reason}; repair or remove it, or give --skip_unreadable to go on without it"

@@ -1,0 +1,96 @@
+"""Which files are images, and where those of a class lie. Standard library only."""
+import collections
+import os
+import stat
+
+from pipeline.errors import UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif", ".jp2",
+            ".ppm", ".pgm", ".pbm", ".pnm")
+# Folders and files that systems and programs leave behind, in lower case; hidden ones and __MACOSX need no entry.
+_LEFT_BEHIND = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "thumbs.db", "desktop.ini")
+_BEGINNING = 32  # Bytes of a file that tell its format.
+
+
+def is_hidden(name):
+    """Tells whether a file or folder of this name is never looked at: hidden, or left behind by a system."""
+    return name.startswith((".", "__")) or name.lower() in _LEFT_BEHIND
+
+
+def is_image(path):
+    """Tells whether a file is an image: by its suffix, or where that is none of an image, by its first bytes.
+
+    A link to nowhere is an image by its suffix alone; what is no file, such as a pipe, is none.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        if suffix in SUFFIXES:
+            return True
+        with open(path, "rb", buffering=0) as file:
+            return _begins_as_image(file.read(_BEGINNING), bool(suffix))
+    except OSError:
+        return suffix in SUFFIXES
+
+
+def _begins_as_image(first, has_suffix):
+    """Tells whether these are the first bytes of a format that has marks which no other file begins with."""
+    if first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")):
+        return True
+    if first[:4] == b"RIFF" and first[8:12] == b"WEBP" or first[4:12] in (b"ftypavif", b"ftypavis"):
+        return True
+    if first[:2] == b"BM" and first[6:10] == bytes(4) and first[14:18] in (b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0"):
+        return True
+    # Raw photographs are TIFF files too, with suffixes of their own, of which only a preview could be read.
+    return not has_suffix and first.startswith((b"II*\0", b"MM\0*"))
+
+
+def images_below(folder):
+    """Finds the images of a folder and of its subfolders; hidden ones are left out, and links followed.
+
+    Args:
+      folder: path.
+
+    Returns:
+      (images, others): paths from the folder on, sorted; others are files that are no images.
+
+    Raises:
+      UsageError: a folder that cannot be read.
+    """
+    images, others = [], []
+
+    def look(below, above):
+        path = os.path.join(folder, below) if below else folder
+        try:
+            status, names = os.stat(path), os.listdir(path)
+        except OSError as error:
+            raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # A link to a folder that it lies in.
+            return
+        for name in names:
+            inside = os.path.join(below, name)
+            if is_hidden(name):
+                continue
+            if os.path.isdir(os.path.join(folder, inside)):
+                look(inside, {*above, here})
+            else:
+                (images if is_image(os.path.join(folder, inside)) else others).append(inside)
+
+    look("", set())
+    return sorted(images), sorted(others)
+
+
+def left_out(others):
+    """Returns the line about files that are no images, None without: how many of which suffix, and the first.
+
+    Args:
+      others: paths, as the user is to read them.
+    """
+    if not others:
+        return None
+    kinds = collections.Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in others)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
+    files = "1 file that is no image" if len(others) == 1 else f"{len(others):,} files that are no images"
+    return f"left out {files} ({counts}{', ...' if len(kinds) > 4 else ''}), such as {others[0]}"

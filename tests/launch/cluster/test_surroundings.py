@@ -1,0 +1,68 @@
+"""What the environment around a command says of workers, and who hears it: the command at once, its children never."""
+import json
+
+import pytest
+
+from launch.cluster import adapters
+from launch.commands import train
+from pipeline.errors import UsageError
+from pipeline.processes import Processes
+from pipeline.sweep import trials
+from tests.commands import result, start
+
+RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1", "--tensorboard=scalars", "--workdir=run")
+STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "4",
+        "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
+TF_CONFIG = {"TF_CONFIG": adapters.Cluster(("localhost",) * 2, (1, 2), 0).tf_config}
+JOBSET = {"JOB_COMPLETION_INDEX": "0", "MIRRORLINE_JOBSET": "digits", "MIRRORLINE_JOB": "workers",
+          "MIRRORLINE_SUBDOMAIN": "digits", "MIRRORLINE_WORKERS": "2"}
+CHIEF = {"TF_CONFIG": json.dumps({"cluster": {"chief": ["pool-0:2222"]}, "task": {"type": "chief", "index": 0}})}
+
+
+@pytest.mark.parametrize("environment, says", [
+    ({**STEP, "SLURM_PTY_PORT": "40000", "SLURM_PTY_WIN_COL": "80"},
+     "alone   this shell is task 0 of 4 of a step of Slurm"),
+    (CHIEF, "data    digits"),
+])
+def test_who_is_alone_trains(tmp_path, environment, says):
+    process = start(*RUN, cwd=tmp_path, more=environment)
+    out, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "") and out.startswith(says)
+    assert result(tmp_path / "run")["step"] == 1
+
+
+@pytest.mark.parametrize("environment, name", [(STEP, "SLURM_STEP_NODELIST"), (TF_CONFIG, "TF_CONFIG"),
+                                               (JOBSET, "JOB_COMPLETION_INDEX")])
+def test_who_waits_for_others_says_for_whom_and_how_to_train_alone(environment, name):
+    found, line = train.find_workers(environment)
+    assert f"workers {len(found.hosts)}, as {name} says" in line and f"env -u {name} mirrorline train" in line
+    without = {key: value for key, value in environment.items() if key != name}
+    assert train.find_workers(without) == (None, None)
+    assert train.find_workers({**environment, "MIRRORLINE_ATTEMPT": "0"})[1] is None
+
+
+def test_the_other_tasks_of_a_shell_are_refused():
+    with pytest.raises(UsageError, match="task 3 of 4.*without --pty"):
+        train.find_workers({**STEP, "SLURM_PROCID": "3", "SLURM_PTY_PORT": "40000"})
+
+
+def surround(monkeypatch):
+    """Sets what each engine says of several workers."""
+    for name, value in {**STEP, **JOBSET, **TF_CONFIG}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_trial_of_a_sweep_trains_alone(tmp_path, monkeypatch):
+    surround(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert trials.start_process(list(RUN), "log").wait(300) == 0, (tmp_path / "log").read_text()
+    assert result(tmp_path / "run")["step"] == 1
+
+
+def test_what_verify_and_benchmark_start_is_told_of_no_workers(tmp_path, monkeypatch):
+    surround(monkeypatch)
+    code = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'told')!r}, 'w'))"
+    with Processes(60) as processes:
+        processes.finish(processes.start("-c", code))
+    told = json.loads((tmp_path / "told").read_text())
+    assert adapters.from_environment(told) is None and told["SLURM_JOB_ID"] == "7"

@@ -1,0 +1,81 @@
+"""The commands on a folder with a validation split of its own, with a test split and without."""
+import json
+
+import pytest
+
+from tests.commands import metrics, mirrorline, result, succeed
+from tests.data.test_folder import save
+
+TRAIN = ("train", "--dataset=folder:pictures", "--model=mlp", "--batch_size=4", "--steps=4", "--evaluate_every=2",
+         "--tensorboard=scalars")
+
+
+def add(folder, split, count):
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(count):
+            save(folder / "pictures" / split / name / f"{i}.png", 200 * label + i)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with `pictures` that has train and test."""
+    add(tmp_path, "train", 6)
+    add(tmp_path, "test", 3)
+    return tmp_path
+
+
+def test_validation_selects_and_test_is_evaluated_at_the_end_only(pictures):
+    add(pictures, "val", 4)
+    done = succeed(*TRAIN, "--early_stopping_patience=5", "--workdir=run", cwd=pictures)
+    assert "12 training, 8 validation, 6 test examples" in done.stdout and "nothing is held out" in done.stdout
+    assert [(r["step"], r["split"]) for r in metrics(pictures / "run", "evaluation")] == [
+        (2, "validation"), (4, "validation")]
+    found = result(pictures / "run")
+    assert (found["selected_on"], found["test_examples"], found["validation_examples"]) == ("validation", 6, 8)
+    finished, = [line for line in done.stdout.splitlines() if line.startswith("finished: ")]
+    assert "test accuracy" in finished and "selects" not in finished
+    again = succeed(*TRAIN, "--early_stopping_patience=5", "--workdir=run", "--steps=6",
+                    "--allow=steps", cwd=pictures)
+    assert "resume  from the checkpoint of step 4" in again.stdout
+
+
+def test_without_a_test_split_validation_is_reported_as_what_it_is(tmp_path):
+    add(tmp_path, "train", 6)
+    add(tmp_path, "val", 4)
+    done = succeed(*TRAIN, "--tensorboard=full", "--workdir=run", cwd=tmp_path)
+    finished, = [line for line in done.stdout.splitlines() if line.startswith("finished: ")]
+    assert "validation accuracy" in finished and "the validation split also selects the best checkpoint" in finished
+    found = result(tmp_path / "run")
+    assert [found[f"test_{name}"] for name in ("accuracy", "loss", "examples")] == [None] * 3
+    assert found["validation_examples"] == 8 and found["validation_accuracy"] == metrics(
+        tmp_path / "run", "evaluation")[-1]["accuracy"]
+    assert (tmp_path / "run" / "tensorboard" / "final").is_dir()
+    over = succeed(*TRAIN, "--tensorboard=full", "--workdir=run", cwd=tmp_path).stdout
+    assert "is finished: step 4, validation accuracy" in over
+    judged = json.loads(succeed("evaluate", "--workdir=run", "--verbosity=quiet", "--noreport", cwd=tmp_path).stdout)
+    assert (judged["split"], judged["accuracy"]) == ("validation", found["validation_accuracy"])
+    refused = mirrorline("evaluate", "--workdir=run", "--split=test", cwd=tmp_path)
+    assert refused.returncode == 2 and "no test split; use --split=validation" in refused.stderr
+    succeed("export", "--workdir=run", "--format=weights", "--nolatency", cwd=tmp_path)
+    exported = tmp_path / "run" / "export"
+    proof = json.loads(next(exported.glob("weights/1/proof.json")).read_text())
+    assert proof["proof"]["examples"] == 8
+    assert "8 examples of the validation split" in next(exported.glob("weights/1/MODEL_CARD.md")).read_text()
+
+
+def test_a_run_begun_before_goes_on_as_begun_and_says_so(pictures):
+    succeed(*TRAIN, "--workdir=run", cwd=pictures)
+    path = pictures / "run" / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["data"]["validation_from"]  # As it was written before validation splits were used.
+    path.write_text(json.dumps(stored))
+    add(pictures, "val", 4)
+    done = succeed(*TRAIN[:-2], "--workdir=run", "--steps=6", "--evaluate_every=2", cwd=pictures)
+    assert "resume  from the checkpoint of step 4" in done.stdout
+    assert "'val' is not used, which was begun without" in done.stdout
+    finished, = [line for line in done.stdout.splitlines() if line.startswith("finished: ")]
+    assert "the test split also selects the best checkpoint" in finished
+    found = result(pictures / "run")
+    assert (found["selected_on"], found["test_examples"], found["validation_accuracy"]) == ("test", 6, None)
+    judged = succeed("evaluate", "--workdir=run", "--noreport", cwd=pictures).stdout
+    assert "on test: accuracy" in judged

@@ -1,0 +1,87 @@
+"""A run has the same bits on another number of cores, since it keeps its number of threads."""
+import json
+import os
+
+import pytest
+
+from pipeline import arithmetic
+from pipeline.preparation import evaluation_config
+from tests.commands import result, start
+
+RUN = ("train", "--dataset=digits", "--model=cnn", "--batch_size=100", "--subset=4", "--schedule=constant",
+       "--tensorboard=scalars")
+
+
+def train(folder, workdir, *flags, **more):
+    """Trains on the first core that this process may use, to its end; returns (output, errors)."""
+    process = start(*RUN, f"--workdir={workdir}", *flags, cwd=folder, more={"TF_ENABLE_ONEDNN_OPTS": "0", **more})
+    if not flags or "--threads" not in flags[-1]:
+        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return out, errors
+
+
+def device(folder, workdir):
+    """Returns what config.json says of what the run was computed with."""
+    return json.loads((folder / workdir / "config.json").read_text())["device"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a run of six steps by three threads in `whole`."""
+    folder = tmp_path_factory.mktemp("threads")
+    train(folder, "whole", "--steps=6", "--threads=3")
+    return folder
+
+
+def test_a_run_resumed_on_another_number_of_cores_has_the_weights_of_one_in_one_piece(folder):
+    train(folder, "parts", "--steps=3", "--threads=3")
+    out, errors = train(folder, "parts", "--steps=6")
+    assert "threads 3, as this run began" in out and not errors
+    assert device(folder, "parts")["threads"] == 3
+    assert result(folder / "parts")["weights_sha256"] == result(folder / "whole")["weights_sha256"]
+
+
+def test_it_says_what_else_is_not_as_before(folder):
+    _, errors = train(folder, "whole", "--steps=7", "--threads=1", TF_ENABLE_ONEDNN_OPTS="1")
+    threads, library = errors.splitlines()
+    assert "computed with 3 threads, now with 1" in threads and "--threads=3" in threads
+    assert "computed without oneDNN, now with it" in library and "TF_ENABLE_ONEDNN_OPTS=0" in library
+    assert device(folder, "whole")["threads"] == 1
+
+
+def test_an_evaluation_takes_the_threads_of_the_run(folder):
+    stored = json.loads((folder / "whole" / "config.json").read_text())
+    assert evaluation_config(stored, {}).runtime.threads == stored["device"]["threads"]
+
+
+@pytest.mark.parametrize("stored,threads", [
+    (None, 0), ({}, 0), ({"device": {"kind": "CPU", "count": 1, "cores": 8}}, 8),  # Of a run begun before.
+    ({"device": {"kind": "CPU", "count": 1, "cores": 8, "threads": 3}}, 3),
+    ({"device": {"kind": "GPU", "count": 1, "cores": 8, "threads": 8}}, 0)])
+def test_threads_of_a_run(stored, threads):
+    assert arithmetic.stored_threads(stored) == threads
+
+
+NOW = {"kind": "CPU", "threads": 8, "onednn": True, "instructions": "avx512_vnni"}
+
+
+@pytest.mark.parametrize("before,says", [
+    ({}, []), (NOW, []), ({**NOW, "kind": "GPU", "threads": 1}, []), ({"kind": "CPU", "cores": 8}, []),
+    ({"kind": "CPU", "cores": 1}, ["with 1 thread, now with 8"]),
+    ({**NOW, "onednn": None}, []), ({**NOW, "onednn": False, "instructions": "avx2"}, ["TF_ENABLE_ONEDNN_OPTS=0"]),
+    ({**NOW, "instructions": "avx2"}, ["the instructions avx2, now with avx512_vnni"]),
+    ({**NOW, "threads": 2, "instructions": "avx2"}, ["with 2 threads", "avx512_vnni"])])
+def test_what_gives_other_bits(before, says):
+    lines = arithmetic.changes(before, NOW)
+    assert len(lines) == len(says) and all(text in line for text, line in zip(says, lines, strict=True))
+
+
+def test_what_is_known_of_this_process(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = arithmetic.describe({"avx", "avx2", "avx512f"})
+    assert found["instructions"] == "avx512f, at most avx2" and found["threads"] >= 1
+    assert found["onednn"] in (True, False)
+    assert arithmetic.default_threads({"TF_NUM_INTRAOP_THREADS": "5"}) == 5
+    assert arithmetic.default_threads({"TF_NUM_INTRAOP_THREADS": "0"}) == len(os.sched_getaffinity(0))

@@ -1,0 +1,81 @@
+"""Whatever a user's Keras file, environment or notebook says, the same is computed."""
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from pipeline import keras_import, runs
+from pipeline.config import ExperimentConfig
+from pipeline.errors import UsageError
+from tests.commands import environment, mirrorline, result, start
+
+RUN = ("--dataset=digits", "--model=cnn", "--batch_size=100", "--steps=3", "--subset=2", "--tensorboard=scalars")
+NOTEBOOK = "module://matplotlib_inline_of_elsewhere.backend_inline"
+FILES = [
+    {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1, "backend": "torch",
+     "nnx_enabled": True},
+    {"image_data_format": "nchw", "floatx": "bfloat16", "epsilon": 1},  # Each ends the import of Keras.
+]
+VARIABLES = {"KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "one", "KERAS_NNX_ENABLED": "1", "MPLBACKEND": NOTEBOOK,
+             "TF_USE_LEGACY_KERAS": "1"}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A folder with a run in `plain`, and the checksum of its weights."""
+    folder = tmp_path_factory.mktemp("keras")
+    assert mirrorline("train", *RUN, "--workdir=plain", cwd=folder).returncode == 0
+    return folder, result(folder / "plain")["weights_sha256"]
+
+
+def settings(folder, content):
+    """Writes keras.json; returns the environment of a user with it."""
+    (folder / ".keras").mkdir(exist_ok=True)
+    (folder / ".keras" / "keras.json").write_text(json.dumps(content))
+    return {"HOME": str(folder), "KERAS_HOME": str(folder / ".keras"), **VARIABLES}
+
+
+def test_a_run_has_the_same_weights(plain, tmp_path):
+    folder, weights = plain
+    process = start("train", *RUN, "--workdir=hostile", cwd=folder, fresh=True, more=settings(tmp_path, FILES[0]))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert result(folder / "hostile")["weights_sha256"] == weights
+
+
+def test_the_proof_of_an_export_in_its_own_process(plain, tmp_path):
+    folder, _ = plain
+    process = start("export", "--workdir=plain", "--format=keras", "--nolatency", f"--output={tmp_path / 'out'}",
+                    cwd=folder, fresh=True, more=settings(tmp_path, FILES[1]))
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, said + errors
+    assert json.loads((tmp_path / ".keras" / "keras.json").read_text()) == FILES[1]  # A user's file stays.
+
+
+PYTHON = """
+import keras
+before = keras.config.image_data_format(), keras.config.epsilon()
+from pipeline import runs
+from pipeline.config import ExperimentConfig
+runs.build(ExperimentConfig.from_flat({"dataset": "digits", "model": "cnn"}), echo=lambda text: None)
+print(before, keras.config.image_data_format(), keras.config.epsilon(), keras.config.floatx())
+"""
+
+
+def test_from_python_where_keras_was_imported_before(tmp_path):
+    content = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1}
+    done = subprocess.run([sys.executable, "-c", PYTHON], capture_output=True, text=True, timeout=300, cwd=tmp_path,
+                          env={**environment(), "KERAS_HOME": settings(tmp_path, content)["KERAS_HOME"]})
+    assert done.stdout == "('channels_first', 0.1) channels_last 1e-07 float32\n", done.stderr
+
+
+def test_from_python_with_keras_on_another_backend(plain, monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")  # It would have to be installed.
+    for use in (lambda: runs.train(ExperimentConfig.from_flat({"workdir": str(tmp_path / "run")}), lambda text: None),
+                lambda: runs.load(str(plain[0] / "plain")), keras_import.set_defaults):
+        with pytest.raises(UsageError, match="Keras computes with torch in this process.*KERAS_BACKEND=tensorflow"):
+            use()
+    assert not os.path.exists(tmp_path / "run")

@@ -1,0 +1,43 @@
+"""Numbers with their units, as every screen, page and message writes them."""
+import re
+
+import numpy as np
+import pytest
+
+from pipeline.quantities import clock, counted, number, rate
+from tests.test_structure import SOURCES
+
+
+@pytest.mark.parametrize("count, words, text", [
+    (0, ("cell",), "0 cells"), (1, ("cell",), "1 cell"), (2, ("cell",), "2 cells"),
+    (1, ("class", "classes"), "1 class"), (10, ("class", "classes"), "10 classes"),
+    (1234567, ("image",), "1,234,567 images"), (1.0, ("epoch",), "1 epoch"), (2.5, ("epoch",), "2.5 epochs"),
+    (0.02, ("epoch",), "0.02 epochs"), (np.int64(1), ("step",), "1 step"),
+    (np.int64(2000000), ("step",), "2,000,000 steps"),
+])
+def test_one_of_a_thing_is_singular(count, words, text):
+    assert counted(count, *words) == text
+
+
+def test_nobody_writes_a_plural_by_hand():
+    by_hand = re.compile(r"""\{?\s*["'](e?s)["'] (\* \(|if )|\bimages?["'] if """)
+    found = [(path, line) for path, text in SOURCES.items() for line in text.splitlines() if by_hand.search(line)]
+    assert not found
+
+
+@pytest.mark.parametrize("speed, text", [
+    (1e-3, "0.00100 examples/s"), (0.3, "0.300 examples/s"), (0.04567, "0.0457 examples/s"), (9.994, "9.99 examples/s"),
+    (12.34, "12.3 examples/s"), (432.1, "432 examples/s"), (56789.0, "56,789 examples/s"),
+    (1e6, "1,000,000 examples/s"),
+])
+def test_a_speed_of_any_size_says_something(speed, text):
+    assert rate(speed) == text
+    assert float(number(speed).replace(",", "")) == pytest.approx(speed, rel=5e-3)
+
+
+@pytest.mark.parametrize("seconds, text", [
+    (-1, "00:00"), (0, "00:00"), (59.9, "00:59"), (3599, "59:59"), (3600, "1:00:00"), (86_399, "23:59:59"),
+    (86_400, "1 d 00 h"), (90_000 + 86_400, "2 d 01 h"), (99 * 86_400, "99 d 00 h"), (1e9, "11,574 d"),
+])
+def test_a_duration_of_any_size_is_short(seconds, text):
+    assert clock(seconds) == text

@@ -1,0 +1,27 @@
+"""The tests are given the same surroundings everywhere."""
+import os
+
+import pytest
+
+from tests.commands import environment
+from tests.surroundings import clean
+
+AROUND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "KERAS_BACKEND": "torch", "TF_CONFIG": "{}",
+          "TF_USE_LEGACY_KERAS": "1", "SLURM_STEP_ID": "0", "RAY_ADDRESS": "auto", "JOB_COMPLETION_INDEX": "1",
+          "COLUMNS": "40", "LC_ALL": "C", "PYTHONWARNINGS": "error", "NO_COLOR": "1", "XDG_CACHE_HOME": "/nowhere"}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_is_around_decides_nothing(name):
+    assert name not in clean({**os.environ, name: AROUND[name]}) and name not in environment()
+
+
+def test_the_home_is_empty_and_the_terminal_and_language_are_the_same_everywhere():
+    found = clean({"LANG": "C", "TERM": "xterm-256color", "USER": "me", "PATH": "/bin"})
+    assert (found["LANG"], found["TERM"], found["PATH"]) == ("C.UTF-8", "dumb", "/bin") and found["USER"] != "me"
+    assert not os.path.exists(os.path.join(os.environ["HOME"], "tensorflow_datasets"))
+
+
+@pytest.mark.parametrize("name", ["TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS"])
+def test_another_choice_of_kernels_and_threads_is_kept(name):
+    assert clean({name: "1"})[name] == "1"

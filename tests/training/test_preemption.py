@@ -1,0 +1,107 @@
+"""What asks a run to stop, and that it is saved then."""
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import pytest
+
+from pipeline import runs
+from pipeline.config import ExperimentConfig
+from pipeline.training import preemption
+from pipeline.training.preemption import NOTICES, StopRequest, heard
+from tests.commands import environment, metrics, start
+
+RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1000000", "--steps_per_loop=10",
+       "--checkpoint_every=500000", "--evaluate_every=500000", "--tensorboard=scalars", "--workdir=run")
+SAVED = 75
+
+
+def wait_for_a_step(process, folder, seconds=300, terminal=None):
+    """Waits until a run has made a step, reading what it writes to a terminal: else it would wait itself."""
+    deadline = time.monotonic() + seconds
+    while not metrics(folder / "run") and process.poll() is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(BlockingIOError):
+            while terminal is not None:
+                os.read(terminal, 2**16)
+        time.sleep(0.02)
+
+
+def saved_step(folder):
+    """Returns the newest step that the run's record calls saved."""
+    lines = (folder / "run" / "launches.jsonl").read_text().splitlines()
+    return max(record["step"] for record in map(json.loads, lines) if record["event"] == "saved")
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), (signal.SIGUSR1, signal.SIGUSR1),
+                                     (signal.SIGUSR2,)])
+def test_a_signal_saves_the_run(tmp_path, numbers):
+    process = start(*RUN, cwd=tmp_path)
+    wait_for_a_step(process, tmp_path)
+    for number in numbers:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == SAVED and "and saved; run the same command again" in errors, errors
+    assert saved_step(tmp_path) > 0
+
+
+def test_a_terminal_that_is_closed_saves_the_run(tmp_path):
+    ours, theirs = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen([sys.executable, "-m", "launch", *RUN], cwd=tmp_path, env=environment(), stdin=theirs,
+                               stdout=theirs, stderr=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    wait_for_a_step(process, tmp_path, terminal=ours)
+    os.close(ours)  # The kernel sends SIGHUP, and every write from here on is an error.
+    assert process.wait(300) == SAVED
+    assert saved_step(tmp_path) > 0
+
+
+def test_what_is_ignored_or_heard_by_another_is_left_alone(monkeypatch):
+    assert set(NOTICES) <= set(heard())
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        assert heard() == (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        with StopRequest() as stop:  # As of nohup.
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before[0]), signal.signal(signal.SIGUSR1, before[1])
+
+
+def test_a_second_order_ends_at_once_a_second_notice_does_not(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(preemption.os, "_exit", lambda code: ended.set())
+    with StopRequest() as stop:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert stop() and not ended.is_set()
+    with StopRequest():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert ended.wait(60)
+
+
+def test_from_python_in_another_thread(tmp_path):
+    said, found = [], []
+    config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "tensorboard": "scalars",
+                                         "workdir": str(tmp_path / "run"), "verbosity": "quiet"})
+    thread = threading.Thread(target=lambda: found.append(runs.train(config, said.append)))
+    thread.start()
+    thread.join()
+    assert found and found[0].status == "finished"
+    assert len([line for line in said if "signals do not save this run" in line]) == 1
