@@ -10,8 +10,8 @@ import typing
 
 from pipeline import extension
 from pipeline.callbacks import CALLBACKS
+from pipeline.choices import LOSSES, METRICS, OPTIMIZERS
 from pipeline.errors import UsageError, unknown_name
-from pipeline.metrics.metric_table import METRICS
 from pipeline.options import (
     FOLDER,
     FREE,
@@ -25,8 +25,6 @@ from pipeline.options import (
     profiled_steps,
 )
 from pipeline.registry import Registry
-from pipeline.training.loss_table import LOSSES
-from pipeline.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")

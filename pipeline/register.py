@@ -10,9 +10,7 @@ Each takes the name by which flags choose it. Standard library only; TensorFlow 
 from collections.abc import Callable
 
 from pipeline.callbacks import CALLBACKS
-from pipeline.metrics.metric_table import METRICS
-from pipeline.training.loss_table import LOSSES
-from pipeline.training.optimizers import OPTIMIZERS
+from pipeline.choices import LOSSES, METRICS, OPTIMIZERS
 
 
 def _function(origin) -> str | None:

@@ -10,10 +10,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from pipeline.benchmark.tables import NONE, number
 from pipeline.console_table import open_console, print_rows
 from pipeline.export.run_exported import latencies, repeated
-from pipeline.quantities import plural
+from pipeline.quantities import NONE, number, plural
 
 BATCH_SIZES = (1, 8, 64)
 PERCENTILES = (50, 90, 99)

@@ -1,12 +1,11 @@
 """What a person sees of an export: a line a form, on the terminal and in proof.md."""
 import sys
 
-from pipeline.benchmark.tables import NONE, number
 from pipeline.console_table import open_console, print_rows
 from pipeline.export import latency
 from pipeline.export.model_card import table
 from pipeline.export.publish import UNPROVED
-from pipeline.quantities import counted
+from pipeline.quantities import NONE, counted, number
 
 WIDTH = 200  # Where it is not a terminal.
 COLUMNS = ("form", "MB", "largest difference", "equal classes", "accuracy")

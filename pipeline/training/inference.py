@@ -3,11 +3,10 @@ import dataclasses
 
 import tensorflow as tf
 
+from pipeline.choices import METRICS, example_function, loss_function
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
-from pipeline.metrics.metric_table import METRICS
 from pipeline.models.recording import record_last_input
-from pipeline.training.loss_table import example_function, loss_function
 from pipeline.training.losses import hits, masked
 from pipeline.training.settings import preprocess
 

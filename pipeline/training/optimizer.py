@@ -4,10 +4,10 @@ import importlib
 import keras
 import tensorflow as tf
 
+from pipeline.choices import OPTIMIZERS, OptimizerRow
 from pipeline.errors import RunFailure
 from pipeline.internals import keras_internals
 from pipeline.internals.keras_internals import reduced_optimizer
-from pipeline.training.optimizers import OPTIMIZERS, OptimizerRow
 
 
 def _arguments(config):

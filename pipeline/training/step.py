@@ -12,13 +12,13 @@ import math
 
 import tensorflow as tf
 
+from pipeline.choices import loss_function
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
-from pipeline.training.loss_table import loss_function
 from pipeline.training.losses import training_losses
 from pipeline.training.settings import preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS

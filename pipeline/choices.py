@@ -1,4 +1,5 @@
-"""The table of losses. Standard library only: the command line lists it."""
+"""The tables from which flags choose: optimizers, losses and metrics. Standard library only: `--help` lists them."""
+import dataclasses
 import importlib
 from collections.abc import Callable
 
@@ -6,8 +7,37 @@ from pipeline.errors import UsageError
 from pipeline.registration import at, blame
 from pipeline.registry import Registry, RegistryEntry
 
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerRow:
+    """One optimizer.
+
+    Attributes:
+      factory: "module:class" of a keras.optimizers.Optimizer.
+      options: {argument of the class: option of OptimizerConfig}.
+      fused: name in pipeline.internals.keras_internals of its fused update, or None.
+      fused_if: option that must not be 0 for the fused update to apply, or None.
+    """
+
+    factory: str
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    fused: str | None = None
+    fused_if: str | None = None
+
+
+OPTIMIZERS = Registry("optimizer", {
+    "sgd": OptimizerRow("keras.optimizers:SGD", {"momentum": "momentum", "nesterov": "nesterov"},
+                        "FusedMomentum", "momentum"),
+    "adam": OptimizerRow("keras.optimizers:Adam", fused="FusedAdam"),
+    "adamw": OptimizerRow("keras.optimizers:AdamW", fused="FusedAdam"),
+    "lamb": OptimizerRow("keras.optimizers:Lamb"),
+    "lion": OptimizerRow("keras.optimizers:Lion"),
+})
+
 # Each "module:function" of (logits [B, classes] float, label [B] int32) to a loss for each example [B].
 LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
+# Each a function as those of losses; the figure is the mean over all examples of the split, from a float64 sum.
+METRICS = Registry("metric", {})
 
 
 def example_function(what: str, entry: RegistryEntry) -> Callable:
