@@ -11,14 +11,17 @@ from pipeline import activity
 from tests.commands import REPOSITORY
 
 WAITING = 30  # Seconds, at most.
-# The main thread is inside of one call, in which no handler of Python runs.
+# The main thread does not come to its end.
 DEAF = """
-import hashlib, pipeline.interruption as interruption
+import time, pipeline.interruption as interruption
 from pipeline.activity import activity
 interruption.PATIENCE = 0.1
 with interruption.heard("mirrorline train"), activity("reading images"):
-    print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    try:
+        print("ready", flush=True)
+        time.sleep(3600)
+    except KeyboardInterrupt:
+        time.sleep(3600)
 """
 
 
