@@ -196,7 +196,7 @@ def _started(process):
 
 
 def _is_there(file, path):
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
