@@ -3,14 +3,13 @@
 On a terminal one line is drawn over and over; elsewhere a line is printed every ten seconds, none for what is short.
 Standard library only.
 """
-import os
 import shutil
 import sys
 import threading
 import time
 
 from pipeline.quantities import clock
-from pipeline.terminal import LastingStream, printable
+from pipeline.terminal import LastingStream, is_live, printable
 
 DRAWN, PRINTED = 0.5, 10.0  # Seconds between two looks on a terminal, and between two lines elsewhere.
 STARTING = "starting TensorFlow"
@@ -113,12 +112,3 @@ class activity:
 def running():
     """Returns the text of what is being done, None where nothing is."""
     return _running[-1].text if _running else None
-
-
-def is_live(stream, environment=os.environ):
-    """Tells whether a stream is a terminal on which lines can be drawn anew."""
-    try:
-        terminal = stream is not None and stream.isatty()
-    except ValueError:  # It is closed.
-        return False
-    return terminal and environment.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")

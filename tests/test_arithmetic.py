@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline import arithmetic
-from pipeline.preparation import evaluation_config
+from pipeline.run_directory import evaluation_config
 from tests.commands import result, start
 
 RUN = ("train", "--dataset=digits", "--model=cnn", "--batch_size=100", "--subset=4", "--schedule=constant",

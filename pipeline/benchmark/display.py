@@ -2,12 +2,12 @@
 import sys
 import time
 
-from pipeline.activity import is_live
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
 from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
 from pipeline.console_table import open_console, print_rows
 from pipeline.quantities import clock, counted
+from pipeline.terminal import is_live
 
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
 FIGURES = ("examples/s (spread)", ALONE, "over float32", "scaling weak / strong", "of ceiling",

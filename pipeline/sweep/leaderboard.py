@@ -4,12 +4,11 @@ import sys
 import textwrap
 import time
 
-from pipeline.activity import is_live
 from pipeline.console_table import open_console
 from pipeline.quantities import clock, counted
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, best, ranked
 from pipeline.sweep.space import value_text
-from pipeline.terminal import LastingStream, printable, say
+from pipeline.terminal import LastingStream, is_live, printable, say
 
 SECONDS_BETWEEN = 0.5  # Two looks at a table.
 FILE_WIDTH = 200  # Columns where lines are not broken.

@@ -1,6 +1,7 @@
 """TensorBoard in a real browser: what it shows is what metrics.jsonl and result.json say.
 
-Most of its tabs are looked at in make acceptance alone; what is in their files, tests/monitoring/test_board.py reads.
+Most of its tabs are looked at in make acceptance alone; tests/monitoring/test_tensorboard_writer.py reads what is in
+their files.
 """
 import contextlib
 import csv

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.commands import REPOSITORY, environment
-from tests.workers.processes import free_ports
+from tests.distributed.processes import free_ports
 
 WORKER = """
 import sys

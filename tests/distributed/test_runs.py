@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.commands import assert_every_step_once, metrics, mirrorline, result
-from tests.workers.processes import ends, free_ports, start, start_workers, task
+from tests.distributed.processes import ends, free_ports, start, start_workers, task
 
 PEER_LOST = 76
 COMMAND = ("train", "--dataset=digits", "--model=three_apis", "--batch_size=96", "--evaluate_every=12",

@@ -11,12 +11,10 @@ import tensorflow as tf
 
 from launch.commands import doctor
 from pipeline.config import ExperimentConfig, RuntimeConfig
-from pipeline.distributed import cuda, reduction
+from pipeline.distributed import cuda, machine, reduction
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
-from tests.commands import mirrorline
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(doctor.__file__)))
+from tests.commands import REPOSITORY, mirrorline
 
 
 def version_of(installed):
@@ -67,9 +65,9 @@ def test_memory_is_bounded_by_the_container(tmp_path):
     (tmp_path / "limit").write_text("1610612736\n")
     (tmp_path / "max").write_text("max\n")
     gib = 2**30
-    assert installation.memory(tmp_path / "meminfo", tmp_path / "none") == (8 * gib, 16 * gib)
-    assert installation.memory(tmp_path / "meminfo", tmp_path / "max") == (8 * gib, 16 * gib)
-    assert installation.memory(tmp_path / "meminfo", tmp_path / "limit") == (1.5 * gib, 1.5 * gib)
+    assert machine.memory(tmp_path / "meminfo", tmp_path / "none") == (8 * gib, 16 * gib)
+    assert machine.memory(tmp_path / "meminfo", tmp_path / "max") == (8 * gib, 16 * gib)
+    assert machine.memory(tmp_path / "meminfo", tmp_path / "limit") == (1.5 * gib, 1.5 * gib)
     assert [installation.check_memory(n * gib, 16 * gib).state for n in (8, 1.5, 0.5)] == [OK, WARNING, PROBLEM]
 
 
@@ -248,7 +246,7 @@ sys.stdout.write(repr(data))
 
 def test_colour_on_a_terminal_alone():
     environment = {**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, "TERM": "xterm-256color"}
-    done = subprocess.run([sys.executable, "-c", COLOURED], capture_output=True, text=True, cwd=ROOT, timeout=600,
+    done = subprocess.run([sys.executable, "-c", COLOURED], capture_output=True, text=True, cwd=REPOSITORY, timeout=600,
                           env=environment)
     assert "\\x1b[33mwarning" in done.stdout and "4 GiB" in done.stdout
 

@@ -6,11 +6,10 @@ import pytest
 
 from pipeline.metrics.evaluation import evaluation
 from pipeline.monitoring.alerts import Alerts, Circumstances
+from tests.monitoring.windows import evaluated, window
 
 USUAL = Circumstances(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,
                       num_classes=4)
-COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
-           "update_ratio", "input_wait")
 WELL = {"input_wait": 0.02, "host_memory_mib": 900.0, "host_memory_share": 0.05, "host_memory_full": 0.5}
 
 
@@ -18,16 +17,15 @@ class Run:
     """A run of windows of 20 steps of a second each; `said` is what its user was warned of."""
 
     def __init__(self, **circumstances):
-        self.alerts, self.step, self.said = Alerts(dataclasses.replace(USUAL, **circumstances)), 0, []
+        self.step, self.said = 0, []
+        self.alerts = Alerts(dataclasses.replace(USUAL, **circumstances), self.said.append)
 
-    def window(self, windows=1, vitals=(), seconds=1.0, **columns):
+    def window(self, windows=1, system=(), seconds=1.0, **columns):
         """Goes on by some windows of columns of one value or of one a step."""
-        usual = {"loss": 1.0, "accuracy": 0.5, "learning_rate": 1e-3, "gradient_norm": 2.0, "loss_scale": 1.0,
-                 "applied": 1.0, "weight_norm": np.nan, "update_ratio": [*[np.nan] * 19, 2e-3], "input_wait": 0.0}
         for _ in range(windows):
             self.step += 20
-            rows = np.stack([np.broadcast_to(columns.get(name, usual[name]), 20) for name in COLUMNS], axis=1)
-            self.said += self.alerts.window(self.step, COLUMNS, rows, seconds, {**WELL, **dict(vitals)})
+            self.alerts.on_window(window(self.step, 20, seconds, system={**WELL, **dict(system)},
+                                         **{**ratio(2e-3), **columns}))
         return self
 
     def evaluate(self, hits, of=400, loss=1.0):
@@ -35,7 +33,7 @@ class Run:
         labels = np.arange(of) % 4
         rows = np.zeros([of, 5], np.float32)
         rows[:, 0], rows[:, 1] = labels, np.where(np.arange(of) < hits, labels, (labels + 1) % 4)
-        self.said += self.alerts.evaluation(self.step, evaluation([loss * of, hits, of], rows, 4), "test")
+        self.alerts.on_evaluation(evaluated(self.step, evaluation([loss * of, hits, of], rows, 4)))
         return self
 
 

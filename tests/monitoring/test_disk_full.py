@@ -18,22 +18,8 @@ from pipeline.monitoring.record_file import MOST_UNSYNCED, RecordFile
 from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 from tests.commands import assert_every_step_once
+from tests.monitoring.windows import evaluated, window
 from tests.small_disk import small_disk
-
-COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied")
-
-
-class Silent:
-    """A display that shows nothing."""
-
-    def restore(self, evaluations):
-        """Shows nothing."""
-
-    def window(self, step, loss, accuracy, rate):
-        """Shows nothing."""
-
-    def evaluation(self, step, split, figures):
-        """Shows nothing."""
 
 
 @pytest.fixture
@@ -46,12 +32,11 @@ def disk(tmp_path):
 def recorded(disk):
     """A Recorder on the small disk, its folder, and what the user was told."""
     said = []
-    return Recorder(RunDirectory(disk.folder), 10, Silent(), FullDisk(said.append)), disk.folder, said
+    return Recorder(RunDirectory(disk.folder), 10, FullDisk(said.append)), disk.folder, said
 
 
 def _window(recorder, first, last):
-    rows = np.array([[1 / step, 0.5, 1e-3, 2.0, 1.0, 1.0] for step in range(first, last + 1)])
-    recorder.window(last, COLUMNS, rows, 1000.0, 1.0, False, True)
+    recorder.on_window(window(last, last - first + 1, loss=1 / np.arange(first, last + 1)))
 
 
 def _assert_whole(folder):
@@ -73,7 +58,7 @@ def test_records_wait_for_room_and_are_written_once(recorded, disk):
         _window(recorder, first, first + 99)
         _assert_whole(folder)
     assert not recorder.sync() and len(said) == 1 and "full" in said[0]
-    recorder.evaluation(2020, "test", evaluation([7.0, 0, 7], np.ones([7, 5], np.float32), 2), 3000.0)
+    recorder.on_evaluation(evaluated(2020, evaluation([7.0, 0, 7], np.ones([7, 5], np.float32), 2)))
     disk.free()
     _window(recorder, 2021, 2030)
     assert recorder.sync() and len(said) == 1

@@ -41,7 +41,7 @@ def test_steps_behind_the_checkpoint_that_a_restart_took_were_lost(tmp_path):
     assert (found["launches"], found["steps_repeated"], found["rollbacks"]) == (2, 17 + 20, 1)
 
 
-def test_the_ledger_books_every_second_once(tmp_path):
+def test_the_tracker_books_every_second_once(tmp_path):
     launches = Launches(str(tmp_path / "launches.jsonl"))
     tracker = GoodputTracker(launches, age=5.0)
     tracker.window(1, 3.0, 0.0)
@@ -55,7 +55,7 @@ def test_the_ledger_books_every_second_once(tmp_path):
     assert second["seconds"]["steps"] == 0 and second["seconds"]["input"] == 1.0
 
 
-def test_an_account_inside_of_another_is_booked_once(tmp_path, monkeypatch):
+def test_a_measurement_inside_of_another_is_booked_once(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
     tracker = GoodputTracker(Launches(str(tmp_path / "launches.jsonl")), age=0.0)

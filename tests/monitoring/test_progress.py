@@ -11,37 +11,46 @@ import sys
 import termios
 import threading
 import time
+import types
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from pipeline.callbacks import Restored
 from pipeline.config import ExperimentConfig
 from pipeline.monitoring import progress as room
 from pipeline.monitoring.live_progress import LiveProgress, epoch_at
 from pipeline.monitoring.time_left import TimeLeft, evaluations_between
+from pipeline.terminal import is_live
 from pipeline.training.cadence import plan
 from tests.commands import environment, metrics
+from tests.monitoring.windows import evaluated, window
 
 PLAN = plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437)
 STEADY = {"examples_per_second": 2560.0, "ceiling_share": 0.613}
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def judged(loss, accuracy):
-    return {"loss": loss, "accuracy": accuracy, "examples": 360}
+def evaluate(progress, step, loss, accuracy, split="test"):
+    figures = {"loss": loss, "accuracy": accuracy, "examples": 360}
+    progress.on_evaluation(evaluated(step, types.SimpleNamespace(figures=figures), split))
+
+
+def train_window(progress, step, loss, accuracy, system):
+    progress.on_window(window(step, loss=loss, accuracy=accuracy, system=system))
 
 
 def test_plain_lines(monkeypatch):
     now, lines = [100.0], []
     monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
     plain = room.PlainProgress(PLAN, lines.append)
-    plain.start(0)
-    plain.window(1, 2.4298, 0.09375, {"goodput": 0.0})
+    plain.on_start(Restored(0))
+    train_window(plain, 1, 2.4298, 0.09375, {"goodput": 0.0})
     now[0] = 101.0
-    plain.window(81, 1.5, 0.5, STEADY)
+    plain.on_window(window(81, 2, loss=[2.0, 1.0], accuracy=[0.25, 0.75], system=STEADY))  # Their means.
     now[0] = 125.0
-    plain.evaluation(539, "test", judged(0.0319, 0.99444))
+    evaluate(plain, 539, 0.0319, 0.99444)
     plain.warn("too hot: open a window")
     assert lines == ["epoch  0.02/12  step   1/539  loss 2.4298  accuracy   9.38%",
                      "epoch  1.80/12  step  81/539  loss 1.5000  accuracy  50.00%  2,560 examples/s  00:05 left",
@@ -52,10 +61,13 @@ def test_plain_lines(monkeypatch):
 def test_the_best_evaluations_are_kept_and_restored():
     quiet = room.NullProgress(PLAN)
     for step, loss, accuracy in ((45, 0.5, 0.8), (90, 0.3, 0.7), (135, float("nan"), 0.8), (180, 0.4, 0.8)):
-        quiet.evaluation(step, "test", judged(loss, accuracy))
+        evaluate(quiet, step, loss, accuracy)
     assert quiet.best == {"loss": (0.3, 90), "accuracy": (0.8, 45)}
-    quiet.restore([{"step": 7, "split": "test", "loss": None, "accuracy": 0.1}])
-    assert quiet.best == {"accuracy": (0.1, 7)}
+    restored = Restored(9, ({"step": 7, "split": "test", "loss": None, "accuracy": 0.1},))
+    for event in (quiet.on_rollback, quiet.on_start):
+        quiet.best = {"loss": (0.3, 90)}
+        event(restored)
+        assert quiet.best == {"accuracy": (0.1, 7)}
 
 
 @pytest.mark.parametrize("every, first, last, expected", [
@@ -120,11 +132,11 @@ def _drawn(live):
 
 
 def _train(live, step=161):
-    live.window(1, 2.4, 0.1, {})
-    live.window(135, 0.8, 0.7, STEADY)
-    live.evaluation(135, "validation", judged(0.1540, 0.9639))
-    live.saved(135)
-    live.window(step, 0.2311, 0.9375, STEADY)
+    train_window(live, 1, 2.4, 0.1, {})
+    train_window(live, 135, 0.8, 0.7, STEADY)
+    evaluate(live, 135, 0.1540, 0.9639, "validation")
+    live.on_checkpoint(135)
+    train_window(live, step, 0.2311, 0.9375, STEADY)
 
 
 def test_the_display_says_what_one_asks_of_a_run():
@@ -144,7 +156,7 @@ def test_no_line_is_wider_than_the_window(width):
     for more in ({}, {"no_color": True}):
         live, screen = _live(width, **more)
         live._live.auto_refresh = False
-        live.start(0)
+        live.on_start(Restored(0))
         for doing in (None, "evaluating validation"):
             _train(live)
             live.phase(doing)
@@ -169,7 +181,7 @@ def test_a_low_window_shows_the_first_lines():
 def test_a_window_that_becomes_narrower_keeps_no_old_lines():
     live, screen = _live(100)
     live._live.auto_refresh = False
-    live.start(0)
+    live.on_start(Restored(0))
     _train(live)
     live._live.refresh()
     widths = [len(line) for line in _drawn(live)]
@@ -184,7 +196,7 @@ def test_a_window_that_becomes_narrower_keeps_no_old_lines():
 
 def test_without_colours_and_without_unicode_it_can_be_read():
     live, screen = _live(60, no_color=True)
-    live.start(0)
+    live.on_start(Restored(0))
     _train(live)
     live.close()
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())
@@ -199,11 +211,11 @@ def test_without_colours_and_without_unicode_it_can_be_read():
 def test_dumb_terminals_files_and_closed_streams_get_plain_lines(term, live, tmp_path):
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
-        assert room.is_live(terminal, {"TERM": term}) is live and not room.is_live(terminal, {})
+        assert is_live(terminal, {"TERM": term}) is live and not is_live(terminal, {})
     os.close(master)
-    assert not room.is_live(terminal, {"TERM": term}) and not room.is_live(None, {"TERM": term})
+    assert not is_live(terminal, {"TERM": term}) and not is_live(None, {"TERM": term})
     with open(tmp_path / "log", "w") as file:
-        assert not room.is_live(file, {"TERM": term})
+        assert not is_live(file, {"TERM": term})
 
 
 SPEAKS = """
@@ -231,18 +243,20 @@ def test_nobody_listening_does_not_end_the_training(how):
 
 LOOKED_AT = """
 import os, pathlib, sys
+from pipeline.callbacks import Restored
 from pipeline.config import ExperimentConfig
 from pipeline.monitoring.live_progress import LiveProgress
 from pipeline.sweep.leaderboard import LiveLeaderboard
 from pipeline.sweep.records import FAILED, Trial
 from pipeline.training.cadence import plan
+from tests.monitoring.test_progress import evaluate, train_window
 
 if sys.argv[1] == "run":
     live = LiveProgress(plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437))
-    live.start(0)
+    live.on_start(Restored(0))
     def look():
-        live.window(1, 2.4, 0.1, {})
-        live.evaluation(1, "test", {"loss": 1.0, "accuracy": 0.5, "examples": 360})
+        train_window(live, 1, 2.4, 0.1, {})
+        evaluate(live, 1, 1.0, 0.5)
         live._live.refresh()
 else:
     live, trial = LiveLeaderboard("accuracy", 3), Trial(1, {"seed": 1}, FAILED, message="it diverged")

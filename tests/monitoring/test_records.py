@@ -127,7 +127,7 @@ def test_a_long_run_is_looked_at_from_its_end(long_run, tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     path.parent.mkdir()
     shutil.copy(long_run, path)
-    recorder, most = peak(lambda: Recorder(RunDirectory(str(path.parent)), 64, None))
+    recorder, most = peak(lambda: Recorder(RunDirectory(str(path.parent)), 64))
     assert most < 2 and path.read_bytes().endswith(b'x"}\n')  # The torn line is cut off.
     parsed, parse = [], metrics_log.parse_line
     with pytest.MonkeyPatch.context() as patch:

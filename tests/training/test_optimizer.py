@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.training.optimizer import FUSED_ELEMENTS
+from pipeline.internals.keras_internals import FUSED_ELEMENTS
 from tests.selection import quick
 from tests.training.small import build, distance
 

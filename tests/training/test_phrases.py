@@ -9,6 +9,7 @@ from pipeline.sweep.leaderboard import epochs_text
 from pipeline.sweep.records import Trial
 from pipeline.training.cadence import plan
 from pipeline.training.divergence import Divergence
+from tests.monitoring.windows import evaluated
 
 
 @pytest.mark.parametrize("steps, examples, text", [
@@ -34,8 +35,9 @@ def test_warnings_name_the_split_of_their_figures(split):
     rows = np.zeros([40, 5], np.float32)
     rows[:, 0] = np.arange(40) % 4
     for loss, said in ((1e6, "loss"), (1.4, "accuracy")):
-        alerts = Alerts(Circumstances("host", True, 100, 0, 10, 4))
-        lines = alerts.evaluation(100, evaluation([loss * 40, 10, 40], rows, 4), split)
+        lines = []
+        alerts = Alerts(Circumstances("host", True, 100, 0, 10, 4), lines.append)
+        alerts.on_evaluation(evaluated(100, evaluation([loss * 40, 10, 40], rows, 4), split))
         assert lines and all(f"steps the {split} " in line for line in lines)
         assert any(f"the {split} {said}" in line for line in lines)
 

@@ -12,7 +12,7 @@ from pipeline.run_directory import RunDirectory
 from pipeline.stored_checkpoint import find_checkpoint, remove
 from pipeline.training import stored_weights
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.run import describe
+from pipeline.training.run_records import describe
 from pipeline.training.state import averaged
 from pipeline.training.stored_weights import newest_checkpoints
 from tests.training.small import build, run, weights

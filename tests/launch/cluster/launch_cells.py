@@ -203,7 +203,7 @@ GONE = [Blow("kill", "launch", when) for when in ("step", "start", "save")]
 
 def never_comes():
     """One of two workers never starts: the other ends at --start_timeout, and names it."""
-    from tests.workers.processes import ends, free_ports, start, task
+    from tests.distributed.processes import ends, free_ports, start, task
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for rank in (0, 1):

@@ -8,8 +8,7 @@ import pytest
 from pipeline.data.stream import check_batch_size
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(devices.__file__)))
+from tests.commands import REPOSITORY
 
 
 @pytest.mark.parametrize("gpus, wanted, replicas, chosen", [
@@ -103,6 +102,7 @@ import keras, tensorflow as tf
 from pipeline import runtime
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
+from tests.commands import REPOSITORY
 said = []
 def start(**values):
     config = ExperimentConfig.from_flat(values)
@@ -127,7 +127,7 @@ print(first == keras.random.normal((3,)).numpy().tolist())
 
 
 def test_start_refuses_before_it_touches_anything_and_then_sets_everything():
-    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=ROOT, timeout=600,
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=REPOSITORY, timeout=600,
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.stdout.splitlines() == [
         "float32 float32 []",

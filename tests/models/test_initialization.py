@@ -18,7 +18,7 @@ from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import named
 from pipeline.run_directory import RunDirectory
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.run import describe
+from pipeline.training.run_records import describe
 from tests.training.small import build, run
 
 SHAPE = (28, 28, 3)

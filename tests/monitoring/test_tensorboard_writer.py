@@ -18,12 +18,12 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from tensorboard.util.tensor_util import make_ndarray
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from pipeline.callbacks import Ending, Restored
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
 from pipeline.monitoring.events import EventWriter, event_files, histogram_value, image_value, read_events, text_value
-from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.tensorboard.canvas import MARGIN, TITLE
 from pipeline.monitoring.tensorboard.confusion import ConfusionPicture, shade
@@ -51,7 +51,7 @@ def train(*more, cwd):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder of runs: one killed and resumed, the same with scalars alone in `plain`, and a longer and longer one."""
-    folder = tmp_path_factory.mktemp("board")
+    folder = tmp_path_factory.mktemp("tensorboard")
     process = start(*TRAIN, HISTOGRAMS, "--workdir=runs/killed", cwd=folder)
     code, errors = kill_at_step(process, folder / "runs/killed", 13)
     assert code == -signal.SIGKILL, errors
@@ -262,12 +262,14 @@ def test_the_curves_at_the_end_take_a_small_share_of_the_examples_trained_on():
 
 def test_what_is_shown_takes_one_stream_and_one_pass_over_the_test_split(tmp_path, strategy):
     experiment, directory = small.build(strategy(1), precision="float32"), RunDirectory(str(tmp_path))
-    recorder, inference = Recorder(directory, 16, NullProgress(experiment.plan)), experiment.steps.inference
+    recorder, inference = Recorder(directory, 16), experiment.steps.inference
     trained_on = experiment.train_dataset(0)
-    board = TensorBoardWriter(experiment, directory, recorder)
-    board.begin(0)
+    writer = TensorBoardWriter(experiment, directory, recorder)
+    writer.on_start(Restored(0))
     assert experiment.train_dataset(0) is trained_on and experiment.train_dataset(1) is not trained_on
-    board.finish(0, {"status": "finished", "test_accuracy": 0.1, "test_loss": 2.3})
+    ending = Ending(0, {"status": "finished", "test_accuracy": 0.1, "test_loss": 2.3}, lambda: False, lambda text: None)
+    writer.on_end(ending)
+    assert ending.complete
     assert (tmp_path / "tensorboard/test/penultimate.tsv").exists()
     passes = inference.outputs_of_batch, inference.logits_of_batch, inference.evaluate_steps
     assert [function.experimental_get_tracing_count() for function in passes] == [1, 0, 0]

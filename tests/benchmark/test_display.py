@@ -14,25 +14,25 @@ def test_the_line_of_a_cell_has_a_step_that_fits_its_speed():
 def test_the_time_left_counts_down_and_is_gone_after_the_last_cell(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    shown = display.LiveDisplay()
+    live = display.LiveDisplay()
     try:
         def shown():
-            task = display._bar.tasks[0]
+            task = live._bar.tasks[0]
             return task.description, task.completed
 
-        display.begin(1, 2, {}, None)
+        live.begin(1, 2, {}, None)
         assert shown() == ("cell 1/2", 0)
-        display.end(1, 2, cell(), 21.0, False)
-        display.begin(2, 2, {}, 21.0)
+        live.end(1, 2, cell(), 21.0, False)
+        live.begin(2, 2, {}, 21.0)
         assert shown() == ("cell 2/2, 00:21 left", 1)
         now[0] += 5
-        display.phase("throughput")
+        live.phase("throughput")
         assert shown() == ("cell 2/2, 00:16 left", 1)
         now[0] += 60
-        display.phase("throughput")
+        live.phase("throughput")
         assert shown() == ("cell 2/2", 1)
-        display.end(2, 2, cell(), 0.0, False)
-        display.phase("looking at data and machine")
+        live.end(2, 2, cell(), 0.0, False)
+        live.phase("looking at data and machine")
         assert shown() == ("2 cells measured", 2)
     finally:
-        display.close()
+        live.close()

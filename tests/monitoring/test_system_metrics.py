@@ -13,10 +13,10 @@ from pipeline.monitoring.ceiling import QUICK_SECONDS
 from pipeline.monitoring.goodput import GoodputTracker, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.memory import DeviceMemory
-from pipeline.monitoring.progress import NullProgress
 from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 from tests.commands import metrics, mirrorline, result
+from tests.monitoring.windows import evaluated, window
 from tests.training import small
 
 CEILING = 1e6  # 1e9 operations/s: no machine is so fast, so that the share can be checked.
@@ -26,14 +26,12 @@ IN_SECTIONS = {"optimization/gradient_norm", "optimization/weight_norm", "optimi
                "optimization/loss_scale", "optimization/skipped_steps", "speed/examples_per_second",
                "speed/examples_per_second_per_replica", "speed/ceiling_share", "speed/input_wait", "speed/goodput",
                "memory/host_memory_mib", "memory/host_memory_share", "memory/host_memory_full"}
-COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
-           "update_ratio", "input_wait")
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """The directory of a real run in mixed precision on a machine whose ceiling is known."""
-    folder = tmp_path_factory.mktemp("vitals")
+    folder = tmp_path_factory.mktemp("metrics")
     known_rates.write_rate(known_rates.machine_key("mixed_float16", "CPU"), str(folder / "cache"), CEILING)
     done = mirrorline("train", "--model=mlp", f"--steps={STEPS}", f"--batch_size={BATCH}", f"--replicas={REPLICAS}",
                       "--precision=mixed_float16", "--force", "--evaluate_every=20", "--tensorboard=scalars",
@@ -106,23 +104,16 @@ def test_evaluations_tell_the_classes_apart(workdir):
         assert np.mean(list(record["per_class_accuracy"].values())) == pytest.approx(record["accuracy"], abs=0.02)
 
 
-def _rows(steps, **columns):
-    """Returns rows [steps, k] with COLUMNS, unremarkable but for the given ones."""
-    usual = {"loss": 1.0, "accuracy": 0.5, "learning_rate": 1e-3, "gradient_norm": 2.0, "loss_scale": 1024.0,
-             "applied": 1.0, "weight_norm": np.nan, "update_ratio": np.nan, "input_wait": 0.0}
-    return np.stack([np.broadcast_to(columns.get(name, usual[name]), steps) for name in COLUMNS], axis=1)
-
-
 def test_skipped_steps_add_up_and_go_back_with_a_rollback(tmp_path):
-    recorder = Recorder(RunDirectory(str(tmp_path)), 10, NullProgress(_plan()))
-    recorder.window(4, COLUMNS, _rows(4, applied=[1, 0, 0, 1]), 1000.0, 1.0, True, True)
-    recorder.window(6, COLUMNS, _rows(2, applied=[0, 1]), 1001.0, 1.0, True, True)
+    recorder = Recorder(RunDirectory(str(tmp_path)), 10, scale_loss=True)
+    recorder.on_window(window(4, 4, applied=[1, 0, 0, 1]))
+    recorder.on_window(window(6, 2, applied=[0, 1]))
     recorder.cut_after(3)
-    recorder.window(5, COLUMNS, _rows(2, applied=[1, 0]), 1002.0, 1.0, True, True)
+    recorder.on_window(window(5, 2, applied=[1, 0]))
     recorder.close()
-    again = Recorder(RunDirectory(str(tmp_path)), 10, NullProgress(_plan()))
+    again = Recorder(RunDirectory(str(tmp_path)), 10, scale_loss=True)
     again.cut_after(5)
-    again.window(6, COLUMNS, _rows(1), 1003.0, 1.0, True, True)
+    again.on_window(window(6))
     again.close()
     assert [r["skipped_steps"] for r in metrics(tmp_path, "train")] == [0, 1, 2, 2, 3, 3]
     assert _scalars(tmp_path, "train")["optimization/skipped_steps"] == {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3}
@@ -132,21 +123,14 @@ def test_many_classes_are_in_metrics_alone_and_absent_ones_nowhere(tmp_path):
     rows = np.array([[0, 0, 0.9, 0.1, 0], [2, 0, 0.8, 1.0, 1]], np.float32)
     for classes in (3, 60):
         folder = tmp_path / str(classes)
-        recorder = Recorder(RunDirectory(str(folder)), 10, NullProgress(_plan()),
-                            class_names=tuple(f"class/{i}" for i in range(classes)))
-        recorder.evaluation(5, "test", evaluation([1.1, 1, 2], rows, classes), 1000.0)
+        recorder = Recorder(RunDirectory(str(folder)), 10, class_names=tuple(f"class/{i}" for i in range(classes)))
+        recorder.on_evaluation(evaluated(5, evaluation([1.1, 1, 2], rows, classes)))
         recorder.close()
         stored = metrics(folder)[0]["per_class_accuracy"]
         assert len(stored) == classes and [stored["class/0"], stored["class/1"], stored["class/2"]] == [1, None, 0]
         shown = {tag for tag in _scalars(folder, "validation") if tag.startswith("per_class_accuracy/")}
         assert shown == ({"per_class_accuracy/class/0", "per_class_accuracy/class/2"} if classes == 3 else set())
         assert recorder.last_evaluation(5, "test")["calibration_error"] == pytest.approx(0.45)
-
-
-def _plan():
-    from pipeline.config import ExperimentConfig
-    from pipeline.training.cadence import plan
-    return plan(ExperimentConfig.from_flat({"steps": 10, "batch_size": 10}), 100)
 
 
 class Steady:
@@ -164,11 +148,18 @@ class Steady:
         self.doubts.append(trained)
 
 
-def _vitals(tmp_path, ceiling):
+def _system_metrics(tmp_path, ceiling, operations):
     launches = Launches(str(tmp_path / "launches.jsonl"))
     launches.note("start", 0, age=0.0)
-    tracker = GoodputTracker(launches, 0.0)
-    return room.SystemMetrics(16, 1, ceiling, room.RunningGoodput(launches.path), tracker, DeviceMemory([])), tracker
+    return room.SystemMetrics(16, 1, ceiling, room.RunningGoodput(launches.path), GoodputTracker(launches, 0.0),
+                              DeviceMemory([]), operations)
+
+
+def _of(metrics, *arguments, **more):
+    """Returns what is added to a window."""
+    made = window(*arguments, **more)
+    metrics.on_window(made)
+    return made.system
 
 
 def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_not_told(tmp_path, strategy):
@@ -176,15 +167,15 @@ def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_n
     iterator = experiment.train_iterator(0)
     experiment.steps.train_steps(iterator, tf.constant(1))
     ceiling = Steady(1.0)  # 1e9 operations/s.
-    vitals, _ = _vitals(tmp_path, ceiling)
-    assert "ceiling_share" not in vitals.window(1, 10, 1.0, 0.0, True)  # Not counted yet.
-    vitals.count(experiment.steps.train_steps, iterator, tf.constant(3))
+    found = _system_metrics(tmp_path, ceiling, lambda: experiment.step_operations)
+    assert "ceiling_share" not in _of(found, 1, 10)  # Not counted yet.
+    experiment.count_operations(iterator)
     assert experiment.steps.train_steps.experimental_get_tracing_count() == 1
     each = 16 * 2 * (2 * 28 * 28 * 64 + 3 * 64 * 10)
-    found = vitals.window(11, 10, 1.0, 0.25, True)
-    assert found["ceiling_share"] == pytest.approx(10 * each / 1e9) and found["input_wait"] == 0.25
-    assert "ceiling_share" not in vitals.window(21, 10, 1e-3, 0.0, True) and len(ceiling.doubts) == 1
-    assert not {"ceiling_share", "examples_per_second", "input_wait"} & set(vitals.window(31, 10, 1.0, 0.0, False))
+    steady = _of(found, 11, 10, input_wait=0.025)
+    assert steady["ceiling_share"] == pytest.approx(10 * each / 1e9) and steady["input_wait"] == pytest.approx(0.25)
+    assert "ceiling_share" not in _of(found, 21, 10, 1e-3) and len(ceiling.doubts) == 1
+    assert not {"ceiling_share", "examples_per_second", "input_wait"} & set(_of(found, 31, 10, steady=False))
 
 
 def test_a_ceiling_is_measured_once_it_costs_less_than_a_fiftieth(tmp_path, monkeypatch):
@@ -204,7 +195,7 @@ def test_a_ceiling_is_measured_once_it_costs_less_than_a_fiftieth(tmp_path, monk
     assert known_rates.read_rate({"precision": "float32"}, str(tmp_path)) == 80
 
 
-def test_running_goodput_is_that_of_the_ledger(tmp_path):
+def test_running_goodput_is_that_of_the_tracker(tmp_path):
     path, clock = tmp_path / "launches.jsonl", [0.0]
     path.write_text("".join(json.dumps({"wall_time": 0.0, **r}) + "\n" for r in (
         {"event": "start", "step": 0}, {"event": "spent", "step": 10, "seconds": {"starting": 4.0, "steps": 6.0}},
