@@ -69,14 +69,14 @@ def export(experiment, path):
 def run_loop(config, source, strategy, gate):
     """Trains by the loop of `mirrorline train`, with everything that it writes, in a directory of its own."""
     from pipeline.run_directory import RunDirectory
-    from pipeline.training.run import run as run_experiment
+    from pipeline.training.trainer import Trainer
     with tempfile.TemporaryDirectory(prefix="mirrorline-peers-") as folder:
         config = config.replace(workdir=f"{folder}/run")
         directory = RunDirectory(config.runtime.workdir)
         experiment = experiments.build(config, source, strategy)
         directory.claim()
         experiment.steps.train_steps = held_between_blocks(experiment.steps.train_steps, Blocks(gate))
-        run_experiment(experiment, directory)
+        Trainer(experiment, directory).run()
 
 
 def held_between_blocks(train_steps, blocks):

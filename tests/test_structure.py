@@ -104,8 +104,8 @@ def undocumented(text):
 
 
 @pytest.mark.parametrize("path, text", [
-    ("pipeline/data/load.py", "from launch import runtime"), ("pipeline/data/load.py", "import flags.parsing"),
-    ("flags/parsing.py", "from pipeline.training import loop"), ("pipeline/config.py", "import numpy"),
+    ("pipeline/data/load.py", "from launch import commands"), ("pipeline/data/load.py", "import flags.parsing"),
+    ("flags/parsing.py", "from pipeline.training import trainer"), ("pipeline/config.py", "import numpy"),
     ("pipeline/models/cnn.py", "def f():\n    from pipeline.runs import build"),
     ("recipes/__init__.py", "import pipeline"),
 ])

@@ -118,7 +118,10 @@ class Profile(Callback):
         self._running = True
 
     def _stop(self):
-        tf.profiler.experimental.stop()
+        empty = self._reached == self._from  # The run stopped, or went back, before the next steps.
+        tf.profiler.experimental.stop(save=not empty)
+        if empty:
+            return
         self._beat("the trace of the profile")
         # The profiler names a trace by the second; two of one second would be one.
         (path,) = glob.glob(os.path.join(glob.escape(self._temporary), "plugins", "profile", "*", "*.xplane.pb"))

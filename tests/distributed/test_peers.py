@@ -11,15 +11,15 @@ from tests.distributed.processes import free_ports
 
 WORKER = """
 import sys
-from pipeline.distributed import peers
+from pipeline.distributed import peer_failure
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.rendezvous import roll_call
-peers.SECONDS = 0.5
+peer_failure.SECONDS = 0.5
 cluster = Cluster(tuple(f"127.0.0.1:{port}" for port in sys.argv[2:]), int(sys.argv[1]))
-peers.watch(cluster.rank, roll_call(cluster, 30, ""))
+peer_failure.watch(cluster.rank, roll_call(cluster, 30, ""))
 print("met", flush=True)
 if sys.stdin.readline() == "leave\\n":
-    peers.leave()
+    peer_failure.leave()
     print("left", flush=True)
     sys.stdin.readline()
 """

@@ -180,7 +180,7 @@ json.dump(found, open(order["results"], "w"))
 STAND_IN = f"""
 import sys
 from launch import __main__ as command_line
-from pipeline.verification import processes
+from pipeline import processes
 start = processes.Processes.start
 processes.Processes.start = lambda self, *rest: start(self, "-c", {PART!r}, rest[-1])
 sys.exit(command_line.main(sys.argv[1:]))

@@ -5,15 +5,17 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
+from pipeline.callbacks import Restored
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.monitoring.goodput import GoodputTracker
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.operations_table import OperationsTable, render, shortened
-from pipeline.monitoring.profile import MARKER, NoProfile, Profile, create_profile
+from pipeline.monitoring.profile import MARKER, Profile, create_profile
 from pipeline.monitoring.trace_operations import in_model, operations
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
+from tests.monitoring.windows import evaluated, window
 from tests.small_disk import small_disk
 
 MS = 10**9  # ps
@@ -134,11 +136,11 @@ def test_a_window_that_is_none_is_refused(text):
 @pytest.fixture
 def looker(tmp_path):
     """Returns look(folder, (first, last)): a Profile, and the lists of what it shows and warns of."""
-    def look(folder, steps):
+    def look(folder, steps, evaluated_at=()):
         shown, warned = [], []
         tracker = GoodputTracker(Launches(str(tmp_path / "launches.jsonl")), 0.0)
-        return Profile(steps, RunDirectory(str(folder)), tracker, shown.append, warned.append, lambda text: None), (
-            shown, warned)
+        return Profile(steps, RunDirectory(str(folder)), tracker, shown.append, warned.append, lambda text: None,
+                       evaluated_at.__contains__), (shown, warned)
     return look
 
 
@@ -147,23 +149,51 @@ multiply = tf.function(tf.linalg.matmul)
 
 def work(profile, step, until):
     """Does what a call of the steps from `step` to `until` does."""
-    with profile.window(step, compiles=False):
+    with tf.profiler.experimental.Trace(MARKER, step_num=step, _r=1):
         multiply(tf.ones([300, 300]), tf.ones([300, 300])).numpy()
-    profile.reached(until, 0.0)
+    profile.on_window(window(until, until - step))
+
+
+def traces(folder):
+    return {p.name for p in (folder / "tensorboard/train/plugins/profile").glob("*")}
 
 
 def test_a_rollback_into_the_window_begins_it_anew(looker, tmp_path):
     profile, (shown, warned) = looker(tmp_path, (2, 6))
+    profile.on_start(Restored(0))
     for step, until in ((0, 2), (2, 4)):
         work(profile, step, until)
-    assert profile.active
-    profile.pause()
+    assert profile._running
+    profile.on_rollback(Restored(0))
     for step, until in ((0, 2), (2, 3), (3, 6), (6, 8)):
         work(profile, step, until)
-    assert not profile.active and warned == [] and len(shown) == 1
+    assert not profile._running and warned == [] and len(shown) == 1
     assert shown[0].startswith("profile of steps 3 to 6: ") and "  MatMul  " in shown[0]
-    assert {p.name for p in (tmp_path / "tensorboard/train/plugins/profile").iterdir()} == {
-        "steps_3_to_4", "steps_3_to_6"}
+    assert traces(tmp_path) == {"steps_3_to_4", "steps_3_to_6"}
+    assert not (tmp_path / "profile.tmp").exists()
+
+
+def test_an_evaluation_inside_the_window_is_not_profiled(looker, tmp_path):
+    profile, (shown, warned) = looker(tmp_path, (0, 4), evaluated_at=(0, 2))
+    profile.on_start(Restored(0))
+    assert not profile._running  # A run that was stopped before this evaluation makes up for it first.
+    profile.on_evaluation(evaluated(0, None))
+    work(profile, 0, 2)
+    assert not profile._running and shown == []
+    profile.on_evaluation(evaluated(2, None))
+    work(profile, 2, 4)
+    assert traces(tmp_path) == {"steps_1_to_2", "steps_3_to_4"} and warned == []
+    assert len(shown) == 1 and shown[0].startswith("profile of steps 1 to 4: ")
+
+
+@pytest.mark.parametrize("end", [lambda profile: profile.close(), lambda profile: profile.on_rollback(Restored(0))])
+def test_a_trace_without_a_step_is_not_kept(looker, tmp_path, end):
+    profile, (shown, warned) = looker(tmp_path, (2, 4))
+    profile.on_start(Restored(0))
+    work(profile, 0, 2)
+    assert profile._running
+    end(profile)
+    assert not profile._running and traces(tmp_path) == set() and shown == warned == []
     assert not (tmp_path / "profile.tmp").exists()
 
 
@@ -171,11 +201,12 @@ def test_on_a_full_disk_the_run_goes_on_without_a_profile(looker, tmp_path):
     with small_disk(tmp_path / "disk", 1) as disk:
         profile, (shown, warned) = looker(disk.folder, (0, 2))
         disk.fill()
+        profile.on_start(Restored(0))
         work(profile, 0, 1)
         work(profile, 1, 2)
         work(profile, 2, 3)
         assert len(warned) == 1 and "--profile=0:2: the profile could not be written" in warned[0] and not shown
-        assert not profile.active and not (pathlib.Path(disk.folder) / "profile.tmp").exists()
+        assert not profile._running and not (pathlib.Path(disk.folder) / "profile.tmp").exists()
 
 
 @pytest.mark.parametrize("step, profiled, said", [
@@ -184,5 +215,5 @@ def test_on_a_full_disk_the_run_goes_on_without_a_profile(looker, tmp_path):
 def test_a_window_that_lies_elsewhere_is_said(step, profiled, said):
     p, lines = plan(ExperimentConfig.from_flat(dict(steps=40, profile=profiled)), 1000), []
     made = create_profile(p, step, None, None, None, lines.append, None)
-    assert isinstance(made, NoProfile) == (said is not None or profiled is None)
+    assert (made is None) == (said is not None or profiled is None)
     assert len(lines) == (said is not None) and (said is None or said in lines[0])

@@ -121,7 +121,8 @@ def test_epochs_are_counted_from_one_and_end_full():
 
 def _live(width, height=20, **more):
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=width, height=height, color_system="standard", **more)
+    console = Console(file=screen, force_terminal=True, width=width, height=height, color_system="standard",
+                      _environ={"TERM": "xterm"}, **more)
     return LiveProgress(PLAN, console), screen
 
 

@@ -127,8 +127,8 @@ def test_the_reduction_in_use_is_named(strategy, monkeypatch):
 UNREFUSED = """
 import sys
 from launch import __main__
-from pipeline import runtime
-runtime.check_cross_device_reduction = lambda *arguments: None
+from pipeline.distributed import devices
+devices.check_cross_device_reduction = lambda *arguments: None
 sys.exit(__main__.main(["train", "--model=mlp", "--steps=2", "--batch_size=30", "--replicas=3",
                         "--cross_device_reduction=hierarchical", f"--workdir={sys.argv[1]}"]))
 """
