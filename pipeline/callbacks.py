@@ -120,7 +120,7 @@ class Callback:
         """Called once the run has reached its end and its results are known."""
 
     def close(self) -> None:
-        """Called last, however the run ended."""
+        """Called last, however the run ended, unless its process was killed, or interrupted in its first step."""
 
 
 class UserCallback(Callback):

@@ -67,7 +67,8 @@ class Trainer:
         self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
                                   self.config.training.keep_checkpoints, warn, saved=self._saved)
         self.tracker = GoodputTracker(self.launches, process_age())
-        self.callbacks, self._more_callbacks, self.warn = (self.progress,), callbacks, warn
+        self.callbacks = (self.progress, *callbacks)  # Until it is known what the run goes on from: these are closed.
+        self._more_callbacks, self.warn = callbacks, warn
 
     def run(self) -> tuple[RunResult, dict]:
         """Trains to the end of the plan, or until asked to stop, and writes how it ended.
@@ -93,8 +94,8 @@ class Trainer:
 
         A user's own Python is not ended, nor one of several workers: there what was begun comes to its end first.
         """
-        def end():
-            self._close()
+        def end():  # In another thread, as a kill: of the callbacks only the display is closed.
+            self.progress.close()
             self.warn(f"{interruption.command()}: interrupted while compiling the step; no step was trained, the same "
                       f"command {f'continues from step {step}' if step else 'starts again'}")
 

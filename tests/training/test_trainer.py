@@ -3,12 +3,11 @@ import contextlib
 
 import pytest
 
+from pipeline.callbacks import Callback
 from pipeline.files import read_json
 from pipeline.monitoring.goodput import GoodputTracker
-from pipeline.monitoring.progress import NullProgress
-from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
-from pipeline.training import run as room
+from pipeline.training.trainer import Trainer
 from pipeline.training.watchdog import NullWatchdog
 from tests.commands import metrics
 from tests.training import small
@@ -40,58 +39,60 @@ class Attending(NullWatchdog):
         return self.until in self.beats
 
 
-def booked_windows(monkeypatch):
-    """Returns a list that gets, of each window of steps that is recorded, what its time is booked as."""
-    opened, booked, account, window = [], [], GoodputTracker.account, Recorder.window
+class Booked(Callback):
+    """A callback that keeps as what the time of each of its windows and evaluations is booked."""
 
-    @contextlib.contextmanager
-    def noted(tracker, kind):
-        opened.append(kind)
-        with account(tracker, kind):
-            yield
-        opened.pop()
+    def __init__(self):
+        self.opened, self.seen = [], []
 
-    def recorded(*arguments, **more):
-        booked.append(list(opened))
-        window(*arguments, **more)
+    def on_window(self, window):
+        self.seen.append(("window", *self.opened))
 
-    monkeypatch.setattr(GoodputTracker, "account", noted)
-    monkeypatch.setattr(Recorder, "window", recorded)
-    return booked
+    def on_evaluation(self, evaluated):
+        self.seen.append(("evaluation", *self.opened))
+
+    def follow(self, monkeypatch):
+        """Looks at what every tracker measures from here on; returns this."""
+        measure = GoodputTracker.measure
+
+        @contextlib.contextmanager
+        def noted(tracker, kind):
+            self.opened.append(kind)
+            with measure(tracker, kind):
+                yield
+            self.opened.pop()
+
+        monkeypatch.setattr(GoodputTracker, "measure", noted)
+        return self
 
 
-def train(strategy, folder, monkeypatch, until=None):
-    """Trains with the product's own `run`; returns (RunResult, what result.json holds, Attending)."""
-    experiment = small.build(strategy, precision="float32", steps=STEPS, evaluate_every=4, steps_per_loop=1,
+def train(strategy, folder, until=None, callbacks=()):
+    """Trains with the product's own Trainer; returns (RunResult, what result.json holds, Attending)."""
+    experiment = small.build(strategy, precision="float32", steps=STEPS, evaluate_every="4", steps_per_loop=1,
                              verbosity="quiet")
     directory = RunDirectory(str(folder))
-    attending = Attending(directory, until)
-
-    class Display(NullProgress):
-        def phase(self, text):
-            attending.phases.append(text)
-
-    monkeypatch.setattr(room, "StopRequest", lambda: attending)
-    monkeypatch.setattr(room, "guarded", lambda *arguments: attending)
-    monkeypatch.setattr(room, "create_progress", lambda plan, verbosity: Display(plan))
     with directory.claimed():
-        result, described = room.run(experiment, directory, echo=lambda text: None)
+        trainer = Trainer(experiment, directory, echo=lambda text: None, callbacks=callbacks)
+        trainer.watchdog = trainer.stop_request = attending = Attending(directory, until)
+        trainer.progress.phase = attending.phases.append
+        result, described = trainer.run()
     assert described == read_json(directory.file("result.json"))
     return result, described, attending
 
 
 def test_the_end_is_watched_and_stopped_and_made_up_for(tmp_path, strategy, monkeypatch):
-    booked = booked_windows(monkeypatch)
+    booked = Booked().follow(monkeypatch)
     curves = tmp_path / "tensorboard" / "test" / "penultimate.tsv"
-    result, first, attending = train(strategy(1), tmp_path, monkeypatch, until=PASS.format(2))
+    result, first, attending = train(strategy(1), tmp_path, PASS.format(2), (booked,))
     assert (result.status, first["status"], result.step) == ("preempted", "preempted", STEPS)
     assert [text for text in attending.beats if "model says" in text] == [PASS.format(1), PASS.format(2)]
     assert not curves.exists() and attending.phases[-1] == "writing for TensorBoard"
     found = attending.found
     assert found["status"] == "preempted" and found["test_accuracy"] == first["test_accuracy"] > 0
-    assert booked == [["reporting"]] * STEPS
+    window, evaluation = ("window", "reporting"), ("evaluation", "reporting")
+    assert booked.seen == [*[window] * 4, evaluation, *[window] * 2, evaluation]
 
-    result, second, attending = train(strategy(1), tmp_path, monkeypatch)
+    result, second, attending = train(strategy(1), tmp_path)
     assert (result.status, second["status"]) == ("finished", "finished") and curves.exists()
     assert [text for text in attending.beats if "model says" in text] == [PASS.format(i) for i in range(1, 24)]
     for name in ("test_accuracy", "test_loss", "weights_sha256", "train_loss"):
@@ -102,10 +103,10 @@ def test_the_end_is_watched_and_stopped_and_made_up_for(tmp_path, strategy, monk
 
     # Stopped in the middle of an evaluation, a run saves its step without it, and makes up for it.
     other = tmp_path / "other"
-    result, _, attending = train(strategy(1), other, monkeypatch, until="batch 1 of the evaluation of test")
+    result, _, attending = train(strategy(1), other, "batch 1 of the evaluation of test")
     assert (result.status, result.step, result.saved_step) == ("preempted", 4, 4)
     assert attending.beats[-1] == "the last checkpoint" and metrics(other, "evaluation") == []
-    _, third, _ = train(strategy(1), other, monkeypatch)
+    _, third, _ = train(strategy(1), other)
     assert (third["weights_sha256"], third["best"]) == (second["weights_sha256"], second["best"])
     assert [(r["step"], r["loss"]) for r in metrics(other, "evaluation")] == [
         (r["step"], r["loss"]) for r in metrics(tmp_path, "evaluation")] and len(metrics(other, "evaluation")) == 2
