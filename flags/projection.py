@@ -2,7 +2,6 @@
 from absl import flags as absl_flags
 
 from pipeline.errors import UsageError
-from pipeline.quantities import counted
 
 MOST_GPUS = 1024  # That are projected to where nothing is said.
 
@@ -36,41 +35,3 @@ def check(flag_values):
     if not 0 < flag_values.link_efficiency <= 1:
         raise UsageError(f"--link_efficiency={flag_values.link_efficiency:g}: give a share above 0 and at most 1, such "
                          "as 0.8")
-
-
-def given_links(flag_values):
-    """Returns the links that the user described as a tuple of one Cluster, or None for those that are known.
-
-    Raises:
-      UsageError: one of the two is missing, or not of the form GB/s:microseconds.
-    """
-    from pipeline.benchmark.projection import Cluster, Link
-    texts = {name: flag_values[name].value for name in ("link_inside", "link_between")}
-    if not any(texts.values()):
-        return None
-    links = []
-    for name, text in texts.items():
-        try:
-            bandwidth, latency = map(float, (text or "").split(":"))
-        except ValueError:
-            bandwidth, latency = 0.0, 0.0
-        if not (0 < bandwidth < 1e9 and 0 <= latency < 1e9):
-            raise UsageError(f"--{name} must be GB/s:microseconds, such as 50:14, and both links are given together; "
-                             f"found '{text or ''}'")
-        links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
-    count = flag_values.gpus_per_machine
-    return (Cluster(f"{counted(count, 'GPU')} a machine, links as given", count, *links),)
-
-
-def project(cells, flag_values, links):
-    """Returns the projection from the cell that it starts from, None where none is wanted or no cell can be.
-
-    Args:
-      cells: as in benchmark.json.
-      flag_values: of the command.
-      links: what `given_links` returned.
-    """
-    from pipeline.benchmark import projection
-    start = projection.choose(cells) if flag_values.project else None
-    return start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS,
-                                        flag_values.link_efficiency, flag_values.project_step_ms or None)

@@ -51,24 +51,16 @@ def stored_threads(stored):
 
 
 def describe(features):
-    """Returns {"threads", "onednn", "instructions"}: what config.json says of it.
+    """Returns {"threads", "onednn" (None where that is not known), "instructions"}: what config.json says of it.
 
     Args:
-      features: of the CPU, see pipeline.runtime.cpu_features.
+      features: of the CPU, see pipeline.distributed.devices.cpu_features.
     """
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
     best = next((name for name in INSTRUCTIONS if name in features), "unknown")
-    return {"threads": threads(), "onednn": _onednn(),
+    from pipeline.internals.tensorflow_internals import uses_onednn
+    return {"threads": threads(), "onednn": uses_onednn(),
             "instructions": best if most in ("", "all", "default") else f"{best}, at most {most}"}
-
-
-def _onednn():
-    """Tells whether TensorFlow computes with oneDNN; None where that cannot be found out."""
-    try:
-        from tensorflow.python.util import _pywrap_util_port
-        return bool(_pywrap_util_port.IsMklEnabled())
-    except (ImportError, AttributeError):
-        return None
 
 
 def changes(before, now):

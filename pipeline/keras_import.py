@@ -24,13 +24,16 @@ def install():
 
 
 class KerasImport(importlib.abc.MetaPathFinder):
-    """Imports Keras with its own defaults, and the models after it: it then knows them when it reads a file of one."""
+    """Imports Keras with its own defaults, and the models after it: it then knows them when it reads a file of one.
+
+    TensorFlow has an older Keras inside, which reads the same file of a user's, and fails as it does.
+    """
 
     _looking = False
 
     def find_spec(self, name, path=None, target=None):
-        """Returns the spec of Keras with a loader that does so; None for any other module."""
-        if name != "keras" or self._looking:
+        """Returns the spec of Keras or TensorFlow with a loader that does so; None for any other module."""
+        if name not in ("keras", "tensorflow") or self._looking:
             return None
         self._looking = True
         try:
@@ -44,8 +47,9 @@ class KerasImport(importlib.abc.MetaPathFinder):
         def execute_with_defaults(module):
             with _defaults():
                 execute(module)
-            _find_home()
-            importlib.import_module("pipeline.models")
+            if name == "keras":
+                _find_home()
+                importlib.import_module("pipeline.models")
 
         spec.loader.exec_module = execute_with_defaults
         return spec
@@ -70,11 +74,10 @@ def _defaults():
 
 def _find_home():
     """Tells Keras where it keeps what it downloads: where it would have kept it."""
-    settings = sys.modules.get("keras.src.backend.config")
-    if hasattr(settings, "_KERAS_DIR"):
-        user = os.path.expanduser("~")
-        user = user if os.access(user, os.W_OK) else "/tmp"
-        settings._KERAS_DIR = os.environ.get("KERAS_HOME") or os.path.join(user, ".keras")
+    from pipeline.internals.keras_internals import set_home
+    user = os.path.expanduser("~")
+    user = user if os.access(user, os.W_OK) else "/tmp"
+    set_home(os.environ.get("KERAS_HOME") or os.path.join(user, ".keras"))
 
 
 def _backend():

@@ -19,10 +19,10 @@ from pipeline.data.stateless_random import uniform
 from pipeline.distributed.reduction import reduce_once
 from pipeline.internals.keras_internals import AlreadyReduced
 from pipeline.models.dropout import uniform_rows
-from pipeline.training import experiment
 from pipeline.training.gradients import clip
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
+from pipeline.training.settings import step_settings
 from pipeline.training.step import StepFunctions
 from tests.commands import REPOSITORY, environment
 
@@ -167,7 +167,7 @@ def reduce_again(self, grads_and_vars):
 
 finish, create_steps, accumulate = (getattr(StepFunctions, name) for name in ("_finish", "__init__", "_accumulate"))
 replica_evaluation = Inference._replica_evaluation
-step_settings, train_stream = experiment.step_settings, stream.train_stream
+train_stream = stream.train_stream
 
 STEP, TESTS = "pipeline.training.step:StepFunctions", "tests.training.test_step"
 NORMALIZED = "pipeline.models.normalization"
@@ -247,7 +247,7 @@ CURES = [
     Cure("a collective stands in a nested function", {f"{STEP}.__init__": nested_core},
          "tests.training.test_parity:test_statistics_over_replicas_are_computed_in_the_step",
          symptom="^RuntimeError: .*merge_call"),
-    Cure("a collective stands in compiled code", {"pipeline.training.experiment:step_settings": compiled_settings},
+    Cure("a collective stands in compiled code", {"pipeline.training.settings:step_settings": compiled_settings},
          f"{TESTS}:test_a_compiled_core_with_statistics_over_replicas_is_refused"),
     Cure("Keras's optimizer adds up gradients that are sums already, and the start notices",
          {"pipeline.internals.keras_internals:AlreadyReduced._all_reduce_sum_gradients": reduce_again},

@@ -15,8 +15,9 @@ WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main
                       "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
                       "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",
                       "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/callbacks.py",
-                      "pipeline/config.py", "pipeline/errors.py", "pipeline/files.py", "pipeline/locks.py",
-                      "pipeline/options.py", "pipeline/paths.py", "pipeline/register.py", "pipeline/registry.py")
+                      "pipeline/choices.py", "pipeline/config.py", "pipeline/errors.py", "pipeline/extension.py",
+                      "pipeline/files.py", "pipeline/locks.py", "pipeline/options.py", "pipeline/paths.py",
+                      "pipeline/register.py", "pipeline/registration.py", "pipeline/registry.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
          "optuna")
 # What each room may import of this house. Nothing imports launch but launch.
@@ -27,6 +28,9 @@ MAY_IMPORT = {
     "recipes": ("recipes",),
     "pipeline": ("pipeline",),
 }
+# What a command knows before it runs: of the standard library and of each other alone.
+BOTTOM = tuple(f"pipeline/{name}.py" for name in (
+    "callbacks", "choices", "config", "errors", "extension", "options", "paths", "registration", "registry"))
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
@@ -76,8 +80,8 @@ def wrong_direction(path, text):
     """Returns the imports of a file that go against the one direction."""
     room = path.split("/")[0]
     wrong = [name for name in imports(text) if under(name, *PACKAGES) and not under(name, *MAY_IMPORT[room])]
-    if path in ("pipeline/config.py", "pipeline/errors.py", "pipeline/options.py"):
-        known = ("pipeline.errors", "pipeline.options", "pipeline.paths")
+    if path in BOTTOM:
+        known = [other.removesuffix(".py").replace("/", ".") for other in BOTTOM]
         wrong += [name for name in imports(text) if not under(name, *known)
                   and name.split(".")[0] not in sys.stdlib_module_names]
     if room == "pipeline" and path not in TOP:

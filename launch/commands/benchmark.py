@@ -8,7 +8,7 @@ import tempfile
 from absl import flags as absl_flags
 
 import flags
-from flags import projection
+from flags import projection as projection_flags
 from launch.cluster.benchmark_workers import CellWorkers
 from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
@@ -63,7 +63,7 @@ def define(flag_values):
     flags.define_path("compare", None, "benchmark.json of before: show what changed, exit code 1 on a regression",
                       flag_values)
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
-    projection.define(flag_values)
+    projection_flags.define(flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -73,14 +73,14 @@ def run(config: ExperimentConfig, flag_values):
       UsageError: values that cannot be, before anything is measured or written.
       RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
     """
-    from pipeline.benchmark import comparison
+    from pipeline.benchmark import comparison, projection
     from pipeline.benchmark.display import create_display, print_table
     check_strengths(config.data.augment)
     gpus = cuda.count_gpus()
     config = with_image_sizes(config, flag_values)
     cells = grid.cells(resolve_axes(config, flag_values, gpus))
     check(cells, config, flag_values, gpus)
-    links = projection.given_links(flag_values)
+    links = projection.given_links(flag_values.link_inside, flag_values.link_between, flag_values.gpus_per_machine)
     old = comparison.read(flag_values.compare) if flag_values.compare else None
     check_output(flag_values.output, flag_values.compare)
     extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
@@ -187,7 +187,7 @@ def check(cells, config, flag_values, gpus):
             raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
     if flag_values.tolerance >= 1:
         raise UsageError(f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
-    projection.check(flag_values)
+    projection_flags.check(flag_values)
     for cell in cells:
         if cell.workers > 1:
             check_workers(cell, config, gpus)
@@ -223,6 +223,14 @@ def repeat_seconds(flag_values):
     return QUICK_SECONDS if quick else flag_values.repeat_seconds
 
 
+def projected(cells, flag_values, links):
+    """Returns the projection from the cell that it starts from, None where none is wanted or no cell can be."""
+    from pipeline.benchmark import projection
+    start = projection.choose(cells) if flag_values.project else None
+    return start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS,
+                                        flag_values.link_efficiency, flag_values.project_step_ms or None)
+
+
 def write_report(found, complete, store, config, flag_values, links, gpus):
     """Derives what follows from several cells and writes the four files; returns what benchmark.json holds."""
     from pipeline.benchmark import derived, page
@@ -241,7 +249,7 @@ def write_report(found, complete, store, config, flag_values, links, gpus):
         "flags": {name: value for name, value in config.flat().items()
                   if value != default[name] and name not in unsaid},
         "ceilings": ceilings, "cells": found,
-        "projection": projection.project(found, flag_values, links)})
+        "projection": projected(found, flag_values, links)})
     os.makedirs(store.folder, exist_ok=True)
     write_json(store.file("benchmark.json"), report)
     page.write_all(report, store.folder)

@@ -22,6 +22,7 @@ import dataclasses
 from pipeline.benchmark.derived import batch_of, is_measured
 from pipeline.benchmark.grid import KEY, replicas_words
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 GOOD = 0.9  # The efficiency that `step_ms_for_90_percent` is about.
 REACHED = 0.8  # Share of a link's nominal bandwidth that a well-tuned all-reduce reaches.
@@ -74,6 +75,32 @@ DEFAULT_LINKS = (
     Cluster("NVLink 4 and InfiniBand NDR 400, 8 GPUs a machine", 8, NVLINK_4, INFINIBAND_NDR),
     Cluster("PCIe 4 and 100 Gbit/s Ethernet, 4 GPUs a machine", 4, PCIE_4, ETHERNET_100),
 )
+
+
+def given_links(inside, between, gpus_per_machine):
+    """Returns the links that a user described as a tuple of one Cluster, or None for those that are known.
+
+    Args:
+      inside, between: values of --link_inside and --link_between, "GB/s:microseconds", or None.
+      gpus_per_machine: how many GPUs a machine has.
+
+    Raises:
+      UsageError: one of the two is missing, or not of that form.
+    """
+    texts = {"link_inside": inside, "link_between": between}
+    if not any(texts.values()):
+        return None
+    links = []
+    for name, text in texts.items():
+        try:
+            bandwidth, latency = map(float, (text or "").split(":"))
+        except ValueError:
+            bandwidth, latency = 0.0, 0.0
+        if not (0 < bandwidth < 1e9 and 0 <= latency < 1e9):
+            raise UsageError(f"--{name} must be GB/s:microseconds, such as 50:14, and both links are given together; "
+                             f"found '{text or ''}'")
+        links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
+    return (Cluster(f"{counted(gpus_per_machine, 'GPU')} a machine, links as given", gpus_per_machine, *links),)
 
 
 def choose(cells):

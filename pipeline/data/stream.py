@@ -60,7 +60,7 @@ def train_stream(split, layout, seed, start_step, augmentations=()):
       layout: BatchLayout.
       seed: integer, the run's seed.
       start_step: the first batch's step.
-      augmentations: tuple of pipeline.config.Augmentation, in order of application.
+      augmentations: tuple of pipeline.options.Augmentation, in order of application.
 
     Returns:
       tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":

@@ -1,15 +1,52 @@
-"""Private interfaces of Keras 3: the tree of layers, the saving library, and the update step of its optimizers."""
+"""Private interfaces of Keras 3: its folder, dtypes and tree of layers, saving, the update step of its optimizers."""
+import contextlib
 import sys
 import zipfile
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from keras.src import dtype_policies
+from keras.src.backend import config
 from keras.src.saving import saving_lib
 
 H5Store = saving_lib.H5IOStore
 read_dataset = saving_lib.safe_get_h5_dataset
 FUSED = ("_backend_update_step", "_get_variable_index")  # What the fused updates below override or call.
+
+
+def set_home(folder: str) -> None:
+    """Tells Keras, as it was imported, where it keeps what it downloads."""
+    if hasattr(config, "_KERAS_DIR"):
+        config._KERAS_DIR = folder
+
+
+@contextlib.contextmanager
+def widened() -> Iterator[None]:
+    """Lets layers that are made inside compute in float64 where that is the precision, whatever they ask for.
+
+    A last layer of float32, which mixed precision asks for, would round what float64 is there to compare. A functional
+    model calls its layers as it is made, so they have to be wide from the beginning. What a model casts to float32 in
+    its call stays so.
+    """
+    if keras.config.dtype_policy().variable_dtype != "float64":
+        yield
+        return
+    get, add_weight = dtype_policies.get, keras.Layer.add_weight
+
+    def wide(identifier):
+        policy = get(identifier)
+        return get("float64") if policy.variable_dtype == "float32" and not policy.quantization_mode else policy
+
+    def add_wide(self, *args, dtype=None, **kwargs):
+        pinned = dtype is not None and keras.backend.standardize_dtype(dtype) == "float32"
+        return add_weight(self, *args, dtype="float64" if pinned else dtype, **kwargs)
+
+    dtype_policies.get, keras.Layer.add_weight = wide, add_wide  # Keras asks here for what a layer was given.
+    try:
+        yield
+    finally:
+        dtype_policies.get, keras.Layer.add_weight = get, add_weight
 
 
 def layers_of(model: keras.Model, include_self: bool = True) -> Iterator[keras.layers.Layer]:

@@ -48,6 +48,15 @@ def reduction_class(strategy: tf.distribute.Strategy) -> str:
     return name
 
 
+def uses_onednn() -> bool | None:
+    """Tells whether TensorFlow computes with oneDNN; None where that cannot be found out."""
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+        return bool(_pywrap_util_port.IsMklEnabled())
+    except (ImportError, AttributeError):
+        return None
+
+
 def read_trace(data: bytes):
     """Returns the XSpace of a profiler's trace (tensorflow/tsl/profiler/protobuf/xplane.proto)."""
     from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # Only a run with --profile needs it.

@@ -1,11 +1,9 @@
 """What a model of a user's does in the training step that the models here do not: found before the first step."""
-import contextlib
 import gc
 
 import keras
 import ml_dtypes
 import tensorflow as tf
-from keras.src import dtype_policies
 
 from pipeline.errors import UsageError
 from pipeline.internals.keras_internals import layers_of
@@ -53,34 +51,6 @@ def check_custom_model(model, name, num_classes, input_shape):
         raise UsageError(f"model {name} draws with TensorFlow's {drawing.op} ({drawing.name}), which a run that goes "
                          "on cannot repeat: draw with keras.random and a keras.random.SeedGenerator of the model, or "
                          "take pipeline.models.dropout.Dropout")
-
-
-@contextlib.contextmanager
-def widened():
-    """Lets layers that are made inside compute in float64 where that is the precision, whatever they ask for.
-
-    A last layer of float32, which mixed precision asks for, would round what float64 is there to compare. A functional
-    model calls its layers as it is made, so they have to be wide from the beginning. What a model casts to float32 in
-    its call stays so.
-    """
-    if keras.config.dtype_policy().variable_dtype != "float64":
-        yield
-        return
-    get, add_weight = dtype_policies.get, keras.Layer.add_weight
-
-    def wide(identifier):
-        policy = get(identifier)
-        return get("float64") if policy.variable_dtype == "float32" and not policy.quantization_mode else policy
-
-    def add_wide(self, *args, dtype=None, **kwargs):
-        pinned = dtype is not None and keras.backend.standardize_dtype(dtype) == "float32"
-        return add_weight(self, *args, dtype="float64" if pinned else dtype, **kwargs)
-
-    dtype_policies.get, keras.Layer.add_weight = wide, add_wide  # Keras asks here for what a layer was given.
-    try:
-        yield
-    finally:
-        dtype_policies.get, keras.Layer.add_weight = get, add_weight
 
 
 def check_outputs(model, name, num_classes, input_shape):

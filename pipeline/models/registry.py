@@ -6,12 +6,12 @@ import keras
 
 from pipeline import extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
-from pipeline.internals.keras_internals import layers_of
+from pipeline.internals.keras_internals import layers_of, widened
 from pipeline.models.classifier import check_input_shape
 from pipeline.models.cnn import CNN
 from pipeline.models.inception import Inception, MiniInception
 from pipeline.models.mlp import MLP
-from pipeline.models.model_checks import check_custom_model, widened
+from pipeline.models.model_checks import check_custom_model
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import constructor_arguments, make_reloadable
 from pipeline.models.three_apis import ThreeAPIs

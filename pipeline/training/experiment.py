@@ -15,7 +15,6 @@ from pipeline.data import resident
 from pipeline.data.load import load as load_data
 from pipeline.data.source import Source
 from pipeline.data.splits import own_validation
-from pipeline.data.statistics import channel_statistics, class_counts
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
 from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
@@ -24,7 +23,7 @@ from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
 from pipeline.models.freezing import Frozen, freeze
-from pipeline.models.initialization import EARLIER_UPDATES, Initialization, initialize
+from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled
 from pipeline.monitoring import operations
 from pipeline.options import augmentations, check_strengths
@@ -34,15 +33,9 @@ from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
-from pipeline.training.settings import StepSettings
+from pipeline.training.settings import StepSettings, step_settings
 from pipeline.training.state import TrainState
 from pipeline.training.step import StepFunctions, run_once
-
-
-def balanced_class_weights(split, num_classes):
-    """Returns [classes] factors N / (classes * count): every class weighs the same (scikit-learn's "balanced")."""
-    counts = class_counts(split, num_classes)
-    return tuple(float(split.num_examples / (num_classes * c)) if c else 0.0 for c in counts)
 
 
 @dataclasses.dataclass
@@ -240,45 +233,6 @@ class Experiment:
             beat(f"batch {batch + 1} of what the model says of {split.name}")
         labels = split.labels if split.labels is not None else split.reader.read_labels()
         return Outputs(np.concatenate(logits)[:count], labels[:count])
-
-
-def normalization(config, source, stored=None):
-    """Returns (mean [C], deviation [C]) for --normalize=per_channel, or (None, None).
-
-    Args:
-      config: ExperimentConfig.
-      source: Source.
-      stored: what config.json of the run holds, used instead of computing again.
-    """
-    if config.data.normalize == "none":
-        return None, None
-    if stored and stored.get("normalization"):
-        return tuple(stored["normalization"]["mean"]), tuple(stored["normalization"]["deviation"])
-    mean, deviation = channel_statistics(source.train)
-    return tuple(mean), tuple(max(d, 1e-6) for d in deviation)
-
-
-def step_settings(config, source, image_channels, replicas, stored=None):
-    """Collects what the step is told; raises UsageError where options contradict each other."""
-    synchronize, compiled = config.model.sync_batch_norm, config.runtime.xla == "on"
-    if synchronize and compiled and replicas > 1:
-        raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
-                         "are a collective, which cannot stand inside compiled code")
-    mean, deviation = normalization(config, source, stored)
-    weights = balanced_class_weights(source.train, source.num_classes) if (
-        config.data.class_weight == "balanced") else None
-    optimizer = config.optimizer
-    return StepSettings(
-        batch_size=config.training.batch_size, micro_batches=optimizer.accumulate_steps, seed=config.training.seed,
-        compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
-        image_channels=image_channels, image_mean=mean, image_deviation=deviation,
-        label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
-        class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
-        # Compiled code rounds otherwise in any case, and takes the fused kernel of one replica.
-        synchronize=synchronize and not compiled, xla=compiled,
-        earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
-        bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20), loss=optimizer.loss,
-        metrics=config.training.metrics)
 
 
 def build(config, source, strategy, stored=None, begins=None):

@@ -8,7 +8,7 @@ from pipeline.internals.rich_internals import ResizableLive
 
 
 def test_live_render_shape_says_where_the_display_was():
-    console = Console(file=io.StringIO(), force_terminal=True, width=40, height=10)
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, height=10, _environ={"TERM": "xterm"})
     live = ResizableLive("two\nlines", lambda: [3, 5], console=console, auto_refresh=False)
     live.start()
     live.refresh()

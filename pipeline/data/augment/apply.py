@@ -17,7 +17,7 @@ def apply(images, positions, seed, augmentations):
       images: uint8 [B, H, W, C], with a static shape.
       positions: int64 [B], the rows' positions in the stream; with mixing B is even and positions[0] too.
       seed: integer, the run's seed.
-      augmentations: tuple of pipeline.config.Augmentation; a strength of None takes its default.
+      augmentations: tuple of pipeline.options.Augmentation; a strength of None takes its default.
 
     Returns:
       (images, mix): uint8 [B, H, W, C], and float32 [B] in [0, 1], the share of the own image in each row, the rest
