@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
         for number in range(4):
             Image.fromarray(np.full([8, 8], 40 * number + label, np.uint8)).save(
                 folder / "images" / name / f"{name}-{number}.png")
-    run(folder, "train", "--dataset=folder:images", *QUICK, "--workdir=run")
+    run(folder, "train", "--dataset=folder:images", "--validation_split=0.5", *QUICK, "--workdir=run")
     return folder
 
 
@@ -40,7 +40,7 @@ def run(folder, *arguments):
 
 
 def test_every_command_prints_the_names_of_classes(folder):
-    assert SHOWN[0] in run(folder, "evaluate", "--workdir=run", "--split=train")
+    assert SHOWN[0] in run(folder, "evaluate", "--workdir=run")
     out = run(folder, "predict", "--workdir=run", f"images/{NAMES[0]}/{NAMES[0]}-0.png")
     assert SHOWN[0] in out
 
