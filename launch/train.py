@@ -7,6 +7,7 @@ from pipeline import runs
 from pipeline.config import MOVING_AVERAGE, ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.preparation import teller
+from pipeline.quantities import counted, rate
 from pipeline.workers.cluster import Cluster
 from pipeline.workers.peers import PEER_LOST
 from pipeline.workers.roll_call import PeerLost
@@ -109,10 +110,10 @@ def conclude(trained, echo):
         print(f"stopped at step {ended.step} of {trained.total_steps} and {saved}; run the same command again to "
               "continue", file=sys.stderr)
         return EXIT_PREEMPTED
-    speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
+    speed = f", {rate(result['examples_per_second'])}" if result["examples_per_second"] else ""
     split, accuracy, loss = final_figures(result)
     echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
-         f"{ended.step} steps{speed}{selection(result, split)}")
+         f"{counted(ended.step, 'step')}{speed}{selection(result, split)}")
     echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     echo(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

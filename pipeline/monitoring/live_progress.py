@@ -33,7 +33,7 @@ class LiveProgress(PlainProgress):
         self._screen = Screen(self)
         self._live = ResizableLive(self._screen, self.console)
         self.step, self.loss, self.accuracy, self.vitals, self.doing = 0, None, None, {}, None
-        self.split, self.checkpoint, self.resumed = None, None, False
+        self.split, self.checkpoint = None, None
 
     def _print(self, text, style=None):
         self.console.print(Text(text, style=style or "", overflow="fold"))
@@ -41,7 +41,7 @@ class LiveProgress(PlainProgress):
     def start(self, step):
         """Shows the display."""
         super().start(step)
-        self.step, self.resumed, self.doing = step, step > 0, "compiling the step"
+        self.step, self.doing, self.checkpoint = step, "compiling the step", (step, None) if step else None
         self._live.start()
 
     def restore(self, evaluations):
@@ -142,9 +142,11 @@ class Screen:
         if name not in self._progress.best:
             return [now]
         best, step = self._progress.best[name]
-        best = form.format(best)
-        return [f"{now}, best on {self._progress.split} {best} at step {step}", f"{now}, best {best} at step {step}",
-                f"{now}, best {best} at {step}", f"{now}, best {best}", now]
+        best, split = form.format(best), self._progress.split
+        # The one is of the last training steps, the other of an evaluation: never beside each other without saying so.
+        return [f"training {now}; best {split} {name} {best} at step {step}",
+                f"training {now}; best {split} {best} at step {step}", f"training {now}; best {split} {best}",
+                f"{now}; best {split} {best}", f"{now}; {split} {best}", now]
 
     def _speed(self):
         vitals = self._progress.vitals
@@ -159,9 +161,10 @@ class Screen:
 
     def _checkpoint(self):
         if self._progress.checkpoint is None:
-            return ["resumed, no checkpoint since", "no new checkpoint"] if self._progress.resumed else [
-                "no checkpoint yet"]
+            return ["no checkpoint yet"]
         step, when = self._progress.checkpoint
+        if when is None:  # The run was resumed from it.
+            return [f"last checkpoint of step {step}", f"checkpoint of step {step}", f"saved step {step}"]
         ago = clock(time.monotonic() - when)
         return [f"last checkpoint of step {step}, {ago} ago", f"checkpoint of step {step}, {ago} ago",
                 f"saved step {step}, {ago} ago", f"saved {ago} ago"]
