@@ -1,9 +1,9 @@
 """Plots as SVG that stands in a page: text stays text, and colours follow the page's."""
-import html
 import io
 import re
 import zlib
 
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -19,21 +19,8 @@ _PAGE_COLORS = {INK: "currentColor", SOFT: "var(--soft)",
                 **{color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)}}
 
 
-def picture(draw, title, kind, height=HEIGHT):
-    """Returns a picture under its title, as the inside of a <figure> element.
-
-    Args:
-      draw: called with the axes.
-      title: of what it is.
-      kind: what it shows of that, for those who cannot see it.
-      height: of the picture, in inches.
-    """
-    svg = inline_svg(lambda figure: draw(figure.add_subplot()), f"{kind}: {title}", WIDTH, height)
-    return f"<figcaption>{html.escape(title)}</figcaption>{svg}"
-
-
 def inline_svg(draw, description, width=WIDTH, height=HEIGHT):
-    """Returns an <svg> element of a page that may have others.
+    """Returns an <svg> element, Markup, of a page that may have others.
 
     Args:
       draw: called with a matplotlib Figure; the colours INK, SOFT and SERIES become those of the page.
@@ -59,7 +46,7 @@ def _inline(text, description):
     used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda match: f' id="{salt}{match[1]}"' if match[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{salt}", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
 def finish(axes, grid="both"):
