@@ -1,4 +1,4 @@
-"""Plots as SVG that stands in a page: text stays text, and colours follow the page's."""
+"""Plots as SVG that stands in a page: text stays text, and colors follow the page's."""
 import io
 import re
 import zlib
@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-INK, SOFT = "#010203", "#010204"  # Become the colours of the page's text.
+INK, SOFT = "#010203", "#010204"  # Become the colors of the page's text.
 SERIES = tuple(f"#0102{number:02x}" for number in range(0xA1, 0xA9))  # Become the page's --series-1 to --series-8.
 MARKERS, DASHES = "osD^vP*X", ("-", "--", ":", "-.")
 WIDTH, HEIGHT = 6.2, 3.6
@@ -19,11 +19,23 @@ _PAGE_COLORS = {INK: "currentColor", SOFT: "var(--soft)",
                 **{color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)}}
 
 
+def picture(draw, title, kind, height=HEIGHT):
+    """Returns (title, <svg> element) of a picture.
+
+    Args:
+      draw: called with the axes.
+      title: of what it is.
+      kind: what it shows of that, for those who cannot see it.
+      height: of the picture, in inches.
+    """
+    return title, inline_svg(lambda figure: draw(figure.add_subplot()), f"{kind}: {title}", WIDTH, height)
+
+
 def inline_svg(draw, description, width=WIDTH, height=HEIGHT):
     """Returns an <svg> element, Markup, of a page that may have others.
 
     Args:
-      draw: called with a matplotlib Figure; the colours INK, SOFT and SERIES become those of the page.
+      draw: called with a matplotlib Figure; the colors INK, SOFT and SERIES become those of the page.
       description: for those who cannot see it; another one for each picture of a page.
       width, height: in inches.
     """
