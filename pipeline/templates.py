@@ -16,6 +16,9 @@ SHARED = "pipeline.pages"
 # An underscore within a word is no emphasis in CommonMark.
 _MARKDOWN = re.compile(r"[\\|*`\[\]<>#~&$]|(?<![^\W_])_|_(?![^\W_])")
 
+# What YAML takes for the end of a line or refuses, though JSON does not; lone surrogates stand for undecodable bytes.
+_NO_TEXT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+
 
 def markdown(value):
     """Returns text in which nothing is Markdown, HTML, or the end of a table's cell; on one line."""
@@ -32,7 +35,8 @@ def code(value):
 
 def to_json(value):
     """Returns a value as JSON on one line, which YAML contains."""
-    return Markup(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    return Markup(_NO_TEXT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def shell(value):
