@@ -9,7 +9,6 @@ import pprint
 import re
 import shlex
 
-import jinja2
 from markupsafe import Markup, escape
 
 SHARED = "pipeline.pages"
@@ -53,8 +52,10 @@ LANGUAGES = {"html": escape, "css": escape, "js": escape, "md": markdown, "yaml"
 
 
 @functools.cache
-def environment(package: str, language: str) -> jinja2.Environment:
-    """Returns the environment of a package's templates in one of LANGUAGES."""
+def _environment(package, language):
+    """Returns the jinja2.Environment of a package's templates in one of LANGUAGES."""
+    import jinja2  # It takes longer to load than `launch --help` takes, which passes here.
+
     escaped = LANGUAGES[language]
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(SHARED)]),
@@ -65,7 +66,7 @@ def environment(package: str, language: str) -> jinja2.Environment:
     return made
 
 
-def render(package: str, name: str, **values) -> str:
+def render(package: str, name: str, /, **values) -> str:
     """Returns the text of a template.
 
     Args:
@@ -77,4 +78,4 @@ def render(package: str, name: str, **values) -> str:
       jinja2.UndefinedError: the template uses a value that is not given.
     """
     language = name.removesuffix(".jinja").rpartition(".")[2]
-    return environment(package, language).get_template(name).render(values)
+    return _environment(package, language).get_template(name).render(values)

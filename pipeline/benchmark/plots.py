@@ -1,7 +1,7 @@
 """The plots of a benchmark, as SVG that stands in a page: text stays text, and follows the page's colors.
 
-Series differ in color, from the color-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and in marker,
-line style or hatching too.
+Series differ in color, from the color-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and in
+marker, line style or hatching too.
 """
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

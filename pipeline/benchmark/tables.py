@@ -211,8 +211,8 @@ def remarks(report):
             lines.append(f"{what} share the same cores: the ideal is 1x the speed of one {name.removesuffix('s')}, not "
                          "N times, and efficiency is the ratio of examples/s.")
     if has_workers(cells):
-        lines.append("Measurements of several workers are the chief's; the slowest worker's, by its own clock, are listed "
-                     "separately. All workers wait for each other in every step.")
+        lines.append("Measurements of several workers are the chief's; those of the worker that was slowest by its own "
+                     "clock are listed separately. All workers wait for each other in every step.")
     return lines
 
 

@@ -68,7 +68,8 @@ def proof_page(report):
     measured = {latency.LIVE: {"bytes": None, "latency": report["live_latency"]}, **report["forms"]}
     return render(
         __package__, "proof.md", report=report, metadata=report["metadata"], columns=columns, rows=lines,
-        remark=remark(report), timed=(latency.note(measured), *latency.table(measured)) if report["live_latency"] else ())
+        remark=remark(report),
+        timed=(latency.note(measured), *latency.table(measured)) if report["live_latency"] else ())
 
 
 def _figures(record):

@@ -16,13 +16,19 @@ def comparison(report):
     if not others:
         return None
     headline = {item["name"]: item["value"] for item in report["headline"]}
-    rows = [[(headline.get(name), *(other[key] for other in others)), best] for name, (key, best) in METRICS.items()]
+    columns = [_column(name, [headline.get(name), *(other[key] for other in others)], best)
+               for name, (key, best) in METRICS.items()]
     runs = [{"letter": letter(place), "name": other["name"], "other": other,
              "p": other.get("mcnemar_p_adjusted", other.get("mcnemar_p")),
-             "values": [(number(name, values[place]), values[place] is not None and values[place] == best(
-                 value for value in values if value is not None)) for name, (values, best) in zip(METRICS, rows)]}
+             "values": [column[place] for column in columns]}
             for place, other in enumerate([{"name": report["run"]["workdir"]}, *others])]
     return {"columns": list(METRICS), "runs": runs, "others": others, "plots": _plots(report, others)}
+
+
+def _column(name, values, best):
+    """Returns [(text of a value, whether it is the best)]."""
+    top = best((value for value in values if value is not None), default=None)
+    return [(number(name, value), value is not None and value == top) for value in values]
 
 
 def letter(place):

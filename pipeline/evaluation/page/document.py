@@ -41,7 +41,8 @@ def page(report, images):
     accuracy = next((item["value"] for item in report["headline"] if item["name"] == "accuracy"), None)
     return render(
         __package__, "report.html", **shown, title=f"{run['model']} on {run['dataset']}", report=report, run=run,
-        sections=sections, correct=None if accuracy is None else round(accuracy * run["examples"]), where=_where(report),
+        sections=sections, where=_where(report),
+        correct=None if accuracy is None else round(accuracy * run["examples"]),
         headline=headline(report), findings=findings(report), caveats=caveats(report), number=number,
         rate=classes.rate, few=plots.FEW, images={index: page_image(pixels) for index, pixels in images.items()},
         times=cost.times(goodput), launches=goodput.get("launches", 1), costs=cost.costs(report.get("cost") or {}),
