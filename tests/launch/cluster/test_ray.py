@@ -40,7 +40,7 @@ def test_the_driver_has_what_the_flags_say():
 
 def test_two_runs_of_a_name_do_not_share_a_folder():
     # Seen: a second run of the same name went on with what the first had left.
-    assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "f'digits-{time.time_ns()}'"
+    assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "'digits' + f'-{time.time_ns()}'"
 
 
 def test_without_gpus_none_are_asked_for():
