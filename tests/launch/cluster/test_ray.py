@@ -43,6 +43,12 @@ def test_two_runs_of_a_name_do_not_share_a_folder():
     assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "'digits' + f'-{time.time_ns()}'"
 
 
+@pytest.mark.parametrize("name", ["it's", 'a"b', "{x}", "two\nlines", "\\"])
+def test_a_name_stays_a_name(name):
+    found = calls(ray_driver.driver(**{**DRIVER, "name": name}))["RunConfig"]["name"]
+    assert ast.literal_eval(found.removesuffix(" + f'-{time.time_ns()}'")) == name
+
+
 def test_without_gpus_none_are_asked_for():
     found = calls(ray_driver.driver(**DRIVER, cpus=1))["ScalingConfig"]
     assert found["use_gpu"] is False and found["resources_per_worker"] == {"CPU": 1}
