@@ -1,7 +1,8 @@
 """The command line: every flag, and its one way into typed configuration. Nothing here imports TensorFlow."""
 from flags.configuration import config_from_flags, given_options
-from flags.definitions import define_options
+from flags.definitions import define_options, define_path, define_paths
 from flags.helptext import command_help
 from flags.parsing import SHORTHANDS, parse
 
-__all__ = ["SHORTHANDS", "command_help", "config_from_flags", "define_options", "given_options", "parse"]
+__all__ = ["SHORTHANDS", "command_help", "config_from_flags", "define_options", "define_path", "define_paths",
+           "given_options", "parse"]

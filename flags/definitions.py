@@ -5,6 +5,7 @@ from absl import flags
 
 from pipeline import config
 from pipeline.errors import unknown_name
+from pipeline.paths import local_path
 
 
 def offered_options(groups=(), only=()):
@@ -49,3 +50,25 @@ def _define(name, field, flag_values):
         # No bounds here: pipeline.config checks the range, with the same words for every way in.
         define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[kind]
         define(name, default, meta["help"], flag_values=flag_values)
+
+
+class PathParser(flags.ArgumentParser):
+    """Reads the path of a file or folder, see pipeline.paths.local_path."""
+
+    def __init__(self, name):
+        """Args: name: of the flag."""
+        self._name = name
+
+    def parse(self, argument):
+        """Returns the path; raises UsageError for what is none."""
+        return local_path(argument, f"--{self._name}")
+
+
+def define_path(name, default, help, flag_values):
+    """Defines a flag of one command alone that takes a path."""
+    flags.DEFINE(PathParser(name), name, default, help, flag_values=flag_values, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name, help, flag_values):
+    """Defines a flag of one command alone that takes paths, each time one; by default none."""
+    flags.DEFINE_multi(PathParser(name), flags.ArgumentSerializer(), name, [], help, flag_values=flag_values)

@@ -9,6 +9,7 @@ from pipeline import config
 from pipeline.errors import UsageError, nearest, unknown_name
 from pipeline.files import read_text
 from pipeline.options import describe_range
+from pipeline.paths import local_path
 
 # Names that other trainers give to the same thing; nothing in their spelling leads to ours.
 OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
@@ -75,6 +76,7 @@ def _with_flag_files(arguments, reading=()):
             value = next(waiting, "")
         if not value:
             raise UsageError(f"--flagfile needs the name of a file; recipes: {', '.join(recipes.names())}")
+        value = local_path(value, "--flagfile")
         path = recipes.find(value) or value
         real = os.path.realpath(path)
         if real in reading:

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -17,7 +18,7 @@ from absl import flags as absl_flags
 
 import flags
 from launch import __version__, silence
-from pipeline import extension
+from pipeline import extension, interruption
 from pipeline.data import damage
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import no_room
@@ -26,7 +27,7 @@ from pipeline.workers import peers
 COMMANDS = ("train", "launch", "evaluate", "predict", "export", "tensorboard", "sweep", "verify", "benchmark",
             "inspect", "doctor")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
-FAILURE, USAGE, PREEMPTED, INTERRUPTED, BROKEN_PIPE = 1, 2, 75, 128 + 2, 128 + 13
+FAILURE, USAGE, PREEMPTED, SIGNAL, BROKEN_PIPE = 1, 2, 75, 128, 128 + 13
 
 
 def main(arguments=None):
@@ -36,11 +37,13 @@ def main(arguments=None):
       arguments: list of str, without the program's name; None: those of the process.
 
     Returns:
-      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 141 nobody reads the output any
-      more, or what the command returned. An exception that is none of ours is a defect and passes with its traceback.
+      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
+      terminal, 141 nobody reads the output any more, or what the command returned. An exception that is none of ours is
+      a defect and passes with its traceback.
     """
     silence.open_missing()
     end = _End() if arguments is None else None
+    silence.escape_what_cannot_be_encoded()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)
@@ -83,8 +86,13 @@ def _answer(arguments):
     """Runs one command and returns its exit code, having said what was wrong; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
-        with damage.in_words():
-            code = _dispatch(arguments)
+        with interruption.heard(name) as signal_number, damage.in_words():
+            try:
+                code = _dispatch(arguments)
+            except Exception as error:
+                if signal_number():  # What a library makes of being interrupted is nothing of its own.
+                    raise interruption.Interrupted(signal_number()) from error
+                raise
         sys.stdout.flush()
         return code
     except UsageError as error:
@@ -95,8 +103,9 @@ def _answer(arguments):
         if "tensorflow" not in str(error).lower() and "keras" not in str(error).lower():
             raise
         return _fail(name, f"TensorFlow cannot be loaded ({error}); 'mirrorline doctor' says what is missing", FAILURE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _fail(name, interruption.words(getattr(error, "doing", None)),
+                     SIGNAL + getattr(error, "number", signal.SIGINT))
     except BrokenPipeError:
         # The interpreter flushes standard output once more as it exits: let that find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -141,6 +150,7 @@ def _run(name, arguments):
     if set(own) & set(HELP):
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
+    check_working_directory()
     if launched:
         if rest[:1] == [launched] and set(rest) & set(HELP):
             return _run(launched, ["--help"])
@@ -152,6 +162,15 @@ def _run(name, arguments):
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
+
+
+def check_working_directory():
+    """Raises UsageError where the working directory is gone: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(f"the working directory is gone or cannot be read ({error.strerror.lower()}): change into one "
+                         "that is there, cd PATH") from error
 
 
 def _split(arguments):

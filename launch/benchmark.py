@@ -17,6 +17,7 @@ from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import check_strengths
+from pipeline.paths import check_folder
 from pipeline.quantities import counted, plural
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
@@ -56,10 +57,10 @@ def define(flag_values):
                               flag_values=flag_values)
     absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a cell may take; a batch that does not fit is "
                               "halved; 0: all there is (MiB)", flag_values=flag_values)
-    absl_flags.DEFINE_string("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
-                             "and .html; the same command goes on there where it stopped", flag_values=flag_values)
-    absl_flags.DEFINE_string("compare", None, "benchmark.json of before: show what changed, exit code 1 on a "
-                             "regression", flag_values=flag_values)
+    flags.define_path("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
+                      "and .html; the same command goes on there where it stopped", flag_values)
+    flags.define_path("compare", None, "benchmark.json of before: show what changed, exit code 1 on a regression",
+                      flag_values)
     absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
     benchmark_projection.define(flag_values)
 
@@ -209,11 +210,7 @@ def check_workers(cell, config, gpus):
 
 def check_output(folder, compared):
     """Raises UsageError where the report could not be written, or would be written over what it is compared with."""
-    parent = os.path.abspath(folder)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise UsageError(f"--output={folder} cannot be written: give a folder that is there or can be made")
+    check_folder("--output", folder)
     if compared and os.path.realpath(compared) == os.path.realpath(os.path.join(folder, "benchmark.json")):
         raise UsageError(f"--compare={compared} is what this sweep writes: give another folder with --output")
 

@@ -42,8 +42,8 @@ def gpu_names():
     """Returns the names of the GPUs as nvidia-smi gives them, [] where it does not answer."""
     program = shutil.which("nvidia-smi")
     try:
-        answer = subprocess.run([program, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
-                                timeout=20, check=True).stdout if program else ""
+        answer = subprocess.run([program, "--query-gpu=name", "--format=csv,noheader"], capture_output=True,
+                                encoding="utf-8", errors="replace", timeout=20, check=True).stdout if program else ""
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in answer.splitlines() if line.strip()]

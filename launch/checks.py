@@ -212,7 +212,12 @@ def check_reduction(strategy):
 
 def check_data_dir(data_dir):
     """Checks which prepared TensorFlow Datasets a folder holds; None is the default folder, which need not exist."""
-    folder = os.path.abspath(os.path.expanduser(data_dir or "~/tensorflow_datasets"))
+    from pipeline.data.tfds_prepare import default_data_dir
+
+    try:
+        folder = os.path.abspath(data_dir or default_data_dir())
+    except UsageError as error:
+        return Finding("data sets", WARNING, f"digits is built in; {error}", "set HOME, or give --data_dir")
     if not os.path.isdir(folder):
         if data_dir is None:
             return Finding("data sets", OK, f"digits is built in; {folder} is made when another one is downloaded")
@@ -241,7 +246,7 @@ def prepared_datasets(folder):
 
 def existing_parent(path):
     """Returns the innermost folder or file of a path that exists."""
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(path)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
@@ -265,7 +270,7 @@ def check_workdir(workdir):
                        "processes out of a run instead; one that a machine leaves which went down is removed by hand",
                        "mount it with locks (Lustre: -o flock; NFS: its lock daemon), or name another one with "
                        "--workdir")
-    return Finding("workdir", OK, f"{os.path.abspath(os.path.expanduser(workdir))} can be written")
+    return Finding("workdir", OK, f"{os.path.abspath(workdir)} can be written")
 
 
 def check_disk(workdir, free=None):

@@ -41,7 +41,8 @@ def count_gpus():
     if not hardware():
         return 0
     asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
-                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True, text=True)
+                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True,
+                           encoding="utf-8", errors="replace")
     if asked.returncode:
         raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
     return int(asked.stdout.split()[-1])
@@ -109,7 +110,7 @@ def reported_memory():
         return []
     try:
         answer = subprocess.run([program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-                                capture_output=True, text=True, timeout=20, check=True).stdout
+                                capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True).stdout
         return [int(line) for line in answer.split()]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

@@ -1,9 +1,7 @@
 """mirrorline evaluate: judges the model of a run on the test split or another, every example counted exactly once."""
-import contextlib
 import json
 import os
 import sys
-import tempfile
 
 from absl import flags as absl_flags
 
@@ -12,7 +10,8 @@ from launch.judging import Run, Weights, describe, judge, nothing_to_say
 from pipeline import extension
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
-from pipeline.preparation import choose_split, evaluation_config, reopen_data
+from pipeline.paths import folder_obstacle, local_path
+from pipeline.preparation import choose_split, evaluation_config, reopen_data, teller
 from pipeline.quantities import counted
 from pipeline.training import run_directory
 
@@ -25,8 +24,7 @@ MOST_VIEWS = 16
 
 def define(flag_values):
     """Defines the flags that only evaluation has."""
-    absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
-                             flag_values=flag_values)
+    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
     absl_flags.DEFINE_enum("split", None, ["test", "validation", "train"], "part of the data; default test, or "
                            "validation where the data have no test split",
                            flag_values=flag_values)
@@ -39,9 +37,8 @@ def define(flag_values):
     absl_flags.DEFINE_integer("tta", 1, "test-time augmentation: the mean of the probabilities over so many views of "
                               "each image, shifted by 1 or 2 pixels, and mirrored where training used --augment=flip "
                               f"(views, 1 to {MOST_VIEWS})", flag_values=flag_values)
-    absl_flags.DEFINE_multi_string("compare", [], "directory of another run to judge on the same examples with the "
-                                   "same options; several with commas; default none",
-                                   flag_values=flag_values)
+    flags.define_paths("compare", "directory of another run to judge on the same examples with the same options; "
+                       "several with commas; default none", flag_values)
     # Of text, yet with the form --noreport.
     absl_flags.DEFINE_flag(absl_flags.Flag(
         absl_flags.ArgumentParser(), None, "report", None, "write report.json and index.html; --report=DIR: into "
@@ -77,7 +74,7 @@ def runs_to_judge(config, flag_values):
     if flag_values.split == "test" and not stored["data"]["num_test"]:
         raise UsageError("--split=test: the data of this run have no test split; use --split=validation")
     for text in flag_values.compare:
-        for path in [text] if os.path.isdir(text) else text.split(","):
+        for path in [text] if os.path.isdir(text) else [local_path(part, "--compare") for part in text.split(",")]:
             runs.append(_compared(path, runs, {name: value for name, value in given.items()
                                                if name not in ("workdir", "dataset", "model")}))
     for run in runs:
@@ -129,8 +126,8 @@ def report_folder(value, directory):
     if value == "false":
         return None
     chosen = value not in (None, "true")
-    folder = value if chosen else directory.file("report")
-    problem = "it has no name" if folder == "" else find_obstacle(folder)
+    folder = local_path(value, "--report") if chosen else directory.file("report")
+    problem = folder_obstacle(folder)
     if problem and chosen:
         raise UsageError(f"--report={folder} cannot be written: {problem}; give a folder that is there or can be made, "
                          "or --noreport")
@@ -138,24 +135,6 @@ def report_folder(value, directory):
         print(f"no report: {folder} cannot be written ({problem}); --report=DIR puts it elsewhere, --noreport leaves "
               "it out", file=sys.stderr)
     return None if problem else folder
-
-
-def find_obstacle(folder):
-    """Returns why no file can be written into a folder, which need not exist, or None; leaves nothing behind."""
-    missing, parent = [], os.path.abspath(folder)
-    while not os.path.lexists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
 
 
 def typed(flag_values):
@@ -215,7 +194,7 @@ def open_data(runs, split):
     """
     from pipeline import runtime
     first = runs[0]
-    echo = print if first.config.runtime.verbosity != "quiet" else (lambda text: None)
+    echo = teller(first.config)
     strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     for other in runs[1:]:

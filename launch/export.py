@@ -7,13 +7,14 @@ import sys
 from absl import flags as absl_flags
 
 import flags
-from launch.evaluate import find_obstacle, merged
-from launch.predict import ended_by_signals
+from launch.evaluate import merged
 from pipeline import runs
-from pipeline.errors import UsageError, unknown_name
+from pipeline.activity import Lines
+from pipeline.errors import UsageError, did_you_mean, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
 from pipeline.export.publish import REPORTS
+from pipeline.paths import folder_obstacle
 from pipeline.training import run_directory
 
 SUMMARY = "write a trained model as SavedModel, Keras file, TFLite or ONNX, each proved to say what the model says"
@@ -25,13 +26,12 @@ BATCH_SIZES = ("1", "8", "64")
 
 def define(flag_values):
     """Defines the flags that only export has."""
-    absl_flags.DEFINE_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix",
-                             flag_values=flag_values)
+    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
     absl_flags.DEFINE_list("format", list(DEFAULT_FORMS), "forms to write, any of "
                            + "; ".join(f"{form.name}: {form.summary}" for form in FORMS.values()),
                            flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that "
-                             "is there is never overwritten; default WORKDIR/export", flag_values=flag_values)
+    flags.define_path("output", None, "folder of all exports of the model, each in FORM/VERSION; a version that is "
+                      "there is never overwritten; default WORKDIR/export", flag_values)
     absl_flags.DEFINE_bool("ema", None, "export the moving average of the weights, or the weights as trained "
                            "(--noema); default: the average where the run has one (--ema_decay)",
                            flag_values=flag_values)
@@ -54,10 +54,9 @@ def run(config, flag_values):
     # All forms run on the CPU where they are compared: GPUs round float32 otherwise by default.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     quiet = config.runtime.verbosity == "quiet"
-    with ended_by_signals():
-        exported = runs.export(directory.path, names, output, flag_values.checkpoint, flag_values.ema,
-                               flag_values.average_checkpoints, batch_sizes,
-                               (lambda text: None) if quiet else say, **options)
+    exported = runs.export(directory.path, names, output, flag_values.checkpoint, flag_values.ema,
+                           flag_values.average_checkpoints, batch_sizes, (lambda text: None) if quiet else Lines(),
+                           **options)
     return conclude(exported, output, quiet)
 
 
@@ -117,22 +116,17 @@ def check_checkpoint(folder, name):
         raise UsageError(f"--checkpoint={name}: no checkpoint in {folder} yet")
     wanted = re.fullmatch(r"(?:ckpt-)?(\d+)", name)
     if name not in ("newest", "best") and not (wanted and int(wanted[1]) in steps):
-        raise UsageError(f"no checkpoint '{name}' in {folder}; steps there: {', '.join(map(str, steps))}; or newest, "
-                         "best, a path")
+        raise UsageError(f"no checkpoint '{name}' in {folder}{did_you_mean(name, ('newest', 'best'))}; steps there: "
+                         f"{', '.join(map(str, steps))}; or newest, best, a path")
 
 
 def check_output(output, names):
     """Raises UsageError where nothing can be written into the folders of an export; leaves nothing behind."""
     for folder in (output, *(os.path.join(output, name) for name in (*names, REPORTS))):
-        problem = "it has no name" if not output else find_obstacle(folder)
+        problem = folder_obstacle(folder)
         if problem:
-            raise UsageError(f"--output={output}: {folder or 'a folder'} cannot be written: {problem}; give a folder "
-                             "of your own that is there or can be made")
-
-
-def say(text):
-    """Says what is being done, at once."""
-    print(text, flush=True)
+            raise UsageError(f"--output={output}: {folder} cannot be written: {problem}; give a folder of your own "
+                             "that is there or can be made")
 
 
 def conclude(exported, output, quiet):

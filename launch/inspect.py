@@ -4,6 +4,7 @@ import sys
 
 from absl import flags
 
+from flags import define_path
 from pipeline import extension
 from pipeline.errors import UsageError
 
@@ -16,8 +17,7 @@ def define(flag_values):
     """Defines the flags of this command alone."""
     flags.DEFINE_integer("depth", 2, "layers inside how many others are shown; 1: only those that the model calls",
                          lower_bound=1, flag_values=flag_values)
-    flags.DEFINE_string("plot", None, "draw the graph of layer calls into this file: .png, .pdf or .svg",
-                        flag_values=flag_values)
+    define_path("plot", None, "draw the graph of layer calls into this file: .png, .pdf or .svg", flag_values)
     flags.DEFINE_string("input_shape", None, "images as HxWxC, e.g. 32x32x3 (pixels, pixels, channels); default: "
                         "those that the model is documented for", flag_values=flag_values)
     flags.DEFINE_integer("classes", 10, "number of classes", lower_bound=1, flag_values=flag_values)

@@ -6,11 +6,12 @@ import sys
 from absl import flags as absl_flags
 
 import flags
+from pipeline.activity import activity
 from pipeline.config import may_be_same
 from pipeline.errors import RunFailure, UsageError
+from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted
 from pipeline.training import run_directory
-from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
 GROUPS = ()
@@ -18,6 +19,7 @@ ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "ve
 TAKES_FILES = "FILE_OR_FOLDER"
 EXPLANATIONS = "explanations"
 MOST_PICTURES = 24  # Of a figure.
+MOST_SKIPPED = 10  # Names of files that are no image in the line about them.
 
 
 def define(flag_values):
@@ -25,10 +27,10 @@ def define(flag_values):
     def define_boolean(name, default, text):
         absl_flags.DEFINE_bool(name, default, text, flag_values=flag_values)
 
-    def define_string(name, default, text):
-        absl_flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    def define_path(name, default, text):
+        flags.define_path(name, default, text, flag_values)
 
-    define_string("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
+    define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
     define_boolean("ema", None, "take the moving average of the weights, or the weights as trained (--noema); default: "
                    "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "take the mean of the weights of this many checkpoints, the "
@@ -39,13 +41,13 @@ def define(flag_values):
                    "light strokes on black, as mnist's")
     absl_flags.DEFINE_enum("format", None, ["table", "csv", "json"], "csv: a line a file; json: one list, an object a "
                            "line; default: what --output ends in, else table", flag_values=flag_values)
-    define_string("output", None, "write the predictions to this file, - for standard output; until they are complete "
+    define_path("output", None, "write the predictions to this file, - for standard output; until they are complete "
                   "it is called FILE.partial")
-    define_string("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
+    define_path("figure", None, f"draw the pictures, the first {MOST_PICTURES}, with bars of their classes into this "
                   "file: .png, .pdf or .svg")
     define_boolean("explain", False, "show which pixels the first class of a picture depends on (SmoothGrad): in "
                    "--figure where that is given, else in --explain_dir")
-    define_string("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
+    define_path("explain_dir", None, "folder for a PNG of every picture, beside it the same with the explanation "
                   f"drawn over it; default {EXPLANATIONS} where --explain is given without --figure")
 
 
@@ -54,7 +56,7 @@ def run(config, flag_values, files):
 
     Raises:
       UsageError: before anything is computed: a path, a run, a checkpoint or a folder that is not there.
-      RunFailure: there were files that are no image, after all others were predicted.
+      RunFailure: there were images that cannot be read, or named files that are none, after all others were predicted.
     """
     from pipeline.prediction import pictures
     explain_dir = flag_values.explain_dir
@@ -69,11 +71,11 @@ def run(config, flag_values, files):
             raise UsageError(f"--{name}={value}: the run in {directory.path} was trained with {stored['config'][name]}")
     if not found and not problems:
         raise RunFailure(f"there is no file in {', '.join(files)}")
-    with ended_by_signals():
+    with activity("loading the model"):
         model, remark = load(directory, stored, config, flag_values)
-        quiet = config.runtime.verbosity == "quiet"
-        return PredictionRun(flag_values, form, explain_dir, quiet).predict_all(
-            model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
+    quiet = config.runtime.verbosity == "quiet"
+    return PredictionRun(flag_values, files, form, explain_dir, quiet).predict_all(
+        model, found, problems, f"{directory.path} at step {model.step:,}{remark}")
 
 
 def check(files, flag_values, explain_dir):
@@ -83,13 +85,13 @@ def check(files, flag_values, explain_dir):
         raise UsageError("no picture is given: mirrorline predict photo.jpg, or a folder of pictures")
     form = output.choose_format(flag_values.format, flag_values.output)
     if flag_values.output not in (None, "-"):
-        output.check_writable("output", flag_values.output)
+        check_file("--output", flag_values.output)
     if flag_values.figure:
         from pipeline.prediction.figure import check_figure
         check_figure(flag_values.figure)
-        output.check_writable("figure", flag_values.figure)
+        check_file("--figure", flag_values.figure)
     if explain_dir:
-        output.check_folder("explain_dir", explain_dir)
+        check_folder("--explain_dir", explain_dir)
     return form
 
 
@@ -106,16 +108,18 @@ def load(directory, stored, config, flag_values):
 class PredictionRun:
     """What is made of the predictions: rows, explanations, a figure, and lines about them."""
 
-    def __init__(self, flag_values, form, explain_dir, quiet):
+    def __init__(self, flag_values, arguments, form, explain_dir, quiet):
         """
         Args:
           flag_values: the command's.
+          arguments: the paths that were given.
           form: "table", "csv" or "json".
           explain_dir: folder for explanations, or None.
           quiet: whether only rows and what is wrong are shown.
         """
         self.flag_values, self.form, self.explain_dir, self.quiet = flag_values, form, explain_dir, quiet
         self.output = None if flag_values.output == "-" else flag_values.output
+        self.arguments, self.skipped = arguments, []
         self.unread, self.predicted, self.on_light, self.drawn = 0, 0, 0, []
 
     def predict_all(self, model, files, problems, described):
@@ -175,8 +179,13 @@ class PredictionRun:
         return screens.TableWriter(screen.console, files, model.class_names, top)
 
     def unreadable(self, screen, path, reason):
-        """Names a file that is no image."""
+        """Names an image that cannot be read; what is none is left out, and named at the end."""
+        from pipeline.prediction.pictures import is_no_image
         from pipeline.terminal import printable
+        if os.path.isfile(path) and is_no_image(path, self.arguments):
+            self.skipped.append(os.path.basename(path))
+            screen.advance(1)
+            return
         self.unread += 1
         screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
@@ -184,6 +193,11 @@ class PredictionRun:
     def conclude(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.prediction.pictures import has_dark_ground
+        total -= len(self.skipped)
+        if self.skipped and not self.quiet:
+            warn(skipped_line(self.skipped))
+        if not total:
+            raise RunFailure(f"there is no image in {', '.join(self.arguments)}")
         if self.output:
             screen.say(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
         if self.drawn:
@@ -201,9 +215,17 @@ class PredictionRun:
             raise RunFailure(f"{self.unread:,} of {counted(total, 'file')} could not be read")
 
 
+def skipped_line(names):
+    """Returns the line about files in folders that are no image."""
+    from pipeline.terminal import printable
+    listed = ", ".join(map(printable, names[:MOST_SKIPPED]))
+    more = f" and {len(names) - MOST_SKIPPED:,} more" if len(names) > MOST_SKIPPED else ""
+    return f"skipped {counted(len(names), 'file that is no image', 'files that are no images')}: {listed}{more}"
+
+
 def pictures(count):
     """Returns a number of pictures in words."""
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+    return counted(count, "picture")
 
 
 def warn(text):

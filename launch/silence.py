@@ -26,7 +26,7 @@ def quiet(verbosity):
     import absl.logging  # makes its own kind of logger, which logging.getLogger would not
 
     absl.logging.set_verbosity(absl.logging.ERROR)
-    for name in ("tensorflow", "keras"):
+    for name in ("tensorflow", "keras", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(tensorflow|keras|tensorflow_datasets|google|absl|PIL)\b")
     if not any(isinstance(finder, QuietImport) for finder in sys.meta_path):
@@ -44,7 +44,14 @@ def open_missing():
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
+
+
+def escape_what_cannot_be_encoded():
+    """Lets the name of a class be printed as \\xe4 and the like where standard output cannot encode it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class QuietImport(importlib.abc.MetaPathFinder):

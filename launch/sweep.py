@@ -1,6 +1,7 @@
 """mirrorline sweep: searches for better settings, each trial a training of its own, judged on a part held out."""
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,8 @@ def define(flag_values):
                            flag_values=flag_values)
     absl_flags.DEFINE_integer("parallel", 1, "trials at once; with GPUs one each", lower_bound=1,
                               flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "folder of the trials, sweep.json, leaderboard.csv and best.flags; the "
-                             "same command goes on there where it stopped; default runs/sweep-<dataset>-<model>",
-                             flag_values=flag_values)
+    flags.define_path("output", None, "folder of the trials, sweep.json, leaderboard.csv and best.flags; the same "
+                      "command goes on there where it stopped; default runs/sweep-<dataset>-<model>", flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -153,11 +153,11 @@ def check_models(space, resolve):
     part = spaces.Space({name: space.domains[name] for name in varied})
     configs = [resolve(values) for values in part.grid()]
     models = [[config.model.model, config.model.model_options] for config in configs]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump({"models": models, "extension": configs[0].data.extension}, file)
         file.flush()
         done = subprocess.run([sys.executable, "-m", "launch.sweep_trial", str(os.getpid()), "models", file.name],
-                              capture_output=True, text=True)
+                              capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         from pipeline.verification.processes import last_line
         raise (UsageError if done.returncode == 2 else RunFailure)(f"--space: {last_line(done.stderr)}")
@@ -251,6 +251,7 @@ def show(directory, found):
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importances"].items())
         leaderboard.print_paragraph("matters", f"{shares} (share of the variance of {metric} over the trials that came "
                                     "to their end)")
-    print(f"look    mirrorline tensorboard --logdir={directory.path}\n        {directory.file('leaderboard.csv')}")
+    look = shlex.join(["mirrorline", "tensorboard", f"--logdir={directory.path}"])
+    print(f"look    {look}\n        {directory.file('leaderboard.csv')}")
     if chosen:
-        print(f"train   mirrorline train --flagfile={directory.file('best.flags')}")
+        print(f"train   {shlex.join(['mirrorline', 'train', '--flagfile=' + directory.file('best.flags')])}")

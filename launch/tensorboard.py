@@ -11,6 +11,7 @@ import types
 
 from absl import flags as absl_flags
 
+import flags
 from pipeline.errors import UsageError
 from pipeline.training import run_directory
 
@@ -27,11 +28,9 @@ SAMPLES = {"images": 200}
 
 def define(flag_values):
     """Defines the flags of this command alone."""
-    absl_flags.DEFINE_string("logdir", "runs", "folder of runs, shown beside each other; traces of "
-                             "--profile are shown where xprof is installed too (pip install 'mirrorline[profiler]')",
-                             flag_values=flag_values)
-    absl_flags.DEFINE_string("workdir", None, "show this run alone; default every run in --logdir",
-                             flag_values=flag_values)
+    flags.define_path("logdir", "runs", "folder of runs, shown beside each other; traces of --profile are shown where "
+                      "xprof is installed too (pip install 'mirrorline[profiler]')", flag_values)
+    flags.define_path("workdir", None, "show this run alone; default every run in --logdir", flag_values)
     absl_flags.DEFINE_string("host", "localhost", "address to listen at; 0.0.0.0 shows the runs to everyone in the "
                              "network", flag_values=flag_values)
     absl_flags.DEFINE_integer("port", FIRST_PORT, "port to listen at; where it is taken, the next free one; 0: any",

@@ -105,7 +105,7 @@ def conclude(trained, echo):
     ended, result = trained.ended, trained.result
     if trained.status == "preempted":
         saved = "saved" if ended.saved_step == ended.step else (
-            f"not saved, since the loss is diverging: it goes on from step {ended.saved_step or 0}")
+            f"not saved, since the training loss is diverging: it goes on from step {ended.saved_step or 0}")
         print(f"stopped at step {ended.step} of {trained.total_steps} and {saved}; run the same command again to "
               "continue", file=sys.stderr)
         return EXIT_PREEMPTED

@@ -9,12 +9,13 @@ import time
 
 from absl import flags as absl_flags
 
+import flags
 from launch import cuda
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
+from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
-from pipeline.training.preemption import ended_by_signals
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -29,7 +30,7 @@ def define(flag_values):
     absl_flags.DEFINE_list("only", list(PARTS), f"parts to prove, of {', '.join(PARTS)}", flag_values=flag_values)
     absl_flags.DEFINE_integer("verify_steps", 10, "steps of each run, instead of --epochs or --steps; the data are "
                               "half as many batches of each split", flag_values=flag_values)
-    absl_flags.DEFINE_string("output", None, "also write what was found to this JSON file", flag_values=flag_values)
+    flags.define_path("output", None, "also write what was found to this JSON file", flag_values)
 
 
 def run(config: ExperimentConfig, flag_values):
@@ -41,7 +42,8 @@ def run(config: ExperimentConfig, flag_values):
     """
     check_parts(flag_values.only)
     check_steps(flag_values.verify_steps)
-    check_output(flag_values.output)
+    if flag_values.output:
+        check_file("--output", flag_values.output)  # Before two minutes are spent.
     check_strengths(config.data.augment)
     began, steps = time.monotonic(), flag_values.verify_steps
     kind, replicas = choose_replicas(config)
@@ -75,13 +77,6 @@ def check_steps(steps):
                          f"checkpoint, steps after it to lose, and an end; give at least {FEWEST_STEPS}")
 
 
-def check_output(path):
-    """Raises UsageError where the file of --output could not be written: before two minutes are spent."""
-    folder = os.path.dirname(os.path.abspath(path)) if path else None
-    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
-        raise UsageError(f"--output={path} cannot be written: give a file in a directory that exists")
-
-
 def choose_replicas(config):
     """Returns ("GPU" or "CPU", replicas): as asked for, else every GPU, else the fewest CPU replicas that fit."""
     from pipeline import runtime
@@ -107,7 +102,7 @@ def shortened(config, steps, replicas):
 def prove(config, kind, replicas, steps, only, echo):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
     from pipeline.verification.processes import Processes
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
+    with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
         proof = Proof(processes, folder, config, kind, replicas, steps, echo)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.

@@ -10,9 +10,11 @@ import typing
 
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
+    FOLDER,
     FREE,
     NEVER,
     Interval,
+    Options,
     augmentations,
     check_option,
     describe_augmentations,
@@ -24,14 +26,13 @@ DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 # Which weights of a run its evaluations, its best checkpoint and its figures are of.
 AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
-FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
 def located(dataset):
     """Returns the name of a data set with the path of a folder made absolute, so that it is found from anywhere."""
     if not dataset.startswith(FOLDER):
         return dataset
-    return FOLDER + os.path.abspath(os.path.expanduser(dataset[len(FOLDER):]))
+    return FOLDER + os.path.abspath(dataset[len(FOLDER):])
 
 
 def may_be_same(one, another):
@@ -40,12 +41,13 @@ def may_be_same(one, another):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Options):
     """Where examples come from and what is done to them."""
 
     dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
-                                    "synthetic:HxWxC, or one of an --extension")
-    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets", resume=FREE)
+                                    "synthetic:HxWxC, or one of an --extension", path=True)
+    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
+                           resume=FREE, path=True)
     image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
                              unit="pixels", low=1)
     validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, where the "
@@ -60,16 +62,16 @@ class DataConfig:
                                choices=("none", "balanced"))
     memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
                                 unit="MiB", low=0)
-    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many")
+    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many", resume=FREE)
     cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
                                 "or device (made inside of it)", choices=("host", "device"), resume=FREE)
-    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE)
+    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE, path=True)
     extension: tuple = option((), "Python files (my_models.py) or modules that bring data sets and models of your own; "
                                   "a run keeps their checksums", many=True, resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Options):
     """Which network is trained."""
 
     model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
@@ -83,7 +85,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Options):
     """How the weights move."""
 
     optimizer: str = option("adam", "optimizer", choices=("sgd", "adam", "adamw", "lamb", "lion"), resume=NEVER)
@@ -109,7 +111,7 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Options):
     """How long, how often, and what is kept."""
 
     epochs: float = option(None, "length of the run; default 10 where --steps is not given", unit="epochs", above=0.0)
@@ -120,7 +122,8 @@ class TrainingConfig:
                                              "holds out 10% of training if no validation split", low=0,
                                           unit="evaluations")
     initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
-                                        "or a run's directory; the last layer may have another number of classes")
+                                        "or a run's directory; the last layer may have another number of classes",
+                                  path=True)
     best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
     evaluate_every: str = option("1epoch", "interval of evaluations: 100 (steps), 1epoch", unit="steps or epochs")
     checkpoint_every: str = option("1epoch", "interval of checkpoints: 100 (steps), 1epoch, 30s",
@@ -143,10 +146,10 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(Options):
     """On which hardware, how, and where the run is written."""
 
-    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE)
+    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE, path=True)
     precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
     threads: int = option(0, "threads that an operation is computed with on the CPU: the same number gives the same "

@@ -14,6 +14,7 @@ import sys
 import types
 
 from pipeline.errors import UsageError
+from pipeline.paths import local_path
 from pipeline.registration import INSTALLED, blame, is_below
 
 GROUP = "mirrorline.extensions"  # Of entry points: an installed package offers its module there.
@@ -66,7 +67,7 @@ def absolute(names):
     found = []
     for name in names:
         if is_file(name):
-            name = os.path.abspath(os.path.expanduser(name))
+            name = os.path.abspath(local_path(name, "--extension"))
             _compile(name)
         elif not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
             raise UsageError(f"--extension={name}: give a Python file, such as my_models.py, or the name of a module")

@@ -8,15 +8,17 @@ import re
 import typing
 
 from pipeline.errors import UsageError, unknown_name
+from pipeline.paths import local_path
 
 # May a run go on with another value? REFUSE: it changes the mathematics, --allow accepts it. NEVER: what is stored
 # would not fit.
 NEVER, REFUSE, FREE = "never", "refuse", "free"
 MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
+FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
 def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, resume=REFUSE,
-           many=False):
+           many=False, path=False):
     """A dataclass field that knows how it is offered on the command line.
 
     Args:
@@ -28,9 +30,27 @@ def option(default, help, *, unit="", low=None, high=None, above=None, below=Non
       choices: the values allowed.
       resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, held as a tuple.
+      path: whether it is the path of a file or folder, or may be one after `folder:`.
     """
     return dataclasses.field(default=default, metadata=dict(
-        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many))
+        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many,
+        path=path))
+
+
+class Options:
+    """What the groups of options share: paths are local ones, see pipeline.paths.local_path."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["path"] and value is not None:
+                object.__setattr__(self, field.name, _path(f"--{field.name}", value))
+
+
+def _path(flag, value):
+    if flag != "--dataset":
+        return local_path(value, flag)
+    return FOLDER + local_path(value[len(FOLDER):], "--dataset") if value.startswith(FOLDER) else value
 
 
 def describe_range(metadata):

@@ -1,7 +1,14 @@
 """Paths: those that users give, and how TensorFlow is given them. Standard library only."""
 import contextlib
 import os
+import re
+import stat
+import tempfile
 
+from pipeline.errors import UsageError
+
+LONGEST_SUFFIX = ".partial"  # Of what a file is called until it is complete.
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PATTERN = frozenset("*?[]\\")  # What TensorFlow's matcher of file names (fnmatch) gives a meaning.
 
 
@@ -34,3 +41,100 @@ def literal(path):
         yield os.path.join(opened, name) if os.path.isdir(opened) else path
     finally:
         os.close(handle)
+
+
+def local_path(text, flag="", any_bytes=False):
+    """Returns the path that a user means: `~` is the home directory, and a trailing slash nothing.
+
+    Variables (`$HOME`) are the shell's matter and stay as they are.
+
+    Args:
+      text: as it was given, str or os.PathLike.
+      flag: how it was given, for the message, such as "--workdir".
+      any_bytes: whether a name that is not UTF-8 will do; TensorFlow takes none.
+
+    Raises:
+      UsageError: nothing, an address (gs://...) or the home of nobody.
+    """
+    path, given = os.fspath(text), f"{flag}={text}" if flag else f"'{text}'"
+    if not path.strip():
+        raise UsageError(f"{flag or 'a path'} is empty: give a path")
+    if "\0" in path:
+        raise UsageError(f"{flag or 'a path'} holds a zero byte: give a path")
+    address = SCHEME.match(path)
+    if address:
+        bare = path[address.end():]
+        remedy = f"give {bare}" if address[1].lower() == "file" and bare.startswith("/") else (
+            "copy it to a local folder, or mount it and give that folder")
+        raise UsageError(f"{given} is an address, and only local paths work here: {remedy}")
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
+        if path.startswith("~"):
+            raise UsageError(f"{given}: there is no home directory {path.partition('/')[0]}; for a name that begins so "
+                             f"give ./{path}")
+    if not any_bytes:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{flag or 'a path'} is not in UTF-8 ({os.fsencode(path)!r}), which TensorFlow needs: "
+                             "rename it") from None
+    return path.rstrip("/") or "/"
+
+
+def folder_obstacle(folder):
+    """Returns why no file can be written into a folder, which need not exist, or None; leaves nothing behind."""
+    try:
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            return "it is a file, not a folder"
+    except FileNotFoundError:
+        if os.path.islink(folder):
+            return "it is a link to what is not there"
+    except NotADirectoryError:
+        return "a part of the path is a file, not a folder"
+    except OSError as error:
+        return error.strerror.lower()
+    missing, parent = [], os.path.abspath(folder)
+    while not os.path.lexists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+def check_folder(flag, path):
+    """Raises UsageError where files could not be written into a folder, which need not exist; leaves nothing behind."""
+    problem = folder_obstacle(path)
+    if problem:
+        raise UsageError(f"{flag}={path} cannot be written: {problem}; give a folder of your own that is there or can "
+                         "be made")
+
+
+def check_file(flag, path):
+    """Raises UsageError where a file could not be written: before anything is computed; leaves nothing behind."""
+    if is_special(path):
+        return
+    folder = os.path.dirname(path) or os.curdir
+    problem = None
+    try:
+        os.lstat(path + LONGEST_SUFFIX)
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            problem = f"there is no folder '{folder}'"
+    except OSError as error:
+        problem = error.strerror.lower()
+    problem = problem or ("it is a folder" if os.path.isdir(path) else folder_obstacle(folder))
+    if problem:
+        raise UsageError(f"{flag}={path} cannot be written: {problem}; give a file in a directory that exists")
+
+
+def is_special(path):
+    """Tells whether a path is a pipe or a device, which is written to and not replaced."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

@@ -5,15 +5,17 @@ import re
 
 from pipeline import arithmetic, keras_import
 from pipeline import extension as extensions
+from pipeline.activity import Lines, activity
 from pipeline.config import FOLDER, MOVING_AVERAGE, ExperimentConfig, located
 from pipeline.data.splits import DATA_SET, TRAINING
 from pipeline.errors import UsageError
-from pipeline.quantities import counted
+from pipeline.quantities import counted, plural
 from pipeline.training import run_directory
 from pipeline.training.cadence import plan
 from pipeline.workers import peers
 from pipeline.workers.roll_call import PeerLost
 
+STARTING = "starting TensorFlow"
 HELD_OUT = 0.1  # Of the training split, where early stopping has no other validation split to look at.
 
 
@@ -41,7 +43,7 @@ def teller(config):
     """Returns what takes lines for the user, one a call: printed, unless the configuration is for quiet."""
     if config.runtime.verbosity == "quiet":
         return lambda text: None
-    return lambda text: print(text, flush=True)
+    return Lines()
 
 
 def resolve(config):
@@ -133,9 +135,9 @@ def introduce(experiment, directory, echo):
         which = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
              + ("" if experiment.evaluates_average else ", as when this run was begun"))
-    epochs = round(experiment.plan.epochs, 2)
+    epochs = experiment.plan.epochs_text
     echo(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
-         f"{counted(experiment.plan.batch_size, 'example')} ({counted(epochs, 'epoch')})")
+         f"{counted(experiment.plan.batch_size, 'example')} ({epochs} {plural(float(epochs), 'epoch')})")
 
 
 def evaluation_config(stored, given):
@@ -161,8 +163,9 @@ def reopen_data(config, stored, echo=print):
     Raises:
       UsageError: devices or data are not what the run needs.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
+    with activity(STARTING, echo):
+        from pipeline import runtime
+        strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
     return strategy, same_data(config, stored, echo)
 
 
@@ -225,10 +228,11 @@ def start(config, echo, cluster=None, settings="", stored=None):
       settings: text that has to be the same on every worker.
       stored: what config.json of a run that goes on holds, or None.
     """
-    from pipeline import runtime
-    strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
-                             settings=settings)
-    from pipeline.data.load import load as load_data
+    with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, echo):
+        from pipeline import runtime
+        strategy = runtime.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+                                 settings=settings)
+        from pipeline.data.load import load as load_data
     return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo,
                                own_validation(stored))
 

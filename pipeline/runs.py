@@ -3,9 +3,11 @@ import importlib.metadata
 import json
 import os
 
+from pipeline.activity import activity
 from pipeline.data import damage
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import check_strengths
+from pipeline.paths import local_path
 from pipeline.preparation import (
     Outcome,
     assemble,
@@ -65,7 +67,8 @@ def _train(config, source, strategy, directory, begins, echo):
     """Trains what is not finished; returns the Outcome. The arguments are made by `train`."""
     replicas = strategy.num_replicas_in_sync
     directory.check(config, source.fingerprint, replicas)
-    experiment = assemble(config, source, strategy, directory.config, begins)
+    with activity("building the model", echo):
+        experiment = assemble(config, source, strategy, directory.config, begins)
     experiment.check_batches(begun_with(directory))
     from pipeline.models.foreign import departures
     found = departures(experiment.state.model)
@@ -98,8 +101,10 @@ def build(config, echo=None):
     Raises:
       UsageError: wrong settings, or a model and data that do not fit each other.
     """
-    strategy, source = start(config, echo or teller(config))
-    experiment = assemble(config, source, strategy)
+    echo = echo or teller(config)
+    strategy, source = start(config, echo)
+    with activity("building the model", echo):
+        experiment = assemble(config, source, strategy)
     experiment.check_batches()
     return experiment
 
@@ -172,7 +177,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
       files: list of paths.
       top: how many classes are told of each, the most probable first; 0 for all.
       invert: exchange light and dark first.
-      unreadable: called with path and reason of each file that is no image; default: that is an error.
+      unreadable: called with path and reason of each file that is no image; default: that is an error, but for those in
+        folders that are not called like an image, which are left out.
 
     Returns:
       list of pipeline.prediction.pictures.Prediction: file, classes ((name, probability), ...).
@@ -183,6 +189,8 @@ def predict(model, files, top=3, invert=False, unreadable=None):
     from pipeline.prediction import pictures
 
     def refuse(path, reason):
+        if pictures.is_no_image(path, files):
+            return
         raise UsageError(f"cannot read {path}: {reason}")
 
     found, problems = pictures.find_files(files)
@@ -230,8 +238,8 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
         about = metadata(trained, version=_version(), result=directory.result, weights=trained.weights)
-        return export_model(trained, source, tuple(forms), output or directory.file("export"), about,
-                            tuple(batch_sizes), echo)
+        output = local_path(output or directory.file("export"), "--output")
+        return export_model(trained, source, tuple(forms), output, about, tuple(batch_sizes), echo)
 
 
 def _version():

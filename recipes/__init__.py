@@ -20,9 +20,8 @@ def find(name):
     Args:
       name: str, such as `my.flags`, `recipes/digits.flags`, `digits.flags` or `digits`.
     """
-    here = os.path.expanduser(name)
-    if os.path.exists(here):
-        return here
+    if os.path.exists(name):
+        return name
     folder, file = os.path.split(name)
     if folder not in ("", "recipes"):
         return None

@@ -4,10 +4,12 @@ A cell that was green on the same sources is not run again. Options: --only=TEXT
 --jobs=N as many at a time (the times that are reported are longer then). The cells of Ray need the extra ray, those of
 Slurm root, with which they install and start one; without they fail.
 """
+import atexit
 import concurrent.futures
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import time
 from tests import surroundings
 
 if __name__ == "__main__":
-    surroundings.settle()
+    atexit.register(shutil.rmtree, surroundings.settle(), ignore_errors=True)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.cells import cells  # noqa: E402

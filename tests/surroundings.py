@@ -16,7 +16,9 @@ FOREIGN = re.compile(
     r"PYTHON(WARNINGS|DEVMODE|SAFEPATH|HASHSEED|OPTIMIZE|IOENCODING|UTF8|COERCECLOCALE|STARTUP|INSPECT|PATH)|"
     r"COLUMNS|LINES|COLORTERM|NO_COLOR|FORCE_COLOR|CLICOLOR|LC_|LANGUAGE")
 KERNELS = {"TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS"}
-FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": "somebody", "LOGNAME": "somebody",
+# The name is one a user, since pytest calls its folder for temporary files after it.
+NAME = f"user{os.getuid()}"
+FIXED = {"TERM": "dumb", "LANG": "C.UTF-8", "USER": NAME, "LOGNAME": NAME,
          "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
 
 
@@ -27,11 +29,11 @@ def clean(environment):
       environment: {name: value}.
     """
     kept = {name: value for name, value in environment.items() if name in KERNELS or not FOREIGN.match(name)}
-    home = pathlib.Path(os.path.expanduser("~"))
+    caches = pathlib.Path(environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     own = pathlib.Path(tempfile.gettempdir()) / f"mirrorline-tests-{os.getuid()}"
     # What takes long to make stays from one run to the next: matplotlib's list of fonts, a browser, user's packages.
     lasting = {"MPLCONFIGDIR": str(own / "matplotlib"), "PYTHONUSERBASE": site.getuserbase(),
-               "PLAYWRIGHT_BROWSERS_PATH": str(home / ".cache" / "ms-playwright")}
+               "PLAYWRIGHT_BROWSERS_PATH": str(caches / "ms-playwright")}
     return {**lasting, **kept, **FIXED}
 
 

@@ -8,7 +8,8 @@ from pipeline import arithmetic
 from pipeline.preparation import evaluation_config
 from tests.commands import result, start
 
-RUN = ("train", "--dataset=digits", "--model=cnn", "--batch_size=100", "--subset=4", "--tensorboard=scalars")
+RUN = ("train", "--dataset=digits", "--model=cnn", "--batch_size=100", "--subset=4", "--schedule=constant",
+       "--tensorboard=scalars")
 
 
 def train(folder, workdir, *flags, **more):

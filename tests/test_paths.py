@@ -1,6 +1,7 @@
 """Any name that a file may have serves as the name of a run's folder, of an export, of data and of every file given."""
 import os
 import pathlib
+import re
 import shutil
 import time
 
@@ -17,6 +18,7 @@ from pipeline.training.stored_weights import load_weights
 from pipeline.transfer import sources
 from tests.commands import metrics, start, succeed
 from tests.data.numbered import prepare
+from tests.test_structure import SOURCES
 from tests.training.small import build, run, weights
 
 # Of each the name of a neighbour that it stands for where it is taken for a pattern, "" for none.
@@ -87,12 +89,25 @@ def test_every_command_works_in_folders_of_the_oddest_name(tmp_path):
     assert (tmp_path / f"report {ODDEST}" / "index.html").exists()
     succeed("predict", given, f"--output={ODDEST}.csv", f"{ODDEST}/test", cwd=tmp_path)
     assert len((tmp_path / f"{ODDEST}.csv").read_text().splitlines()) == 9
-    succeed("export", given, f"--output=export {ODDEST}", "--format=saved_model", "--nolatency", cwd=tmp_path)
+    exported = succeed("export", given, f"--output=export {ODDEST}", "--format=saved_model", "--nolatency",
+                       cwd=tmp_path)
+    assert "move the SavedModel" in exported.stdout
     succeed("train", dataset, "--model=mlp", "--steps=1", "--batch_size=4", "--workdir=after",
             f"--initialize_from=export {ODDEST}/saved_model/1", "--quiet", cwd=tmp_path)
     boards = EventMultiplexer()
     boards.AddRunsFromDirectory(str(tmp_path / "runs" / f"moved {ODDEST}"))
     assert "tensorboard/train" in boards.Runs()
+
+
+CALLS = re.compile(r"tf\.train\.(load_checkpoint|CheckpointManager|load_variable|list_variables|latest_checkpoint)\(|"
+                   r"heckpoint\.(read|restore)\(|tf\.saved_model\.load\(|gfile\.glob\(")
+
+
+def test_every_path_that_tensorflow_takes_for_a_pattern_is_given_literally():
+    found = {path: [text[max(0, call.start() - 120):call.end() + 40] for call in CALLS.finditer(text)]
+             for path, text in SOURCES.items() if path != "pipeline/export/loading.py"}  # Text for users.
+    assert sum(map(len, found.values())) > 5
+    assert [(path, text) for path, texts in found.items() for text in texts if "literal(" not in text] == []
 
 
 def test_tensorflow_datasets_in_a_folder_of_the_oddest_name(tmp_path):

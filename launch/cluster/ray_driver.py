@@ -66,7 +66,8 @@ def train_worker(config):
     environment = {**child_environment(), **told, "MIRRORLINE_ATTEMPT": "0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "launch", "launch", "--agent", *config["limits"], "--", *config["command"]],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace",
         cwd=config["folder"] if os.path.isdir(config["folder"]) else None, preexec_fn=end_with(os.getpid()))
     lines = []
     for line in process.stdout:

@@ -70,7 +70,7 @@ def submit(flag_values, least, most, command, train):
     if not shutil.which(program[0]):
         raise UsageError(f"there is no {program[0]} on this machine; go where jobs are submitted, or give --print and "
                          f"submit the text there with {' '.join(program)}")
-    return subprocess.run(program, input=text, text=True, check=False).returncode
+    return subprocess.run(program, input=text, encoding="utf-8", check=False).returncode
 
 
 def compose(flag_values, least, most, command, train):

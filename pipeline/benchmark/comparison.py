@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.benchmark.derived import KEY, batch_of, is_measured
 from pipeline.benchmark.grid import replicas_words
+from pipeline.console_table import open_console, print_rows
 from pipeline.errors import UsageError
 from pipeline.files import read_json
 
@@ -179,27 +180,16 @@ def summary(rows):
 
 def print_table(rows, file=None):
     """Prints remarks, then the table (examples/s), then the summary; ruled and coloured on a terminal."""
-    import rich.box
-    import rich.console
-    import rich.table
     import rich.text
 
     file = file or sys.stdout
     for row in rows:
         if row.verdict == REMARK:
             print(row.note, file=file)
-    console = rich.console.Console(file=file)
     cells = [row for row in rows if row.verdict != REMARK]
-    if not console.is_terminal:
-        console = rich.console.Console(file=file, width=120, no_color=True)
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("cell", "verdict") else "right",
-                         no_wrap=column != "cell", overflow="fold")
+    lines = []
     for row in cells:
-        # As Text: brackets in a name are no markup.
-        shown = [rich.text.Text(text) for text in texts(row)]
-        shown[-1].stylize(COLORS.get(row.verdict, ""))
-        table.add_row(*shown)
-    console.print(table)
+        *shown, verdict = texts(row)
+        lines.append([*shown, rich.text.Text(verdict, COLORS.get(row.verdict, ""))])
+    print_rows(open_console(file, 120), COLUMNS, lines, left=(0, len(COLUMNS) - 1), fold=(0,))
     print(summary(rows), file=file)

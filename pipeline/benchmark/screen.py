@@ -2,9 +2,11 @@
 import sys
 import time
 
+from pipeline.activity import is_live
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
 from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
+from pipeline.console_table import open_console, print_rows
 from pipeline.quantities import clock, counted
 
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
@@ -94,7 +96,7 @@ def create_display(verbosity):
     """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
     if verbosity == "quiet":
         return PlainDisplay(lambda text: None)
-    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay(lambda text: print(text, flush=True))
+    return LiveDisplay() if is_live(sys.stdout) else PlainDisplay(lambda text: print(text, flush=True))
 
 
 def print_table(report, file=None):
@@ -104,21 +106,10 @@ def print_table(report, file=None):
       report: dict as in benchmark.json.
       file: an open text file; default standard output.
     """
-    import rich.box
-    import rich.console
-    import rich.table
-    import rich.text
 
-    console = rich.console.Console(file=file or sys.stdout)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file or sys.stdout, width=200, no_color=True)
-    cells, table = report["cells"], rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    console = open_console(file or sys.stdout, 200)
+    cells = report["cells"]
     key = [KEY_COLUMNS.get(name, name) for name in varying(cells) or ("model",)]
     shown = key + [name for name in FIGURES if any(COLUMNS[name](cell).strip("– /") for cell in cells)]
-    for name in shown:
-        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold",
-                         no_wrap=not console.is_terminal)
-    for cell in cells:
-        # As Text: brackets in a name are no markup.
-        table.add_row(*(rich.text.Text(COLUMNS[name](cell)) for name in shown))
-    console.print(table)
+    places = [i for i, name in enumerate(shown) if name in LEFT]
+    print_rows(console, shown, [[COLUMNS[name](cell) for name in shown] for cell in cells], left=places)

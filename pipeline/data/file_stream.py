@@ -25,7 +25,7 @@ class ImageFiles:
 
     calls_python = True  # See damage.pipelines_call_python.
 
-    def __init__(self, paths, labels, shape, size, skip_unreadable=False):
+    def __init__(self, paths, labels, shape, size, skip_unreadable=False, replaced=None):
         """
         Args:
           paths: of n files.
@@ -33,10 +33,11 @@ class ImageFiles:
           shape: (H, W, C) of all of them.
           size: what read_image resizes to.
           skip_unreadable: whether to go on without what cannot be decoded.
+          replaced: set of the paths of which that was told already.
         """
         self.paths, self.labels, self.shape, self.size = list(paths), np.asarray(labels, np.int32), shape, size
         self.skip_unreadable = skip_unreadable
-        self._replaced, self._lock = set(), threading.Lock()
+        self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
 
     def shuffled(self, seed, start_step, batch_size, finish, rows=None):
         positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
@@ -56,7 +57,7 @@ class ImageFiles:
 
     def select(self, index):
         return ImageFiles([self.paths[i] for i in index], self.labels[index], self.shape, self.size,
-                          self.skip_unreadable)
+                          self.skip_unreadable, self._replaced)
 
     def read_labels(self):
         return self.labels

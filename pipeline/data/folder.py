@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy as np
 
+from pipeline.activity import activity
 from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.holdout import divide
 from pipeline.data.image_file import UnreadableImage, in_parallel, read_header, read_image
@@ -39,25 +40,26 @@ def load_folder(path, config, echo=print, own_validation=True):
       UsageError: no such folder, no class, an empty class, classes that differ between splits, an unreadable
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
-    path = os.path.abspath(os.path.expanduser(path))
-    folders, notes = _split_folders(path, config.validation_split, own_validation)
-    class_folders = _class_folders(folders)
-    class_names = tuple(_readable(name) for name in class_folders["train"])
-    files = {name: _class_files(folder, class_folders[name]) for name, folder in folders.items()}
+    path = os.path.abspath(path)
+    with activity("looking for images", echo):
+        folders, notes = _split_folders(path, config.validation_split, own_validation)
+        class_folders = _class_folders(folders)
+        class_names = tuple(_readable(name) for name in class_folders["train"])
+        files = {name: _class_files(folder, class_folders[name]) for name, folder in folders.items()}
     notes += [*_alike(class_names), *_beside(path, files)]
     files = {name: (paths, labels) for name, (paths, labels, _) in files.items()}
     every = [file for paths, _ in files.values() for file in paths]
-    if len(every) > 5000:
-        echo(f"reading {len(every):,} images in {path}")
-    headers = dict(zip(every, in_parallel(read_header, every), strict=True))
+    with activity("looking at images", echo, len(every)) as doing:
+        headers = dict(zip(every, in_parallel(read_header, every, doing.advance), strict=True))
     bad = _without_unreadable(headers, config.skip_unreadable)
     channels = 1 if all(header.grey for header in headers.values()) else 3
     shape = _common_shape(headers, config.image_size, channels)
     in_memory = len(headers) * int(np.prod(shape)) <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers),
-                          strict=True))
+        with activity("reading images", echo, len(headers)) as doing:
+            pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers,
+                                                   doing.advance), strict=True))
         bad += _without_unreadable(pixels, config.skip_unreadable)
     splits, parts = {}, [class_names, shape]
     for name, (paths, labels) in files.items():

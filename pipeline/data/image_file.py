@@ -263,16 +263,28 @@ def read_picture(path, longest):
     return np.asarray(image)
 
 
-def in_parallel(function, items):
-    """Returns [function(item)] computed on as many threads as there are processors; UnreadableImage is returned."""
+def in_parallel(function, items, advance=lambda: None):
+    """Returns [function(item)] computed on as many threads as there are processors; UnreadableImage is returned.
+
+    Args:
+      function: of one item.
+      items: iterable.
+      advance: called after each item.
+    """
     def attempt(item):
         try:
             return function(item)
         except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(attempt, items))
+    pool, results = ThreadPoolExecutor(len(os.sched_getaffinity(0))), []
+    try:
+        for result in pool.map(attempt, items):
+            results.append(result)
+            advance()
+    finally:
+        pool.shutdown(cancel_futures=True)  # Interrupted, nobody waits for thousands of files.
+    return results
 
 
 def _reason(error, path):

@@ -48,8 +48,12 @@ class RecordTable:
 
 
 def default_cache_dir():
-    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline."""
-    return os.path.join(os.path.expanduser("~"), ".cache", "mirrorline")
+    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline.
+
+    For a user without a home directory it is one that cannot be written, and nothing is kept.
+    """
+    home = os.path.expanduser("~")
+    return os.path.join(home if os.path.isabs(home) else os.devnull, ".cache", "mirrorline")
 
 
 def read_table(files, cache_dir=None):
@@ -80,7 +84,7 @@ def cached(key, make, cache_dir=None):
       make: called without arguments where nothing is kept yet.
       cache_dir: as in `read_table`.
     """
-    cache_dir = os.path.expanduser(cache_dir or default_cache_dir())
+    cache_dir = cache_dir or default_cache_dir()
     kept = os.path.join(cache_dir, digest(key)[:32] + ".npz")
     try:
         with np.load(kept) as arrays:

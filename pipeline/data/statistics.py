@@ -1,6 +1,7 @@
 """Figures over all examples of a split."""
 import numpy as np
 
+from pipeline.activity import activity
 from pipeline.data.stream import BatchLayout, eval_batches
 
 _BATCH = 256
@@ -19,13 +20,15 @@ def channel_statistics(split):
     """
     total = None
     count = 0
-    for batch in eval_batches(split, BatchLayout(_BATCH)):
-        images = batch["image"].numpy()[batch["weight"].numpy() > 0]
-        channels = images.shape[-1]
-        # A histogram holds both sums, needs no wider copy of the images and cannot overflow.
-        histograms = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])
-        total = histograms if total is None else total + histograms
-        count += images[..., 0].size
+    with activity("measuring the mean of the images", total=split.num_examples) as doing:
+        for batch in eval_batches(split, BatchLayout(_BATCH)):
+            images = batch["image"].numpy()[batch["weight"].numpy() > 0]
+            channels = images.shape[-1]
+            # A histogram holds both sums, needs no wider copy of the images and cannot overflow.
+            histograms = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])
+            total = histograms if total is None else total + histograms
+            count += images[..., 0].size
+            doing.advance(len(images))
     values = np.arange(256, dtype=np.int64)
     sums, squares = (total * values).sum(1), (total * values**2).sum(1)
     mean = [int(s) / (255 * count) for s in sums]

@@ -7,7 +7,9 @@ import threading
 import urllib.parse
 import urllib.request
 
+from pipeline.activity import activity
 from pipeline.errors import UsageError, nearest
+from pipeline.paths import local_path
 
 OTHER_KINDS = ("digits", "folder:PATH", "synthetic:HxWxC")
 _CONNECT_SECONDS = 5
@@ -15,8 +17,12 @@ _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.
 
 
 def default_data_dir():
-    """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise."""
-    return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise.
+
+    Raises:
+      UsageError: the user has no home directory.
+    """
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def prepared(data_dir):
@@ -43,13 +49,13 @@ def find_or_prepare(dataset, data_dir=None, echo=print):
     """
     match = _NAME.fullmatch(dataset)
     if not match:
-        raise UsageError(f"unknown data set '{dataset}': known: {', '.join(OTHER_KINDS)} and the names of TensorFlow "
-                         f"Datasets such as mnist, imagenette/160px or mnist:3.0.1")
-    data_dir = os.path.abspath(os.path.expanduser(data_dir or default_data_dir()))
+        raise UsageError(f"unknown data set '{dataset}': {_folder_meant(dataset)}known: {', '.join(OTHER_KINDS)} and "
+                         f"the names of TensorFlow Datasets such as mnist, imagenette/160px or mnist:3.0.1")
+    data_dir = os.path.abspath(data_dir or default_data_dir())
     folder = _find(prepared(data_dir), **match.groupdict())
     import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
     if folder is None:
-        _check_name(match["name"], prepared(data_dir), tfds)
+        _check_name(match["name"], prepared(data_dir), tfds, _folder_meant(dataset))
         return _prepare(dataset, data_dir, echo, tfds)
     try:
         return tfds.builder_from_directory(folder)
@@ -71,12 +77,22 @@ def _find(found, name, config, version):
     return versions[max(versions, key=lambda v: tuple(map(int, v.split("."))))] if versions else None
 
 
-def _check_name(name, found, tfds):
+def _folder_meant(dataset):
+    """Returns the clause for a name that means a folder of one's own images, "" for others."""
+    kind, _, rest = re.fullmatch(r"(\w*)([:/=]?)(.*)", dataset, re.DOTALL).groups()
+    if rest and kind.lower() in ("folder", "imagefolder", "dir", "directory", "path", "images", "file"):
+        return f"a folder of your own images is --dataset=folder:{rest}; "
+    if os.path.isdir(os.path.expanduser(dataset)):
+        return f"it is a folder: give --dataset=folder:{dataset}; "
+    return ""
+
+
+def _check_name(name, found, tfds, meant=""):
     known = set(tfds.list_builders(with_community_datasets=False)) | {key.split("/")[0] for key in found} | {"digits"}
     if name in known:
         return
     guess = nearest(name, known)
-    suggestion = f"did you mean '{guess}'? " if guess else ""
+    suggestion = meant or (f"did you mean '{guess}'? " if guess else "")
     raise UsageError(f"unknown data set '{name}': {suggestion}known: {', '.join(OTHER_KINDS)} and the {len(known) - 1} "
                      f"names of TensorFlow Datasets (https://www.tensorflow.org/datasets/catalog)")
 
@@ -97,11 +113,14 @@ def _prepare(dataset, data_dir, echo, tfds):
         raise UsageError(f"{refusal}, and {blocked} cannot be reached to download it: connect this machine to the "
                          f"network, or prepare '{dataset}' on another one and give its folder by --data_dir")
     echo(f"downloading and preparing {dataset} into {data_dir}")
+    if not getattr(echo, "live", False):
+        tfds.disable_progress_bar()  # It is drawn, for a terminal.
     # A folder of downloads for each data set: files are cached there by name, and mnist's have fashion_mnist's names.
     downloads = os.path.join(data_dir, "downloads", name)
     try:
-        builder.download_and_prepare(download_dir=downloads, download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False))
+        with activity(f"downloading and preparing {dataset}", echo, live=False):
+            builder.download_and_prepare(download_dir=downloads, download_config=tfds.download.DownloadConfig(
+                try_download_gcs=False))
     except Exception as error:
         raise UsageError(f"{refusal}, and to download and prepare it failed: {_first_line(error)}") from error
     return builder

@@ -1,10 +1,10 @@
 """Image classification data sets of TensorFlow Datasets."""
 import dataclasses
-import time
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline.activity import activity
 from pipeline.data.array_records import is_array_record
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory, empty_images
@@ -17,7 +17,6 @@ from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
 _DECODED_TOGETHER = 500
-_PATIENCE = 3.0  # Seconds of silence before progress is told, and between two lines.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +69,9 @@ def load_tfds(config, echo=print, own_validation=True):
     builder = find_or_prepare(config.dataset, config.data_dir, echo)
     form, class_names = _example_format(builder.info, config)
     chosen, lines = _choose_splits(builder.info, config, own_validation)
-    tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
-              for name, split in chosen.items()}
+    with activity("looking at records", echo):
+        tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
+                  for name, split in chosen.items()}
     total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
     in_memory = total <= config.memory_budget * 2**20
     splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, form.shape]
@@ -150,15 +150,14 @@ def _decode_all(name, table, form, num_classes, echo):
         return tf.map_fn(form.decode, encoded, fn_output_signature=spec, parallel_iterations=1), labels
 
     records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
-    done, told = 0, time.monotonic()
+    batches, done = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), 0
     try:
-        for some_images, some_labels in records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True):
-            rows = slice(done, done + len(some_labels))
-            images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()
-            done = rows.stop
-            if time.monotonic() - told > _PATIENCE:
-                told = time.monotonic()
-                echo(f"decoding {name}: {done:,} of {count:,} images")
+        with activity(f"decoding the {name} images", echo, count) as doing:
+            for some_images, some_labels in batches:
+                rows = slice(done, done + len(some_labels))
+                images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()
+                done = rows.stop
+                doing.advance(len(some_labels))
     except tf.errors.OpError as error:
         raise UsageError(f"cannot decode {name} of {table.files[0]} near example {done:,}: "
                          f"{first_line(error)}") from error

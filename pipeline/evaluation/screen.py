@@ -1,6 +1,7 @@
 """What a person sees of a report on the terminal."""
 import sys
 
+from pipeline.console_table import open_console, print_rows
 from pipeline.terminal import printable
 
 MOST_CLASSES = 20
@@ -16,24 +17,21 @@ def print_report(report, file=None):
       report: see report.make_report.
       file: an open text file; default standard output.
     """
-    import rich.console
 
-    console = rich.console.Console(file=file or sys.stdout)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
-    _table(console, ("figure", "value", "95% interval", "by"), [
+    console = open_console(file or sys.stdout, WIDTH)
+    print_rows(console, ("figure", "value", "95% interval", "by"), [
         (item["name"], number(item["name"], item["value"]), span(item), item["interval"].removeprefix("95%, "))
         for item in report["headline"]], left=(0, 3))
     if len(report["classes"]) <= MOST_CLASSES:
-        _table(console, ("class", "precision", "recall", "F1", "support", "ROC AUC"), _classes(report))
-    pairs = [f"{p['true']} taken for {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
+        print_rows(console, ("class", "precision", "recall", "F1", "support", "ROC AUC"), _classes(report))
+    pairs = [f"true {p['true']}, predicted {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
              for p in report["confused_pairs"][:MOST_PAIRS]]
     for i, line in enumerate(pairs):
         _say(console, f"{'confused' if i == 0 else '':10s}{line}")
     _say(console, f"calibrated {calibrated(report['calibration'])}")
     if report["compared"]:
         adjusted = " (Holm)" if len(report["compared"]) > 1 else ""
-        _table(console, ("run", "accuracy", "loss", "macro F1", "it alone right", "the first alone right",
+        print_rows(console, ("run", "accuracy", "loss", "macro F1", "only it correct", "only the first correct",
                          f"McNemar p{adjusted}", "verdict"), _compared(report), left=(0, 7))
     for note in report["notes"]:
         _say(console, f"note      {note}")
@@ -87,16 +85,3 @@ def _compared(report):
 
 def _say(console, text):
     console.print(printable(text), highlight=False, markup=False, soft_wrap=not console.is_terminal)
-
-
-def _table(console, columns, rows, left=(0,)):
-    import rich.box
-    import rich.table
-    import rich.text
-
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i in left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(rich.text.Text(printable(text)) for text in row))  # As Text: brackets in a name are no markup.
-    console.print(table)

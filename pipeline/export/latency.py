@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pipeline.benchmark.tables import NONE, number
+from pipeline.console_table import open_console, print_rows
 from pipeline.export.judge import latencies, repeated
 from pipeline.quantities import plural
 
@@ -77,20 +78,7 @@ def table(records):
 
 def print_table(records, file=None):
     """Prints the table to an open text file, default standard output."""
-    import rich.box
-    import rich.console
-    import rich.table
-    import rich.text
-
-    console = rich.console.Console(file=file or sys.stdout)
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
-        drawn.add_column(name, justify="left" if name == "form" else "right", no_wrap=True)
-    for place, line in enumerate(table(records)[1]):
-        if place and line[0]:
-            drawn.add_section()
-        drawn.add_row(*map(rich.text.Text, line))
-    console.print(drawn)
+    print_rows(open_console(file or sys.stdout), COLUMNS, table(records)[1], fold=())
 
 
 def draw(records, path, title=""):

@@ -4,13 +4,13 @@ tf2onnx folds a batch normalization into the convolution before it, unless image
 output is a single pixel, and drops what does nothing at inference.
 """
 import json
-import types
 
 import tensorflow as tf
 
 from pipeline.export.extras import check_extra
 from pipeline.export.form import FORMS
 from pipeline.export.frozen import cannot_convert, freeze, quiet_converter
+from pipeline.export.signatures import with_names
 from pipeline.files import plain, write_bytes
 
 OPSET = 17  # Of 2022: read by every runtime in use, and the newest but one that tf2onnx writes.
@@ -46,10 +46,10 @@ def read_metadata(path):
 
 def _convert(frozen, shape):
     """Returns the ModelProto of a frozen function of images of a shape, its first axis of any length."""
-    function = types.SimpleNamespace(get_concrete_function=lambda image: frozen)
+    image = tf.TensorSpec(shape, tf.float32, name="image")
     with quiet_converter():
         from tf2onnx import convert
-        model, _ = convert.from_function(function, [tf.TensorSpec(shape, tf.float32, name="image")], opset=OPSET)
+        model, _ = convert.from_function(with_names(frozen, image), [image], opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model

@@ -15,6 +15,7 @@ from pipeline.export.proof import prove
 from pipeline.export.publish import REPORTS, claimed
 from pipeline.export.screen import proof_page
 from pipeline.files import no_room, write_json, write_text
+from pipeline.paths import PATTERN
 
 CALIBRATION_IMAGES = 256
 ALONE = 256  # Images, those that the model is least sure of, that it is asked about one by one.
@@ -71,6 +72,9 @@ def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda 
                          "without any")
     for line in about(metadata):
         say(line)
+    if "saved_model" in names and PATTERN.intersection(os.path.abspath(output)):
+        say("note    TensorFlow takes brackets, backslashes, * and ? in a path for a pattern: move the SavedModel to a "
+            "path without them before others load it")
     try:
         with claimed(output, names) as staging:
             return Export(trained, source, names, staging, metadata, batch_sizes, say).run()

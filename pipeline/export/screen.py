@@ -2,6 +2,7 @@
 import sys
 
 from pipeline.benchmark.tables import NONE, number
+from pipeline.console_table import open_console, print_rows
 from pipeline.export import latency
 from pipeline.export.publish import UNPROVED
 from pipeline.quantities import counted
@@ -32,26 +33,17 @@ def place(name, report):
 
 def print_table(report, file=None):
     """Prints the table, and the live model's accuracy over it, to an open text file, default standard output."""
-    import rich.box
-    import rich.console
-    import rich.table
     import rich.text
 
-    console = rich.console.Console(file=file or sys.stdout)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file or sys.stdout, width=WIDTH, no_color=True)
+    console = open_console(file or sys.stdout, WIDTH)
     examples = counted(report["examples"], f"{report['split']} example")
     console.print(rich.text.Text(f"the live model classifies {report['live_accuracy']:.2%} of {examples} correctly"),
                   soft_wrap=True)
     columns, lines = rows(report)
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in columns:
-        # Nothing is wrapped in 80 columns.
-        head = name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
-        drawn.add_column(head, justify="left" if name == COLUMNS[0] else "right", no_wrap=True)
-    for line in lines:
-        drawn.add_row(*map(rich.text.Text, line))
-    console.print(drawn)
+    # Nothing is wrapped in 80 columns.
+    heads = [name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
+             for name in columns]
+    print_rows(console, heads, lines, fold=())
 
 
 def remark(report):

@@ -50,6 +50,16 @@ def float_function(trained):
                        autograph=False)
 
 
+def with_names(frozen, image):
+    """Returns a frozen function as a tf.function with the name of its input, which freezing loses.
+
+    Args:
+      frozen: what pipeline.export.frozen.freeze returns.
+      image: tf.TensorSpec of its input, with a name.
+    """
+    return tf.function(lambda image: frozen(image), input_signature=[image], autograph=False)
+
+
 class Serving(tf.Module):
     """A trained model as TensorFlow alone can use it: what a SavedModel holds.
 

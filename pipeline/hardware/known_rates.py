@@ -36,7 +36,7 @@ def processor(path="/proc/cpuinfo"):
 def rate_path(key, folder):
     """Returns the path of the file that keeps the rate of a machine, see `machine_key`, in a cache folder."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return os.path.join(os.path.expanduser(folder), f"matrix-product-{digest[:16]}.json")
+    return os.path.join(folder, f"matrix-product-{digest[:16]}.json")
 
 
 def read_rate(key, folder):

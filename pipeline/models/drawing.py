@@ -8,6 +8,7 @@ from matplotlib.path import Path
 from pipeline.errors import UsageError
 from pipeline.models.layout import HEADER, NODE_HEIGHT, NODE_WIDTH, PADDING, place
 from pipeline.models.recording import record_calls
+from pipeline.paths import check_file
 
 FORMATS = (".png", ".pdf", ".svg")
 FRAMES = ("#f4f6f8", "#e6ebf0", "#d8e0e8")  # Blocks, outer to inner.
@@ -33,13 +34,12 @@ def check_path(path):
     """Returns `path` as a pathlib.Path.
 
     Raises:
-      UsageError: a kind of file that cannot be drawn, or a folder that is not there.
+      UsageError: a kind of file that cannot be drawn, or a file that cannot be written.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"cannot draw '{path}': give a file that ends in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot draw '{path}': there is no folder '{path.parent}'")
+    check_file("--plot", str(path))
     return path
 
 

@@ -1,10 +1,7 @@
 """A model's layer table: names, classes, output shapes and parameters, to a chosen depth."""
 import dataclasses
 
-import rich.box
-import rich.console
-import rich.table
-
+from pipeline.console_table import open_console, print_rows
 from pipeline.models.recording import record_calls
 
 COLUMNS = ("layer", "class", "output shape", "parameters")
@@ -71,14 +68,11 @@ def plain_text(table):
 
 def show(table, file):
     """Writes the table to an open text file: ruled on a terminal, plain otherwise."""
-    console = rich.console.Console(file=file)
+    console = open_console(file)
     if not console.is_terminal:
         print(plain_text(table), file=file)
         return
-    ruled = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-    for number, column in enumerate(COLUMNS):
-        ruled.add_column(column, justify="right" if number == len(COLUMNS) - 1 else "left")
-    for row in table.rows:
-        ruled.add_row(*row.cells(), style="bold" if row.depth == 1 else "dim")
-    console.print(ruled)
+    console.print(table.title, style="bold", markup=False, highlight=False)
+    print_rows(console, COLUMNS, [row.cells() for row in table.rows], left=range(len(COLUMNS) - 1),
+               styles=["bold" if row.depth == 1 else "dim" for row in table.rows])
     console.print(totals(table), highlight=False)

@@ -75,11 +75,12 @@ class Alerts:
                           "device memory": self._device_memory(vitals), "loss scale": self._loss_scale(column),
                           "learning rate": self._learning_rate(step, column)})
 
-    def evaluation(self, step, evaluation):
-        """Looks at an Evaluation of a step; returns as `window`."""
+    def evaluation(self, step, evaluation, split):
+        """Looks at an Evaluation of a step on a split, given by its name; returns as `window`."""
         if not self._has_learned_for_a_while(step):
             return []
-        return self._new({"loss": self._blown_up(step, evaluation), "chance": self._at_chance(step, evaluation)})
+        return self._new({"loss": self._blown_up(step, evaluation, split),
+                          "chance": self._at_chance(step, evaluation, split)})
 
     def forget(self):
         """Forgets what was seen of steps that the run goes back behind; what was said stays said."""
@@ -164,14 +165,14 @@ class Alerts:
     def _has_learned_for_a_while(self, step):
         return self._of.num_classes > 1 and step >= max(self._of.steps_per_epoch, self._of.warmup_steps, SETTLED_STEPS)
 
-    def _blown_up(self, step, evaluation):
+    def _blown_up(self, step, evaluation, split):
         guessed = math.log(self._of.num_classes)
         if not math.isfinite(evaluation.loss) or evaluation.loss <= MOST_LOSS * guessed:
             return None
-        return (f"after {step} steps the loss is {evaluation.loss:.3g}, where guessing at random has {guessed:.3g}: "
-                "the learning rate looks too high; try a tenth of it (--learning_rate)")
+        return (f"after {step} steps the {split} loss is {evaluation.loss:.3g}, where guessing at random has "
+                f"{guessed:.3g}: the learning rate looks too high; try a tenth of it (--learning_rate)")
 
-    def _at_chance(self, step, evaluation):
+    def _at_chance(self, step, evaluation, split):
         counts = np.bincount(evaluation.rows[:, 0].astype(np.int64), minlength=self._of.num_classes)
         chance = counts.max() / counts.sum()  # Of naming the most frequent class each time.
         error = math.sqrt(chance * (1 - chance) / counts.sum())
@@ -179,8 +180,8 @@ class Alerts:
             return None
         slow = self._ratios and np.median(self._ratios) < SLOW_RATIO
         rate = "ten times as much --learning_rate" if slow else "a tenth of the --learning_rate"
-        return (f"after {step} steps the accuracy of {evaluation.accuracy:.2%} is no better than always naming the "
-                f"most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
+        return (f"after {step} steps the {split} accuracy of {evaluation.accuracy:.2%} is no better than always naming "
+                f"the most frequent of {self._of.num_classes} classes ({chance:.2%}): try {rate}, and look whether the "
                 "labels belong to the images")
 
 
@@ -191,7 +192,7 @@ class NoAlerts:
         """Returns []."""
         return []
 
-    def evaluation(self, step, evaluation):
+    def evaluation(self, step, evaluation, split):
         """Returns []."""
         return []
 

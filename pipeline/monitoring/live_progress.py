@@ -29,6 +29,7 @@ class LiveProgress(PlainProgress):
         """
         self.console = console or Console(file=LastingStream(sys.stdout))
         super().__init__(plan, self._print)
+        self.aside = None
         self._screen = Screen(self)
         self._live = ResizableLive(self._screen, self.console)
         self.step, self.loss, self.accuracy, self.vitals, self.doing = 0, None, None, {}, None

@@ -1,8 +1,8 @@
 """What a person sees while a model trains: a live display on a terminal, plain lines in a file, or nothing."""
-import os
 import sys
 import time
 
+from pipeline.activity import is_live
 from pipeline.evaluation.metrics import is_better
 from pipeline.monitoring.time_left import TimeLeft
 from pipeline.quantities import clock, counted, rate
@@ -13,6 +13,7 @@ class PlainProgress:
     """A line a window and a line an evaluation: for files and pipes.
 
     Attributes:
+      aside: where lines go about what takes long; None where it is shown otherwise.
       best: {"loss", "accuracy": (value, step)} of the best evaluations so far.
     """
 
@@ -22,7 +23,7 @@ class PlainProgress:
           plan: Plan of the run.
           echo: where lines go; default standard output.
         """
-        self.plan, self.note, self.best = plan, echo, {}
+        self.plan, self.note, self.aside, self.best = plan, echo, echo, {}
         self._started, self._time_left = time.monotonic(), TimeLeft(plan)
         self._digits = len(str(plan.total_steps))
 
@@ -88,15 +89,6 @@ class NoProgress(PlainProgress):
 
     def __init__(self, plan):
         super().__init__(plan, lambda text: None)
-
-
-def is_live(stream, environment=os.environ):
-    """Tells whether a stream is a terminal on which lines can be drawn anew."""
-    try:
-        terminal = stream is not None and stream.isatty()
-    except ValueError:  # It is closed.
-        return False
-    return terminal and environment.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")
 
 
 def create_progress(plan, verbosity):

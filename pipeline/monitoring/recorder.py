@@ -2,6 +2,7 @@
 import itertools
 import math
 import os
+import shlex
 import statistics
 import sys
 
@@ -55,6 +56,7 @@ class Recorder:
           alerts: Alerts of the run; default none.
           class_names: in the order of the labels; default their numbers.
         """
+        self._directory = directory
         self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
         self.batch_size, self.progress = batch_size, progress
         self.vitals, self._alerts = vitals or NoVitals(batch_size), alerts or NoAlerts()
@@ -148,7 +150,7 @@ class Recorder:
         self.validation_events.scalars(step, wall_time, scalars)
         self._flush()
         self.progress.evaluation(step, split, figures)
-        for line in self._alerts.evaluation(step, evaluation):
+        for line in self._alerts.evaluation(step, evaluation, split):
             self.progress.warn(line)
 
     def _by_class(self, evaluation):
@@ -173,7 +175,11 @@ class Recorder:
         Returns:
           False where the disk is full, which the user has then been told: a checkpoint of now would be ahead of what
           is recorded, and may not be saved.
+
+        Raises:
+          RunFailure: the run's directory is gone; written anew it would be another, with the end of the run alone.
         """
+        self._directory.check_here()
         problem = self._flush(sync=True)
         if problem is not None:
             self.disk.make_room(no_room(problem))
@@ -208,7 +214,7 @@ class Recorder:
 
 def tensorboard_command(directory):
     """Returns the command that shows this run beside its neighbours."""
-    return f"mirrorline tensorboard --logdir={os.path.dirname(os.path.abspath(directory.path))}"
+    return shlex.join(["mirrorline", "tensorboard", f"--logdir={os.path.dirname(os.path.abspath(directory.path))}"])
 
 
 def _alike(values, scale_loss):

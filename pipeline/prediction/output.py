@@ -7,6 +7,7 @@ import os
 import sys
 
 from pipeline.errors import UsageError
+from pipeline.paths import is_special
 
 PARTIAL = ".partial"
 SUFFIXES = {".csv": "csv", ".json": "json"}
@@ -76,29 +77,6 @@ def choose_format(wanted, output):
     return found
 
 
-def check_writable(flag, path):
-    """Raises UsageError where a file could not be written: before anything is computed."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if _is_special(path):
-        return
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise UsageError(f"--{flag}={path} cannot be written: give a file in a directory that exists")
-
-
-def _is_special(path):
-    """Tells whether a path is a pipe or a device, which is written to and not replaced."""
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-
-
-def check_folder(flag, path):
-    """Raises UsageError where files could not be written into a folder, which need not be there yet."""
-    there = os.path.abspath(path)
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there) or not os.access(there, os.W_OK):
-        raise UsageError(f"--{flag}={path} cannot be written: give a folder of your own")
-
-
 @contextlib.contextmanager
 def output_file(path, warn):
     """Opens where predictions go; what is there when it ends badly stays under another name.
@@ -115,7 +93,7 @@ def output_file(path, warn):
         with open(1, "w", closefd=False, **ENCODING) as file:
             yield file
         return
-    if _is_special(path):
+    if is_special(path):
         with open(path, "w", **ENCODING) as file:
             yield file
         return

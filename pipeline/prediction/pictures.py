@@ -9,7 +9,9 @@ import numpy as np
 import scipy.special
 
 from pipeline.data.image_file import UnreadableImage, read_image
+from pipeline.data.image_search import is_hidden, is_image
 from pipeline.errors import RunFailure, UsageError
+from pipeline.paths import local_path
 
 # Data sets of light strokes or clothes on black, where a photograph of ink on paper is the other way round.
 DARK_GROUND = ("digits", "mnist", "emnist", "kmnist", "fashion_mnist")
@@ -53,6 +55,7 @@ def find_files(arguments, recursive=True, without=()):
     Raises:
       UsageError: there is no such file or folder.
     """
+    arguments = [local_path(path, any_bytes=True) for path in arguments]
     for path in arguments:
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder '{path}'")
@@ -66,14 +69,24 @@ def find_files(arguments, recursive=True, without=()):
             files.append(argument)
             continue
         for folder, inside, names in os.walk(argument, onerror=unreadable):
-            kept = [name for name in inside if not name.startswith(".")
+            kept = [name for name in inside if not is_hidden(name)
                     and os.path.realpath(os.path.join(folder, name)) not in left_out]
             inside[:] = sorted(kept) if recursive else []
-            found = [os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")]
+            found = [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
             # What is neither file nor link is a device or a pipe: to read it may never end.
             files += [path for path in found if os.path.realpath(path) not in left_out
                       and (os.path.isfile(path) or os.path.islink(path))]
     return files, problems
+
+
+def is_no_image(path, arguments):
+    """Tells whether a file that cannot be read is none that was meant: in a folder, and no image as for training.
+
+    Args:
+      path: one of the paths that `find_files` found.
+      arguments: what it was given.
+    """
+    return path not in arguments and not is_image(path)
 
 
 def short_names(files):

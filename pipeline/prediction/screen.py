@@ -8,6 +8,7 @@ import rich.progress
 import rich.table
 import rich.text
 
+from pipeline.console_table import open_console
 from pipeline.terminal import printable
 
 NARROW = 80
@@ -123,7 +124,7 @@ class Screen:
           file: where a table goes instead of standard output.
           quiet: whether only what is wrong is said.
         """
-        self.console = rich.console.Console(file=file or sys.stdout)
+        self.console = open_console(file or sys.stdout)
         self._quiet, self._aside, self._bar = quiet, rows == "other", None
         terminal = self._bar_console(rows)
         if terminal and not quiet:

@@ -4,6 +4,8 @@ import sys
 import textwrap
 import time
 
+from pipeline.activity import is_live
+from pipeline.console_table import open_console
 from pipeline.quantities import clock, counted
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, best, ranked
 from pipeline.sweep.space import value_text
@@ -38,8 +40,14 @@ def epochs_text(trial, now=None):
     done = now if now is not None else trial.last.get("epoch", 0.0)
     length = trial.epochs
     if length is None or (now is None and not done):
-        return "–" if not done else f"{done:.1f}"
-    return f"{round(length, 1):g}" if done >= length - 0.05 else f"{done:.1f}/{round(length, 1):g}"
+        return "–" if not done else _epochs(done, ".1f")
+    whole = _epochs(length)
+    return whole if done >= length - 0.05 * min(1, length) else f"{_epochs(done, '.1f')}/{whole}"
+
+
+def _epochs(number, form="g"):
+    """Returns a number of epochs as text, with one decimal, or two figures of less than one epoch: never 0."""
+    return format(round(number, 1), form) if number >= 1 or not number else f"{number:.2g}"
 
 
 class PlainLeaderboard:
@@ -135,7 +143,7 @@ def create_leaderboard(metric, wanted, verbosity):
     """Returns the display that fits: none if quiet, a live table on a terminal, lines elsewhere."""
     if verbosity == "quiet":
         return PlainLeaderboard(metric, wanted, lambda text: None)
-    if sys.stdout.isatty():
+    if is_live(sys.stdout):
         return LiveLeaderboard(metric, wanted)
     return PlainLeaderboard(metric, wanted, say)
 
@@ -162,7 +170,8 @@ def table(trials, metric, width, now=None, most=None):
     found = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left",
                              caption=f"and {left_out} more" if left_out else None)
     for i, head in enumerate(heads):
-        found.add_column(head, justify="right" if i < FIGURES - 1 else "left", no_wrap=head == SHARED,
+        found.add_column(head, justify="right" if head in ("", "trial", metric, "epochs") else "left",
+                         no_wrap=head == SHARED,
                          min_width=_width([head], rows, i))
     for trial, cells in shown:
         # As Text: brackets in a value are no markup.
@@ -181,8 +190,14 @@ def _columns(trials, metric, width, now):
         if sum(_width([head], rows, i) + GAP for i, head in enumerate([*heads, *form])) < width:
             return [*heads, *form], rows
     room = max(len(SHARED), width - sum(_width([head], rows, i) + GAP for i, head in enumerate(heads)) - GAP - 1)
-    return [*heads, SHARED], [(trial, [*cells[:FIGURES], _cut(values_text(trial.values), room)])
-                              for trial, cells in rows]
+    heads, rows = [*heads, SHARED], [(trial, [*cells[:FIGURES], _cut(values_text(trial.values), room)])
+                                     for trial, cells in rows]
+    for least in (SHARED, "epochs", ""):  # A number that is broken in two is worse than none.
+        if sum(_width([head], rows, i) + GAP for i, head in enumerate(heads)) >= width:
+            place = heads.index(least)
+            heads.pop(place)
+            rows = [(trial, cells[:place] + cells[place + 1:]) for trial, cells in rows]
+    return heads, rows
 
 
 def _width(heads, rows, column):
@@ -215,18 +230,14 @@ def print_paragraph(name, text):
 
 def print_final(trials, metric, file=None):
     """Prints the leaderboard as it is at the end, and why trials failed."""
-    import rich.console
 
     file = file or LastingStream(sys.stdout)
-    console = rich.console.Console(file=file)
-    if not console.is_terminal:
-        console = rich.console.Console(file=file, width=FILE_WIDTH, no_color=True)
+    console = open_console(file, FILE_WIDTH)
     found = table(trials, metric, console.width)
-    shared = found.columns[-1].header == SHARED
-    if shared:
+    if found.columns[-1].header == SHARED:
         found.columns.pop()
     console.print(found)
-    for trial in ranked(trials, metric) if shared else ():
+    for trial in ranked(trials, metric) if len(found.columns) <= FIGURES else ():
         console.print(printable(f"trial {trial.number}: {values_text(trial.values)}"), highlight=False, markup=False)
     for trial in trials:
         if trial.status == FAILED:

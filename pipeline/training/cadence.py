@@ -40,6 +40,11 @@ class Plan:
         """Length of the run in epochs, a float."""
         return self.total_steps * self.batch_size / self.num_examples
 
+    @property
+    def epochs_text(self):
+        """Length of the run in epochs as text, never 0: two decimals, or three figures of less than one epoch."""
+        return f"{round(self.epochs, 2):g}" if self.epochs >= 1 else f"{self.epochs:.3g}"
+
     def epoch(self, step):
         """Returns how many epochs, a float, are done after `step` steps."""
         return step * self.batch_size / self.num_examples

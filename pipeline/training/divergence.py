@@ -12,14 +12,15 @@ from pipeline.training.settings import preprocess
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-    """Diverged steps in a row: the first and the last of them, counted from 1, and the loss of the last."""
+    """Diverged steps in a row: the first and the last of them, counted from 1, and the training loss of the last."""
 
     first_step: int
     last_step: int
     loss: float
 
     def __str__(self):
-        return f"the loss diverged in steps {self.first_step} to {self.last_step} (loss {self.loss:g})"
+        return (f"the training loss diverged in steps {self.first_step} to {self.last_step} (loss {self.loss:g} in the "
+                "last)")
 
 
 class DivergenceGuard:

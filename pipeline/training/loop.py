@@ -50,6 +50,7 @@ class Attendants:
       profile: Profile or NoProfile.
       board: Board or NoBoard.
       should_stop: predicate, looked at between windows and between the parts of an evaluation.
+      started: called once the first steps are done; what comes before is interrupted at once.
       roll_back: function of a Divergence and the step reached, called when training has diverged: brings the state back
         and returns its step, or raises RunFailure.
     """
@@ -63,6 +64,7 @@ class Attendants:
     board: object
     should_stop: object
     roll_back: object
+    started: object
 
 
 def train(experiment, step, attendants):
@@ -101,6 +103,7 @@ def train(experiment, step, attendants):
             started, before = time.time(), time.monotonic()
             rows = experiment.steps.train_steps(iterator, tf.constant(count)).numpy()
             seconds = time.monotonic() - before
+        at.started()
         pace.finished(count, seconds)
         first_step = first_step or time.monotonic() - began
         step += count

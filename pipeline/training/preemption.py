@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 
-from pipeline import terminal
+from pipeline import interruption, terminal
 
 ORDERS = (signal.SIGTERM, signal.SIGINT)
 # A terminal that was closed, and what engines send some time before the end (Slurm's --signal=USR1).
@@ -13,27 +13,14 @@ NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def heard():
-    """Returns the signals that ask this process to stop: no notices that are ignored, as by nohup, or heard already."""
-    return (*ORDERS, *(number for number in NOTICES if signal.getsignal(number) == signal.SIG_DFL))
+    """Returns the signals that ask this process to stop: not those ignored, as by nohup, or heard by others."""
+    return (*ORDERS, *(number for number in NOTICES
+                       if signal.getsignal(number) == signal.SIG_DFL or interruption.hears(number)))
 
 
 def in_main_thread():
     """Tells whether this is the thread that Python lets hear signals."""
     return threading.current_thread() is threading.main_thread()
-
-
-@contextlib.contextmanager
-def ended_by_signals():
-    """Lets signals end the process as an exception does, so that processes and files are cleared away."""
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in heard() if number != signal.SIGINT}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class StopRequest:
@@ -47,7 +34,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self._asked, self._orders = False, 0
+        self._asked, self._orders, self._end = False, 0, None
         self._before, self._sender = {}, None
 
     def __call__(self):
@@ -60,10 +47,21 @@ class StopRequest:
                     continue
                 self._asked = True
                 self._orders += number[0] in ORDERS
-                if self._orders > 1:
+                if self._end:
+                    self._end()
+                if self._end or self._orders > 1:
                     os._exit(128 + number[0])
                 if number[0] == signal.SIGHUP:
                     terminal.let_go()
+
+    @contextlib.contextmanager
+    def at_once(self, end):
+        """Lets the first signal end the process inside, after a call of `end` in a thread: nothing is to be saved."""
+        self._end = end
+        try:
+            yield
+        finally:
+            self._end = None
 
     def __enter__(self):
         if in_main_thread():

@@ -1,4 +1,5 @@
 """One run in its directory, from its claim to its result: the order in which its files are written."""
+import contextlib
 import dataclasses
 import os
 import sys
@@ -7,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import arithmetic, extension
+from pipeline import arithmetic, extension, interruption
+from pipeline.activity import activity
 from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
@@ -60,18 +62,19 @@ def run(experiment, directory, accepted=(), echo=print):
                              experiment.config.training.keep_checkpoints, warn,
                              saved=lambda step: (launches.note("saved", step), progress.saved(step)))
         step = begin(experiment, directory, store, launches, accepted, echo)
-        attendants = attend(experiment, directory, step, store, launches, progress, watchdog, stop)
-        try:
-            result = loop.train(experiment, step, attendants)
-            result, described = describe_result(experiment, result, attendants)
-            attendants.ledger.commit(result.step)
-            if result.disk_full:
-                raise RunFailure(store.full_message)
-            if result.status != "preempted":
-                result = show_end(directory, result, described, attendants, launches.path, stop)
-        finally:
-            progress.close()
-            attendants.profile.close()
+        with starting(experiment, step, progress, stop) as first:
+            attendants = attend(experiment, directory, step, store, launches, progress, watchdog, stop, first.close)
+            try:
+                result = loop.train(experiment, step, attendants)
+                result, described = describe_result(experiment, result, attendants)
+                attendants.ledger.commit(result.step)
+                if result.disk_full:
+                    raise RunFailure(store.full_message)
+                if result.status != "preempted":
+                    result = show_end(directory, result, described, attendants, launches.path, stop)
+            finally:
+                progress.close()
+                attendants.profile.close()
         attendants.ledger.commit(result.step)
         described.update(status=result.status, goodput=summarize(launches.path))
         write_json(directory.file("result.json"), described)
@@ -150,7 +153,7 @@ def begin(experiment, directory, store, launches, accepted, echo):
     return step
 
 
-def attend(experiment, directory, step, store, launches, progress, watchdog, stop):
+def attend(experiment, directory, step, store, launches, progress, watchdog, stop, started):
     """Brings together who attends the run from a step on; returns Attendants."""
     training, state = experiment.config.training, experiment.state
     ledger, guard = Ledger(launches, process_age()), DivergenceGuard(training, state)
@@ -164,7 +167,33 @@ def attend(experiment, directory, step, store, launches, progress, watchdog, sto
     board = create_board(experiment, directory, recorder)
     return loop.Attendants(store, recorder, ledger, guard, watchdog, profile, board,
                            lambda: experiment.workers.any(stop()),
-                           Rollback(experiment, store, recorder, ledger, guard, launches, warn))
+                           Rollback(experiment, store, recorder, ledger, guard, launches, warn),
+                           started)
+
+
+def starting(experiment, step, progress, stop):
+    """Says what is done up to the end of the first steps, which are compiled; a signal ends a command there at once.
+
+    Args:
+      experiment: Experiment.
+      step: that training goes on from.
+      progress: the display.
+      stop: StopRequest.
+
+    Returns:
+      contextlib.ExitStack, to be closed when they are done.
+    """
+    def end():
+        progress.close()
+        warn(f"{interruption.command()}: interrupted while compiling the step; no step was trained, the same command "
+             f"{f'goes on from step {step}' if step else 'begins again'}")
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(activity("compiling the step", progress.aside))
+    # A user's own Python is not ended, nor one of several workers: there what was begun comes to its end first.
+    if interruption.command() and experiment.workers.count == 1:
+        stack.enter_context(stop.at_once(end))
+    return stack
 
 
 def learning_rate(experiment, step):

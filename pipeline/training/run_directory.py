@@ -6,11 +6,13 @@ import os
 
 from pipeline import extension, locks
 from pipeline.config import DEFAULT_EPOCHS, FOLDER, MOVING_AVERAGE, located, may_be_same, options, value_type
-from pipeline.errors import UsageError
+from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync, write_json
 from pipeline.options import FREE, NEVER
+from pipeline.paths import local_path
 from pipeline.quantities import counted
 
+LONGEST_NAME = 200  # Bytes of the name of a folder of images, in that of a run; a file system takes about 255.
 LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
 # What a run that was killed while it began may leave.
 PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
@@ -21,11 +23,14 @@ def default_path(config):
     dataset = config.data.dataset
     if dataset.startswith(FOLDER):
         dataset = os.path.basename(located(dataset)) or "folder"
+        dataset = os.fsencode(dataset)[:LONGEST_NAME].decode(errors="ignore")
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 
 
 def free_path(path):
     """Returns the first of path-2, path-3, ... that does not exist."""
+    if os.path.basename(path) in (os.curdir, os.pardir):
+        path = os.path.abspath(path)
     number = 2
     while os.path.exists(f"{path}-{number}"):
         number += 1
@@ -153,12 +158,29 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def claimed(self):
-        """Claims the directory for a while, see `claim`."""
+        """Claims the directory for a while, see `claim`; an error because it is gone meanwhile says that it is."""
         self.claim()
         try:
             yield
+        except Exception:
+            self.check_here()
+            raise
         finally:
             self._lock.close()
+
+    def check_here(self):
+        """Raises RunFailure where the directory was claimed and is not at its path any more."""
+        if self._lock is None or self._lock.closed:
+            return
+        try:
+            here, ours = os.stat(self.file(".lock")), os.fstat(self._lock.fileno())
+            same = (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing "
+                             "is saved any more; run the same command with where it is now as --workdir, it goes on "
+                             "from its newest checkpoint")
 
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
@@ -224,10 +246,10 @@ def stored_config(workdir):
     Raises:
       UsageError: there is no run.
     """
-    directory = RunDirectory(workdir)
+    directory = RunDirectory(local_path(workdir, "--workdir"))
     stored = directory.config
     if not stored:
         here = sorted(os.path.join("runs", n) for n in (os.listdir("runs") if os.path.isdir("runs") else []))
-        raise UsageError(f"--workdir={workdir} holds no run (no config.json)"
+        raise UsageError(f"--workdir={directory.path} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
     return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}

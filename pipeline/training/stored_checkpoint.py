@@ -14,8 +14,9 @@ import shutil
 
 import tensorflow as tf
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.files import read_cached_json, read_json, sha256, sync, write_json
+from pipeline.paths import local_path
 from pipeline.quantities import counted
 
 PREFIX = "ckpt"
@@ -159,6 +160,7 @@ def find_checkpoint(directory, name):
     Raises:
       UsageError: there is none of that name, or it is damaged.
     """
+    name = local_path(name, "--checkpoint")
     found = stored_checkpoints(os.path.join(directory, BEST) if name == "best" else directory)
     if name not in ("newest", "best"):
         stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
@@ -167,7 +169,9 @@ def find_checkpoint(directory, name):
         matches = [c for c in found if os.path.basename(c.path) == stem]
         if not matches:
             known = ", ".join(str(c.step) for c in found) or "none"
-            raise UsageError(f"no checkpoint '{name}' in {directory}; steps there: {known}; or newest, best, a path")
+            guess = did_you_mean(name, ("newest", "best"))
+            raise UsageError(f"no checkpoint '{name}' in {directory}{guess}; steps there: {known}; or newest, best, a "
+                             "path")
         found = matches
     good = [c for c in found if not c.problem]
     if not good:

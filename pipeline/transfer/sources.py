@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipeline.errors import UsageError
 from pipeline.export.form import FORMS
 from pipeline.files import sha256
-from pipeline.paths import literal
+from pipeline.paths import literal, local_path
 from pipeline.training.stored_checkpoint import stored_checkpoints
 
 SAVED_MODEL = "saved_model.pb"
@@ -71,7 +71,7 @@ def find(path):
     Raises:
       UsageError: there is nothing, or nothing of these.
     """
-    path = os.path.expanduser(path)
+    path = local_path(path)
     if os.path.isfile(path):
         forms = {".keras": "keras", ".weights.h5": "weights"}
         form = next((form for suffix, form in forms.items() if path.endswith(suffix)), None)

@@ -96,22 +96,15 @@ def plain_text(rows, width=PLAIN_WIDTH):
 
 def show(rows, file):
     """Writes the table to an open text file: ruled and in colour on a terminal, plain otherwise."""
-    import rich.box
-    import rich.console
-    import rich.table
     import rich.text
 
-    console = rich.console.Console(file=file)
+    from pipeline.console_table import open_console, print_rows
+    console = open_console(file)
     if not console.is_terminal:
         print(plain_text(rows), file=file)
         return
-    ruled = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
-        ruled.add_column(name, justify="right" if name in ("difference", "bound") else "left",
-                         no_wrap=name != "compared", overflow="fold")
+    lines = []
     for row in rows:
-        # As Text: brackets in a name are no markup.
-        cells = [rich.text.Text(text) for text in row.cells()]
-        cells[-1].stylize(COLORS[row.verdict])
-        ruled.add_row(*cells)
-    console.print(ruled)
+        *cells, verdict = row.cells()
+        lines.append([*cells, rich.text.Text(verdict, COLORS[row.verdict])])
+    print_rows(console, COLUMNS, lines, left=(0, 1, 4), fold=(1,))

@@ -5,8 +5,8 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 
-from pipeline.training.preemption import in_main_thread
 from pipeline.workers import peers
 from pipeline.workers.cluster import host_and_port
 from pipeline.workers.listening import listening_at, own_address
@@ -41,7 +41,8 @@ def open_strategy(cluster, devices, reduction, start_timeout, settings="", every
     implementation = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=implementation.NCCL if nccl else implementation.RING if kind == "CPU" else implementation.AUTO)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT) if in_main_thread()}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+                if threading.current_thread() is threading.main_thread()}
     if start_timeout:
         # Whatever holds Python's lock, so that no thread of Python's could end it.
         faulthandler.dump_traceback_later(start_timeout, exit=True)

@@ -74,7 +74,7 @@ def test_the_card_names_the_split_that_its_metrics_are_of(made):
     text = model_card(FORMS["onnx"], about, {**found, "examples": 1, "confused_pairs": []}, RECORDS, "validation")
     result = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"][0]
     assert result["dataset"]["split"] == "validation" and "test" not in text.lower().replace("latest", "")
-    for said in ("on 1 example, all of the validation split:", "No example of the validation split is misclassified.",
+    for said in ("on the 1 example of the validation split:", "No example of the validation split is misclassified.",
                  "live model on the validation split:", "those of the validation split of digits",
                  "| validation examples | 1 |"):
         assert said in text, said

@@ -9,6 +9,7 @@ import pytest
 import launch
 from launch import __main__ as command_line
 from launch import silence
+from launch.checks import OK, PROBLEM, WARNING
 from pipeline.errors import RunFailure, UsageError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(launch.__file__)))
@@ -113,7 +114,7 @@ class Command:
     (75, 75, ""),
     (UsageError("no such thing;\nfound none"), 2, "mirrorline train: no such thing; found none\n"),
     (RunFailure("all checkpoints are corrupt"), 1, "mirrorline train: all checkpoints are corrupt\n"),
-    (KeyboardInterrupt(), 130, ""),
+    (KeyboardInterrupt(), 130, "mirrorline train: interrupted\n"),
     (ModuleNotFoundError("No module named 'tensorflow'"), 1, "mirrorline train: TensorFlow cannot be loaded "
      "(No module named 'tensorflow'); 'mirrorline doctor' says what is missing\n"),
 ])
@@ -131,13 +132,18 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         command_line.main(["train"])
 
 
-def test_tensorflow_is_silent_unless_asked():
+NOISE = {"TF_CPP_VMODULE": "op_kernel=1"}  # On every machine, whatever its processor is.
+
+
+@pytest.mark.parametrize("verbosity, noisy", [("normal", False), ("debug", True)])
+def test_tensorflow_is_silent_unless_asked(verbosity, noisy, tmp_path):
     """The doctor imports TensorFlow, looks for GPUs, and reduces over two logical CPUs: the noisiest there is."""
-    noise = {"TF_CPP_VMODULE": "op_kernel=1"}  # On every machine, whatever its processor is.
-    silent, loud = (mirrorline("doctor", "--replicas=2", *more, env=noise) for more in ((), ("--verbosity=debug",)))
-    assert silent.stderr == ""
-    assert " op_kernel.cc:" in loud.stderr
-    assert silent.stdout.startswith("ok") and silent.returncode == loud.returncode
+    done = mirrorline("doctor", "--replicas=2", f"--verbosity={verbosity}", f"--workdir={tmp_path}/run", env=NOISE)
+    assert (" op_kernel.cc:" in done.stderr) == noisy and (done.stderr == "") == (not noisy)
+    assert done.returncode == 0, done.stdout
+    names = {line[8:22].strip() for line in done.stdout.splitlines() if line[:8].strip() in (OK, WARNING, PROBLEM)}
+    assert names >= {"Python", "packages", "CPU", "memory", "TensorFlow", "reduction", "data sets", "workdir", "disk"}
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_log_lines_of_tensorflow_are_held_back(capfd):

@@ -29,7 +29,7 @@ def healed(tmp_path_factory):
 
 def test_a_rollback_lowers_the_rate_and_the_run_finishes(healed):
     folder, done = healed
-    assert "the loss diverged in steps 2 to 4" in done.stderr and "layer mlp/" in done.stderr
+    assert "the training loss diverged in steps 2 to 4" in done.stderr and "layer mlp/" in done.stderr
     assert "back to step 0 with 0.001 times the learning rate (rollback 1 of 3)" in done.stderr
     found = result(folder / "whole")
     assert (found["status"], found["rollbacks"], found["learning_rate_factor"]) == (

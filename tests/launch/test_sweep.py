@@ -117,7 +117,7 @@ def test_the_leaderboard_is_of_the_part_held_out(folder):
     sweep, out = stored(folder["path"] / "out"), folder["done"].stdout
     assert folder["done"].returncode == 0 and sweep["complete"]
     assert [trial["status"] for trial in sweep["trials"]] == ["finished", "finished", "failed"]
-    assert "the loss diverged in steps" in sweep["trials"][2]["message"]
+    assert "the training loss diverged in steps" in sweep["trials"][2]["message"]
     for trial in sweep["trials"][:2]:
         told = metrics(folder["path"] / "out" / f"trial-{trial['number']:04d}", "evaluation")
         assert [e["accuracy"] for e in trial["evaluations"]] == [e["accuracy"] for e in told]

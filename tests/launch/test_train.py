@@ -21,8 +21,7 @@ CURVES = "--tensorboard=scalars"  # What else TensorBoard shows is looked at els
 def finished(tmp_path_factory):
     """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder,
-                      fresh=True)
+    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -210,7 +209,7 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
 
 
 def test_unsynchronized_replicas_are_part_of_the_settings(tmp_path):
-    command = ("train", "--model=three_apis", "--nosync_batch_norm", "--schedule=constant", "--augment=",
+    command = ("train", "--model=mlp", "--nosync_batch_norm", "--schedule=constant", "--augment=",
                "--workdir=run", CURVES)
     assert mirrorline(*command, "--steps=2", "--replicas=2", cwd=tmp_path).returncode == 0
     refused = mirrorline(*command, "--steps=4", "--replicas=1", cwd=tmp_path)

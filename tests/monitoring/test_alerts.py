@@ -35,7 +35,7 @@ class Run:
         labels = np.arange(of) % 4
         rows = np.zeros([of, 5], np.float32)
         rows[:, 0], rows[:, 1] = labels, np.where(np.arange(of) < hits, labels, (labels + 1) % 4)
-        self.said += self.alerts.evaluation(self.step, evaluation([loss * of, hits, of], rows, 4))
+        self.said += self.alerts.evaluation(self.step, evaluation([loss * of, hits, of], rows, 4), "test")
         return self
 
 
@@ -111,7 +111,7 @@ def test_accuracy_at_chance_after_an_epoch_is_told():
     assert Run().window(4).evaluate(100).said == []  # 80 steps are too few to say.
     run = Run().window(5).evaluate(110).window(5).evaluate(100)
     assert len(run.said) == 1 and run.said[0].startswith(
-        "after 100 steps the accuracy of 27.50% is no better than always naming the most frequent of 4 classes "
+        "after 100 steps the test accuracy of 27.50% is no better than always naming the most frequent of 4 classes "
         "(25.00%): try a tenth")
     slow = Run().window(10, **ratio(2e-5)).evaluate(100).said
     assert len(slow) == 1 and "(25.00%): try ten times as much --learning_rate" in slow[0]
@@ -124,5 +124,6 @@ def test_a_loss_that_has_blown_up_is_told_whatever_the_accuracy():
     assert Run().window(5).evaluate(380, loss=13.8).said == []  # 10 ln 4 is 13.86.
     assert Run().window(4).evaluate(380, loss=1e6).said == []
     run = Run().window(5).evaluate(380, loss=1.6e6).window(5).evaluate(380, loss=5e13)
-    assert run.said == ["after 100 steps the loss is 1.6e+06, where guessing at random has 1.39: the learning rate "
+    assert run.said == [
+        "after 100 steps the test loss is 1.6e+06, where guessing at random has 1.39: the learning rate "
                         "looks too high; try a tenth of it (--learning_rate)"]

@@ -200,3 +200,10 @@ def test_names_are_told_below_the_folder_that_all_share():
     name_of = pictures.short_names(["a/b/1.png", "a/c/d/1.png"])
     assert (name_of("a/b/1.png"), name_of("a/c/d/1.png")) == ("b/1.png", "c/d/1.png")
     assert pictures.short_names(["a/b/1.png"])("a/b/1.png") == "1.png"
+
+
+def test_a_file_in_a_folder_that_is_not_called_like_an_image_is_none_unless_it_was_named(tmp_path):
+    named = [str(tmp_path), str(tmp_path / "named.txt")]
+    for path, expected in (("notes.txt", True), ("README", True), ("list.csv", True), ("inside/a.json", True),
+                           ("cut.png", False), ("PHOTO.JPG", False), ("named.txt", False)):
+        assert pictures.is_no_image(str(tmp_path / path), named) == expected, path

@@ -1,0 +1,112 @@
+"""Images that break while a folder streams: one line that names the file, or the next of its class in its place."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import DataConfig
+from pipeline.data import damage
+from pipeline.data.load import load
+from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
+from pipeline.errors import RunFailure, UsageError
+from tests.commands import metrics, mirrorline, result
+
+COUNT = 8
+
+
+def save(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(value).randint(0, 256, (6, 8, 3))
+    pixels[0, 0] = value
+    Image.fromarray(pixels.astype(np.uint8)).save(path, exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0")
+
+
+def damage_pixels(path):
+    """Overwrites pixels in the middle of a compressed file, which as a file stays whole."""
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"IDAT") + 20
+    content[begin:begin + 40] = b"\xff" * 40
+    path.write_bytes(bytes(content))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part, count in (("train", COUNT), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for i in range(count):
+                save(tmp_path / "images" / part / name / f"{i}.png", 100 * label + i)
+    return tmp_path / "images"
+
+
+def streamed(folder, **options):
+    return load(DataConfig(dataset=f"folder:{folder}", memory_budget=0, **options), 4, echo=lambda line: None)
+
+
+def values(batches):
+    return [int(value) for batch in batches for value in batch["image"][:, 0, 0, 0]]
+
+
+BREAKS = {"removed": (lambda path: path.unlink(), RunFailure, "no such file"),
+          "emptied": (lambda path: path.write_bytes(b""), UsageError, "it is no image of a known format"),
+          "half written": (lambda path: path.write_bytes(path.read_bytes()[:60]), UsageError, ""),
+          "damaged": (damage_pixels, UsageError, "data stream"),
+          "of another size": (lambda path: Image.new("RGB", (5, 5)).save(path), UsageError, "5x5 .*now and was 6x8"),
+          "a folder": (lambda path: (path.unlink(), path.mkdir()), RunFailure, "")}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_breaks_while_it_streams_is_named_or_replaced(folder, name, capfd):
+    break_it, expected, reason = BREAKS[name]
+    strict, lenient = streamed(folder), streamed(folder, skip_unreadable=True)
+    assert strict.fingerprint == lenient.fingerprint
+    broken = folder / "train" / "dog" / "3.png"
+    break_it(broken)
+    for batches in (train_stream(strict.train, BatchLayout(4), 0, 0), eval_batches(strict.train, BatchLayout(4))):
+        with pytest.raises(expected, match=f"^cannot read the image {broken}: .*{reason}.*--skip_unreadable") as error:
+            with damage.in_words():
+                list(batches.take(99))
+        assert "\n" not in str(error.value)
+    found = values(eval_batches(lenient.train, BatchLayout(4)))
+    whole = [*range(COUNT), *range(100, 100 + COUNT)]
+    assert found == [104 if value == 103 else value for value in whole]
+    said = capfd.readouterr().err
+    assert said.count("in its place stands 4.png of the same class") == 1 and str(broken) in said
+
+
+def test_what_takes_a_place_is_the_same_on_every_replica_and_after_a_resume(folder):
+    source = streamed(folder, skip_unreadable=True)
+    for number in (3, 7):  # The last of a class is followed by its first.
+        damage_pixels(folder / "train" / "dog" / f"{number}.png")
+    one = values(train_stream(source.train, BatchLayout(4), 5, 0).take(12))
+    assert set(one) == {*range(COUNT), *range(100, 100 + COUNT)} - {103, 107}
+    assert values(train_stream(streamed(folder, skip_unreadable=True).train, BatchLayout(4), 5, 9).take(3)) == one[36:]
+    parts = [values(train_stream(source.train, BatchLayout(4, 2, workers=2, worker=w), 5, 0).take(12)) for w in (0, 1)]
+    assert [v for i in range(12) for part in parts for v in part[2 * i:2 * i + 2]] == one
+
+
+def test_a_class_of_which_nothing_can_be_read_any_more_is_named(folder):
+    source = streamed(folder, skip_unreadable=True)
+    for path in (folder / "train" / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(RunFailure, match="cannot read the image .*train/dog/0.png: no such file"), damage.in_words():
+        list(image_batches(source.train, 4))
+
+
+def test_the_command_ends_with_one_line_and_goes_on_with_skip_unreadable(folder, tmp_path):
+    command = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=4", "--epochs=2",
+               "--workdir=run", "--learning_rate=1e-4", "--checkpoint_every=2", "--tensorboard=scalars",
+               "--verbosity=quiet")
+    damage_pixels(folder / "train" / "dog" / "3.png")
+    damage_pixels(folder / "test" / "cat" / "1.png")
+    refused = mirrorline(*command, cwd=tmp_path)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert refused.stderr.startswith(f"mirrorline train: cannot read the image {folder}/t")
+    trained = mirrorline(*command, "--skip_unreadable", cwd=tmp_path)
+    assert trained.returncode == 0 and result(tmp_path / "run")["step"] == 8, trained.stderr
+    assert sorted(line.split("; in its place stands ")[1] for line in trained.stderr.splitlines() if "place" in line
+                  ) == ["0.png of the same class", "4.png of the same class"]
+    assert [record["step"] for record in metrics(tmp_path / "run", "train")] == list(range(1, 9))
+    evaluated = mirrorline("evaluate", "--workdir=run", "--split=train", "--noreport", cwd=tmp_path)
+    assert evaluated.returncode == 0 and '"examples": 16' in evaluated.stdout, evaluated.stderr
+    (folder / "train" / "cat" / "0.png").unlink()
+    other = mirrorline(*command, "--skip_unreadable", "--epochs=3", "--allow=epochs", cwd=tmp_path)
+    assert other.returncode == 2 and "fingerprint" in other.stderr and len(other.stderr.splitlines()) == 1

@@ -1,0 +1,146 @@
+"""Paths as users give them: the home directory, addresses, and names that no file can have."""
+import os
+import pathlib
+import re
+
+import pytest
+from absl import flags as absl_flags
+
+import flags
+from launch import benchmark, evaluate, export, inspect, predict, sweep, tensorboard, train, verify
+from pipeline.config import DataConfig, ExperimentConfig, options
+from pipeline.errors import UsageError
+from pipeline.extension import absolute
+from pipeline.paths import check_file, check_folder, local_path
+from pipeline.prediction.pictures import find_files
+from pipeline.training.run_directory import RunDirectory, default_path, free_path, stored_config
+from tests.commands import environment, start
+
+COMMANDS = {command.__name__.split(".")[1]: command for command in (
+    train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect)}
+# Every flag that takes a path, by command; --dataset takes one after `folder:`.
+PATHS = {
+    "train": ["dataset", "data_dir", "cache_dir", "initialize_from", "workdir"], "evaluate": ["checkpoint", "compare"],
+    "predict": ["checkpoint", "output", "figure", "explain_dir"], "export": ["checkpoint", "output"],
+    "tensorboard": ["logdir", "workdir"], "sweep": ["output"], "verify": ["output"],
+    "benchmark": ["output", "compare"], "inspect": ["plot"]}
+CASES = [(command, flag) for command, names in PATHS.items() for flag in names]
+
+
+def value(command, flag, text):
+    """Returns what a command makes of a flag."""
+    module, values = COMMANDS[command], absl_flags.FlagValues()
+    flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
+    module.define(values)
+    flags.parse([f"--{flag}={'folder:' if flag == 'dataset' else ''}{text}"], values, command)
+    if flag in options() and command != "tensorboard":
+        return flags.config_from_flags(values).flat()[flag].removeprefix("folder:")
+    found = values[flag].value
+    return found[0] if isinstance(found, list) else found
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return str(tmp_path / "home")
+
+
+@pytest.mark.parametrize("command, flag", CASES)
+def test_every_flag_that_takes_a_path(home, command, flag):
+    assert value(command, flag, "~/runs/x") == f"{home}/runs/x" and value(command, flag, "~") == home
+    assert value(command, flag, "./~x/$HOME [a]/") == "./~x/$HOME [a]"
+    for text, found in (("gs://bucket/x", "mount it"), ("s3://bucket", "mount it"), ("hdfs://x/y", "mount it"),
+                        ("file:///data/x", "give /data/x"), ("", "is empty"),
+                        ("~nobody_here/x", "give ./~nobody_here/x")):
+        with pytest.raises(UsageError, match=found) as raised:
+            value(command, flag, text)
+        assert f"--{flag}" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_no_flag_of_a_path_is_left_out():
+    """A flag that takes a path says so in its help: by one of these words it is found."""
+    for name, module in COMMANDS.items():
+        values = absl_flags.FlagValues()
+        flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
+        module.define(values)
+        known = {*PATHS[name], *PATHS["train"], "report", "extension"}
+        asks = {flag for flag in values if isinstance(values[flag].default, str | None)
+                    and not isinstance(values[flag].parser, absl_flags.EnumParser)
+                    and re.search(r"\b(folder|file|directory|path)s?\b", values[flag].help)}
+        assert asks <= known, name
+
+
+def test_python_gives_paths_the_same_way(home, tmp_path):
+    config = ExperimentConfig.from_flat({"workdir": pathlib.Path("~/x"), "dataset": "folder:~/cats/"})
+    assert config.runtime.workdir == f"{home}/x" and config.data.dataset == f"folder:{home}/cats"
+    assert config.replace(data_dir="~/d").data.data_dir == f"{home}/d" == DataConfig(data_dir="~/d").data_dir
+    pathlib.Path(home).mkdir()
+    (pathlib.Path(home) / "own.py").write_text("")
+    assert absolute(("~/own.py",)) == (f"{home}/own.py",)
+    assert find_files(["~/own.py"])[0] == find_files(["~"])[0] == [f"{home}/own.py"]
+    with pytest.raises(UsageError, match=rf"--workdir={home}/none holds no run"):
+        stored_config("~/none")
+    with pytest.raises(UsageError, match="UTF-8"):
+        local_path("a\udcff", "--workdir")
+
+
+def obstacles(folder):
+    """Makes what is in the way; returns {path: words of the message}."""
+    (folder / "file").write_text("mine")
+    (folder / "loop").symlink_to("loop")
+    (folder / "dangling").symlink_to("nothing")
+    return {f"{folder}/file/x": "", f"{folder}/loop": "symbolic links", f"{folder}/loop/x": "symbolic links",
+            f"{folder}/{'n' * 300}": "name too long", f"{folder}/{'n' * 300}/x": "name too long",
+            "/proc/mirrorline": "", f"{folder}/{'p/' * 3000}x": "name too long"}
+
+
+def test_what_is_in_the_way_is_said_in_one_line_and_nothing_is_left(tmp_path):
+    found = obstacles(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    folders = {**found, f"{tmp_path}/file": "it is a file", f"{tmp_path}/dangling": "link to what is not there"}
+    files = {**found, str(tmp_path): "it is a folder"}
+    del files[f"{tmp_path}/loop"]  # A file takes its place.
+    for check, paths in ((check_folder, folders), (check_file, files)):
+        for path, words in paths.items():
+            with pytest.raises(UsageError, match=words or None) as raised:
+                check("--output", path)
+            assert "--output=" in str(raised.value) and "\n" not in str(raised.value)
+    for path, words in folders.items():
+        with pytest.raises(UsageError, match=words if "long" in words else None):
+            directory = RunDirectory(path)
+            directory.check(ExperimentConfig())
+            directory.claim()
+    assert sorted(tmp_path.rglob("*")) == before
+    check_folder("--output", str(tmp_path / "a" / "b"))
+    check_file("--output", str(tmp_path / "a.json"))
+    check_file("--output", os.devnull)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_of_runs_that_nobody_gave(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for folder in ("n" * 255, "é" * 127, "cats [v2]"):
+        path = default_path(ExperimentConfig.from_flat({"dataset": f"folder:{folder}", "model": "mlp"}))
+        os.mkdir(path)
+    assert path == "runs/cats [v2]-mlp"
+    assert free_path(".") == f"{tmp_path}-2" and free_path("runs") == "runs-2"
+
+
+def test_commands_refuse_addresses_before_anything_is_written(tmp_path):
+    orders = [("train", "--workdir=gs://bucket/run"), ("train", "--flagfile=s3://b/my.flags"),
+              ("train", f"--workdir={'n' * 300}"), ("predict", "--workdir=x", "s3://bucket/a.png"),
+              ("train", "--workdir=file:///x"), ("train", "--extension=gs://b/own.py")]
+    for order in orders:
+        process = start(*order, cwd=tmp_path)
+        _, told = process.communicate()
+        assert process.returncode == 2 and told.count("\n") == 1 and "Traceback" not in told, told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_in_the_home_directory(tmp_path):
+    home = {**environment(), "HOME": str(tmp_path / "home")}
+    process = start("train", "--model=mlp", "--steps=1", "--subset=1", "--workdir=~/runs/x", "--quiet", cwd=tmp_path,
+                    more=home)
+    assert process.communicate()[1] == "" and process.returncode == 0
+    assert (tmp_path / "home" / "runs" / "x" / "result.json").exists() and not (tmp_path / "~").exists()
