@@ -111,7 +111,7 @@ def test_no_name_moves_the_cursor():
     found, file = predictions(60, 2), io.StringIO()
     names = ("cat\x1b]0;owned\x07", "\x1b[2Jdog")
     screen.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
-    assert "cat" in file.getvalue() and "true dog, predicted" in file.getvalue()
+    assert "cat" in file.getvalue() and "dog, predicted" in file.getvalue()
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
 
 
