@@ -51,7 +51,8 @@ def escape_what_cannot_be_encoded():
     """Lets the name of a class be printed as \\xe4 and the like where standard output cannot encode it."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # Nobody reads what was written there.
+                stream.reconfigure(errors="backslashreplace")
 
 
 class QuietImport(importlib.abc.MetaPathFinder):

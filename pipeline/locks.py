@@ -41,6 +41,10 @@ class Lock:
         """Use `acquire`. Args: file: open file; owner: path of the file that names this process, None under flock."""
         self.path, self._file, self._owner = path, file, owner
 
+    def is_held(self):
+        """Tells whether this process still has it, and the file is at its path; true once it was given back."""
+        return self._file.closed or _is_there(self._file, self.path)
+
     def close(self):
         """Lets others have it."""
         if self._owner:
@@ -192,7 +196,7 @@ def _started(process):
 
 
 def _is_there(file, path):
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 

@@ -89,8 +89,6 @@ def folder_obstacle(folder):
     except FileNotFoundError:
         if os.path.islink(folder):
             return "it is a link to what is not there"
-    except NotADirectoryError:
-        return "a part of the path is a file, not a folder"
     except OSError as error:
         return error.strerror.lower()
     missing, parent = [], os.path.abspath(folder)

@@ -10,6 +10,7 @@ draws at random for each new process, as the order of a set of strings. Tests of
 import array
 import ctypes
 import gc
+import io
 import json
 import os
 import random
@@ -148,6 +149,10 @@ def become(request):
     for number, descriptor in enumerate(request["descriptors"]):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    encoding, _, errors = request["env"].get("PYTHONIOENCODING", "utf-8").partition(":")
+    for number, name in ((1, "stdout"), (2, "stderr")):  # Those of the process that is forked belong to other files.
+        raw = open(number, "wb", 0, closefd=False)
+        setattr(sys, name, io.TextIOWrapper(raw, encoding, errors or "strict", write_through=True))
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -11,7 +11,7 @@ import weakref
 from pipeline.errors import UsageError
 
 _reported, _lock = [], threading.Lock()
-_readers = weakref.WeakSet()
+_watched = []  # Weak references to readers, the newest last.
 
 
 class Reported(Exception):
@@ -30,7 +30,8 @@ def watch(reader):
 
     That is a function of nothing to one line, or None where everything can be read.
     """
-    _readers.add(reader)
+    with _lock:
+        _watched[:] = [one for one in _watched if one() not in (None, reader)] + [weakref.ref(reader)]
 
 
 @contextlib.contextmanager
@@ -54,8 +55,13 @@ def _explained(text):
         return _reported[int(number[1])]
     if not re.search("Iterator|Dataset", text):
         return None
-    damage = next(filter(None, (reader.find_damage() for reader in list(_readers))), None)
+    damage = next(filter(None, (reader.find_damage() for reader in reversed(_readers()))), None)
     return damage and UsageError(damage)
+
+
+def _readers():
+    """Returns the readers that are still in use, the newest last."""
+    return [reader for reader in (one() for one in _watched) if reader is not None]
 
 
 def pipelines_call_python():
@@ -63,4 +69,4 @@ def pipelines_call_python():
 
     The interpreter's end and such a thread may wait for each other for ever.
     """
-    return any(getattr(reader, "calls_python", False) for reader in _readers)
+    return any(getattr(reader, "calls_python", False) for reader in _readers())

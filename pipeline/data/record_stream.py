@@ -185,5 +185,6 @@ def record_dataset(*files):
 
 
 def first_line(error):
-    """Returns the first line of what TensorFlow says of an error, without the name of the operation it was in."""
-    return re.sub(r"^\{\{function_node \S+\}\}\s*", "", error.message).splitlines()[0]
+    """Returns the first line of what TensorFlow says of an error, without the names of operations it was in."""
+    where = r"^(\{\{function_node \S+\}\}\s*|Error in user-defined function passed to .*? with iterator: \S+: )*"
+    return re.sub(where, "", error.message).splitlines()[0]

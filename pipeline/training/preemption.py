@@ -79,5 +79,6 @@ class StopRequest:
             signal.signal(number, handler)
         if self._sender:
             signal.set_wakeup_fd(self._wakeup)
+            self._sender.shutdown(socket.SHUT_RDWR)  # Whoever was forked meanwhile has it open too.
             self._sender.close()
             self._reader.join()

@@ -170,17 +170,11 @@ class RunDirectory:
 
     def check_here(self):
         """Raises RunFailure where the directory was claimed and is not at its path any more."""
-        if self._lock is None or self._lock.closed:
+        if self._lock is None or self._lock.is_held():
             return
-        try:
-            here, ours = os.stat(self.file(".lock")), os.fstat(self._lock.fileno())
-            same = (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            same = False
-        if not same:
-            raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing "
-                             "is saved any more; run the same command with where it is now as --workdir, it goes on "
-                             "from its newest checkpoint")
+        raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing is "
+                         "saved any more; run the same command with where it is now as --workdir, it goes on from its "
+                         "newest checkpoint")
 
     def write_config(self, values):
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""

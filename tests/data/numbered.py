@@ -1,4 +1,6 @@
 """A small data set that the tests make for themselves: images that say which number they have."""
+import io
+
 import numpy as np
 
 from pipeline.data.memory import InMemory
@@ -26,7 +28,8 @@ def numbered_split(count, shape=(4, 4, 3)):
     return Split("train", count, InMemory(numbered_images(np.arange(count), shape), labels), labels)
 
 
-def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=None):
+def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=None,
+                 image_of=lambda number: None):
     """Returns the class of a TFDS data set of numbered images, in several shards."""
     class Numbered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Images that say which number they have."""
@@ -44,6 +47,8 @@ def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=
 
         def _generate_examples(self, numbers):
             for number, image in zip(numbers, numbered_images(list(numbers)), strict=True):
+                content = image_of(number)  # Encoded, in place of the pixels.
+                image = image if content is None else io.BytesIO(content)
                 yield number, ({"image": image, "label": label_of(number)} if not other_features else {"text": "x"})
 
     return Numbered

@@ -81,6 +81,18 @@ def test_whole_pictures_are_read_whatever_is_beside_their_pixels(tmp_path, name)
     assert off.mean() < 12 and (off.max() == 0 or name.startswith(("jpeg", "avif", "gif"))), name
 
 
+def test_a_large_picture_with_a_video_behind_it_is_whole_and_half_of_it_is_not(tmp_path):
+    noise = Image.fromarray(np.random.RandomState(0).randint(0, 256, (350, 400, 3)).astype(np.uint8))
+    noise.save(tmp_path / "a.jpg", quality=97, exif=with_thumbnail()[6:])
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert len(content) > 130_000
+    (tmp_path / "a.jpg").write_bytes(content + VIDEO)
+    assert (read_header(tmp_path / "a.jpg").height, read_image(tmp_path / "a.jpg", 3).shape) == (350, (350, 400, 3))
+    (tmp_path / "a.jpg").write_bytes(content[:100_000])
+    with pytest.raises(UnreadableImage, match="truncated"):
+        read_header(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("name", CUT)
 def test_what_is_cut_short_is_known_when_the_data_are_loaded(tmp_path, name):
     path = tmp_path / "image.jpg"

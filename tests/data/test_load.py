@@ -58,7 +58,7 @@ def test_a_validation_split_of_digits_is_stratified_and_disjoint(share):
 
 
 def test_a_validation_split_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="--validation_split=0.0001 holds out 0 of 1437"):
+    with pytest.raises(UsageError, match="--validation_split=0.0001 holds out 0 of 1,437 examples"):
         load(DataConfig(validation_split=0.0001), 64)
 
 

@@ -1,15 +1,18 @@
 """Data sets of TensorFlow Datasets: found, not found, read into memory, streamed."""
+import io
 import os
 import shutil
 import stat
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.data import damage
 from pipeline.data.load import load
 from pipeline.data.records import read_table
-from pipeline.data.stream import BatchLayout, eval_batches
+from pipeline.data.stream import BatchLayout, eval_batches, train_stream
 from pipeline.data.tfds_prepare import prepared
 from pipeline.errors import UsageError
 from tests.data.numbered import TEST, TRAIN, numbers_of, prepare
@@ -210,3 +213,34 @@ def test_without_a_test_split_validation_is_final_or_a_part_of_training_is_test(
         load_numbered(data_dir=str(copy))
     source = load_numbered(data_dir=str(copy), validation_split=0.2)
     assert (source.train.num_examples, source.test.num_examples, source.validation) == (2160, 540, None)
+
+
+@pytest.mark.parametrize("image_size", [None, 6])
+def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image_size):
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), (i, 9, 9)) for i in range(3)]
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    for name, image, reason in (("cut", b"\x89PNG\r\n\x1a\n and no more", "PNG"), ("moving", file.getvalue(), "")):
+        folder = prepare(tmp_path / name, image_of=lambda number, image=image: image if number == 1500 else None)
+        with pytest.raises(UsageError, match=f"cannot decode train of .*{reason}"):
+            load_numbered(data_dir=folder, image_size=image_size)
+        source = load_numbered(data_dir=folder, image_size=image_size, memory_budget=0)
+        line = r"^cannot decode record \d+ of .*-train\.tfrecord-.*; prepare the data set again$"
+        layout = BatchLayout(100)
+        for batches in (eval_batches(source.train, layout), train_stream(source.train, layout, 0, 0).take(40)):
+            with pytest.raises(UsageError, match=line) as error, damage.in_words():
+                list(batches)
+            assert "\n" not in str(error.value)
+
+
+def test_a_shard_that_is_damaged_or_removed_while_it_streams_is_named(numbered_dir, load_numbered, tmp_path):
+    copy = shutil.copytree(numbered_dir, tmp_path / "copy")
+    source = load_numbered(data_dir=str(copy), memory_budget=0)
+    shard = sorted((copy / "numbered" / "1.0.0").glob("*train*"))[3]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(bytes(content))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=rf"^cannot decode record \d+ of {shard}: "), damage.in_words():
+            list(eval_batches(source.train, BatchLayout(100)))
+        shard.unlink(missing_ok=True)

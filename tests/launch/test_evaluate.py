@@ -179,7 +179,7 @@ def other_data(trained):
     (("--checkpoint=270",), ["270", "first/checkpoints", "12, 8, 4"]),
     (("--report=first/config.json/deep",), ["--report=first/config.json/deep", "not a directory"]),
     (("--report=/proc/mirrorline",), ["--report=/proc/mirrorline", "cannot be written"]),
-    (("--report=",), ["--report=", "no name"]),
+    (("--report=",), ["--report", "is empty"]),
     (("--ema",), ["--ema", "--ema_decay"]),
     (("--split=validation",), ["--split=validation", "--split=test"]),
 ])

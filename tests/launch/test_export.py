@@ -163,7 +163,7 @@ REFUSED = {
     ("--output=begun/config.json",): ["--output=begun/config.json", "give a folder"],
     ("--output=begun",): ["begun/keras", "file exists"],
     ("--output=/proc/mirrorline",): ["--output=/proc/mirrorline", "cannot be written"],
-    ("--output=",): ["no name"],
+    ("--output=",): ["--output", "is empty"],
     ("--workdir=nowhere",): ["nowhere holds no run", "mirrorline train"],
 }
 WITHOUT_TENSORFLOW = f"""

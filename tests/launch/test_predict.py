@@ -194,7 +194,7 @@ def test_a_signal_leaves_what_there_is_under_another_name(trained, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors == f"not complete: what there is so far is in {partial}\n"
+    assert errors == f"not complete: what there is so far is in {partial}\nmirrorline predict: interrupted\n"
     assert 0 < len(json.loads(partial.read_text())) < 3000 and not (tmp_path / "out.json").exists()
 
 

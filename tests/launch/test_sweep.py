@@ -184,7 +184,7 @@ def test_stopped_by_the_keyboard_it_says_how_to_go_on(tmp_path, monkeypatch, cap
     (["--space=learning_rate=0.1..1", "--search=grid"], "--search=grid needs sets of values"),
     (["--space=epochs=1|2", "--epochs=3"], "--epochs=3 is given, and --space varies it"),
     (["--space=seed=1|2", "--workdir=x"], "--workdir is that of one run: give the folder of all trials with --output"),
-    (["--space=seed=1|2", "--validation_split=0"], "--validation_split=0: trials are judged on a part held out"),
+    (["--space=seed=1|2", "--validation_split=0"], "--validation_split=0: trials are judged on a validation split"),
     (["--space=batch_size=8|16", "--subset=5"], "--subset=5 counts batches"),
     (["--space=steps=1|2", "--epochs=3"], "--space, with steps=1: --epochs=3 and --steps=1 both set the length"),
     (["--space=seed=1|2", "--search=smart"], "unknown --search 'smart'"),

@@ -1,0 +1,90 @@
+"""What takes long: lines about it, a line that is drawn over, and a process that does not hear its signals."""
+import io
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline import activity
+from tests.commands import REPOSITORY
+
+WAITING = 30  # Seconds, at most.
+# The main thread does not come to its end.
+DEAF = """
+import time, pipeline.interruption as interruption
+from pipeline.activity import activity
+interruption.PATIENCE = 0.1
+with interruption.heard("mirrorline train"), activity("reading images"):
+    try:
+        print("ready", flush=True)
+        time.sleep(3600)
+    except KeyboardInterrupt:
+        time.sleep(3600)
+"""
+
+
+class Terminal(io.StringIO):
+    """A terminal of 40 columns."""
+
+    def isatty(self):
+        return True
+
+
+def until(condition):
+    """Waits for a condition."""
+    deadline = time.monotonic() + WAITING
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_line_now_and_then_where_it_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(activity, "PRINTED", 0.01)
+    lines = []
+    with activity.activity("reading images", lines.append, 3000) as doing:
+        doing.advance(1234)
+        until(lambda: lines)
+        with activity.activity("measuring the mean of the images"):  # It says so where the one around it does.
+            until(lambda: lines[-1].startswith("measuring"))
+    assert lines[0].startswith("reading images: 1,234 of 3,000, 00:0") and activity.running() is None
+
+
+def test_what_is_short_says_nothing():
+    lines = []
+    with activity.activity("reading images", lines.append):
+        assert activity.running() == "reading images"
+    assert lines == []
+
+
+def test_a_line_on_a_terminal_is_drawn_over_and_gives_way(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(activity, "DRAWN", 0.01)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(activity, "is_live", lambda stream: stream is screen)
+    lines = activity.Lines()
+    with activity.activity("reading images of a folder with a long name", lines, 3000):
+        until(lambda: "reading" in screen.getvalue())
+        lines("note")
+    text = screen.getvalue()
+    assert f"{activity.ERASE}note\n" in text and text.split(activity.ERASE)[-1] in ("", "note\n")
+    assert max(len(part) for part in text.split(activity.ERASE)) < 40  # Nothing is wrapped, which could not be erased.
+
+
+def test_an_interruption_knows_what_was_done():
+    with pytest.raises(KeyboardInterrupt) as caught, activity.activity("reading images"):
+        raise KeyboardInterrupt
+    assert caught.value.doing == "reading images" and activity.running() is None
+
+
+def test_a_process_that_does_not_hear_is_ended_in_words():
+    process = subprocess.Popen([sys.executable, "-c", DEAF], cwd=REPOSITORY, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (
+        143, "mirrorline train: interrupted while reading images; nothing was written\n")
