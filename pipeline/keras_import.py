@@ -29,8 +29,11 @@ class KerasImport(importlib.abc.MetaPathFinder):
     _looking = False
 
     def find_spec(self, name, path=None, target=None):
-        """Returns the spec of Keras with a loader that does so; None for any other module."""
-        if name != "keras" or self._looking:
+        """Returns the spec of Keras with a loader that does so, or of TensorFlow; None for any other module.
+
+        The Keras 2 inside TensorFlow reads the same file, and fails on what is wrong in it.
+        """
+        if name not in ("keras", "tensorflow") or self._looking:
             return None
         self._looking = True
         try:
@@ -44,8 +47,9 @@ class KerasImport(importlib.abc.MetaPathFinder):
         def execute_with_defaults(module):
             with _defaults():
                 execute(module)
-            _find_home()
-            importlib.import_module("pipeline.models")
+            if name == "keras":
+                _find_home()
+                importlib.import_module("pipeline.models")
 
         spec.loader.exec_module = execute_with_defaults
         return spec
