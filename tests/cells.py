@@ -32,8 +32,8 @@ COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=1
 
 def train_command(model, replicas, precision, *more):
     """The command of a cell."""
-    return ("train", "--tensorboard=full", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}",
-            *(("--force",) if precision == "mixed_float16" else ()), *more)
+    return ("train", "--tensorboard=full", *COMMON, f"--model={model}", f"--replicas={replicas}",
+            f"--precision={precision}", *(("--force",) if precision == "mixed_float16" else ()), *more)
 
 
 def killed_and_resumed(model, replicas):
