@@ -5,6 +5,8 @@ takes by default on processors with AVX-512 VNNI and newer, has kernels of its o
 """
 import os
 
+from pipeline.quantities import counted
+
 # What oneDNN has kernels for, best first; names of /proc/cpuinfo.
 INSTRUCTIONS = ("amx_fp16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2",
                 "avx", "sse4_1")
@@ -74,7 +76,7 @@ def changes(before, now):
     lines, ends = [], "the weights will not be those of a run in one piece, bit for bit"
     was, number = before.get("threads") or before.get("cores"), now["threads"]
     if was and was != number:
-        lines.append(f"this run was computed with {was} thread{'s' * (was != 1)}, now with {number}: {ends} "
+        lines.append(f"this run was computed with {counted(was, 'thread')}, now with {number}: {ends} "
                      f"(--threads={was})")
     was, is_on = before.get("onednn"), now["onednn"]
     if None not in (was, is_on) and was != is_on:

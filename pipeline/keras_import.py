@@ -32,7 +32,10 @@ class KerasImport(importlib.abc.MetaPathFinder):
     _looking = False
 
     def find_spec(self, name, path=None, target=None):
-        """Returns the spec of Keras or TensorFlow with a loader that does so; None for any other module."""
+        """Returns the spec of Keras or TensorFlow with a loader that does so; None for any other module.
+
+        The Keras 2 inside TensorFlow reads the same file, and fails on what is wrong in it.
+        """
         if name not in ("keras", "tensorflow") or self._looking:
             return None
         self._looking = True

@@ -32,8 +32,8 @@ COMMON = ("--dataset=digits", "--batch_size=16", f"--steps={STEPS}", "--subset=1
 
 def train_command(model, replicas, precision, *more):
     """The command of a cell."""
-    return ("train", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}",
-            *(("--force",) if precision == "mixed_float16" else ()), *more)
+    return ("train", "--tensorboard=full", *COMMON, f"--model={model}", f"--replicas={replicas}",
+            f"--precision={precision}", *(("--force",) if precision == "mixed_float16" else ()), *more)
 
 
 def killed_and_resumed(model, replicas):
@@ -74,7 +74,7 @@ def digits(seed):
     """The default run: mirrorline train with another seed."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        succeed("train", f"--seed={seed}", "--workdir=run", cwd=folder)
+        succeed("train", "--tensorboard=full", f"--seed={seed}", "--workdir=run", cwd=folder)
         found = result(f"{folder}/run")
         assert found["test_accuracy"] >= 0.983, found
         return {"test_accuracy": found["test_accuracy"], "process_seconds": round(time.monotonic() - began, 1)}

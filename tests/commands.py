@@ -47,11 +47,19 @@ def start(*arguments, cwd, fresh=False, more=None, module="launch"):
     With `fresh`, and wherever no forks were offered, it starts from nothing; else see tests.forking. `more` is added to
     its environment. Another `module` than that of the command may lie in `cwd`.
     """
+    arguments = _short(arguments)
     env = {**environment(), **(more or {})}
     if forks and not fresh:
         return forks.start(arguments, cwd, env, module)
     return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=cwd, env=env, encoding="utf-8",
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+def _short(arguments):
+    """Leaves out of a training what TensorBoard shows beside scalars, a third of a short run, unless a test asks."""
+    if arguments[:1] != ("train",) or any(str(text).startswith(("--tensorboard", "--help")) for text in arguments):
+        return arguments
+    return ("train", "--tensorboard=scalars", *arguments[1:])
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ class Tally:
 def command(model, replicas, precision):
     """The command of a setting."""
     force = ("--force",) if precision == "mixed_float16" else ()
-    return ("train", *COMMON, f"--model={model}", f"--replicas={replicas}", f"--precision={precision}", *force)
+    return ("train", "--tensorboard=full", *COMMON, f"--model={model}", f"--replicas={replicas}",
+            f"--precision={precision}", *force)
 
 
 def killed_again_and_again(folder, model, replicas, precision, wanted, seed=0):

@@ -6,6 +6,10 @@ import pytest
 
 from pipeline.quantities import clock, counted, number, rate
 from tests.test_structure import SOURCES
+from tests.test_templates import FOLDERS
+
+# An ending under a condition, or a number and up to two words of which the last ends with s.
+IN_TEMPLATES = re.compile(r"""%\}e?s\{%|(form\(","\)|length) \}\} ([a-z]+ )?[a-z]{3,}s\b""")
 
 
 @pytest.mark.parametrize("count, words, text", [
@@ -22,6 +26,23 @@ def test_one_of_a_thing_is_singular(count, words, text):
 def test_nobody_writes_a_plural_by_hand():
     by_hand = re.compile(r"""\{?\s*["'](e?s)["'] (\* \(|if )|\bimages?["'] if """)
     found = [(path, line) for path, text in SOURCES.items() for line in text.splitlines() if by_hand.search(line)]
+    assert not found
+
+
+@pytest.mark.parametrize("line, by_hand", [
+    ("{{ n | counted('example') }}", False), ("{{ n | plural('class', 'classes') }}", False),
+    ('{% if best %} class="best"{% endif %}', False), ('{{ n | form(",") }} of its parameters', False),
+    ('{{ share | form(".1%") }} of the', False),
+    ("launch{% if n != 1 %}es{% endif %}", True), ('{{ n | form(",") }} examples of', True),
+    ('on {{ (n + 1) | form(",") }} test examples', True), ("{{ names | length }} classes", True),
+])
+def test_a_plural_in_a_template_by_hand_is_seen(line, by_hand):
+    assert bool(IN_TEMPLATES.search(line)) == by_hand
+
+
+def test_nobody_writes_a_plural_into_a_template_by_hand():
+    found = [(path.name, line) for folder in FOLDERS for path in folder.iterdir()
+             for line in path.read_text(encoding="utf-8").splitlines() if IN_TEMPLATES.search(line)]
     assert not found
 
 

@@ -1,11 +1,10 @@
 """Kubernetes: the manifest of a JobSet whose pods are the workers, and of the network policy around them."""
-import json
 import re
 
 from launch.cluster.adapters import DEFAULT_PORT
 from launch.cluster.agent import GIVEN_UP
-from launch.cluster.slurm import fill
 from pipeline.errors import UsageError
+from pipeline.templates import render
 
 # A pod's name is <name>-workers-0-<index>-<5 characters>, and has to be a label of DNS.
 LONGEST_NAME = 63 - len("-workers-0-") - len("-12345")
@@ -51,12 +50,12 @@ def manifest(*, name, workers, command, workdir, image, volume, limits, grace, g
     if gpus:
         resources["limits"] = {"nvidia.com/gpu": gpus}
     arguments = ["launch", "--agent", *limits, "--", *command, f"--workdir={workdir}"]
-    return fill("jobset.yaml", {
-        "NAME": name, "WORKERS": str(workers), "GIVENUP": str(GIVEN_UP), "GRACE": str(round(grace)),
-        "IMAGE": json.dumps(image), "ARGUMENTS": json.dumps([_literal(argument) for argument in arguments]),
-        "PORT": str(DEFAULT_PORT), "RESOURCES": json.dumps(resources), "MOUNT": json.dumps(folder), "CLAIM": claim})
+    return render(
+        __package__, "jobset.yaml", name=name, workers=workers, given_up=GIVEN_UP, grace=round(grace), image=image,
+        arguments=[_literal(argument) for argument in arguments], port=DEFAULT_PORT, resources=resources, mount=folder,
+        claim=claim)
 
 
 def _literal(argument):
-    """Returns an argument as Kubernetes has to be told it: $(NAME) would be that variable's value."""
+    """Returns an argument as Kubernetes has to be given it: $(NAME) would become that variable's value."""
     return argument.replace("$(", "$$(")

@@ -4,7 +4,6 @@ Ray runs a worker's function in a thread of a process of its own. A trainer sets
 process with it when a peer is lost, so it is a child of that process, and ends with it.
 """
 import os
-import pprint
 import subprocess
 import sys
 
@@ -13,34 +12,10 @@ from launch.cluster.failures import PEER_LOST, PREEMPTED, USAGE, ending, last_wo
 from launch.cluster.guard import end_with
 from launch.cluster.run_records import RunRecords
 from pipeline.child_environment import child_environment
+from pipeline.templates import render
 
 KEPT_LINES, FIRST_SIGNAL = 60, 128
 LOST = ending(PEER_LOST)
-DRIVER = '''"""Trains with Ray. Run it with Python where the cluster is reached; change in it what does not fit."""
-import sys
-import time
-
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.tensorflow import TensorflowTrainer
-
-from launch.cluster.ray_driver import exit_code, train_worker
-
-ray.init(address={address!r})
-trainer = TensorflowTrainer(
-    train_worker,
-    train_loop_config={config},
-    scaling_config=ScalingConfig(num_workers={workers}, use_gpu={use_gpu}, resources_per_worker={resources}),
-    run_config=RunConfig(
-        # Two runs of the same name would share a folder, and each would go on with what the other left there.
-        name=f"{name}-{{time.time_ns()}}",
-        storage_path={storage!r},
-        # Ray's own count: a checkpoint does not renew it.
-        failure_config=FailureConfig(max_failures={max_failures}),
-    ),
-)
-sys.exit(exit_code(trainer))
-'''
 
 
 def driver(*, name, workers, command, workdir, address, max_restarts, limits, gpus=0, cpus=1):
@@ -59,9 +34,9 @@ def driver(*, name, workers, command, workdir, address, max_restarts, limits, gp
     config = {"command": [*command, f"--workdir={workdir}"], "workdir": workdir, "limits": limits,
               "folder": os.getcwd()}
     resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    return DRIVER.format(name=name, workers=workers, config=pprint.pformat(config, sort_dicts=False), address=address,
-                         use_gpu=bool(gpus), resources=resources, storage=os.path.join(workdir, "workers", "ray"),
-                         max_failures=max_restarts)
+    return render(__package__, "ray_driver.py.jinja", name=name, workers=workers, config=config, address=address,
+                  use_gpu=bool(gpus), resources=resources, storage=os.path.join(workdir, "workers", "ray"),
+                  max_failures=max_restarts)
 
 
 def run(text):

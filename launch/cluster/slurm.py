@@ -1,6 +1,5 @@
 """Slurm: the batch script that is submitted, and attempts as steps (srun) of an allocation."""
 import dataclasses
-import importlib.resources
 import os
 import re
 import shlex
@@ -11,6 +10,7 @@ from launch.cluster.agent import ENDED, STEP
 from launch.cluster.failures import GOOD, PEER_LOST
 from launch.cluster.local_workers import KILL_SECONDS, POLL_SECONDS, Worker
 from pipeline.errors import RunFailure, UsageError
+from pipeline.templates import render
 
 # The supervisor kills all as soon as one has failed. srun would ask first, and takes seconds in which it hears nothing.
 SRUN = "--kill-on-bad-exit=0 --ntasks-per-node=1"
@@ -19,20 +19,6 @@ ALWAYS = ("--label",)
 SPOKEN = re.compile(r" *(\d+): ?(.*)")
 TAKEN_AWAY = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.*)")
 STOP_SECONDS = 10.0
-PLACE = re.compile(r"@([A-Z]+)@")
-
-
-def fill(template, values):
-    """Returns the text of a file of this package, its @PLACES@ filled.
-
-    Args:
-      template: name of the file.
-      values: {place: text}; a line that is left with an empty place alone is left out.
-    """
-    text = importlib.resources.files("launch.cluster").joinpath(template).read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n")
-             if not ((place := PLACE.fullmatch(line.strip())) and not values[place[1]])]
-    return PLACE.sub(lambda place: values[place[1]], "\n".join(lines))
 
 
 def batch_script(*, name, least, most, command, workdir, mirrorline, limits, notice, options, srun=SRUN):
@@ -50,21 +36,21 @@ def batch_script(*, name, least, most, command, workdir, mirrorline, limits, not
       srun: options of srun.
 
     Raises:
-      UsageError: an option that is none, or one that the script sets itself.
+      UsageError: an option that is none, or one that the script sets itself; a name of several lines.
     """
+    if not name.isprintable():
+        raise UsageError(f"--name={name!r}: give a name on one line, without control characters")
     for option in options:
-        if not re.fullmatch(r"--?[A-Za-z][^\n]*", option):
+        if not re.fullmatch(r"--?[A-Za-z][^\r\n]*", option):
             raise UsageError(f"--submit has '{option}', which is no option of sbatch, such as --time=8:00:00")
         if re.match(r"(--(nodes|ntasks-per-node|signal|open-mode|job-name)(=|$|\s))|-[NJ]", option):
             raise UsageError(f"--submit has {option}, which the script sets itself; change it with "
                              "--workers, --notice or --name, or in what --print prints")
     elastic = ["--no-kill"] if least < most else []
-    return fill("slurm_batch.sh", {
-        "NAME": name, "NODES": str(most) if least == most else f"{least}-{most}",
-        "DIRECTIVES": "\n".join(f"#SBATCH {option}" for option in [*elastic, *options]), "NOTICE": f"{notice:g}",
-        "WORKDIR": shlex.quote(workdir), "MIRRORLINE": shlex.join(mirrorline),
-        "WORKERS": str(most) if least == most else f"{least}..{most}", "LIMITS": " ".join(limits),
-        "SRUN": shlex.quote(srun), "COMMAND": shlex.join(command)})
+    return render(
+        __package__, "slurm_batch.sh", name=name, nodes=most if least == most else f"{least}-{most}",
+        directives=[*elastic, *options], notice=f"{notice:g}", workdir=workdir, mirrorline=mirrorline,
+        workers=most if least == most else f"{least}..{most}", limits=limits, srun=srun, command=command)
 
 
 @dataclasses.dataclass

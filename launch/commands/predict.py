@@ -221,13 +221,12 @@ def skipped_line(names):
     from pipeline.terminal import printable
     listed = ", ".join(map(printable, names[:MOST_SKIPPED]))
     more = f" and {len(names) - MOST_SKIPPED:,} more" if len(names) > MOST_SKIPPED else ""
-    what = "1 file that is no image" if len(names) == 1 else f"{len(names):,} files that are no images"
-    return f"skipped {what}: {listed}{more}"
+    return f"skipped {counted(len(names), 'file that is no image', 'files that are no images')}: {listed}{more}"
 
 
 def pictures(count):
     """Returns a number of pictures in words."""
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+    return counted(count, "picture")
 
 
 def warn(text):

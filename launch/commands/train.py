@@ -9,6 +9,7 @@ from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.peer_failure import PEER_LOST
 from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import UsageError
+from pipeline.quantities import counted, rate
 
 SUMMARY = "train a model; run the same command again to continue where it stopped"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -108,10 +109,10 @@ def conclude(trained, echo):
         print(f"stopped at step {ended.step} of {trained.total_steps} and {saved}; run the same command again to "
               "continue", file=sys.stderr)
         return EXIT_PREEMPTED
-    speed = f", {result['examples_per_second']:,.0f} examples/s" if result["examples_per_second"] else ""
+    speed = f", {rate(result['examples_per_second'])}" if result["examples_per_second"] else ""
     split, accuracy, loss = final_figures(result)
     echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
-         f"{ended.step} steps{speed}{selection(result, split)}")
+         f"{counted(ended.step, 'step')}{speed}{selection(result, split)}")
     echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     echo(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

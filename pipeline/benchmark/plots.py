@@ -1,7 +1,7 @@
-"""The plots of a benchmark, as SVG that stands in a page: text stays text, and follows the page's colours.
+"""The plots of a benchmark, as SVG that stands in a page: text stays text, and follows the page's colors.
 
-Series are told apart by the colour-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and by marker,
-line style or hatching beside it.
+Series differ in color, from the color-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and in
+marker, line style or hatching too.
 """
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -28,7 +28,7 @@ def groups(cells, *names):
 
 
 def color_of(precision, fallback=0):
-    """Returns the colour of a precision, the same in all plots."""
+    """Returns the color of a precision, the same in all plots."""
     return COLORS.get(precision, OTHERS[fallback % len(OTHERS)])
 
 
@@ -165,7 +165,7 @@ def breakdown(cells, names, title):
         axes.set(xlabel="share of a step (%), its median time at the end", xlim=(0, 114),
                  xticks=range(0, 101, 20), ylim=(-0.6, len(shown) - 0.4))
         finish(axes, "x")
-    return picture(draw, title, "Where a step goes", rows_height(len(cells)))
+    return picture(draw, title, "Step time breakdown", rows_height(len(cells)))
 
 
 def memory(cells, names, title):
@@ -191,7 +191,7 @@ def memory(cells, names, title):
 
 
 def projection(projected):
-    """Returns the projected efficiency of weak scaling, a colour a cluster, a line a reduction."""
+    """Returns the projected efficiency of weak scaling, a color a cluster, a line a reduction."""
     def draw(axes):
         for place, cluster in enumerate(projected["clusters"]):
             for name, found in cluster["reductions"].items():
@@ -227,7 +227,7 @@ def projection_by_step(projected):
 
 
 def _line_of(cluster, place, reduction):
-    """Returns what tells a line from others: colour of the cluster, style of the reduction."""
+    """Returns what tells a line from others: color of the cluster, style of the reduction."""
     return {"color": OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]], "linestyle": "--" if reduction == "ring" else "-",
             "linewidth": 1.4, "label": f"{cluster['name']}: {reduction}"}
 

@@ -12,8 +12,8 @@ SCALARS = ("status", "error", "fitted_batch_size", "emulated", "note", "examples
            "ceiling_share", "trace_seconds", "compile_seconds", "first_step_seconds", "gradient_bytes",
            "reduced_bytes", "flops_per_example")
 ALONE = "ms a step alone p50 / p90 / p99"
-ALONE_NOTE = ("A step alone is a call that makes one step, with what a call costs: its percentiles show how even steps "
-              "are. Examples/s is of windows of many steps a call, as training makes them.")
+ALONE_NOTE = ("A step alone is a call of one step, with the overhead of a call: its percentiles show how much step "
+              "times vary. Examples/s is measured over calls of many steps, as in training.")
 SHARING = {"replicas": "Replicas are logical devices that", "workers": "Workers are processes of this machine that"}
 NESTED = {"step_ms": ("p50", "p90", "p99"), "split_ms": ("forward", "backward", "reduction", "update", "rest"),
           "peak_memory_mib": ("host", "device"), "statistics_reductions": ("count", "bytes"),
@@ -86,7 +86,7 @@ COLUMNS = {
     "of ceiling": lambda cell: percent(cell.get("ceiling_share")),
     "input wait": lambda cell: percent(cell.get("input_wait_share")), "peak MiB": memory, "remark": status}
 LEFT = ("model", "image", "precision", "XLA", "remark")
-# What a second table on the page holds; nobody quotes it.
+# The details that a second table on the page holds.
 MORE = {
     "slowest worker, examples/s": lambda cell: slowest_worker(cell),
     f"slowest worker, {ALONE}": lambda cell: slowest_step(cell),
@@ -178,7 +178,7 @@ def problems(report):
     """Returns a line for each cell that failed or was measured with a smaller batch, and for a sweep cut short."""
     lines = []
     if report.get("complete") is False:
-        lines.append("This benchmark was interrupted: the same command goes on where it stopped.")
+        lines.append("This benchmark was interrupted: the same command resumes it.")
     for cell in report["cells"]:
         if not is_measured(cell):
             error = " ".join(str(cell.get("error") or "no reason recorded").split())
@@ -190,12 +190,12 @@ def problems(report):
 
 
 def remarks(report):
-    """Returns what a reader has to know to read the figures rightly: emulated precisions, replicas that share cores."""
+    """Returns the caveats of the measurements: emulated precisions, replicas that share cores."""
     cells, lines = report["cells"], []
     for precision in dict.fromkeys(cell["precision"] for cell in cells if cell.get("emulated")):
         ratio = median_speedup([cell for cell in cells if cell.get("emulated")], precision)
         if ratio is None:
-            effect = "its speed says nothing of hardware that has it (no float32 cell to compare with)"
+            effect = "its speed does not predict that of hardware that has it (no float32 cell to compare with)"
         elif ratio < 1:
             effect = f"slower: {number(1 / ratio)} times as long as float32 (median)"
         else:
@@ -208,8 +208,8 @@ def remarks(report):
             lines.append(f"{what} share the same cores: the ideal is 1x the speed of one {name.removesuffix('s')}, not "
                          "N times, and efficiency is the ratio of examples/s.")
     if has_workers(cells):
-        lines.append("Figures of several workers are the chief's; beside them stand those of the worker that was "
-                     "slowest by its own clock. All of them wait for each other in every step.")
+        lines.append("Measurements of several workers are the chief's; those of the worker that was slowest by its own "
+                     "clock are listed separately. All workers wait for each other in every step.")
     return lines
 
 
@@ -231,28 +231,3 @@ def machine_facts(report):
              ("Versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
              ("Settings", flags), ("Command", report.get("command")), ("Measured", report.get("created"))]
     return [(name, str(text)) for name, text in facts if text]
-
-
-def markdown(report):
-    """Returns the report as Markdown for a README: what went wrong, table, how to read it, where it was measured."""
-    lines = ["## Benchmark", ""]
-    lines += [f"- **{_escaped(line)}**" for line in problems(report)]
-    lines += [""] if problems(report) else []
-    wanted = columns(report["cells"])
-    lines += ["| " + " | ".join(wanted) + " |",
-              "|" + "|".join("---" if name in LEFT else "---:" for name in wanted) + "|"]
-    for cell in report["cells"]:
-        shown = [_escaped(text(cell)) for text in wanted.values()]
-        shown[-1] = f"**{shown[-1]}**" if shown[-1] else ""
-        lines.append("| " + " | ".join(shown) + " |")
-    lines += ["", "Medians of the repeats with their lowest and highest; warm-up, tracing and compiling kept out. Of "
-              "ceiling: counted operations over the rate of the largest matrix product in the same precision. "
-              f"{ALONE_NOTE}", ""]
-    lines += [f"- {_escaped(line)}" for line in remarks(report)]
-    lines += [f"- {name}: `{text}`" if name in ("Command", "Settings") else f"- {name}: {_escaped(text)}"
-              for name, text in machine_facts(report)]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text):
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -4,6 +4,7 @@ import os
 import stat
 
 from pipeline.errors import UsageError
+from pipeline.quantities import counted
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif", ".jp2",
             ".ppm", ".pgm", ".pbm", ".pnm")
@@ -92,5 +93,5 @@ def left_out(others):
         return None
     kinds = collections.Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in others)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
-    files = "1 file that is no image" if len(others) == 1 else f"{len(others):,} files that are no images"
+    files = counted(len(others), "file that is no image", "files that are no images")
     return f"left out {files} ({counts}{', ...' if len(kinds) > 4 else ''}), such as {others[0]}"

@@ -42,7 +42,7 @@ def count_gpus():
         return 0
     asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
                             "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True,
-                           encoding="utf-8", errors="replace")
+                           encoding="utf-8", errors="replace", env={**os.environ, "KERAS_HOME": os.devnull})
     if asked.returncode:
         raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
     return int(asked.stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""Whether a model's confidence is the share of its hits, before and after temperature scaling."""
+"""How well a model's confidence agrees with its accuracy, before and after temperature scaling."""
 import math
 
 import numpy as np
@@ -41,10 +41,10 @@ def fit_temperature(predictions):
     """Fits the temperature by which logits have to be divided for the smallest loss (Guo et al., section 4.2).
 
     Args:
-      predictions: Predictions of examples that nothing is going to be judged on.
+      predictions: Predictions of examples on which nothing is evaluated afterwards.
 
     Returns:
-      A number in TEMPERATURES, or None where every example is a hit: the loss then falls with the temperature for ever.
+      A number in TEMPERATURES, or None where every example is classified correctly: the loss then has no minimum.
     """
     if predictions.hit.all():
         return None
@@ -77,13 +77,13 @@ def folds(labels):
 
 
 def calibrate(predictions, split, held_out=None, held_out_name="validation"):
-    """Judges calibration before and after temperature scaling, fitted on examples that it is not judged on.
+    """Evaluates calibration before and after temperature scaling, which is fitted on other examples.
 
     Args:
-      predictions: Predictions of the split that is judged.
+      predictions: Predictions of the split that is evaluated.
       split: its name.
       held_out: Predictions of a part that was held out of training and is not that split, or None: then each half of
-        the split is judged with the temperature of the other.
+        the split is evaluated with the temperature fitted on the other half.
       held_out_name: the name of that part.
 
     Returns:
@@ -93,23 +93,23 @@ def calibrate(predictions, split, held_out=None, held_out_name="validation"):
     found = {"bins": CALIBRATION_BINS, "before": figures(predictions), "after": None}
     if held_out is not None:
         temperature = fit_temperature(held_out)
-        said = f"the {held_out_name} split, {counted(held_out.examples, 'example')}" + _of_hits_alone([temperature])
+        said = f"the {held_out_name} split, {counted(held_out.examples, 'example')}" + _without_errors([temperature])
         temperature = scale = temperature or 1.0
     elif predictions.examples < 2:
-        return {**found, "fitted_on": "nothing: one example cannot be divided in two"}
+        return {**found, "fitted_on": "nothing: one example cannot be split into two folds"}
     else:
         halves = folds(predictions.labels)
         fitted = [fit_temperature(predictions.select(half)) for half in halves]
-        said = (f"two folds of the {split} split, each judged with the temperature of the other"
-                + _of_hits_alone(fitted))
+        said = (f"two folds of the {split} split, each evaluated with the temperature fitted on the other"
+                + _without_errors(fitted))
         temperature = [t or 1.0 for t in fitted]
         scale = np.where(halves[0], temperature[1], temperature[0])
     return {**found, "after": {**figures(predictions.scaled(scale)), "temperature": temperature}, "fitted_on": said}
 
 
-def _of_hits_alone(temperatures):
-    """Says of which temperatures there is nothing to fit; "" where all are fitted."""
+def _without_errors(temperatures):
+    """Returns for which temperatures there is nothing to fit; "" where all are fitted."""
     if None not in temperatures:
         return ""
     which = "it" if len(temperatures) == 1 else "both" if temperatures == [None] * 2 else "one of them"
-    return f"; every example of {which} is a hit, which says nothing about a temperature: 1 is kept"
+    return f"; every example of {which} is classified correctly, so no temperature can be fitted: 1 is kept"

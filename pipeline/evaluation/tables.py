@@ -24,14 +24,14 @@ def print_report(report, file=None):
         for item in report["headline"]], left=(0, 3))
     if len(report["classes"]) <= MOST_CLASSES:
         print_rows(console, ("class", "precision", "recall", "F1", "support", "ROC AUC"), _classes(report))
-    pairs = [f"{p['true']} taken for {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
+    pairs = [f"true {p['true']}, predicted {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
              for p in report["confused_pairs"][:MOST_PAIRS]]
     for i, line in enumerate(pairs):
         _say(console, f"{'confused' if i == 0 else '':10s}{line}")
     _say(console, f"calibrated {calibrated(report['calibration'])}")
     if report["compared"]:
         adjusted = " (Holm)" if len(report["compared"]) > 1 else ""
-        print_rows(console, ("run", "accuracy", "loss", "macro F1", "it alone right", "the first alone right",
+        print_rows(console, ("run", "accuracy", "loss", "macro F1", "only it correct", "only the first correct",
                          f"McNemar p{adjusted}", "verdict"), _compared(report), left=(0, 7))
     for note in report["notes"]:
         _say(console, f"note      {note}")

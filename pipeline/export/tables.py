@@ -3,9 +3,9 @@ import sys
 
 from pipeline.console_table import open_console, print_rows
 from pipeline.export import latency
-from pipeline.export.model_card import table
 from pipeline.export.publish import UNPROVED
 from pipeline.quantities import NONE, counted, number
+from pipeline.templates import render
 
 WIDTH = 200  # Where it is not a terminal.
 COLUMNS = ("form", "MB", "largest difference", "equal classes", "accuracy")
@@ -35,8 +35,9 @@ def print_table(report, file=None):
     import rich.text
 
     console = open_console(file or sys.stdout, WIDTH)
-    console.print(rich.text.Text(f"the live model is right on {report['live_accuracy']:.2%} of "
-                                 f"{counted(report['examples'], report['split'] + ' example')}"), soft_wrap=True)
+    examples = counted(report["examples"], f"{report['split']} example")
+    console.print(rich.text.Text(f"the live model classifies {report['live_accuracy']:.2%} of {examples} correctly"),
+                  soft_wrap=True)
     columns, lines = rows(report)
     # Nothing is wrapped in 80 columns.
     heads = [name.replace("difference", "diff.").replace("p50 ms", "p50_ms").replace(" ", "\n").replace("_", " ")
@@ -57,18 +58,11 @@ def remark(report):
 def proof_page(report):
     """Returns proof.md: what proof.json says, for reading."""
     columns, lines = rows(report)
-    about, records = report["metadata"], report["forms"]
-    said = [f"- `{name}` is not published: {problem}" for name, r in records.items() for problem in r["problems"]]
-    measured = {latency.LIVE: {"bytes": None, "latency": report["live_latency"]}, **records}
-    timed = [f"## Latency on this machine\n\n{latency.note(measured)}\n\n{table(*latency.table(measured))}\n\n"
-             "![Latency, throughput and size of each form](latency.png)"] if report["live_latency"] else []
-    return "\n\n".join([
-        f"# Export {report['version']}: {about['model']} at step {about['checkpoint']['step']:,}",
-        f"Every form was loaded in a fresh process and run on {counted(report['examples'], 'example')} of the "
-        f"{report['split']} split, against the live model, which is right on {report['live_accuracy']:.2%} of them.",
-        table(columns, lines), *([f"Note: {remark(report)}."] if remark(report) else []),
-        *(["\n".join(said)] if said else []), *timed,
-        f"SHA-256 of the weights: `{about['weights_sha256']}`. Created {about['created']}."]) + "\n"
+    measured = {latency.LIVE: {"bytes": None, "latency": report["live_latency"]}, **report["forms"]}
+    return render(
+        __package__, "proof.md", report=report, metadata=report["metadata"], columns=columns, rows=lines,
+        remark=remark(report),
+        timed=(latency.note(measured), *latency.table(measured)) if report["live_latency"] else ())
 
 
 def _figures(record):

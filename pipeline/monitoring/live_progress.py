@@ -36,7 +36,7 @@ class LiveProgress(PlainProgress):
             self._screen, lambda: self._screen.widths, console=self.console, refresh_per_second=REFRESHES,
             transient=True, vertical_overflow="crop", redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
         self.step, self.loss, self.accuracy, self.system, self.doing = 0, None, None, {}, None
-        self.split, self.checkpoint, self.resumed = None, None, False
+        self.split, self.checkpoint = None, None
 
     def _print(self, text, style=None):
         self.console.print(Text(text, style=style or "", overflow="fold"))
@@ -44,7 +44,8 @@ class LiveProgress(PlainProgress):
     def on_start(self, restored: Restored) -> None:
         """Shows the display."""
         super().on_start(restored)
-        self.step, self.resumed, self.doing = restored.step, restored.step > 0, "compiling the step"
+        self.step, self.doing = restored.step, "compiling the step"
+        self.checkpoint = (restored.step, None) if restored.step else None
         self._live.start()
 
     def on_rollback(self, restored: Restored) -> None:
@@ -145,9 +146,11 @@ class Screen:
         if name not in self._progress.best:
             return [now]
         best, step = self._progress.best[name]
-        best = form.format(best)
-        return [f"{now}, best on {self._progress.split} {best} at step {step}", f"{now}, best {best} at step {step}",
-                f"{now}, best {best} at {step}", f"{now}, best {best}", now]
+        best, split = form.format(best), self._progress.split
+        # The one is of the last training steps, the other of an evaluation: never beside each other without saying so.
+        return [f"training {now}; best {split} {name} {best} at step {step}",
+                f"training {now}; best {split} {best} at step {step}", f"training {now}; best {split} {best}",
+                f"{now}; best {split} {best}", f"{now}; {split} {best}", now]
 
     def _speed(self):
         system = self._progress.system
@@ -162,9 +165,10 @@ class Screen:
 
     def _checkpoint(self):
         if self._progress.checkpoint is None:
-            return ["resumed, no checkpoint since", "no new checkpoint"] if self._progress.resumed else [
-                "no checkpoint yet"]
+            return ["no checkpoint yet"]
         step, when = self._progress.checkpoint
+        if when is None:  # The run was resumed from it.
+            return [f"last checkpoint of step {step}", f"checkpoint of step {step}", f"saved step {step}"]
         ago = clock(time.monotonic() - when)
         return [f"last checkpoint of step {step}, {ago} ago", f"checkpoint of step {step}, {ago} ago",
                 f"saved step {step}, {ago} ago", f"saved {ago} ago"]

@@ -27,7 +27,7 @@ class PlainProgress(Callback):
         self._digits = len(str(plan.total_steps))
 
     def _where(self, step):
-        return (f"epoch {self.plan.epoch(step):5.2f}/{round(self.plan.epochs, 1):g}  "
+        return (f"epoch {self.plan.epoch(step):5.2f}/{self.plan.epochs_text}  "
                 f"step {step:{self._digits}d}/{self.plan.total_steps}")
 
     def on_start(self, restored: Restored) -> None:

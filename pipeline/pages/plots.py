@@ -1,13 +1,13 @@
-"""Plots as SVG that stands in a page: text stays text, and colours follow the page's."""
-import html
+"""Plots as SVG that stands in a page: text stays text, and colors follow the page's."""
 import io
 import re
 import zlib
 
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-INK, SOFT = "#010203", "#010204"  # Become the colours of the page's text.
+INK, SOFT = "#010203", "#010204"  # Become the colors of the page's text.
 SERIES = tuple(f"#0102{number:02x}" for number in range(0xA1, 0xA9))  # Become the page's --series-1 to --series-8.
 MARKERS, DASHES = "osD^vP*X", ("-", "--", ":", "-.")
 WIDTH, HEIGHT = 6.2, 3.6
@@ -20,7 +20,7 @@ _PAGE_COLORS = {INK: "currentColor", SOFT: "var(--soft)",
 
 
 def picture(draw, title, kind, height=HEIGHT):
-    """Returns a picture under its title, as the inside of a <figure> element.
+    """Returns (title, <svg> element) of a picture.
 
     Args:
       draw: called with the axes.
@@ -28,15 +28,14 @@ def picture(draw, title, kind, height=HEIGHT):
       kind: what it shows of that, for those who cannot see it.
       height: of the picture, in inches.
     """
-    svg = inline_svg(lambda figure: draw(figure.add_subplot()), f"{kind}: {title}", WIDTH, height)
-    return f"<figcaption>{html.escape(title)}</figcaption>{svg}"
+    return title, inline_svg(lambda figure: draw(figure.add_subplot()), f"{kind}: {title}", WIDTH, height)
 
 
 def inline_svg(draw, description, width=WIDTH, height=HEIGHT):
-    """Returns an <svg> element of a page that may have others.
+    """Returns an <svg> element, Markup, of a page that may have others.
 
     Args:
-      draw: called with a matplotlib Figure; the colours INK, SOFT and SERIES become those of the page.
+      draw: called with a matplotlib Figure; the colors INK, SOFT and SERIES become those of the page.
       description: for those who cannot see it; another one for each picture of a page.
       width, height: in inches.
     """
@@ -59,7 +58,7 @@ def _inline(text, description):
     used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda match: f' id="{salt}{match[1]}"' if match[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{salt}", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
 def finish(axes, grid="both"):

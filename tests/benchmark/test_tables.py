@@ -4,12 +4,12 @@ import io
 
 import pytest
 
+from pipeline.benchmark.page import markdown
 from pipeline.benchmark.tables import (
     COLUMNS,
     csv_text,
     label,
     machine_facts,
-    markdown,
     more,
     number,
     percent,
@@ -68,7 +68,7 @@ def test_markdown_says_what_failed_what_was_halved_and_where_it_ran():
     text = markdown(report(cells, complete=False))
     _, _, *rows = table_of(text)
     assert [row[-1] for row in rows] == ["", "**failed**", "**halved**", "**does not fit**"]
-    assert rows[2][4] == "1,024 (of 4,096)" and rows[3][0] == "a¦b&lt;c>"
+    assert rows[2][4] == "1,024 (of 4,096)" and rows[3][0] == "a¦b\\<c\\>"
     assert "- **cnn, 28x28x1, mixed_float16, 1 replica, batch 64, XLA off: failed: OOM \\| on 2 lines**" in text
     assert "a batch of 4,096 does not fit into memory; measured with 1,024" in text
     assert "This benchmark was interrupted" in text
@@ -92,12 +92,12 @@ def test_emulated_precisions_and_shared_cores_are_said_in_a_plain_sentence():
 
 def test_several_workers_have_a_column_and_their_slowest_is_told():
     cells = report(sweep(workers=(1, 2), batches=(64, 128)))["cells"]
-    head, _, *rows = table_of(markdown({"cells": cells}))
+    head, _, *rows = table_of(markdown(report(cells)))
     assert head == list(COLUMNS) and [row[3] for row in rows] == ["1", "1", "2", "2"]
     assert rows[-1][10] == "101% / 97%"
     lines = remarks({"cells": cells})
     assert lines[0].startswith("Workers are processes of this machine that share the same cores: the ideal is 1x")
-    assert "Figures of several workers are the chief's" in lines[1] and len(lines) == 2
+    assert "Measurements of several workers are the chief's" in lines[1] and len(lines) == 2
     shown = {name: text(cells[-1]) for name, text in more(cells).items()}
     assert shown["slowest worker, examples/s"] == f"1: {number(0.99 * cells[-1]['examples_per_second'])}"
     assert not [name for name in more(report(sweep())["cells"]) if "worker" in name]

@@ -18,7 +18,7 @@ def train(folder, runs):
       AssertionError: one of them failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    processes = [start("train", *flags, f"--workdir={folder / name}", cwd=folder)
+    processes = [start("train", "--tensorboard=full", *flags, f"--workdir={folder / name}", cwd=folder)
                  for name, flags in runs.items()]
     for process in processes:
         out, errors = process.communicate(timeout=600)

@@ -11,6 +11,8 @@ from tests.browser.chromium import WatchedPage
 from tests.commands import mirrorline
 from tests.selection import quick
 
+pytestmark = pytest.mark.acceptance  # test_report_page opens the page of a report that is written out.
+
 COMMON = ("--dataset=digits", "--model=mlp", "--steps=40", "--tensorboard=scalars")
 RATES = {"quick": 0.004, "slow": 0.0005}
 BRIGHTNESS = """name => {

@@ -64,7 +64,7 @@ def test_the_map_says_the_numbers_of_the_square_pointed_at(opened):
     first = shown.evaluate("5 - document.getElementById('map').viewBox.baseVal.x")  # Not scaled: it is at its smallest.
     shown.locator("#map").hover(position={"x": first, "y": first})
     right = int(shown.locator("details tbody td").first.text_content().split()[0])
-    assert shown.locator("#readout").text_content() == f"wild fox found: {right} of 10"
+    assert shown.locator("#readout").text_content() == f"true wild fox, predicted wild fox: {right} of 10"
 
 
 def test_in_the_dark_it_is_dark_and_printed_it_is_black_on_white_and_unfolded(opened):

@@ -111,7 +111,7 @@ def test_no_name_moves_the_cursor():
     found, file = predictions(60, 2), io.StringIO()
     names = ("cat\x1b]0;owned\x07", "\x1b[2Jdog")
     tables.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
-    assert "cat" in file.getvalue() and "dog taken for" in file.getvalue()
+    assert "cat" in file.getvalue() and "dog, predicted" in file.getvalue()
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
 
 
@@ -140,7 +140,7 @@ def test_the_terminal_says_what_the_report_says():
     text = file.getvalue()
     first, pair = report["per_class"][0], report["confused_pairs"][0]
     assert f"{report['headline'][0]['value']:.2%}" in text and f"{first['precision']:.4f}" in text
-    assert f"{pair['true']} taken for {pair['predicted']}: {pair['count']}" in text
+    assert f"true {pair['true']}, predicted {pair['predicted']}: {pair['count']}" in text
     assert "< 0.001" in text and "worse than the first, beyond chance" in text
     assert "two folds of the test split" in text and max(map(len, text.splitlines())) < 200
     several = io.StringIO()

@@ -57,15 +57,28 @@ def test_the_card_says_what_is_known_and_nothing_else(made):
     _, _, about, found = made
     text = model_card(FORMS["onnx"], about, found, RECORDS)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        "# mlp on digits", "## Intended use", "## Data", "## Figures", "## Forms", "## Training", "## Limits",
-        "## Load it", "## Origin"]
+        "# mlp on digits", "## Intended use", "## Data", "## Metrics", "## Forms", "## Training", "## Limitations",
+        "## Usage", "## Origin"]
     for said in (f"| accuracy | {found['accuracy']:.2%} |", f"{found['low']:.2%} to {found['high']:.2%}", "1,437",
                  about["data"]["fingerprint"], about["weights_sha256"], "50,890",
                  "| keras | 4.40 MB", "| onnx (this one) | 90.0 kB | 2.0e-07",
-                 "trained in mixed_float16", "in float32", "best one on the test split itself",
-                 "| precision | mixed\\_float16 |", "class a é", "| replicas | 2 |"):
+                 "trained in mixed_float16", "computes in float32", "selected on the test split itself",
+                 "| precision | mixed_float16 |", "class a é", "| replicas | 2 |"):
         assert said in text, said
     assert "| tflite |" not in text and "None" not in text and "nan" not in text.lower()
+
+
+def test_the_card_names_the_split_that_its_metrics_are_of(made):
+    _, _, about, found = made
+    about = {**about, "data": {**about["data"], "num_validation": 1, "num_test": 0}}
+    text = model_card(FORMS["onnx"], about, {**found, "examples": 1, "confused_pairs": []}, RECORDS, "validation")
+    result = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"][0]
+    assert result["dataset"]["split"] == "validation" and "test" not in text.lower().replace("latest", "")
+    for said in ("on the 1 example of the validation split:", "No example of the validation split is misclassified.",
+                 "live model on the validation split:", "those of the validation split of digits",
+                 "| validation examples | 1 |"):
+        assert said in text, said
+    assert "selected on" not in text  # It was selected on the test split.
 
 
 def test_what_was_taken_over_and_frozen_is_said(made):
@@ -74,10 +87,10 @@ def test_what_was_taken_over_and_frozen_is_said(made):
              "unused": []}
     frozen = {"patterns": ["block1", "*/norm"], "variables": [], "parameters": 50_176, "trained_parameters": 714}
     text = model_card(FORMS["keras"], {**about, "initialization": begun, "frozen": frozen}, found, RECORDS)
-    assert f"14 variables of model.keras (keras, SHA-256 `{'5' * 64}`); head/w began anew." in text
-    assert "50,176 of its parameters were frozen (block1, \\*/norm); 714 trained." in text
+    assert f"14 variables of model.keras (keras, SHA-256 `{'5' * 64}`); head/w started from random values." in text
+    assert "50,176 of its parameters were frozen (block1, \\*/norm); 714 were trained." in text
     plain = model_card(FORMS["keras"], about, found, RECORDS)
-    assert "began" not in plain and "frozen" not in plain
+    assert "initialized" not in plain and "frozen" not in plain
 
 
 def test_names_cannot_break_the_card(made):
@@ -127,4 +140,4 @@ def test_an_extension_is_named_where_it_is_needed(made):
     _, _, about, found = made
     about = {**about, "config": {**about["config"], "extension": ["my_models.py"]}}
     assert "Import `my_models.py` first" in model_card(FORMS["keras"], about, found, RECORDS)
-    assert "my_models" not in model_card(dataclasses.replace(FORMS["onnx"]), about, found, RECORDS).split("## Load")[1]
+    assert "my_models" not in model_card(dataclasses.replace(FORMS["onnx"]), about, found, RECORDS).split("## Usage")[1]

@@ -43,6 +43,7 @@ def test_another_precision_takes_its_own_loss_scale(tmp_path):
     assert records[9]["loss_scale"] == 2.0**15 == records[14]["loss_scale"] and "loss_scale" not in records[10]
 
 
+@pytest.mark.acceptance
 def test_another_best_metric_forgets_the_best_of_the_one_before(tmp_path):
     succeed(*TRAIN, "--steps=4", "--evaluate_every=2", "--best_metric=loss", cwd=tmp_path)
     succeed(*TRAIN, "--steps=40", "--evaluate_every=2", "--best_metric=accuracy", "--allow=best_metric", cwd=tmp_path)

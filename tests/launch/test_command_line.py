@@ -11,6 +11,7 @@ from launch import __main__ as command_line
 from pipeline import silence
 from pipeline.errors import RunFailure, UsageError
 from pipeline.verification.installation import OK, PROBLEM, WARNING
+from tests.selection import quick
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(launch.__file__)))
 
@@ -135,7 +136,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 NOISE = {"TF_CPP_VMODULE": "op_kernel=1"}  # On every machine, whatever its processor is.
 
 
-@pytest.mark.parametrize("verbosity, noisy", [("normal", False), ("debug", True)])
+@pytest.mark.parametrize("verbosity, noisy", quick([("normal", False), ("debug", True)], 0))
 def test_tensorflow_is_silent_unless_asked(verbosity, noisy, tmp_path):
     """The doctor imports TensorFlow, looks for GPUs, and reduces over two logical CPUs: the noisiest there is."""
     done = mirrorline("doctor", "--replicas=2", f"--verbosity={verbosity}", f"--workdir={tmp_path}/run", env=NOISE)

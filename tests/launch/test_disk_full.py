@@ -111,6 +111,7 @@ def test_a_run_goes_on_while_its_disk_is_full(running, disk, whole):
     assert_told_in_turn(running.errors().splitlines(), end=OVER)
 
 
+@pytest.mark.acceptance
 def test_a_disk_that_stays_full_costs_the_last_steps_alone(running, disk, whole, tmp_path):
     disk.fill()
     running.wait(lambda: "full" in running.errors(), full=True)

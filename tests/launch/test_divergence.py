@@ -65,6 +65,7 @@ def test_after_the_last_rollback_the_run_ends_and_says_where_it_began(tmp_path):
     assert [e["from_step"] for e in events(tmp_path / "run", "diverged")] == [2]
 
 
+@pytest.mark.acceptance
 def test_stop_ends_at_the_first_divergence_and_ignore_goes_on(tmp_path):
     stopped = mirrorline(*DIVERGING, "--on_divergence=stop", "--workdir=stopped", cwd=tmp_path)
     assert stopped.returncode == 1 and len(stopped.stderr.splitlines()) == 1 and "steps 2 to 4" in stopped.stderr

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
         for number in range(4):
             Image.fromarray(np.full([8, 8], 40 * number + label, np.uint8)).save(
                 folder / "images" / name / f"{name}-{number}.png")
-    run(folder, "train", "--dataset=folder:images", *QUICK, "--workdir=run")
+    run(folder, "train", "--dataset=folder:images", "--validation_split=0.5", *QUICK, "--workdir=run")
     return folder
 
 
@@ -35,14 +35,14 @@ def run(folder, *arguments):
     process = start(*arguments, cwd=folder, more=ASCII, fresh=arguments[0] == "predict")
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in errors, errors
-    assert out.isascii()
     return out
 
 
 def test_every_command_prints_the_names_of_classes(folder):
-    assert SHOWN[0] in run(folder, "evaluate", "--workdir=run", "--split=train")
-    out = run(folder, "predict", "--workdir=run", f"images/{NAMES[0]}/{NAMES[0]}-0.png")
-    assert SHOWN[0] in out
+    out = run(folder, "evaluate", "--workdir=run")
+    assert SHOWN[0] in out and out.isascii()
+    # What predict writes is for other programs too, and UTF-8 everywhere.
+    assert NAMES[0] in run(folder, "predict", "--workdir=run", f"images/{NAMES[0]}/{NAMES[0]}-0.png")
 
 
 def without_encoding(text):

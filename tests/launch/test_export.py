@@ -161,7 +161,7 @@ REFUSED = {
     ("--ema",): ["--ema_decay"],
     ("--model=cnn",): ["--model=cnn", "mlp"],
     ("--output=begun/config.json",): ["--output=begun/config.json", "give a folder"],
-    ("--output=begun",): ["begun/keras", "file exists"],
+    ("--output=begun",): ["begun/keras", "it is a file"],
     ("--output=/proc/mirrorline",): ["--output=/proc/mirrorline", "cannot be written"],
     ("--output=",): ["--output", "is empty"],
     ("--workdir=nowhere",): ["nowhere holds no run", "mirrorline train"],

@@ -55,6 +55,7 @@ def test_predictions_and_exports_are_of_it(folder):
     assert about["weights_sha256"] == found["ema_weights_sha256"] and about["checkpoint"]["weights"] == AVERAGE
 
 
+@pytest.mark.acceptance
 def test_it_changes_no_training_and_resumes_exactly(folder):
     succeed("train", *STEPS, "--workdir=plain", cwd=folder)
     plain, whole = result(folder / "plain"), result(folder / "whole")
@@ -68,6 +69,7 @@ def test_it_changes_no_training_and_resumes_exactly(folder):
         assert killed[name] == whole[name], name
 
 
+@pytest.mark.acceptance
 def test_a_run_begun_before_goes_on_with_the_weights_as_trained(folder):
     succeed(*TRAIN, "--workdir=before", "--steps=6", cwd=folder)
     path = folder / "before" / "config.json"

@@ -6,8 +6,8 @@ import pytest
 
 from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
 
-TRAIN = ("train", "--model=cnn", "--batch_size=32", "--steps=24", "--evaluate_every=8", "--checkpoint_every=8",
-         "--steps_per_loop=3", "--seed=5", "--tensorboard=scalars")
+TRAIN = ("train", "--model=cnn", "--image_size=8", "--batch_size=32", "--steps=24",
+         "--evaluate_every=8", "--checkpoint_every=8", "--steps_per_loop=3", "--seed=5", "--tensorboard=scalars")
 
 
 @pytest.fixture(scope="module")

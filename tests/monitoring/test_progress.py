@@ -144,10 +144,11 @@ def test_the_display_says_what_one_asks_of_a_run():
     live, _ = _live(120)
     _train(live)
     bars, figures, more = _drawn(live)
-    assert re.fullmatch(r"epoch  4/12 ━{23}─{17}  59%   step 161/539 ━+─+  30%  00:0\d left", bars)
-    assert figures.split("   ")[0] == "loss 0.2311, best on validation 0.1540 at step 135"
-    assert figures.endswith("accuracy 93.75%, best on validation 96.39% at step 135")
-    assert re.fullmatch(r"2,560 examples/s, 61% of the machine's ceiling +last checkpoint of step 135, 00:00 ago", more)
+    assert re.fullmatch(r"epoch  4/12 ━{23}─{17}  59%   step 161/539 ━+─+  30%  \d\d:\d\d left", bars)
+    assert figures.split("   ")[0].rstrip() == "training loss 0.2311; best validation 0.1540 at step 135"
+    assert figures.endswith("training accuracy 93.75%; best validation 96.39%")
+    assert re.fullmatch(r"2,560 examples/s, 61% of the machine's ceiling +last checkpoint of step 135, \d+:\d\d ago",
+                        more)
     live.phase("evaluating validation")
     assert _drawn(live)[0].endswith("30%  evaluating validation")
 
@@ -170,7 +171,24 @@ def test_no_line_is_wider_than_the_window(width):
         if width == 40:
             assert lines[0].startswith("epoch  4/12 ━") and re.fullmatch(
                 "step 161/539 ━+─+ evaluating", lines[1])
-            assert lines[3] == "accuracy 93.75%, best 96.39% at 135"
+            assert lines[3] == "accuracy 93.75%; validation 96.39%"
+
+
+def test_a_resumed_run_has_the_checkpoint_it_goes_on_from():
+    live, _ = _live(80)
+    live._live.auto_refresh = False
+    live.start(135)
+    try:
+        assert "last checkpoint of step 135" in _drawn(live)[2]
+    finally:
+        live.close()
+
+
+def test_the_length_of_a_short_run_is_never_0_epochs():
+    lines = []
+    plain = room.PlainProgress(plan(ExperimentConfig.from_flat(dict(steps=2, batch_size=16)), 60_000), lines.append)
+    plain.window(1, 2.0, 0.1, {})
+    assert "/0.000533  step" in lines[0]
 
 
 def test_a_low_window_shows_the_first_lines():

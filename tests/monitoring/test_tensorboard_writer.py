@@ -37,8 +37,9 @@ from tests.commands import kill_at_step, metrics, mirrorline, result, start
 from tests.training import small
 
 BATCH, STEPS = 16, 20
-TRAIN = ("train", "--dataset=digits", "--model=mlp", f"--batch_size={BATCH}", "--subset=10", "--epochs=2",
-         "--schedule=constant", "--augment=crop:2", "--steps_per_loop=1", "--seed=5", "--learning_rate=0.004")
+TRAIN = ("train", "--tensorboard=full", "--dataset=digits", "--model=mlp", f"--batch_size={BATCH}",
+         "--subset=10", "--epochs=2", "--schedule=constant", "--augment=crop:2",
+         "--steps_per_loop=1", "--seed=5", "--learning_rate=0.004")
 HISTOGRAMS = "--histograms_every=7"
 
 

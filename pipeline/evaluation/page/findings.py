@@ -1,13 +1,13 @@
-"""What a reader would find in a report after looking for a while, as sentences."""
-from pipeline.quantities import counted
+"""The key findings of a report, as sentences."""
+from pipeline.quantities import counted, plural
 
-CLOSE = 0.01  # Of confidence and accuracy, within which a model is neither too sure nor too unsure.
-WORSE = 1.1  # Times its lowest value, from which on a loss at the end is said to have risen.
+CLOSE = 0.01  # Of confidence and accuracy, within which a model is well calibrated.
+WORSE = 1.1  # Times its lowest value, from which on a loss at the end counts as risen.
 SLOW = 0.9
 
 
 def findings(report):
-    """Returns sentences about what stands out, the most important first.
+    """Returns the key findings, the most important first.
 
     Args:
       report: what report.json holds.
@@ -19,9 +19,8 @@ def findings(report):
 
 def _compared(report):
     for other in report.get("compared") or []:
-        alone = f"it alone is right on {counted(other['only_this_right'], 'example')}, this run on " \
-                f"{other['only_the_first_right']:,}"
-        yield f"{other['name']} against this run: {other['verdict']} ({alone})."
+        yield (f"{other['name']} against this run: {other['verdict']} (only it is correct on "
+               f"{counted(other['only_this_right'], 'example')}, only this run on {other['only_the_first_right']:,}).")
 
 
 def _weakest(report):
@@ -32,18 +31,17 @@ def _weakest(report):
     if weakest["f1"] == best["f1"]:
         return f"Every class has the same F1, {best['f1']:.3f}."
     missed = round(weakest["support"] * (1 - weakest["recall"]))
-    are = "is" if missed == 1 else "are"
-    return (f"Weakest class: {weakest['name']} (F1 {weakest['f1']:.3f}); {missed:,} of its {weakest['support']:,} "
-            f"examples {are} missed, and {1 - weakest['precision']:.1%} of what is taken for it is something else.")
+    return (f"Weakest class: {weakest['name']} (F1 {weakest['f1']:.3f}); {missed:,} of its "
+            f"{counted(weakest['support'], 'example')} {plural(missed, 'is', 'are')} misclassified, and "
+            f"{1 - weakest['precision']:.1%} of its predictions are wrong.")
 
 
 def _confused(report):
     if not report["confused_pairs"]:
-        return "No example is taken for another class."
+        return "No example is misclassified."
     pair = report["confused_pairs"][0]
-    times = "once" if pair["count"] == 1 else f"{pair['count']:,} times"
-    return (f"Most often confused: {pair['true']} taken for {pair['predicted']}, {times} "
-            f"({pair['share']:.1%} of class {pair['true']}).")
+    return (f"Most confused pair: true {pair['true']}, predicted {pair['predicted']} ("
+            f"{counted(pair['count'], 'example')}, {pair['share']:.1%} of class {pair['true']}).")
 
 
 def _confidence(calibration):
@@ -55,12 +53,12 @@ def _confidence(calibration):
     confidence, accuracy = (sum(one[name] * one["count"] for one in bins) / count
                             for name in ("confidence", "accuracy"))
     said = f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}"
-    word = "about as sure as it is right" if abs(confidence - accuracy) < CLOSE else \
-        "surer than it is right" if confidence > accuracy else "less sure than it is right"
+    word = "well calibrated on average" if abs(confidence - accuracy) < CLOSE else \
+        "overconfident" if confidence > accuracy else "underconfident"
     scaled = after and before["ece"] is not None and after["ece"] is not None
     if not scaled:
         return f"The model is {word}: {said}."
-    change = "brings" if after["ece"] < before["ece"] else "does not help: it brings"
+    change = "reduces" if after["ece"] < before["ece"] else "does not help: it changes"
     return (f"The model is {word}: {said}. Temperature scaling {change} the calibration error from {before['ece']:.4f} "
             f"to {after['ece']:.4f}.")
 
@@ -72,7 +70,7 @@ def _overfitting(curves):
             lowest, (last, _) = min(known), known[-1]
             if lowest[0] > 0 and last > WORSE * lowest[0]:
                 return (f"The {split} loss was lowest at step {lowest[1]:,.0f} ({lowest[0]:.4f}) and ended at "
-                        f"{last:.4f}: later steps fitted the training examples only.")
+                        f"{last:.4f}: the model overfits after that step.")
     return None
 
 
@@ -82,5 +80,5 @@ def _goodput(goodput):
     seconds = goodput["seconds"]
     waiting = seconds.get("input", 0.0) / max(1e-9, seconds.get("steps", 0.0) + seconds.get("input", 0.0))
     if waiting > 1 - SLOW:
-        return f"{waiting:.0%} of the time of the steps was spent waiting for input."
+        return f"The steps spent {waiting:.0%} of their time waiting for input."
     return None

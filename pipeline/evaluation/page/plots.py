@@ -1,7 +1,7 @@
 """The plots of an evaluation's page: learning curves, ROC and precision-recall curves, reliability diagrams.
 
-What lines mean stands beside them on the page, so that names of classes and runs are text there. Series are told apart
-by colour, and by line style or marker too where they may lie close together.
+What lines mean stands beside them on the page, so that names of classes and runs are text there. Series differ
+in color, and in line style or marker too where they may lie close together.
 """
 import numpy as np
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
@@ -10,9 +10,9 @@ from pipeline.pages.plots import INK, MARKERS, SERIES, SOFT, inline_svg
 
 WIDTH, HEIGHT = 4.6, 3.1  # Inches: three fit in a row of a wide screen, one on a phone.
 WIDE = 30  # Times the smallest value, from which on a loss is drawn on a log scale.
-FEW = 10  # Examples, below which the accuracy of a bin says little.
+FEW = 10  # Examples, below which the accuracy of a bin means little.
 FAINT = 0.3
-DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))  # After each other where colours begin again.
+DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))  # In turn; templates/marks.html has the same.
 ZOOMS = (0.02, 0.05, 0.1, 0.2, 0.3)
 NAMES = {"loss": "loss (nats)", "accuracy": "accuracy", "learning_rate": "learning rate"}
 TRAIN, EVALUATED = 0, 1  # Series of a single run: of training, and of its first evaluated split.
@@ -46,7 +46,7 @@ def learning_curve(runs, quantity, description, step=None):
       runs: `curves` of each run as report.json has them.
       quantity: "loss", "accuracy" or "learning_rate".
       description: for those who cannot see it.
-      step: the step that is judged, marked where it is given.
+      step: the step that is evaluated, marked where it is given.
 
     Returns:
       An <svg> element; "" where no run has such values.
@@ -183,7 +183,7 @@ def _bend(lines, rising):
 
 
 def reliability(bins, description):
-    """Draws a reliability diagram: the share of hits by confidence, and how many examples have it.
+    """Draws a reliability diagram: accuracy by confidence, and how many examples have it.
 
     Args:
       bins: [{"low", "high", "count", "confidence", "accuracy"}].

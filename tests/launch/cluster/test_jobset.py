@@ -75,6 +75,14 @@ def test_all_pods_are_workers_of_one_run():
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "shared"
 
 
+@pytest.mark.parametrize("word", ["on", "no", "true", "null", "y"])
+def test_a_word_that_yaml_takes_for_a_value_is_a_name(word):
+    document, policy = documents(name=word, volume=f"{word}:/runs")
+    assert document["metadata"]["name"] == policy["metadata"]["name"] == word
+    assert document["spec"]["network"]["subdomain"] == word
+    assert pod_spec(document)["volumes"][0]["persistentVolumeClaim"]["claimName"] == word
+
+
 def test_wrong_flags_and_a_vain_run_are_not_started_again():
     document, _ = documents()
     job = document["spec"]["replicatedJobs"][0]["template"]["spec"]

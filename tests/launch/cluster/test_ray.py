@@ -40,7 +40,13 @@ def test_the_driver_has_what_the_flags_say():
 
 def test_two_runs_of_a_name_do_not_share_a_folder():
     # Seen: a second run of the same name went on with what the first had left.
-    assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "f'digits-{time.time_ns()}'"
+    assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "'digits' + f'-{time.time_ns()}'"
+
+
+@pytest.mark.parametrize("name", ["it's", 'a"b', "{x}", "two\nlines", "\\"])
+def test_a_name_stays_a_name(name):
+    found = calls(ray_driver.driver(**{**DRIVER, "name": name}))["RunConfig"]["name"]
+    assert ast.literal_eval(found.removesuffix(" + f'-{time.time_ns()}'")) == name
 
 
 def test_without_gpus_none_are_asked_for():

@@ -45,6 +45,18 @@ def test_options_that_the_script_cannot_take_are_refused(option, words):
         slurm.batch_script(**{**SCRIPT, "options": [option]})
 
 
+@pytest.mark.parametrize("name, directive", [("on", "--job-name=on"), ("a run", "--job-name='a run'"),
+                                             ("$(x)", "--job-name='$(x)'"), ("it's", "--job-name='it'\"'\"'s'")])
+def test_a_name_is_one_word_of_its_directive(name, directive):
+    assert directives(slurm.batch_script(**{**SCRIPT, "name": name}))[0] == directive
+
+
+@pytest.mark.parametrize("name", ["a\nrm -rf x", "a\rb", "a\x00"])
+def test_a_name_that_would_end_its_line_is_refused(name):
+    with pytest.raises(UsageError, match="give a name on one line"):
+        slurm.batch_script(**{**SCRIPT, "name": name})
+
+
 @pytest.fixture
 def shell(tmp_path):
     """Runs the script with stand-ins of mirrorline and scontrol that note what they are given."""

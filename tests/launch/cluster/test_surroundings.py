@@ -52,6 +52,7 @@ def surround(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.acceptance
 def test_a_trial_of_a_sweep_trains_alone(tmp_path, monkeypatch):
     surround(monkeypatch)
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,16 @@
+"""docs/promises.md names tests that are there."""
+import re
+
+from tests.commands import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "promises.md").read_text(encoding="utf-8")
+
+
+def test_every_promise_names_a_test_that_is_there():
+    named = re.findall(r"`([a-z_0-9/]+/|[a-z_0-9/]+\.py)(?:::(\w+))?`", PAGE)
+    assert len(named) > 30
+    for path, test in named:
+        found = REPOSITORY / "tests" / path
+        assert found.exists(), path
+        if test:
+            assert f"def {test}(" in found.read_text(encoding="utf-8"), test
