@@ -8,7 +8,8 @@ from pipeline.evaluation.curves import MOST_CLASSES, CurveSet, classes_to_show
 from pipeline.evaluation.history import learning_curves
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.files import plain
-from pipeline.metrics import classification, evaluation, intervals
+from pipeline.metrics import classification, intervals
+from pipeline.metrics.evaluation import RANK, Evaluation, confusion_matrix
 
 SCHEMA = 1
 MOST_SHOWN = 24  # Pictures of a kind.
@@ -21,13 +22,13 @@ class Judged:
 
     Attributes:
       name: the directory of its run.
-      evaluation: evaluation.Evaluation, of the same arithmetic as during training.
+      evaluation: Evaluation, of the same arithmetic as during training.
       predictions: Predictions of the same examples.
       records: iterable of those of its evaluation.jsonl, gone through once.
     """
 
     name: str
-    evaluation: evaluation.Evaluation
+    evaluation: Evaluation
     predictions: Predictions
     records: object
 
@@ -52,7 +53,7 @@ def make_report(judged, names, split, described, held_out=None, compared=()):
     curves = CurveSet(predictions, shown)
     averages = classification.averages(predictions.labels, predictions.predicted)
     calibrated = calibration.calibrate(predictions, split, held_out)
-    confusion = evaluation.confusion_matrix(judged.evaluation.rows, len(names))
+    confusion = confusion_matrix(judged.evaluation.rows, len(names))
     return plain({
         "schema": SCHEMA, **{name: described[name] for name in ("created", "command", "run")},
         "headline": headline(judged, averages, curves, calibrated), "classes": list(names),
@@ -96,7 +97,7 @@ def headline(judged, averages, curves, calibrated):
         figure("macro F1", averages["macro"]["f1"], drawn["macro_f1"], "bootstrap"),
         figure("macro ROC AUC", area, intervals.delong(area, curves.influence), "DeLong")]
     if predictions.num_classes > 5:
-        near = int((evaluation.rows[:, evaluation.RANK] < 5).sum())
+        near = int((evaluation.rows[:, RANK] < 5).sum())
         found.append(figure("top-5 accuracy", near / count, intervals.wilson(near, count), "Wilson"))
     return [*found, figure("calibration error", calibrated["before"]["ece"], drawn["calibration_error"],
                            "basic bootstrap, approximate")]

@@ -177,7 +177,7 @@ def test_no_line_is_wider_than_the_window(width):
 def test_a_resumed_run_has_the_checkpoint_it_goes_on_from():
     live, _ = _live(80)
     live._live.auto_refresh = False
-    live.start(135)
+    live.on_start(Restored(135))
     try:
         assert "last checkpoint of step 135" in _drawn(live)[2]
     finally:
@@ -187,7 +187,7 @@ def test_a_resumed_run_has_the_checkpoint_it_goes_on_from():
 def test_the_length_of_a_short_run_is_never_0_epochs():
     lines = []
     plain = room.PlainProgress(plan(ExperimentConfig.from_flat(dict(steps=2, batch_size=16)), 60_000), lines.append)
-    plain.window(1, 2.0, 0.1, {})
+    train_window(plain, 1, 2.0, 0.1, {})
     assert "/0.000533  step" in lines[0]
 
 
