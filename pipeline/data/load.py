@@ -43,7 +43,8 @@ def load(config, batch_size, seed=0, echo=print, own_validation=True):
         from pipeline.data.sources.tfds import load_tfds
         source = load_tfds(config, echo, own_validation)
     source = _with_validation(source, config.validation_split, own_validation)
-    source = dataclasses.replace(source, notes=(*source.notes, *untrained_classes(source)))
+    untrained = untrained_classes(source)
+    source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source
     return keep_only(source, config.subset * batch_size) if config.subset else source
 
 

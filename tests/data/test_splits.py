@@ -85,8 +85,8 @@ def arrays(count):
 
 def test_arrays_of_an_extension_may_have_a_validation_split():
     def mine(made, **options):
-        register("mine")(lambda: made)
-        return load(DataConfig(dataset="mine", **options), 4, echo=lambda text: None)
+        register("arrays")(lambda: made)
+        return load(DataConfig(dataset="arrays", **options), 4, echo=lambda text: None)
 
     names = ["even", "odd"]
     three = mine((arrays(10), arrays(6), arrays(4), names), validation_split=0.3)
