@@ -1,4 +1,4 @@
-"""The tables from which flags choose: optimizers, losses and metrics. Standard library only: `--help` lists them."""
+"""The tables from which flags choose by name. Standard library only: `--help` lists them."""
 import dataclasses
 import importlib
 from collections.abc import Callable
@@ -38,6 +38,8 @@ OPTIMIZERS = Registry("optimizer", {
 LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
 # Each a function as those of losses; the figure is the mean over all examples of the split, from a float64 sum.
 METRICS = Registry("metric", {})
+# Of users alone; the built-in ones stand in pipeline.models.registry and pipeline.data.registry.
+MODELS, DATASETS = Registry("model", {}), Registry("data set", {})
 
 
 def example_function(what: str, entry: RegistryEntry) -> Callable:

@@ -10,7 +10,7 @@ import typing
 
 from pipeline import extension
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import LOSSES, METRICS, OPTIMIZERS
+from pipeline.choices import DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
     FOLDER,
@@ -49,7 +49,7 @@ class DataConfig(Options):
     """Where examples come from and what is done to them."""
 
     dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
-                                    "synthetic:HxWxC, or one of an --extension", path=True)
+                                    "synthetic:HxWxC, or one of an --extension", added=DATASETS, path=True)
     data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
                            resume=FREE, path=True)
     image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
@@ -79,7 +79,7 @@ class ModelConfig(Options):
     """Which network is trained."""
 
     model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
-                                "--extension", resume=NEVER)
+                                "--extension", added=MODELS, resume=NEVER)
     model_options: tuple = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas, so that N compute what one does; "

@@ -17,8 +17,8 @@ MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
 FOLDER = "folder:"  # Before the path of one's own images, in --dataset.
 
 
-def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, resume=REFUSE,
-           many=False, path=False):
+def option(default, help, *, unit="", low=None, high=None, above=None, below=None, choices=None, added=None,
+           resume=REFUSE, many=False, path=False):
     """A dataclass field that knows how it is offered on the command line.
 
     Args:
@@ -28,13 +28,14 @@ def option(default, help, *, unit="", low=None, high=None, above=None, below=Non
       low, high: the closed range of a number.
       above, below: the open range of a number.
       choices: the values allowed: a tuple, or a pipeline.registry.Registry, to which extensions may add.
+      added: a Registry of names that extensions have added to those that the help says.
       resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, held as a tuple.
       path: whether it is the path of a file or folder, or may be one after `folder:`.
     """
     return dataclasses.field(default=default, metadata=dict(
-        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, resume=resume, many=many,
-        path=path))
+        help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, added=added, resume=resume,
+        many=many, path=path))
 
 
 class Options:
@@ -55,8 +56,9 @@ def _path(flag, value):
 
 def describe_range(metadata):
     """Returns the range of an option in words, "" where every value goes."""
-    if metadata["choices"]:
-        return " | ".join(metadata["choices"])
+    names = metadata["choices"] or metadata["added"]
+    if names:
+        return " | ".join(names)
     parts = [f"{sign} {metadata[key]:.10g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
                                                           ("below", "<")) if metadata[key] is not None]
     return " and ".join(parts)

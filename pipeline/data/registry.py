@@ -5,7 +5,7 @@ import typing
 
 import numpy as np
 
-from pipeline import extension
+from pipeline import choices, extension
 from pipeline.config import DataConfig
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory
@@ -31,7 +31,7 @@ class Entry:
         return [name for name in inspect.signature(self.origin).parameters if name in _options()]
 
 
-REGISTERED = {}
+REGISTERED = choices.DATASETS.registered
 
 
 def register(name, depth=1):

@@ -4,7 +4,7 @@ import typing
 
 import keras
 
-from pipeline import extension
+from pipeline import choices, extension
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.internals.keras_internals import layers_of, widened
 from pipeline.models.classifier import check_input_shape
@@ -48,7 +48,7 @@ MODELS = {
     "mini_inception": Entry(MiniInception, (32, 32, 3), wanted_channels=3),
     "three_apis": Entry(ThreeAPIs, (28, 28, 3), wanted_channels=3),
 }
-REGISTERED = {}  # Those of users, by name.
+REGISTERED = choices.MODELS.registered  # Those of users, by name.
 SET_ELSEWHERE = ("num_classes", "batch_norm_momentum")
 READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}

@@ -3,15 +3,15 @@ import sys
 
 import pytest
 
-from pipeline import extension
+from pipeline import choices, extension
+from pipeline.callbacks import CALLBACKS
 
 
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Takes away what a test has loaded and registered."""
-    from pipeline.data import registry as data
-    from pipeline.models import registry as models
-    tables = (extension._loaded, extension._unusable, models.REGISTERED, data.REGISTERED, sys.modules)
+    registries = (choices.DATASETS, choices.LOSSES, choices.METRICS, choices.MODELS, choices.OPTIMIZERS, CALLBACKS)
+    tables = (extension._loaded, extension._unusable, sys.modules, *(registry.registered for registry in registries))
     before, path = [dict(table) for table in tables], list(sys.path)
     yield
     for table, values in zip(tables, before, strict=True):

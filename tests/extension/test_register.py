@@ -1,0 +1,201 @@
+"""One file of a user's with one thing of each kind: listed, used, kept on record, and there again after a resume."""
+import json
+import math
+import re
+
+import pytest
+
+from pipeline import choices, extension
+from pipeline.callbacks import Callback, Ending, Evaluated, Restored, UserCallback, Window
+from pipeline.choices import loss_function
+from pipeline.errors import UsageError
+from tests.commands import metrics, result, succeed
+
+MINE = '''
+import json, os
+import keras
+import numpy as np
+import tensorflow as tf
+from pipeline import register
+from pipeline.callbacks import Callback
+
+
+@register.dataset("stripes")
+def stripes():
+    """Rows and columns of light, and noise of a fixed seed."""
+    labels, noise = np.arange(120) % 2, np.random.default_rng(5).integers(0, 200, (120, 8, 8, 1))
+    images = noise.astype(np.uint8)
+    images[labels == 0, ::2] += 50
+    images[labels == 1, :, ::2] += 50
+    return (images, labels), (images[:50], labels[:50]), ["rows", "columns"]
+
+
+@register.model("linear", example_shape=(8, 8, 1))
+class Linear(keras.Model):
+    def __init__(self, num_classes, scale=1.0):
+        super().__init__()
+        self.flatten, self.scale = keras.layers.Flatten(), keras.layers.Rescaling(scale)
+        self.dense = keras.layers.Dense(num_classes)
+
+    def call(self, images):
+        return self.dense(self.scale(self.flatten(images)))
+
+
+@register.optimizer("heavy_ball")
+class HeavyBall(keras.optimizers.SGD):
+    def __init__(self, learning_rate, weight_decay):
+        super().__init__(learning_rate, momentum=0.75, weight_decay=weight_decay)
+
+
+@register.loss("brier")
+def brier(logits, label):
+    return tf.reduce_sum((tf.nn.softmax(logits) - tf.one_hot(label, 2, dtype=logits.dtype)) ** 2, axis=-1)
+
+
+@register.metric("same_as_loss")
+def same_as_loss(logits, label):
+    return brier(logits, label)
+
+
+@register.metric("always_three")
+def always_three(logits, label):
+    return tf.fill(tf.shape(label), 3.0)
+
+
+@register.callback("diary")
+class Diary(Callback):
+    def __init__(self, experiment, workdir):
+        self.file = os.path.join(workdir, "diary.jsonl")
+
+    def on_start(self, restored):
+        with open(self.file, "a") as file:
+            print(restored.step, file=file)
+'''
+OPTIONS = {"dataset": "stripes", "model": "linear", "loss": "brier", "metrics": ["same_as_loss", "always_three"],
+           "callbacks": ["diary"]}
+RUN = ("train", "--extension=mine.py", "--dataset=stripes", "--model=linear", "--loss=brier",
+       "--metrics=same_as_loss,always_three", "--callbacks=diary", "--batch_size=20", "--learning_rate=0.05",
+       "--schedule=constant", "--evaluate_every=3", "--tensorboard=scalars")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder outside of the package with mine.py."""
+    made = tmp_path_factory.mktemp("mine")
+    (made / "mine.py").write_text(MINE)
+    return made
+
+
+def test_help_lists_each_beside_what_is_built_in(folder):
+    words = re.sub(r"\s+", " ", succeed("train", "--help", "--extension=mine.py", cwd=folder).stdout)
+    for name, built_in, mine in (("optimizer", "adam", "heavy_ball"), ("loss", "cross_entropy", "brier"),
+                                 ("metrics", "", "same_as_loss | always_three"), ("callbacks", "", "diary"),
+                                 ("model", "cnn", "linear"), ("dataset", "digits", "stripes")):
+        entry = re.search(rf" --{name}=(TEXT|A,B) .*? --\w+=", words)[0]
+        assert mine in entry and built_in in entry, entry
+
+
+def test_each_is_used_kept_and_there_again_after_a_resume(folder):
+    succeed(*RUN, "--optimizer=heavy_ball", "--steps=3", "--workdir=run", cwd=folder)
+    stored = json.loads((folder / "run" / "config.json").read_text())
+    assert {**OPTIONS, "optimizer": "heavy_ball"}.items() <= stored["config"].items()
+    assert stored["data"]["class_names"] == ["rows", "columns"]
+    resumed = succeed(*RUN, "--optimizer=heavy_ball", "--steps=6", "--workdir=run", cwd=folder)
+    assert "resume  from the checkpoint of step 3" in resumed.stdout
+    assert (folder / "run" / "diary.jsonl").read_text() == "0\n3\n"
+    assert {**OPTIONS, "optimizer": "heavy_ball"}.items() <= json.loads(
+        (folder / "run" / "config.json").read_text())["config"].items()
+    evaluations = metrics(folder / "run", "evaluation")
+    assert [r["step"] for r in evaluations] == [3, 6]
+    for found in evaluations:
+        assert found["same_as_loss"] == found["loss"] and 0 < found["loss"] < 2 and found["always_three"] == 3
+    final = result(folder / "run")
+    assert (final["test_same_as_loss"], final["test_always_three"]) == (final["test_loss"], 3)
+    # The same by what is built in, in one piece: the momentum of the user's optimizer was in the checkpoint.
+    succeed(*RUN, "--optimizer=sgd", "--momentum=0.75", "--steps=6", "--workdir=whole", cwd=folder)
+    assert result(folder / "whole")["weights_sha256"] == final["weights_sha256"]
+    assert [r["loss"] for r in metrics(folder / "whole", "train")] == [
+        r["loss"] for r in metrics(folder / "run", "train")]
+
+
+WRONG = '''
+import tensorflow as tf
+from pipeline import register
+
+
+@register.loss("shapeless")
+def shapeless(logits, label):
+    return tf.reduce_mean(logits)
+
+
+@register.loss("raising")
+def raising(logits, label):
+    return {}[label]
+
+
+class Events:
+    def __init__(self, experiment, workdir):
+        if workdir == "unmakeable":
+            raise OSError("no such host")
+
+
+for name in ("on_start", "on_window", "on_evaluation", "on_checkpoint", "on_rollback", "on_end", "close"):
+    def fail(self, *arguments):
+        raise RuntimeError("it broke")
+    setattr(Events, name, fail)
+register.callback("failing")(Events)
+'''
+FAILS = WRONG.splitlines().index('        raise RuntimeError("it broke")') + 1
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    """The path of an extension whose parts fail, loaded."""
+    (tmp_path / "wrong.py").write_text(WRONG)
+    extension.load((str(tmp_path / "wrong.py"),))
+    return tmp_path / "wrong.py"
+
+
+def test_whatever_a_callback_raises_names_its_place(wrong):
+    given = {"on_start": Restored(0), "on_window": Window(1, (), None, 0.0, 1.0), "on_checkpoint": 1,
+             "on_evaluation": Evaluated(1, None, None, 0.0), "on_rollback": Restored(0),
+             "on_end": Ending(1, {}, lambda: False, lambda text: None)}
+    events = [name for name in vars(Callback) if not name.startswith("_")]
+    assert {*given, "close"} == set(events)
+    made = UserCallback("failing", None, "run")
+    for name in events:
+        with pytest.raises(UsageError) as raised:
+            getattr(made, name)(*([given[name]] if name in given else []))
+        assert str(raised.value) == f"callback failing: {wrong}, line {FAILS}: RuntimeError: it broke"
+    with pytest.raises(UsageError, match=r"wrong\.py, line \d+: OSError: no such host"):
+        UserCallback("failing", None, "unmakeable")
+
+
+@pytest.mark.parametrize("name, says", [
+    ("shapeless", r"must return one value an example, shape \[batch\]; found shape"),
+    ("raising", r"loss raising: .*wrong\.py, line \d+: ")])
+def test_a_loss_that_is_none_names_its_place(wrong, name, says):
+    import tensorflow as tf
+    with pytest.raises(UsageError, match=says) as raised:
+        loss_function(name)(tf.zeros([4, 3]), tf.zeros([4], tf.int32))
+    assert str(wrong) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind, name, origin, says", [
+    ("optimizer", "adam", dict, "optimizer 'adam' is built in: give yours another name"),
+    ("optimizer", "mine", math.sqrt, "optimizer 'mine' is no class"),
+    ("loss", "cross_entropy", math.sqrt, "loss 'cross_entropy' is built in"),
+    ("loss", "mine", dict, "loss 'mine' is no function"), ("metric", "my metric", math.sqrt, "'my metric' cannot be"),
+    ("callback", "mine", math.sqrt, "callback 'mine' is no class")])
+def test_what_cannot_be_registered_names_its_place(kind, name, origin, says):
+    from pipeline import register
+    with pytest.raises(UsageError, match=says) as raised:
+        getattr(register, kind)(name)(origin)
+    assert re.match(rf"{re.escape(__file__)}, line \d+: ", str(raised.value))
+
+
+@pytest.mark.parametrize("table, wrong_name, nearest", [
+    ("OPTIMIZERS", "adm", "did you mean 'adam'"), ("LOSSES", "cross-entropy", "did you mean 'cross_entropy'")])
+def test_an_unknown_name_names_the_nearest_and_how_to_add_one(table, wrong_name, nearest):
+    with pytest.raises(UsageError, match=rf"{nearest}.*--extension=FILE\.py adds your own"):
+        getattr(choices, table).find(wrong_name)
