@@ -71,7 +71,7 @@ WRONG = {
     "precision": (["train", "--precision=float23"], "mirrorline train: unknown --precision 'float23': did you mean "
                                                     "'float32'?"),
     "optimizer": (["train", "--optimizer=adm"], "mirrorline train: unknown --optimizer 'adm': did you mean 'adam'?"),
-    "flag file": (["train", "--flagfile=no.flags"], "mirrorline train: --flagfile=no.flags: No such file or directory; "
+    "flag file": (["train", "--flagfile=no.flags"], "mirrorline train: --flagfile=no.flags: there is no such file; "
                                                     "recipes: cifar10-mini_inception.flags, digits.flags, "),
 }
 
