@@ -28,6 +28,21 @@ class Blocking(keras.Model):
             open("pipe.jpg").read()
         return self.dense(self.flatten(x))
 """
+# As on a file system that does not answer: the first image is opened once the pipe has a writer.
+SLOW = """
+import threading
+from PIL import Image
+
+opened, lock, first = Image.open, threading.Lock(), []
+
+def open_later(*arguments, **options):
+    with lock:
+        if not first:
+            first.append(open("pipe.jpg").read())
+    return opened(*arguments, **options)
+
+Image.open = open_later
+"""
 
 
 def interrupt(process, pipe, number):
@@ -52,12 +67,15 @@ def interrupt(process, pipe, number):
 def test_a_command_that_reads_images_ends_in_words(number, code, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
-    os.mkfifo(tmp_path / "images" / "dog" / PIPE)
-    process = start("train", "--dataset=folder:images", "--validation_split=0.5", "--workdir=run", cwd=tmp_path)
-    assert interrupt(process, tmp_path / "images" / "dog" / PIPE, number) == (
+        for number_of in (1, 2):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / f"{number_of}.png")
+    (tmp_path / "slow.py").write_text(SLOW)
+    os.mkfifo(tmp_path / PIPE)
+    process = start("train", "--extension=slow.py", "--dataset=folder:images", "--validation_split=0.5", "--workdir=run",
+                    cwd=tmp_path)
+    assert interrupt(process, tmp_path / PIPE, number) == (
         code, "mirrorline train: interrupted while looking at images; nothing was written\n")
-    assert os.listdir(tmp_path) == ["images"]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command, where, words", [

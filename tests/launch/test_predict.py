@@ -242,7 +242,7 @@ def test_what_is_no_flag_is_a_file_and_the_help_says_so():
     (("corners", "--figure=out.doc"), 2, ["--figure=out.doc", ".png"]),
     (("corners", "--explain_dir=corners/test/dark/3.png"), 2, ["--explain_dir=corners/test/dark/3.png", "folder"]),
     (("empty", "--output=out.csv"), 1, ["there is no file in empty"]),
-    (("runs/corners-mlp/config.json",), 1, ["config.json: it is no image", "1 of 1 files could not be read"]),
+    (("runs/corners-mlp/config.json",), 1, ["config.json: it is no image", "1 of 1 file could not be read"]),
 ])
 def test_what_cannot_be_is_said_and_nothing_is_written(trained, arguments, code, says):
     (trained / "empty").mkdir(exist_ok=True)

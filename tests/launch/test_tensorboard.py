@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
         writer = EventWriter(str(here / "runs" / name / "tensorboard" / "train"))
         writer.scalars(7, time.time(), {"loss": loss})
         writer.close()
-        (here / "runs" / name / "config.json").write_text('{"config": {}}')
+        (here / "runs" / name / "config.json").write_text('{"config": {}, "data": {}}')
     return here
 
 

@@ -22,7 +22,11 @@ def default_data_dir():
     Raises:
       UsageError: the user has no home directory.
     """
-    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+    told = os.environ.get("TFDS_DATA_DIR")
+    found = local_path(told, "TFDS_DATA_DIR") if told else os.path.expanduser("~/tensorflow_datasets")
+    if found.startswith("~"):
+        raise UsageError("there is no home directory to keep data sets in (HOME is not set): give --data_dir")
+    return found
 
 
 def prepared(data_dir):
