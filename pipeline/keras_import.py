@@ -24,15 +24,15 @@ def install():
 
 
 class KerasImport(importlib.abc.MetaPathFinder):
-    """Imports Keras with its own defaults, and the models after it: it then knows them when it reads a file of one.
-
-    TensorFlow has an older Keras inside, which reads the same file of a user's, and fails as it does.
-    """
+    """Imports Keras with its own defaults, and the models after it: it then knows them when it reads a file of one."""
 
     _looking = False
 
     def find_spec(self, name, path=None, target=None):
-        """Returns the spec of Keras or TensorFlow with a loader that does so; None for any other module."""
+        """Returns the spec of Keras with a loader that does so, or of TensorFlow; None for any other module.
+
+        The Keras 2 inside TensorFlow reads the same file, and fails on what is wrong in it.
+        """
         if name not in ("keras", "tensorflow") or self._looking:
             return None
         self._looking = True

@@ -83,7 +83,7 @@ def headline(judged, averages, curves, calibrated):
       curves: CurveSet.
       calibrated: see calibration.calibrate.
     """
-    predictions, evaluation = judged.predictions, judged.evaluation
+    predictions = judged.predictions
     drawn, count = intervals.bootstrap(predictions), predictions.examples
 
     def figure(name, value, low_high, kind):
@@ -91,12 +91,12 @@ def headline(judged, averages, curves, calibrated):
 
     area = curves.macro_roc_auc
     found = [
-        figure("accuracy", evaluation.accuracy, intervals.wilson(predictions.hit.sum(), count), "Wilson"),
-        figure("loss", evaluation.loss, drawn["loss"], "bootstrap"),
+        figure("accuracy", judged.evaluation.accuracy, intervals.wilson(predictions.hit.sum(), count), "Wilson"),
+        figure("loss", judged.evaluation.loss, drawn["loss"], "bootstrap"),
         figure("macro F1", averages["macro"]["f1"], drawn["macro_f1"], "bootstrap"),
         figure("macro ROC AUC", area, intervals.delong(area, curves.influence), "DeLong")]
     if predictions.num_classes > 5:
-        near = int((evaluation.rows[:, evaluation.RANK] < 5).sum())
+        near = int((judged.evaluation.rows[:, evaluation.RANK] < 5).sum())
         found.append(figure("top-5 accuracy", near / count, intervals.wilson(near, count), "Wilson"))
     return [*found, figure("calibration error", calibrated["before"]["ece"], drawn["calibration_error"],
                            "basic bootstrap, approximate")]
