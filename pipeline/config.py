@@ -265,7 +265,7 @@ def _check_names(config):
         if isinstance(table, Registry):
             value = config.flat()[name]
             for one in value if field.metadata["many"] else (value,):
-                table.find(one)
+                table.find(one, f"--{name}")
 
 
 def _check_together(config):

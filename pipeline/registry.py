@@ -52,15 +52,16 @@ class Registry(Mapping):
     def __len__(self) -> int:
         return len(self._built_in) + len(self.registered)
 
-    def find(self, name: str):
+    def find(self, name: str, what: str | None = None):
         """Returns the row of a name; raises UsageError that names the nearest one for a name that is in no table.
 
-        What installed packages offer is imported only for a name that is not here.
+        What installed packages offer is imported only for a name that is not here. `what` is what the message calls it,
+        such as "--optimizer"; default its kind.
         """
         if name not in self:
             extension.load_entry_points()
         if name not in self:
-            raise unknown_name(self.kind, name, tuple(self), "; --extension=FILE.py adds your own")
+            raise unknown_name(what or self.kind, name, tuple(self), "; --extension=FILE.py adds your own")
         return self[name]
 
     def register(self, name: str, check: Callable = lambda origin: None, **options):

@@ -12,6 +12,7 @@ from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
 from pipeline.paths import folder_obstacle, local_path
 from pipeline.quantities import counted
+from pipeline.training.start import console_for
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 GROUPS = ()
@@ -192,7 +193,7 @@ def open_data(runs, split):
     """
     from pipeline.distributed import devices
     first = runs[0]
-    echo = runs.console_for(first.config)
+    echo = console_for(first.config)
     from pipeline.evaluation.stored_run import choose_split, reopen_data  # TensorFlow is loaded from here on.
     strategy, source = reopen_data(first.config, first.stored, echo)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"

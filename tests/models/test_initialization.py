@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.export.formats import FORMS
+from pipeline.export.weight_sources import find
 from pipeline.files import write_json
 from pipeline.models import registry
 from pipeline.models.initialization import Initialization, initialize
@@ -62,14 +63,14 @@ def trained(strategy, tmp_path_factory):
 def test_every_form_gives_the_weights_it_was_made_of(trained, form):
     folder, values = trained
     model = fresh()
-    found = initialize(model, str(folder / FILES[form]), SHAPE)
+    found = initialize(model, str(folder / FILES[form]), SHAPE, find)
     assert (found.form, found.loaded, found.fresh, found.unused) == (form.split()[0], len(values), (), ())
     assert len(found.sha256) == 64
     for name, value in arrays(model).items():
         np.testing.assert_array_equal(value, values[name], err_msg=name)
     again = fresh(classes=4)  # A head for other classes is fresh, all of it.
     before = arrays(again)
-    found = initialize(again, str(folder / FILES[form]), SHAPE)
+    found = initialize(again, str(folder / FILES[form]), SHAPE, find)
     assert found.fresh == ("network/classifier/kernel", "network/classifier/bias")
     for name, value in arrays(again).items():
         np.testing.assert_array_equal(value, (before if name in found.fresh else values)[name], err_msg=name)
@@ -81,8 +82,8 @@ def test_a_file_that_changed_since_the_run_began_is_refused(trained):
     path = str(folder / FILES["keras"])
     began = Initialization(path, path, "keras", "0" * 64, 1, (), ())
     with pytest.raises(UsageError, match="no longer what this run was started from.*another --workdir"):
-        initialize(fresh(), path, SHAPE, before=began)
-    initialize(fresh(), str(folder / "run"), SHAPE, before=began)  # Another file was asked for.
+        initialize(fresh(), path, SHAPE, find, began)
+    initialize(fresh(), str(folder / "run"), SHAPE, find, began)  # Another file was asked for.
 
 
 def test_moving_statistics_go_on_from_those_of_the_file(trained, strategy):
@@ -145,7 +146,7 @@ def test_a_file_of_another_model_is_refused(trained):
     folder, _ = trained
     with pytest.raises(UsageError, match="is of another model: it holds network/convolution1/kernel, .* this one "
                                          "block1/convolution/kernel"):
-        initialize(fresh(model="cnn"), str(folder / FILES["weights"]), SHAPE)
+        initialize(fresh(model="cnn"), str(folder / FILES["weights"]), SHAPE, find)
 
 
 def _cut(path):
@@ -190,6 +191,6 @@ def test_bad_input_is_one_line(trained, tmp_path, name, spoil, says):
     if spoil:
         spoil(str(tmp_path / name))
     with pytest.raises(UsageError) as error:
-        initialize(fresh(model="mlp"), str(tmp_path / name), SHAPE)
+        initialize(fresh(model="mlp"), str(tmp_path / name), SHAPE, find)
     assert str(error.value).startswith("--initialize_from: ") and says in str(error.value)
     assert "\n" not in str(error.value)
