@@ -143,7 +143,8 @@ def test_names_that_are_no_text_or_full_of_signs_come_through(tmp_path):
 def terminal(width, batches, terminal=True):
     """Returns what a table of batches looks like."""
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None, _environ={"TERM": "xterm"})
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None,
+                      _environ={"TERM": "xterm"})  # A dumb one has 80 columns for Rich.
     files = [one.file for batch in batches for one in batch]
     writer = screen.TableWriter(console, files, [name for name, _ in batches[0][0].classes], 3)
     for batch in batches:
