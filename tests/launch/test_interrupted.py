@@ -71,8 +71,8 @@ def test_a_command_that_reads_images_ends_in_words(number, code, tmp_path):
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / f"{number_of}.png")
     (tmp_path / "slow.py").write_text(SLOW)
     os.mkfifo(tmp_path / PIPE)
-    process = start("train", "--extension=slow.py", "--dataset=folder:images", "--validation_split=0.5", "--workdir=run",
-                    cwd=tmp_path)
+    process = start("train", "--extension=slow.py", "--dataset=folder:images", "--validation_split=0.5",
+                    "--workdir=run", cwd=tmp_path)
     assert interrupt(process, tmp_path / PIPE, number) == (
         code, "mirrorline train: interrupted while looking at images; nothing was written\n")
     assert not (tmp_path / "run").exists()
