@@ -232,8 +232,8 @@ class ExperimentConfig:
         for group_name, group in GROUPS.items():
             given = {f.name: values[f.name] for f in dataclasses.fields(group) if f.name in values}
             for f in dataclasses.fields(group):
-                if f.metadata["many"] and f.name in given:
-                    given[f.name] = tuple(given[f.name])
+                if f.name in given:
+                    given[f.name] = _as_kept(f, given[f.name])
             parts[group_name] = group(**given)
         return cls(**parts)
 
@@ -244,6 +244,14 @@ class ExperimentConfig:
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "training": TrainingConfig,
           "runtime": RuntimeConfig}
+
+
+def _as_kept(field, value):
+    """Returns a value as config.json keeps it: from Python a list may be any sequence, and an interval a number."""
+    if field.metadata["many"]:
+        return tuple(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number and value_type(field) in (str, str | None) else value
 
 
 def options():
