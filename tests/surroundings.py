@@ -8,6 +8,7 @@ import locale
 import os
 import pathlib
 import re
+import signal
 import site
 import tempfile
 
@@ -44,6 +45,9 @@ def settle():
     os.environ.update(variables)
     with contextlib.suppress(locale.Error):  # Else files are read in the encoding of the terminal.
         locale.setlocale(locale.LC_ALL, variables["LANG"])
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ignored by what was started in the background or by nohup.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.makedirs(variables["MPLCONFIGDIR"], exist_ok=True)
     os.environ["HOME"] = tempfile.mkdtemp(prefix="mirrorline-home-")
     return os.environ["HOME"]
