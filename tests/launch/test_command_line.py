@@ -29,8 +29,8 @@ def test_without_a_command_it_lists_the_commands(arguments):
     done = mirrorline(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  (\w+) {2,}\S.{10,}$", done.stdout, re.MULTILINE)
-    assert listed == ["train", "launch", "evaluate", "predict", "export", "tensorboard", "sweep", "verify", "benchmark",
-                      "inspect", "doctor"]
+    assert listed == ["benchmark", "doctor", "evaluate", "export", "inspect", "launch", "predict", "sweep", "tensorboard",
+                      "train", "verify"]
 
 
 def test_version():
@@ -56,9 +56,9 @@ WRONG = {
                            "version"),
     "help of a wrong command": (["help", "docter"], "mirrorline: unknown command 'docter': did you mean 'doctor'?"),
     "flag before the command": (["--epochs=3", "train"], "mirrorline: the command comes first, then its flags; found "
-                                                         "'--epochs=3'; commands: train, launch, evaluate, "
-                                                         "predict, export, tensorboard, sweep, verify, benchmark, "
-                                                         "inspect, doctor"),
+                                                         "'--epochs=3'; commands: benchmark, doctor, evaluate, "
+                                                         "export, inspect, launch, predict, sweep, tensorboard, "
+                                                         "train, verify"),
     "flag": (["train", "--epoch=3"], "mirrorline train: unknown flag '--epoch': did you mean --epochs?"),
     "flag of another command": (["doctor", "--epochs=3"], "mirrorline doctor: unknown flag '--epochs': "),
     "stray argument": (["train", "mnist"], "mirrorline train: unexpected argument 'mnist'"),
