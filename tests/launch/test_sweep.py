@@ -25,7 +25,9 @@ class Forked:
     """A trial that is forked (see tests.forking), what it says going to its log."""
 
     def __init__(self, arguments, log):
-        self._process = commands.start(*arguments, cwd=os.getcwd())
+        module, *rest = arguments
+        assert module == "launch"
+        self._process = commands.start(*rest, cwd=os.getcwd())
         self._log = open(log, "ab")  # noqa: SIM115
         self._copies = [threading.Thread(target=lambda pipe=pipe: self._log.write(pipe.read().encode()))
                         for pipe in (self._process.stdout, self._process.stderr)]
