@@ -16,7 +16,7 @@ from pipeline.paths import check_file, check_folder, local_path
 from pipeline.run_directory import RunDirectory, default_path, free_path, stored_config
 from tests.commands import environment, start
 
-COMMANDS = {command.__name__.split(".")[1]: command for command in (
+COMMANDS = {command.__name__.split(".")[-1]: command for command in (
     train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect)}
 # Every flag that takes a path, by command; --dataset takes one after `folder:`.
 PATHS = {
