@@ -80,7 +80,7 @@ def test_a_command_that_reads_images_ends_in_words(number, code, tmp_path):
 
 @pytest.mark.parametrize("command, where, words", [
     ("train", "building", "interrupted while building the model; nothing was written"),
-    ("train", "compiling", "interrupted while compiling the step; no step was trained, the same command begins again"),
+    ("train", "compiling", "interrupted while compiling the step; no step was trained, the same command starts again"),
     ("inspect", "building", "interrupted"),
 ])
 def test_what_builds_and_compiles_a_model_ends_in_words(command, where, words, tmp_path):
