@@ -18,7 +18,7 @@ RANGE := 3.11, 3.12 or 3.13
 help:
 	@echo "make train       train on the data set that comes with it (ARGS=\"--flag=value ...\")"
 	@echo "make test        every test, at most 12 minutes on 2 cores"
-	@echo "make lint        style"
+	@echo "make lint        style and types"
 	@echo "make acceptance  the full matrices, resumable, written to docs/acceptance.json"
 	@echo "make peers       Mirrorline beside Keras and PyTorch, under 30 minutes, written to docs/measured/peers.md (ARGS=\"--quick\")"
 	@echo "make clean       remove what was set up and built; runs/ stays"
@@ -32,6 +32,7 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 acceptance: $(STAMP)
 	$(BIN)/python -m tests.acceptance

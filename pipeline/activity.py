@@ -14,7 +14,7 @@ from pipeline.terminal import LastingStream, is_live, printable
 DRAWN, PRINTED = 0.5, 10.0  # Seconds between two looks on a terminal, and between two lines elsewhere.
 STARTING = "starting TensorFlow"
 ERASE = "\r\x1b[K"
-_running = []  # Activities, the innermost last.
+_running: list["activity"] = []  # Activities, the innermost last.
 
 
 class Lines:

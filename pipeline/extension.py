@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import types
+import typing
 
 from pipeline.errors import UsageError
 from pipeline.paths import local_path
@@ -49,8 +50,8 @@ class Extension:
         return self
 
 
-_loaded = {}  # By name, in the order of loading.
-_unusable = {}  # Entry points that could not be loaded: why.
+_loaded: dict[str, typing.Any] = {}  # By name, in the order of loading.
+_unusable: dict[str, str] = {}  # Entry points that could not be loaded: why.
 
 
 def is_file(name):

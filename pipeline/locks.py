@@ -23,7 +23,7 @@ OWNER = ".owner"
 LOCK = ".lock"
 FILES = frozenset((LOCK, LOCK + OWNER))  # Of a folder that is locked; they are nobody's work.
 POLL_SECONDS = 0.05
-_told = set()  # Devices of which a line has said that they have no flock.
+_told: set[int] = set()  # Devices of which a line has said that they have no flock.
 
 
 class Held(Exception):

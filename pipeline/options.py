@@ -136,7 +136,7 @@ class Strength:
         return self.low <= value <= self.high and (not self.whole or value == int(value))
 
 
-PIXELS = dict(low=1, high=2**15, whole=True)
+PIXELS: dict[str, typing.Any] = dict(low=1, high=2**15, whole=True)
 AUGMENTATIONS = {
     "flip": Strength("probability", 0.001, 1.0, lambda height: 0.5, "0.5"),
     "crop": Strength("pixels of shift each way", default=lambda height: max(1, height // 8),

@@ -40,7 +40,8 @@ class Registry(Mapping):
           kind: see above.
           built_in: {name: row}; rows may be of any type that the table's owner understands.
         """
-        self.kind, self._built_in, self.registered = kind, built_in, {}
+        self.kind, self._built_in = kind, built_in
+        self.registered: dict[str, RegistryEntry] = {}
 
     def __getitem__(self, name: str):
         return self.registered[name] if name in self.registered else self._built_in[name]

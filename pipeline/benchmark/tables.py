@@ -1,5 +1,6 @@
 """A benchmark as rows of text: the words and the rounding that CSV, Markdown and page share."""
 import csv
+import functools
 import io
 
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured, median_speedup
@@ -77,6 +78,11 @@ def status(cell):
     return ", ".join(word for word, holds in (("halved", is_halved(cell)), ("emulated", cell.get("emulated"))) if holds)
 
 
+def split_milliseconds(part, cell):
+    """Returns the ms of one part of a step: of its forward or backward pass, its reduction, its update, the rest."""
+    return number((cell.get("split_ms") or {}).get(part))
+
+
 COLUMNS = {
     "model": lambda cell: str(cell["model"]), "image": lambda cell: str(cell["image_size"]),
     "precision": lambda cell: str(cell["precision"]), "workers": lambda cell: str(cell["workers"]),
@@ -92,8 +98,7 @@ MORE = {
     f"slowest worker, {ALONE}": lambda cell: slowest_step(cell),
     "examples/s a replica": lambda cell: number(cell.get("examples_per_second_per_replica")),
     "examples/s synthetic": lambda cell: number(cell.get("synthetic_examples_per_second")),
-    **{f"{name} ms": lambda cell, name=name: number((cell.get("split_ms") or {}).get(name))
-       for name in NESTED["split_ms"]},
+    **{f"{name} ms": functools.partial(split_milliseconds, name) for name in NESTED["split_ms"]},
     "tracing s": lambda cell: number(cell.get("trace_seconds")),
     "compiling s": lambda cell: number(cell.get("compile_seconds")),
     "first step s": lambda cell: number(cell.get("first_step_seconds")),

@@ -10,8 +10,9 @@ import weakref
 
 from pipeline.errors import UsageError
 
-_reported, _lock = [], threading.Lock()
-_watched = []  # Weak references to readers, the newest last.
+_reported: list[BaseException] = []
+_lock = threading.Lock()
+_watched: list[weakref.ref] = []  # Weak references to readers, the newest last.
 
 
 class Reported(Exception):

@@ -29,7 +29,7 @@ def take_writer_error(checkpoint: tf.train.Checkpoint) -> Exception | None:
     """Returns the error that an asynchronous save has left, and forgets it: else TensorFlow raises it again later."""
     writer = getattr(checkpoint, "_async_checkpointer_impl", None)
     error = getattr(writer, "_async_error", None)
-    if error is not None:
+    if writer is not None and error is not None:
         writer._async_error = None
     return error
 

@@ -17,7 +17,7 @@ class InceptionClassifier(Classifier):
       batch_norm_momentum: momentum of the moving statistics.
     """
 
-    stages = ()
+    stages: tuple[int | tuple[int, int], ...] = ()
     minimum_size = 7
 
     def __init__(self, num_classes: int = 10, batch_norm_momentum: float = 0.9, **kwargs):
@@ -27,9 +27,9 @@ class InceptionClassifier(Classifier):
         settings = dict(batch_norm_momentum=batch_norm_momentum, dtype=dtype)
         self.conv = ConvBlock(96, name="conv", **settings)
         self.blocks = []
-        numbers = {InceptionBlock: 0, DownsampleBlock: 0}
-        for filters in self.stages:
-            block, filters = (InceptionBlock, filters) if isinstance(filters, tuple) else (DownsampleBlock, (filters,))
+        numbers: dict[type, int] = {InceptionBlock: 0, DownsampleBlock: 0}
+        for stage in self.stages:
+            block, filters = (InceptionBlock, stage) if isinstance(stage, tuple) else (DownsampleBlock, (stage,))
             numbers[block] += 1
             kind = "inception" if block is InceptionBlock else "downsample"
             self.blocks.append(block(*filters, name=f"{kind}{numbers[block]}", **settings))

@@ -31,8 +31,8 @@ class Entry:
 
     model_class: typing.Callable
     input_shape: tuple
-    wanted_channels: int = None
-    place: tuple = None
+    wanted_channels: int | None = None
+    place: tuple | None = None
 
     @property
     def origin(self):

@@ -121,7 +121,7 @@ class EventWriter:
             self._file = None
 
 
-def image_value(tag, png, size, description=""):
+def image_value(tag: str, png: bytes, size: tuple[int, int], description: str = ""):
     """Returns the Summary.Value of a picture: its PNG file, bytes, and its (width, height) in pixels."""
     tensor = make_tensor_proto(np.array([*(str(side).encode() for side in size), png], object))
     return Summary.Value(tag=tag, tensor=tensor, metadata=images.create_summary_metadata("", description))

@@ -43,7 +43,7 @@ class PlainProgress(Callback):
 
     def on_window(self, window: Window) -> None:
         """Shows a window of steps: the means of loss and accuracy, and the speed."""
-        speed, loss, accuracy = window.system.get("examples_per_second"), *means(window)
+        speed, (loss, accuracy) = window.system.get("examples_per_second"), means(window)
         self._time_left.window(window.step, speed)
         line = f"{self._where(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
         if speed:  # A window that is compiled or profiled says nothing about the speed.

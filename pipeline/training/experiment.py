@@ -70,8 +70,8 @@ class Experiment:
     evaluates_average: bool = False
     step_operations: int | None = None
     # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
-    _splits: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
-    _evaluations: dict = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    _splits: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    _evaluations: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _opened: tuple | None = None  # (step, tf.data.Dataset) of the training stream.
     _evaluation_pace: cadence.StepsPerLoopController = dataclasses.field(default_factory=cadence.StepsPerLoopController)
 

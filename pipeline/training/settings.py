@@ -36,12 +36,12 @@ class StepSettings:
     seed: int
     compute_dtype: str
     image_channels: int
-    image_mean: tuple = None
-    image_deviation: tuple = None
+    image_mean: tuple | None = None
+    image_deviation: tuple | None = None
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
-    class_weights: tuple = None
+    class_weights: tuple | None = None
     scale_loss: bool = False
     synchronize: bool = False
     xla: bool = False

@@ -45,7 +45,7 @@ def draw(pixels):
     return image, ImageDraw.Draw(image)
 
 
-def encode(image):
+def encode(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
     """Returns (PNG file as bytes, (width, height)) of a PIL image."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=3)

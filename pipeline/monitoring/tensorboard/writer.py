@@ -102,7 +102,7 @@ class TensorBoardWriter(Callback):
                  f"({evaluation.accuracy:.2%})")
         matrix = confusion_matrix(evaluation.rows, evaluation.num_classes)
         self._recorder.validation_events.tensors(step, evaluated.wall_time, [
-            image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), ABOUT_CONFUSION),
+            image_value(CONFUSION, *encode(self._confusion.draw(matrix, title)), description=ABOUT_CONFUSION),
             image_value(MISTAKES, *encode(self._mistakes.draw(split, evaluation.rows, step)))])
 
     def on_end(self, ending: Ending) -> None:
