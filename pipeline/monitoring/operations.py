@@ -30,7 +30,8 @@ def count(graph):
         return None
 
 
-_CALLING: dict[str, list[str]] = {}  # By type of operation, its attributes that are functions: looking at every operation's takes long.
+# Attributes that are functions, by type of operation: looking at every operation takes long.
+_CALLING: dict[str, list[str]] = {}
 
 
 class _Unknown(Exception):
