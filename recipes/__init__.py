@@ -4,17 +4,17 @@ import os
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def names():
+def names() -> list[str]:
     """Returns the file names of the installed recipes, sorted."""
     return sorted(name for name in os.listdir(FOLDER) if name.endswith(".flags"))
 
 
-def path(name):
+def path(name: str) -> str:
     """Returns the path of an installed recipe by its file name."""
     return os.path.join(FOLDER, name)
 
 
-def find(name):
+def find(name: str) -> str | None:
     """Returns the path of a flag file: a file of that name as seen from here, else the recipe called so, else None.
 
     Args:
