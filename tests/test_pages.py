@@ -1,0 +1,70 @@
+"""The pages hold: every block of shell and of Python on them runs as it stands, in the order of the page.
+
+A block that needs what is not here, such as a cluster or Docker, is marked `console` and is for reading.
+"""
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import REPOSITORY, mirrorline, succeed
+from tests.selection import quick
+
+PAGES = ["data", "models", "training", "evaluation", "benchmark", "workers", "export"]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path):
+    """Returns [(language, text)] of a page, those for reading left out."""
+    return BLOCK.findall(path.read_text(encoding="utf-8"))
+
+
+def commands(text):
+    """Returns the arguments of each command of a block of shell, continued lines joined, without `mirrorline`."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    assert all(words[0] == "mirrorline" for words in lines if words), f"not to be run by a test: mark it console\n{text}"
+    return [words[1:] for words in lines if words]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with images as a user has them: flowers/ with two classes and two splits, photo.jpg, more/."""
+    rng = np.random.default_rng(0)
+    for name in ("photo.jpg", "more/1.jpg", "more/2.jpg",
+                 *(f"flowers/{split}/{kind}/{i}.jpg" for split in ("train", "test") for kind in ("rose", "tulip")
+                   for i in range(4))):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", quick(PAGES, 0, 1, 3))
+def test_every_block_of_a_page_runs(folder, page):
+    found = blocks(REPOSITORY / "docs" / f"{page}.md")
+    assert found, "a page has an example that runs"
+    for number, (language, text) in enumerate(found):
+        if language == "sh":
+            for arguments in commands(text):
+                succeed(*arguments, cwd=folder)
+        else:
+            (folder / f"block_{number}.py").write_text(text, encoding="utf-8")
+            done = mirrorline(cwd=folder, module=f"block_{number}")
+            assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.acceptance
+def test_the_commands_of_the_readme_run_on_a_folder_of_images(folder):
+    text = next(text for _, text in blocks(REPOSITORY / "README.md") if "folder:flowers" in text)
+    for arguments in commands(text):
+        succeed(*arguments, cwd=folder)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md"))])
+def test_every_link_of_a_page_leads_somewhere(page):
+    path = REPOSITORY / page
+    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)#\s]+)?(?:#[^)]*)?\)", prose):
+        assert not link or "://" in link or (path.parent / link).exists(), link
