@@ -24,7 +24,7 @@ def blocks(path):
 def commands(text):
     """Returns the arguments of each command of a block of shell, continued lines joined, without `mirrorline`."""
     lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
-    assert all(words[0] == "mirrorline" for words in lines if words), f"not to be run by a test: mark it console\n{text}"
+    assert all(words[0] == "mirrorline" for words in lines if words), f"no test can run this: mark it console\n{text}"
     return [words[1:] for words in lines if words]
 
 
