@@ -40,7 +40,7 @@ def run(order, gate):
 
     gate.on("product", product)
     gate.on("convolutions", convolutions)
-    gate.say(operations=keras_models.step_operations(layers), convolutions=len(layers))
+    gate.send(operations=keras_models.step_operations(layers), convolutions=len(layers))
     gate.serve()
 
 

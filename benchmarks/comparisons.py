@@ -63,22 +63,22 @@ def speed(answer, workload):
     return answer["steps"] * workload.batch_size / answer["seconds"]
 
 
-def measure(name, folder, settings, say):
+def measure(name, folder, settings, report_round):
     """Measures one entry of NAMES.
 
     Args:
       name: the entry.
       folder: pathlib.Path for data.
       settings: Settings of the run, see benchmarks.peers.
-      say: takes lines about the progress.
+      report_round: takes lines about the progress.
 
     Returns:
       {"examples/s" or "seconds" or "MiB": {setting: [rounds]}, "ratios": [{"what", "ratio", "bound", "at_least"}]}.
     """
     if name in RECORDS:
-        return measure_records(RECORDS[name], folder, settings, say)
+        return measure_records(RECORDS[name], folder, settings, report_round)
     if name == START:
-        return measure_starts(folder, settings, say)
+        return measure_starts(folder, settings, report_round)
     comparison = COMPARISONS[name]
     workload = CNN[comparison.dataset]
     data = prepare_data(workload, folder, settings.data_dir)
@@ -90,13 +90,13 @@ def measure(name, folder, settings, say):
         for number in range(settings.rounds):
             for key in in_order(processes, number):
                 speeds[key].append(speed(turns.ask(key, "train", steps=steps[key]), workload))
-            say(number, speeds)
+            report_round(number, speeds)
     ratios = [{"what": f"{key} over {base}", "ratio": median_ratio(speeds[key], speeds[base]), "bound": bound,
                "at_least": True} for key, base, bound in comparison.ratios]
     return {"examples/s": speeds, "ratios": ratios, "idle_share": turns.idle_share}
 
 
-def measure_records(workload, folder, settings, say):
+def measure_records(workload, folder, settings, report_round):
     """Compares the whole loop, with metrics, event files, progress and checkpoints, with the bare steps.
 
     A block has one checkpoint in it, so what is lost beyond the bare steps is scaled to one each SAVING_INTERVAL.
@@ -116,7 +116,7 @@ def measure_records(workload, folder, settings, say):
         for number in range(settings.rounds):
             for key in in_order(processes, number):
                 speeds[key].append(speed(turns.ask(key, "train", steps=steps), workload))
-            say(number, speeds)
+            report_round(number, speeds)
     recorded, saved, plain = speeds["recorded"], speeds["recorded and saved"], speeds["bare steps"]
     share = LOOP_SECONDS / SAVING_INTERVAL
     # Seconds an example: those of recording always, those of saving in their share.
@@ -129,7 +129,7 @@ def measure_records(workload, folder, settings, say):
         for what, first, bound in compared]}
 
 
-def measure_starts(folder, settings, say):
+def measure_starts(folder, settings, report_round):
     """Starts Mirrorline's whole loop and Keras `fit` in turns: seconds to the first step, memory after some more."""
     workload = CNN["mnist"]
     data = prepare_data(workload, folder, settings.data_dir)
@@ -141,7 +141,7 @@ def measure_starts(folder, settings, say):
                 seconds[key].append(process.ask("train", steps=1)["ended"] - process.born)
                 process.ask("train", steps=START_STEPS)
                 memory[key].append(process.ask("memory")["mebibytes"])
-        say(number, seconds)
+        report_round(number, seconds)
     return {"seconds": seconds, "MiB": memory, "ratios": [
         {"what": "start of the process to the end of the first step, over Keras fit's",
          "ratio": median_ratio(seconds["Mirrorline"], seconds["Keras fit"]), "bound": 1.0, "at_least": False},

@@ -48,7 +48,7 @@ def run_fit(order, gate, model, images, labels, first):
             batch = batches(images[index], labels[index], workload.batch_size, 0)
             losses.append(model.fit(batch, verbose=0).history["loss"][0])
             ended = ended or time.time()
-        gate.say(losses=losses, ended=ended)
+        gate.send(losses=losses, ended=ended)
     tests = [np.load(f"{order['data']}/test_{name}.npy")[:workload.evaluated] for name in ("images", "labels")]
     watched = batches(*tests, workload.batch_size, 0)
     gate.on("evaluate", timed(lambda: model.evaluate(watched, verbose=0)))
@@ -94,7 +94,7 @@ def run_custom_loop(order, gate, model, images, labels, first):
         for index in first:
             losses.append(float(train_step(tf.constant(images[index]), tf.constant(labels[index]))))
             ended = ended or time.time()
-        gate.say(losses=losses, ended=ended)
+        gate.send(losses=losses, ended=ended)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(SHUFFLE_IN_LOOP).batch(workload.batch_size)
     blocks = Blocks(gate)
     while True:

@@ -54,7 +54,7 @@ def train_in_blocks(order, experiment, gate):
         for _ in range(PROOF_STEPS):
             losses.append(float(steps.train_steps(iterator, tf.constant(1)).numpy()[0, 0]))
             ended = ended or time.time()
-        gate.say(losses=losses, ended=ended)
+        gate.send(losses=losses, ended=ended)
     gate.on("evaluate", timed(lambda: experiment.evaluate(experiment.source.test)))
     gate.train(lambda count: steps.train_steps(iterator, tf.constant(count)).numpy())
 

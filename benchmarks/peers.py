@@ -49,14 +49,14 @@ class Settings:
     options: dict
 
 
-def measure_workload(name, folder, settings, say):
+def measure_workload(name, folder, settings, report_round):
     """Measures one workload through every peer.
 
     Args:
       name: key of WORKLOADS.
       folder: pathlib.Path for data and weights.
       settings: Settings.
-      say: takes (round, {peer: [examples/s]}) as it goes.
+      report_round: takes (round, {peer: [examples/s]}) as it goes.
 
     Returns:
       What docs/measured/peers.json holds of it.
@@ -75,7 +75,7 @@ def measure_workload(name, folder, settings, say):
         if workload.ceiling_target:
             ceiling = started.start(CEILING, {})
         product = largest_product(started.processes) if workload.ceiling_target else None
-        return measure_rounds(workload, started, ceiling, product, settings, say)
+        return measure_rounds(workload, started, ceiling, product, settings, report_round)
 
 
 class Started:
@@ -128,7 +128,7 @@ def largest_product(processes):
     return max(rates, key=rates.get)
 
 
-def measure_rounds(workload, started, ceiling, product, settings, say):
+def measure_rounds(workload, started, ceiling, product, settings, report_round):
     """Lets the peers take turns; returns what docs/measured/peers.json holds of the workload."""
     trained = [peer for peer in ORDER if peer in settings.peers]
     steps, memory = {}, {}
@@ -149,7 +149,7 @@ def measure_rounds(workload, started, ceiling, product, settings, say):
         if product:
             rates.append(turns.ask(product[0], "product", size=product[1])["gflops"])
             alone.append(turns.ask(CEILING, "convolutions", repeats=2)["seconds"])
-        say(number, speeds)
+        report_round(number, speeds)
     return {"examples/s": speeds, "evaluation examples/s": {peer: evaluations[peer] for peer in evaluating},
             "block_steps": steps, "losses": started.losses, "first_step_seconds": started.first_step,
             "peak_MiB": memory, "idle_share": turns.idle_share, "operations": ceiling["operations"],
@@ -254,7 +254,7 @@ def processor():
     return names[0] if names else platform.machine()
 
 
-def run(settings, only, fresh, output, echo=print):
+def run(settings, only, fresh, output, info=print):
     """Measures the parts that are not there yet, writing each when it is done.
 
     Args:
@@ -262,7 +262,7 @@ def run(settings, only, fresh, output, echo=print):
       only: text that a part's name has to contain.
       fresh: whether to measure again what is there.
       output: pathlib.Path of the JSON file; the table goes beside it as .md.
-      echo: takes lines for the user.
+      info: takes lines for the user.
     """
     names, conditions = parts_matching(only), circumstances(settings)
     report = json.loads(output.read_text()) if output.exists() else {"parts": {}}
@@ -270,22 +270,22 @@ def run(settings, only, fresh, output, echo=print):
         for name in names:
             stored = report["parts"].get(name)
             if stored and stored["circumstances"] == conditions and not fresh:
-                echo(f"{name}: measured {stored['date']}; --fresh measures it again")
+                info(f"{name}: measured {stored['date']}; --fresh measures it again")
                 continue
-            echo(f"{name}: {settings.rounds} rounds")
+            info(f"{name}: {settings.rounds} rounds")
 
-            def say(number, values, name=name):
+            def report_round(number, values, name=name):
                 last = ", ".join(f"{key} {numbers[-1]:,.4g}" for key, numbers in values.items())
-                echo(f"{name}: round {number + 1} of {settings.rounds}: {last}")
+                info(f"{name}: round {number + 1} of {settings.rounds}: {last}")
 
             measure = measure_workload if name in WORKLOADS else comparisons.measure
-            found = measure(name, pathlib.Path(folder), settings, say)
+            found = measure(name, pathlib.Path(folder), settings, report_round)
             date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
             report["parts"][name] = {"date": date, "circumstances": conditions, **found}
             output.write_text(json.dumps(report, indent=1) + "\n")
             output.with_suffix(".md").write_text(table.markdown(report))
-    echo(table.markdown(report))
-    echo(f"look    {output.with_suffix('.md')}")
+    info(table.markdown(report))
+    info(f"look    {output.with_suffix('.md')}")
 
 
 def main(arguments=None):

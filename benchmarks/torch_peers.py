@@ -36,7 +36,7 @@ def run(order, gate):
         for index in first:
             losses.append(float(trainer.step(select(index), labels[index])))
             ended = ended or time.time()
-        gate.say(losses=losses, ended=ended)
+        gate.send(losses=losses, ended=ended)
     stream = cut_batches(select, labels, workload.batch_size) if compiled else loaded_batches(
         images, labels, workload.batch_size)
     gate.on("product", product_handler())

@@ -32,7 +32,7 @@ class Gate:
         """Sets what a command is answered by: a function of its values that returns a dict."""
         self._handlers[command] = handler
 
-    def say(self, **values):
+    def send(self, **values):
         """Answers."""
         self._answers.write(json.dumps(values) + "\n")
         self._answers.flush()
@@ -48,7 +48,7 @@ class Gate:
             command = values.pop("command")
             if command == "train":
                 return values["steps"]
-            self.say(**self._handlers[command](**values))
+            self.send(**self._handlers[command](**values))
         raise SystemExit(0)
 
     def serve(self):
@@ -70,7 +70,7 @@ class Gate:
 
     def finished(self, steps, seconds):
         """Answers what a block took."""
-        self.say(steps=steps, seconds=seconds, ended=time.time())
+        self.send(steps=steps, seconds=seconds, ended=time.time())
 
 
 class Blocks:

@@ -92,9 +92,10 @@ def _with(is_on):
     return "with" if is_on else "without"
 
 
-def same_threads(config, stored, echo):
+def same_threads(config, stored, console):
     """Returns the configuration with the number of threads that a run on CPUs began with, where none is given."""
     number, here = config.runtime.threads or stored_threads(stored), default_threads()
     if not config.runtime.threads and number not in (0, here):
-        echo(f"threads {number}, as this run began, for the same bits ({here} here by default: --threads={here})")
+        console.info(f"threads {number}, as this run began, for the same bits ({here} here by default: "
+                     f"--threads={here})")
     return config.replace(threads=number)

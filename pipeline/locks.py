@@ -23,7 +23,7 @@ OWNER = ".owner"
 LOCK = ".lock"
 FILES = frozenset((LOCK, LOCK + OWNER))  # Of a folder that is locked; they are nobody's work.
 POLL_SECONDS = 0.05
-_told: set[int] = set()  # Devices of which a line has said that they have no flock.
+_warned: set[int] = set()  # Devices of which a line has said that they have no flock.
 
 
 class Held(Exception):
@@ -121,7 +121,7 @@ def _lock(file, path, wait):
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        _tell(file, path, error)
+        _warn_missing(file, path, error)
         return _own(path + OWNER)
 
 
@@ -208,10 +208,10 @@ def _sign(file):
         os.pwrite(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
-def _tell(file, path, error):
+def _warn_missing(file, path, error):
     """Says once of a file system that it has no flock."""
     device = os.fstat(file.fileno()).st_dev
-    if device not in _told:
-        _told.add(device)
+    if device not in _warned:
+        _warned.add(device)
         print(f"the file system of {os.path.dirname(os.path.abspath(path))} has no flock ({error.strerror.lower()}): "
               f"{os.path.basename(path)}{OWNER} keeps other processes out instead", file=sys.stderr)

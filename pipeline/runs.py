@@ -16,12 +16,12 @@ from pipeline.training.start import Outcome, begins, begun_with, console_for, fi
 
 
 @damage.in_words()
-def train(config, echo=None):
+def train(config, console=None):
     """Trains in the directory of the run, or continues what is there, and evaluates along the way.
 
     Args:
       config: ExperimentConfig.
-      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      console: where messages go; default: that of console_for.
 
     Returns:
       Outcome.
@@ -34,8 +34,8 @@ def train(config, echo=None):
     config, cluster = resolve(config), Cluster.of(os.environ)
     settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(config.runtime.workdir)
     if cluster and cluster.rank:  # The chief speaks for all.
-        config, echo = config.replace(verbosity="quiet", tensorboard="scalars"), None
-    echo = echo or console_for(config)
+        config, console = config.replace(verbosity="quiet", tensorboard="scalars"), None
+    console = console or console_for(config)
     check_strengths(config.data.augment, begun_with=begun_with(shared))
     shared.check(config)  # Before the seconds that TensorFlow and the data take.
     done = finished(shared, config)
@@ -47,12 +47,12 @@ def train(config, echo=None):
     from pipeline.training.multi_worker_checkpoint import open_directory
     from pipeline.training.trainer import Trainer
     directory = open_directory(shared, cluster)
-    strategy, source = start(arithmetic.same_threads(config, shared.config, echo), echo, cluster, settings,
+    strategy, source = start(arithmetic.same_threads(config, shared.config, console), console, cluster, settings,
                              shared.config)
     replicas, fresh = strategy.num_replicas_in_sync, begins(shared)
     with lost_peers(cluster):
         directory.check(config, source.fingerprint, replicas)
-        with activity("building the model", echo):
+        with activity("building the model", console):
             experiment = compose(config, source, strategy, directory.config, fresh, begun_with(directory))
         found = departures(experiment.state.model)
         with directory.claimed():
@@ -61,23 +61,23 @@ def train(config, echo=None):
             done = finished(directory, config)
             if done:
                 return done
-            introduce(experiment, directory, echo)
+            introduce(experiment, directory, console)
             callbacks = tuple(UserCallback(name, experiment, directory.path)
                               for name in config.training.callbacks)
-            trainer = Trainer(experiment, directory, accepted, echo, callbacks)
+            trainer = Trainer(experiment, directory, accepted, console, callbacks)
             for what, instead in found if replicas > 1 else ():
-                trainer.warn(f"{replicas} replicas do not compute what one does: {what}; {instead}")
+                trainer.console.warning(f"{replicas} replicas do not compute what one does: {what}; {instead}")
             ended, described = trainer.run()
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
 
 
 @damage.in_words()
-def build(config, echo=None):
+def build(config, console=None):
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
     Args:
       config: ExperimentConfig.
-      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      console: where messages go; default: that of console_for.
 
     Returns:
       pipeline.training.experiment.Experiment, freshly initialized.
@@ -86,14 +86,14 @@ def build(config, echo=None):
       UsageError: wrong settings, or a model and data that do not fit each other.
     """
     from pipeline.training.experiment import compose, start
-    echo = echo or console_for(config)
-    strategy, source = start(config, echo)
-    with activity("building the model", echo):
+    console = console or console_for(config)
+    strategy, source = start(config, console)
+    with activity("building the model", console):
         return compose(config, source, strategy)
 
 
 @damage.in_words()
-def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpoints=1, echo=None, **options):
+def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpoints=1, console=None, **options):
     """Judges the model of a run on a part of its data, every example exactly once.
 
     Args:
@@ -102,7 +102,7 @@ def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpo
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
       ema: take the moving average of the weights; default: where the run evaluated that, as with --ema_decay.
       average_checkpoints: take the mean of the weights of this many checkpoints.
-      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      console: where messages go; default: that of console_for.
       options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
 
     Returns:
@@ -115,7 +115,7 @@ def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpo
     from pipeline.training.stored_weights import load_weights
     directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, options)
-    strategy, source = reopen_data(config, stored, echo or console_for(config))
+    strategy, source = reopen_data(config, stored, console or console_for(config))
     judged = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
     ema = run_directory.evaluates_average(stored) if ema is None else ema
@@ -185,7 +185,7 @@ def predict(model, files, top=3, invert=False, unreadable=None):
 
 @damage.in_words()
 def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=None,
-           average_checkpoints=1, batch_sizes=(), echo=None, **options):
+           average_checkpoints=1, batch_sizes=(), console=None, **options):
     """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.
 
     Args:
@@ -194,7 +194,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
       output: folder of all its exports; default `export` in the run's directory.
       checkpoint, ema, average_checkpoints: as for `evaluate`.
       batch_sizes: for which latency is measured; none: not at all.
-      echo: takes lines for the user, one a call; default: they are printed, unless verbosity is "quiet".
+      console: where messages go; default: that of console_for.
       options: of the configuration that are to be others than in training: data_dir, extension.
 
     Returns:
@@ -217,14 +217,14 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
         check_extra(FORMS[name])
     directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, {**options, "precision": "float32"})
-    echo = echo or console_for(config)
+    console = console or console_for(config)
     with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and forms are compared with this model.
-        source = same_data(config, stored, echo)
+        source = same_data(config, stored, console)
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
         about = metadata(trained, version=_version(), result=directory.result, weights=trained.weights)
         output = local_path(output or directory.file("export"), "--output")
-        return export_model(trained, source, tuple(forms), output, about, tuple(batch_sizes), echo)
+        return export_model(trained, source, tuple(forms), output, about, tuple(batch_sizes), console)
 
 
 def _version():

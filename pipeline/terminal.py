@@ -1,7 +1,6 @@
 """What may be written to a terminal, and what is done when it is gone. Standard library only."""
 import errno
 import os
-import sys
 import termios
 
 GONE = (errno.EPIPE, errno.EIO)  # A pipe that nobody reads any more; a terminal that was closed.
@@ -57,16 +56,6 @@ def let_go():
                 nowhere = os.open(os.devnull, os.O_RDWR)
                 os.dup2(nowhere, number)
                 os.close(nowhere)
-
-
-def say(text, stream=None):
-    """Prints a line, on standard output unless told otherwise; where nobody can read any more nothing is said."""
-    stream = sys.stdout if stream is None else stream
-    if stream is None:  # There is none.
-        return
-    lasting = LastingStream(stream)
-    lasting.write(f"{text}\n")
-    lasting.flush()
 
 
 def is_live(stream, environment=os.environ):

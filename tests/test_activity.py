@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from pipeline import activity
+from pipeline import activity, console
 from tests.commands import REPOSITORY
+from tests.consoles import RecordingConsole
 
 WAITING = 30  # Seconds, at most.
 # The main thread does not come to its end.
@@ -43,7 +44,7 @@ def until(condition):
 def test_a_line_now_and_then_where_it_is_no_terminal(monkeypatch):
     monkeypatch.setattr(activity, "PRINTED", 0.01)
     lines = []
-    with activity.activity("reading images", lines.append, 3000) as doing:
+    with activity.activity("reading images", RecordingConsole(lines), 3000) as doing:
         doing.advance(1234)
         until(lambda: lines)
         with activity.activity("measuring the mean of the images"):  # It says so where the one around it does.
@@ -53,7 +54,7 @@ def test_a_line_now_and_then_where_it_is_no_terminal(monkeypatch):
 
 def test_what_is_short_says_nothing():
     lines = []
-    with activity.activity("reading images", lines.append):
+    with activity.activity("reading images", RecordingConsole(lines)):
         assert activity.running() == "reading images"
     assert lines == []
 
@@ -64,14 +65,14 @@ def test_a_line_on_a_terminal_is_drawn_over_and_gives_way(monkeypatch):
     monkeypatch.setattr(activity, "DRAWN", 0.01)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "40")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(activity, "is_live", lambda stream: stream is screen)
-    lines = activity.Lines()
+    monkeypatch.setattr(console, "is_live", lambda stream: stream is screen)
+    lines = console.Console()
     with activity.activity("reading images of a folder with a long name", lines, 3000):
         until(lambda: "reading" in screen.getvalue())
-        lines("note")
+        lines.info("note")
     text = screen.getvalue()
-    assert f"{activity.ERASE}note\n" in text and text.split(activity.ERASE)[-1] in ("", "note\n")
-    assert max(len(part) for part in text.split(activity.ERASE)) < 40  # Nothing is wrapped, which could not be erased.
+    assert f"{console.ERASE}note\n" in text and text.split(console.ERASE)[-1] in ("", "note\n")
+    assert max(len(part) for part in text.split(console.ERASE)) < 40  # Nothing is wrapped, which could not be erased.
 
 
 def test_an_interruption_knows_what_was_done():

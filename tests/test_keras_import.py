@@ -60,7 +60,8 @@ import keras
 before = keras.config.image_data_format(), keras.config.epsilon()
 from pipeline import runs
 from pipeline.config import ExperimentConfig
-runs.build(ExperimentConfig.from_flat({"dataset": "digits", "model": "cnn"}), echo=lambda text: None)
+from pipeline.console import Console
+runs.build(ExperimentConfig.from_flat({"dataset": "digits", "model": "cnn"}), console=Console(quiet=True))
 print(before, keras.config.image_data_format(), keras.config.epsilon(), keras.config.floatx())
 """
 

@@ -94,16 +94,16 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
                                                        int(environment.get("MIRRORLINE_ATTEMPT") or 0))
     in_step = "SLURM_STEP_ID" in environment
     if in_step:
-        _say(f"{STEP}{environment.get('SLURM_JOB_ID')}.{environment['SLURM_STEP_ID']}")
+        _print(f"{STEP}{environment.get('SLURM_JOB_ID')}.{environment['SLURM_STEP_ID']}")
     with Requests(in_step) as requests, contextlib.closing(Guard()) as guard:
         if "JOB_COMPLETION_INDEX" in environment and cluster.rank == 0:
             why = refuse(workdir, cluster.attempt, max_restarts)
             if why:
-                _say(f"mirrorline launch: {why}")
+                _print(f"mirrorline launch: {why}")
                 return GIVEN_UP
         unknown = wait_for_name(cluster.hosts[cluster.rank], requests)
         if unknown:
-            _say(f"mirrorline launch: {unknown}")
+            _print(f"mirrorline launch: {unknown}")
             return failures.PREEMPTED if requests.count else failures.PEER_LOST
         signal.pthread_sigmask(signal.SIG_BLOCK, requests.deaf)  # The new process inherits it.
         worker = start(command, workdir, cluster, environment, guard)
@@ -111,7 +111,7 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         code = watch(worker, requests, stopped_timeout)
         if in_step and requests.count and cluster.rank and code in INTERRUPTED:
             code = failures.PREEMPTED  # The chief's stop had ended its training before the signal came.
-        _say(f"{ENDED}{code}")
+        _print(f"{ENDED}{code}")
         if code not in failures.GOOD and in_step:
             leave_the_end_to_the_supervisor(requests)
     if code == failures.PREEMPTED and in_step:
@@ -137,12 +137,13 @@ def start(command, workdir, cluster, environment, guard):
     try:
         os.makedirs(folder, exist_ok=True)
         workers = LocalWorkers([command], [values], [os.path.join(folder, f"{cluster.rank}.log")], guard,
-                               lambda _, line: _say(line))
+                               lambda _, line: _print(line))
     except OSError as error:
         raise RunFailure(f"worker {cluster.rank} cannot be started: {error}") from error
     when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    workers.workers[0].note(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.hosts)}, process "
-                            f"{workers.workers[0].pid}, {socket.gethostname()}, {when}")
+    worker = workers.workers[0]
+    worker.log_line(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.hosts)}, process "
+                    f"{worker.pid}, {socket.gethostname()}, {when}")
     return workers
 
 
@@ -168,7 +169,7 @@ def watch(workers, requests, stopped_timeout):
             passed, looked = min(time.monotonic() - looked, 2 * POLL_SECONDS), time.monotonic()
             stopped = stopped + passed if workers.workers[0].stopped() else 0.0
             if stopped > stopped_timeout:
-                _say(f"mirrorline launch: the trainer was stopped (SIGSTOP) for {stopped_timeout:g} s")
+                _print(f"mirrorline launch: the trainer was stopped (SIGSTOP) for {stopped_timeout:g} s")
                 workers.kill()
     finally:
         workers.kill()
@@ -222,7 +223,7 @@ def wait_for_name(host, requests, seconds=NAME_SECONDS):
         time.sleep(NAME_PAUSE)
 
 
-def _say(text):
+def _print(text):
     with contextlib.suppress(OSError):  # Nobody listens any more; the log has the trainer's lines.
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

@@ -37,7 +37,7 @@ class Screen:
         else:
             self._line(self._out, f"[{rank}] {line}")
 
-    def note(self, text):
+    def info(self, text):
         """Shows a line of the supervisor."""
         if not self._quiet:
             self._line(self._out, text)

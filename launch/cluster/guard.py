@@ -16,7 +16,7 @@ class Guard:
     """
 
     def __init__(self):
-        listen, self._tell = os.pipe()
+        listen, self._sender = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             try:
@@ -44,19 +44,19 @@ class Guard:
 
     def add(self, group):
         """Takes a process group into its care."""
-        self._say(f"+{group}\n")
+        self._send(f"+{group}\n")
 
     def remove(self, group):
         """Forgets a process group; to be called before its number can be that of another."""
-        self._say(f"-{group}\n")
+        self._send(f"-{group}\n")
 
-    def _say(self, text):
+    def _send(self, text):
         with contextlib.suppress(BrokenPipeError):  # Somebody killed it; the kernel still ends the workers themselves.
-            os.write(self._tell, text.encode())
+            os.write(self._sender, text.encode())
 
     def close(self):
         """Lets it end; what it still has in its care is killed."""
-        os.close(self._tell)
+        os.close(self._sender)
         os.waitpid(self._pid, 0)
 
 

@@ -94,7 +94,7 @@ class Worker:
         if self.poll() is None:
             kill_group(self.pid)
 
-    def note(self, text):
+    def log_line(self, text):
         """Adds a line to its log."""
         self._write(f"{text}\n".encode())
 
@@ -133,15 +133,15 @@ class LocalWorkers:
       workers: list of Worker, by rank.
     """
 
-    def __init__(self, commands, environments, logs, guard, say):
+    def __init__(self, commands, environments, logs, guard, on_line):
         """Starts them.
 
         Args:
           commands, environments, logs: of each worker, see Worker.
           guard: Guard.
-          say: called with (rank, line) of everything that they write.
+          on_line: called with (rank, line) of everything that they write.
         """
-        self.workers, self._say, self._selector = [], say, selectors.DefaultSelector()
+        self.workers, self._on_line, self._selector = [], on_line, selectors.DefaultSelector()
         try:
             for rank, parts in enumerate(zip(commands, environments, logs, strict=True)):
                 worker = Worker(rank, *parts, guard)
@@ -169,7 +169,7 @@ class LocalWorkers:
 
     def _hear(self, worker):
         for line in worker.read():
-            self._say(worker.rank, line)
+            self._on_line(worker.rank, line)
         if worker.silent:
             self._selector.unregister(worker.pipe)
 
@@ -235,7 +235,7 @@ class LocalStart:
         """
         self._command, self._workdir, self._guard, self._gpus, self._ports = command, workdir, guard, gpus, ()
 
-    def __call__(self, size, attempt, say):
+    def __call__(self, size, attempt, on_line):
         """Starts `size` workers; returns LocalWorkers.
 
         Raises:
@@ -247,12 +247,12 @@ class LocalStart:
             os.makedirs(folder, exist_ok=True)
             started = LocalWorkers([self._command] * size,
                                    [self._environment(rank, size, attempt) for rank in range(size)],
-                                   [os.path.join(folder, f"{rank}.log") for rank in range(size)], self._guard, say)
+                                   [os.path.join(folder, f"{rank}.log") for rank in range(size)], self._guard, on_line)
         except OSError as error:
             raise RunFailure(f"{size} workers cannot be started: {error}") from error
         when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         for worker in started.workers:
-            worker.note(f"--- attempt {attempt}, worker {worker.rank} of {size}, process {worker.pid}, {when}")
+            worker.log_line(f"--- attempt {attempt}, worker {worker.rank} of {size}, process {worker.pid}, {when}")
         return started
 
     def _environment(self, rank, size, attempt):

@@ -79,7 +79,7 @@ class SlurmWorkers:
       workers: list of Task, by rank.
     """
 
-    def __init__(self, size, srun, environment, log, guard, say):
+    def __init__(self, size, srun, environment, log, guard, on_line):
         """Starts them.
 
         Args:
@@ -88,9 +88,9 @@ class SlurmWorkers:
           environment: {name: value}, all of it.
           log: path of the file that srun's own words are added to.
           guard: Guard.
-          say: called with (rank, line) of everything that the workers write; "srun" in place of the rank for srun.
+          on_line: called with (rank, line) of everything that the workers write; "srun" in place of the rank for srun.
         """
-        self.workers, self._say = [Task(rank) for rank in range(size)], say
+        self.workers, self._on_line = [Task(rank) for rank in range(size)], on_line
         self._job, self._step, self._last = environment.get("SLURM_JOB_ID", ""), None, ""
         self._srun = Worker(0, srun, environment, log, guard)
 
@@ -116,7 +116,7 @@ class SlurmWorkers:
         spoken, taken = SPOKEN.fullmatch(line), TAKEN_AWAY.match(line)
         if not spoken or int(spoken[1]) >= len(self.workers):
             self._last = line
-            self._say("srun", line)
+            self._on_line("srun", line)
             # Of tasks that srun takes away because one has failed nothing is learned.
             if taken and not any(task.code not in (None, *GOOD) for task in self.workers):
                 for rank in expand_ranks(taken[1]):
@@ -128,7 +128,7 @@ class SlurmWorkers:
         elif text.startswith(STEP):
             self._step = text.removeprefix(STEP)
         else:
-            self._say(rank, text)
+            self._on_line(rank, text)
 
     def _end(self, rank, code):
         if rank < len(self.workers) and self.workers[rank].code is None:
@@ -138,7 +138,7 @@ class SlurmWorkers:
         """srun has ended, so all have."""
         if not any(task.code not in (None, *GOOD) for task in self.workers) and self._srun.code:
             for task in self.running:  # It could not start them, or was itself taken away.
-                self._say(task.rank, self._last or "srun said nothing")
+                self._on_line(task.rank, self._last or "srun said nothing")
                 self._end(task.rank, self._srun.code)
         for task in self.running:
             self._end(task.rank, PEER_LOST if self._srun.code else 0)
@@ -199,7 +199,7 @@ class SlurmStart:
                              "--engine=slurm submits one")
         self._command, self._workdir, self._guard, self._options = command, workdir, guard, shlex.split(options)
 
-    def __call__(self, size, attempt, say):
+    def __call__(self, size, attempt, on_line):
         """Starts `size` workers; returns SlurmWorkers.
 
         Raises:
@@ -209,7 +209,7 @@ class SlurmStart:
         try:
             os.makedirs(os.path.join(self._workdir, "workers"), exist_ok=True)
             return SlurmWorkers(size, srun, {**os.environ, "MIRRORLINE_ATTEMPT": str(attempt)},
-                                os.path.join(self._workdir, "workers", "srun.log"), self._guard, say)
+                                os.path.join(self._workdir, "workers", "srun.log"), self._guard, on_line)
         except OSError as error:
             raise RunFailure(f"srun cannot be started: {error}") from error
 

@@ -153,7 +153,7 @@ class Attempt:
         self.started, self._said = time.time(), collections.defaultdict(lambda: collections.deque(maxlen=KEPT_LINES))
         self._stopped, self._looked, self._ended = collections.Counter(), time.monotonic(), None
 
-    def say(self, rank, line):
+    def take_line(self, rank, line):
         """Takes a line of a worker."""
         self._said[rank].append(line)
         self._screen.worker(rank, line)
@@ -225,7 +225,7 @@ class Supervisor:
     def __init__(self, start, sizes, workdir, limits, screen, signals):
         """
         Args:
-          start: function (number of workers, attempt, say) -> its workers, see local_workers.LocalStart.
+          start: function (number of workers, attempt, on_line) -> its workers, see local_workers.LocalStart.
           sizes: numbers of workers that are possible.
           workdir: directory of the run.
           limits: Limits.
@@ -249,7 +249,7 @@ class Supervisor:
                     break
                 attempt = Attempt(number, self._sizes.now, self._records, self._screen)
                 self._attempts += 1
-                attempt.run(lambda attempt=attempt: self._start(attempt.size, attempt.number, attempt.say),
+                attempt.run(lambda attempt=attempt: self._start(attempt.size, attempt.number, attempt.take_line),
                             self._limits, self._signals, lambda attempt=attempt: self._look(attempt))
                 self._look(attempt)
                 file.append([attempt.record()])
@@ -271,13 +271,13 @@ class Supervisor:
             return
         step, seconds = self._lost.waiting_for, self._lost.reached(progress.step, progress.step_at)
         if seconds is not None and step:
-            self._screen.note(f"launch  step {step} is passed again after {seconds:.1f} s")
+            self._screen.info(f"launch  step {step} is passed again after {seconds:.1f} s")
 
     def _judge(self, attempt):
         """Says what came of an attempt; returns the exit code of the run, None where another attempt follows."""
         failure, signals = attempt.failure, self._signals
         if signals.count > 1:
-            self._say("all workers were killed on the second signal")
+            self._report("all workers were killed on the second signal")
             return 128 + signals.number
         if failure is None:
             return PREEMPTED if PREEMPTED in attempt.codes else 0
@@ -290,25 +290,25 @@ class Supervisor:
         self._lost.failed(progress.step, progress.step_at or attempt.started)
         where = f"step {saved}" if saved else "the beginning"
         if signals.count:
-            self._say(f"asked to stop, but {failure.text}; run the same command again to go on from {where}")
+            self._report(f"asked to stop, but {failure.text}; run the same command again to go on from {where}")
             return PREEMPTED
         smaller = self._sizes.failed(progress.first_step is not None)
         why = self._budget.refuse(progress, saved, size if smaller else None)
         if why:
-            self._say(f"{why}: {failure.text}")
+            self._report(f"{why}: {failure.text}")
             for line in failure.lines if len(failure.lines) > 1 else ():
                 self._screen.error(f"[{failure.rank}] {line}")
             return FAILURE
         now, how = self._sizes.now, ""
         if now != size:
             how = f"; {now} workers again" if now > size else f"; {now} of them, since {size} cannot be started"
-        self._say(f"{failure.text}, after step {progress.step}: all start anew from {where}{how}")
+        self._report(f"{failure.text}, after step {progress.step}: all start anew from {where}{how}")
         return None
 
-    def _say(self, text):
+    def _report(self, text):
         self._screen.error(f"mirrorline launch: {text}")
 
     def _conclude(self, path):
         lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
-        self._screen.note(f"launch  {counted(self._attempts, 'attempt')}, "
+        self._screen.info(f"launch  {counted(self._attempts, 'attempt')}, "
                           f"{counted(self._failures, 'failure')}{lost}; {path}")

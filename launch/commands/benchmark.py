@@ -108,10 +108,10 @@ def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
     from pipeline.training.preemption import StopRequest
     timeout = config.runtime.hang_timeout or None
     kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
-    display.note(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
+    display.info(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
                  + (f", {len(kept)} of them measured before" if kept else ""))
     for part, count in store.strangers.items():
-        display.note(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
+        display.info(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
     with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
             Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
         return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,

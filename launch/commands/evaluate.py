@@ -162,7 +162,7 @@ def run(config, flag_values):
     whole = folder is not None or len(runs) > 1 or (
         first.config.runtime.verbosity != "quiet" and flag_values.report != "false")
     judgement = judge(first, weights, source, split, strategy, whole, held_out=whole)
-    say_figures(first, weights, judgement, split)
+    print_figures(first, weights, judgement, split)
     if not whole:
         return 0
     if len(runs) == 1 and not judgement.predictions.finite:
@@ -193,9 +193,9 @@ def open_data(runs, split):
     """
     from pipeline.distributed import devices
     first = runs[0]
-    echo = console_for(first.config)
+    console = console_for(first.config)
     from pipeline.evaluation.stored_run import choose_split, reopen_data  # TensorFlow is loaded from here on.
-    strategy, source = reopen_data(first.config, first.stored, echo)
+    strategy, source = reopen_data(first.config, first.stored, console)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     for other in runs[1:]:
         devices.check_precision(other.config.runtime.precision, kind, other.config.runtime.force,
@@ -204,7 +204,7 @@ def open_data(runs, split):
     return strategy, source, choose_split(source, split)
 
 
-def say_figures(run, weights, judgement, split):
+def print_figures(run, weights, judgement, split):
     """Prints the figures of a run: a line, or JSON where it is to be quiet."""
     evaluation, step = judgement.evaluation, judgement.checkpoints[0].step
     if run.config.runtime.verbosity == "quiet":

@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 import flags
 from launch.commands.evaluate import merged
 from pipeline import run_directory, runs
-from pipeline.activity import Lines
+from pipeline.console import Console
 from pipeline.errors import UsageError, did_you_mean, unknown_name
 from pipeline.export.extras import check_extra
 from pipeline.export.formats import FORMS
@@ -54,9 +54,8 @@ def run(config, flag_values):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     quiet = config.runtime.verbosity == "quiet"
     exported = runs.export(directory.path, names, output, flag_values.checkpoint, flag_values.ema,
-                           flag_values.average_checkpoints, batch_sizes, (lambda text: None) if quiet else Lines(),
-                           **options)
-    return conclude(exported, output, quiet)
+                           flag_values.average_checkpoints, batch_sizes, Console(quiet), **options)
+    return report_result(exported, output, quiet)
 
 
 def wanted_forms(given):
@@ -128,7 +127,7 @@ def check_output(output, names):
                              "that is there or can be made")
 
 
-def conclude(exported, output, quiet):
+def report_result(exported, output, quiet):
     """Says what came of it; returns the exit code."""
     from pipeline.export.tables import print_table, remark
     report = exported.report

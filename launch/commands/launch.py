@@ -59,7 +59,7 @@ def run(config, flag_values, command):
     run_directory.RunDirectory(workdir).check(train)
     screen = Screen(train.runtime.verbosity == "quiet")
     if left_out:
-        screen.note(f"launch  not with {', '.join(map(str, left_out))} workers: {reason(train, gpus)}")
+        screen.info(f"launch  not with {', '.join(map(str, left_out))} workers: {reason(train, gpus)}")
     worker = [sys.executable, "-m", "launch", *command, f"--workdir={workdir}"]
     return supervise(worker, workdir, sizes, limits_of(flag_values), screen, visible_gpus(gpus))
 
@@ -151,7 +151,7 @@ def supervise(worker, workdir, sizes, limits, screen, gpus=(), srun=None):
     with StopSignals() as signals, locked(workdir), contextlib.closing(Guard()) as guard:
         most = max(sizes)
         where = "on this machine" if srun is None else "in steps of Slurm"
-        screen.note(f"launch  {counted(most, 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
+        screen.info(f"launch  {counted(most, 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
         start = LocalStart(worker, workdir, guard, gpus) if srun is None else SlurmStart(worker, workdir, guard, srun)
         return Supervisor(start, sizes, workdir, limits, screen, signals).run()
 

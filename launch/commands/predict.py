@@ -1,7 +1,6 @@
 """mirrorline predict: classes and probabilities for a user's image files, by the model of a run."""
 import contextlib
 import os
-import sys
 
 from absl import flags as absl_flags
 
@@ -9,6 +8,7 @@ import flags
 from pipeline import run_directory
 from pipeline.activity import activity
 from pipeline.config import may_be_same
+from pipeline.console import STANDARD
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted
@@ -135,13 +135,13 @@ class PredictionRun:
         from pipeline.evaluation.prediction_output import output_file
         from pipeline.evaluation.prediction_tables import Screen
         rows = None if self.output else "table" if self.form == "table" else "other"
-        with output_file(self.output, warn) as file, Screen(len(files), rows, file, self.quiet) as screen:
+        with output_file(self.output, STANDARD.warning) as file, Screen(len(files), rows, file, self.quiet) as screen:
             if rows != "other":
-                screen.say(described)
+                screen.info(described)
             for folder, reason in problems:
                 self.unreadable(screen, folder, reason)
             self.predict(model, files, screen, file)
-        self.conclude(model, screen, len(files) + len(problems))
+        self.report_result(model, screen, len(files) + len(problems))
         return 0
 
     def predict(self, model, files, screen, file):
@@ -188,30 +188,30 @@ class PredictionRun:
             screen.advance(1)
             return
         self.unread += 1
-        screen.warn(f"mirrorline predict: cannot read {printable(path)}: {reason}")
+        screen.warning(f"mirrorline predict: cannot read {printable(path)}: {reason}")
         screen.advance(1)
 
-    def conclude(self, model, screen, total):
+    def report_result(self, model, screen, total):
         """Draws the figure, says where everything is, and fails where files could not be read."""
         from pipeline.evaluation.prediction import has_dark_ground
         total -= len(self.skipped)
         if self.skipped and not self.quiet:
-            warn(skipped_line(self.skipped))
+            STANDARD.warning(skipped_line(self.skipped))
         if not total:
             raise RunFailure(f"there is no image in {', '.join(self.arguments)}")
         if self.output:
-            screen.say(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
+            screen.info(f"{self.output}: {self.predicted:,} of {counted(total, 'file')}")
         if self.drawn:
             from pipeline.evaluation.prediction_figure import draw_figure
             draw_figure(self.flag_values.figure, self.drawn, model.step)
             few = f", the first {len(self.drawn)} of {self.predicted:,}" if len(self.drawn) < self.predicted else ""
-            screen.say(f"{self.flag_values.figure}: {pictures(len(self.drawn))}{few}")
+            screen.info(f"{self.flag_values.figure}: {pictures(len(self.drawn))}{few}")
         if self.explain_dir and self.predicted:
-            screen.say(f"{os.path.join(self.explain_dir, '')}: {pictures(self.predicted)} explained")
+            screen.info(f"{os.path.join(self.explain_dir, '')}: {pictures(self.predicted)} explained")
         if 2 * self.on_light > self.predicted and has_dark_ground(model.stored):
             other = "without" if self.flag_values.invert else "with"
-            warn(f"{self.on_light:,} of {self.predicted:,} pictures have a light ground, and this model was trained on "
-                 f"light on dark ground: try {other} --invert")
+            STANDARD.warning(f"{self.on_light:,} of {self.predicted:,} pictures have a light ground, and this model "
+                             f"was trained on light on dark ground: try {other} --invert")
         if self.unread:
             raise RunFailure(f"{self.unread:,} of {counted(total, 'file')} could not be read")
 
@@ -227,8 +227,3 @@ def skipped_line(names):
 def pictures(count):
     """Returns a number of pictures in words."""
     return counted(count, "picture")
-
-
-def warn(text):
-    """Says a line on standard error."""
-    print(text, file=sys.stderr, flush=True)

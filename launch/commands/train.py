@@ -26,16 +26,16 @@ def run(config: ExperimentConfig, flag_values):
     if told:  # TensorFlow reads this one alone, whichever engine it was.
         os.environ["TF_CONFIG"] = told.tf_config
     cluster = Cluster.of(os.environ)
-    echo = runs.console_for(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
+    console = runs.console_for(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
     if line:
-        echo(line)
+        console.info(line)
     try:
-        trained = runs.train(config, echo)
+        trained = runs.train(config, console)
     except PeerLost as error:
         print(f"mirrorline train: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(PEER_LOST)  # What TensorFlow does at the end of a process waits for the other workers.
-    return conclude(trained, echo) if trained.ended else say_finished(trained, config, echo)
+    return report_result(trained, console) if trained.ended else report_finished(trained, config, console)
 
 
 def find_workers(environment):
@@ -66,16 +66,16 @@ def find_workers(environment):
                   "mirrorline train ...")
 
 
-def say_finished(trained, config, echo):
+def report_finished(trained, config, console):
     """Says that nothing is left to do, and what would be more; returns the exit code."""
     longer = "--epochs" if config.optimizer.schedule == "constant" else (
         "--epochs and --allow=epochs, since the learning rate follows a schedule over the whole length")
     more = f"train longer with more {longer}" if trained.status == "finished" else (
         "it stopped early; go on with more --early_stopping_patience and --allow=early_stopping_patience")
     split, accuracy, _ = final_figures(trained.result)
-    echo(f"{trained.workdir} is finished: step {trained.result['step']}, {split} accuracy {accuracy}"
-         f"{average(trained.result)}{selection(trained.result, split)}; {more}, or start another run with another "
-         "--workdir")
+    console.info(f"{trained.workdir} is finished: step {trained.result['step']}, {split} accuracy {accuracy}"
+                 f"{average(trained.result)}{selection(trained.result, split)}; {more}, or start another run with "
+                 "another --workdir")
     return 0
 
 
@@ -98,7 +98,7 @@ def selection(result, split):
     return f" (the {split} split also selects the best checkpoint, so a figure chosen by it is a little too good)"
 
 
-def conclude(trained, echo):
+def report_result(trained, console):
     """Says how a training ended and where to look; returns the exit code."""
     from pipeline.monitoring.recorder import tensorboard_command
     from pipeline.run_directory import RunDirectory
@@ -111,8 +111,8 @@ def conclude(trained, echo):
         return EXIT_PREEMPTED
     speed = f", {rate(result['examples_per_second'])}" if result["examples_per_second"] else ""
     split, accuracy, loss = final_figures(result)
-    echo(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
-         f"{counted(ended.step, 'step')}{speed}{selection(result, split)}")
-    echo(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
-    echo(f"        {os.path.join(trained.workdir, 'result.json')}")
+    console.info(f"{trained.status.replace('_', ' ')}: {split} accuracy {accuracy}, loss {loss}{average(result)} after "
+                 f"{counted(ended.step, 'step')}{speed}{selection(result, split)}")
+    console.info(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
+    console.info(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

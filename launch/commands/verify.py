@@ -16,6 +16,7 @@ from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
+from pipeline.training.start import console_for
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
@@ -49,16 +50,13 @@ def run(config: ExperimentConfig, flag_values):
     kind, replicas = choose_replicas(config)
     config = shortened(config, steps, replicas)
 
-    def echo(text):
-        if config.runtime.verbosity != "quiet":
-            print(f"{text}\n", end="", flush=True)  # In one piece: jobs speak from threads of their own.
-
-    echo(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, "
-         f"{counted(replicas, f'{kind} replica')}")
-    echo(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
-         f"{counted(config.data.subset, 'batch', 'batches')} of each split")
-    rows = prove(config, kind, replicas, steps, flag_values.only, echo)
-    return conclude(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)
+    console = console_for(config)
+    console.info(f"verify  {config.data.dataset}, {config.model.model}, {config.runtime.precision}, "
+                 f"{counted(replicas, f'{kind} replica')}")
+    console.info(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
+                 f"{counted(config.data.subset, 'batch', 'batches')} of each split")
+    rows = prove(config, kind, replicas, steps, flag_values.only, console)
+    return report_result(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)
 
 
 def check_parts(only):
@@ -99,12 +97,12 @@ def shortened(config, steps, replicas):
                           workdir=None, allow=())
 
 
-def prove(config, kind, replicas, steps, only, echo):
+def prove(config, kind, replicas, steps, only, console):
     """Runs the processes of a proof, in a folder that is gone afterwards; returns the rows, in the order of PARTS."""
     from pipeline.processes import Processes
     with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, \
             Processes(SECONDS) as processes:
-        proof = Proof(processes, folder, config, kind, replicas, steps, echo)
+        proof = Proof(processes, folder, config, kind, replicas, steps, console)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.
         executor = concurrent.futures.ThreadPoolExecutor(1 if kind == "GPU" else 2)
         try:
@@ -119,9 +117,9 @@ def prove(config, kind, replicas, steps, only, echo):
 class Proof:
     """The processes of a proof and what they leave."""
 
-    def __init__(self, processes, folder, config, kind, replicas, steps, echo):
+    def __init__(self, processes, folder, config, kind, replicas, steps, console):
         self.processes, self.folder, self.config = processes, folder, config
-        self.kind, self.replicas, self.steps, self.echo = kind, replicas, steps, echo
+        self.kind, self.replicas, self.steps, self.console = kind, replicas, steps, console
         self.failures, self.kills = {}, None
 
     def jobs(self, only):
@@ -142,14 +140,14 @@ class Proof:
     def job(self, name, parts):
         """Says when a job begins and ends; a failure counts against its parts."""
         began = time.monotonic()
-        self.echo(f"start   {name}")
+        self.console.info(f"start   {name}")
         try:
             yield
         except RunFailure as failure:
             if self.processes.ended:
                 return
             self.failures.update({part: str(failure) for part in parts})
-        self.echo(f"done    {name}: {time.monotonic() - began:.0f} s")
+        self.console.info(f"done    {name}: {time.monotonic() - began:.0f} s")
 
     def measure(self, replicas, parts):
         """Measures parts with a number of replicas, in a process of its own."""
@@ -221,7 +219,7 @@ class Proof:
             return compare_replicas(dict(one), dict(several), self.replicas, facts)
 
 
-def conclude(rows, config, kind, replicas, seconds, output):
+def report_result(rows, config, kind, replicas, seconds, output):
     """Shows the table, writes the file; returns 0, or raises RunFailure naming what is violated."""
     from pipeline.files import write_json
     from pipeline.verification.report import show, violations

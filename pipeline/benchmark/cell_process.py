@@ -19,6 +19,7 @@ from pipeline import extension, silence
 from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.sweep import results_file
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import RunFailure, UsageError
@@ -101,16 +102,16 @@ def survey(order, config):
 
     from pipeline.monitoring.ceiling import matrix_product_rate
     wanted = order["survey"]
-    sizes = check_inputs(wanted["pairs"], config, lambda text: say(order, text))
+    sizes = check_inputs(wanted["pairs"], config, PhaseConsole(order))
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     ceilings = {}
     for precision in wanted["precisions"]:
-        say(order, f"matrix product, {precision}")
+        report_phase(order, f"matrix product, {precision}")
         ceilings[precision] = matrix_product_rate(precision, kind, min(CEILING_SECONDS, wanted["seconds"]))
     return {"ceilings": ceilings, "image_sizes": sizes}
 
 
-def check_inputs(pairs, config, echo):
+def check_inputs(pairs, config, console):
     """Returns {dataset: "HxWxC"} of what models are paired with; raises UsageError where they do not fit."""
     from pipeline.data.load import load
     from pipeline.models import registry
@@ -121,7 +122,7 @@ def check_inputs(pairs, config, echo):
         registry.parse_options(model, config.model.model_options)
         if dataset not in shapes:
             data = config.replace(dataset=dataset).data
-            shapes[dataset] = load(data, config.training.batch_size, config.training.seed, echo).image_shape
+            shapes[dataset] = load(data, config.training.batch_size, config.training.seed, console).image_shape
         *size, channels = shapes[dataset]
         check_input_shape(registry.entry(model).model_class, model,
                           (*size, registry.wanted_channels(model, channels)))
@@ -133,17 +134,17 @@ def measure(order, config, cluster):
     from pipeline.distributed import devices
     from pipeline.distributed.agreement import lost_peers
     from pipeline.training.experiment import compose, start
-    tell = (lambda text: None) if cluster and cluster.rank else (lambda text: say(order, text))
-    tell("starting")
+    report = (lambda text: None) if cluster and cluster.rank else (lambda text: report_phase(order, text))
+    report("starting")
     # What it says of precisions and of replicas that share cores, the report says with measured figures.
-    strategy, source = start(config, lambda text: None, cluster, json.dumps(order, sort_keys=True))
+    strategy, source = start(config, Console(quiet=True), cluster, json.dumps(order, sort_keys=True))
     from pipeline.benchmark.measure import Extent
     from pipeline.benchmark.measure import measure as measure_experiment
     from pipeline.distributed.input_distribution import uses_gpus
-    tell("building")
+    report("building")
     with lost_peers(cluster):
         experiment = compose(config, source, strategy)
-        found = measure_experiment(experiment, Extent(**order["extent"]), tell)
+        found = measure_experiment(experiment, Extent(**order["extent"]), report)
     kind, notes = "GPU" if uses_gpus(strategy) else "CPU", []
     if found["applied_share"] < 0.99:
         notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
@@ -153,7 +154,19 @@ def measure(order, config, cluster):
     return {**found, "device": kind, "emulated": emulated, "note": "\n".join(notes) or None}
 
 
-def say(order, text):
+class PhaseConsole(Console):
+    """A Console whose lines are the phase that the waiting process shows."""
+
+    def __init__(self, order):
+        super().__init__(quiet=True)
+        self._order = order
+
+    def info(self, text: str) -> None:
+        """Reports a phase."""
+        report_phase(self._order, text)
+
+
+def report_phase(order, text):
     """Leaves a few words for the process that waits."""
     with open(order["phase"], "w", encoding="utf-8") as file:
         file.write(text)

@@ -5,6 +5,7 @@ import time
 from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
 from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
+from pipeline.console import STANDARD, Console
 from pipeline.console_table import open_console, print_rows
 from pipeline.quantities import clock, counted
 from pipeline.terminal import is_live
@@ -28,12 +29,12 @@ def line(figures):
 class PlainDisplay:
     """A line a cell: for files and pipes."""
 
-    def __init__(self, echo):
+    def __init__(self, info):
         """
         Args:
-          echo: where lines go.
+          info: called with each line.
         """
-        self.note = echo
+        self.info = info
 
     def begin(self, cell, cells, key, left):
         """A cell begins: number, of how many, its key, seconds left or None."""
@@ -45,7 +46,7 @@ class PlainDisplay:
         """A cell is done; kept: it was there already."""
         more = "; measured before" if kept else f"; {clock(left)} left" if left else ""
         width = len(str(cells))
-        self.note(f"{cell:{width}d}/{cells}  {name_of(figures)}: {line(figures)}{more}")
+        self.info(f"{cell:{width}d}/{cells}  {name_of(figures)}: {line(figures)}{more}")
 
     def close(self):
         """Ends the display."""
@@ -95,8 +96,8 @@ class LiveDisplay(PlainDisplay):
 def create_display(verbosity):
     """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
     if verbosity == "quiet":
-        return PlainDisplay(lambda text: None)
-    return LiveDisplay() if is_live(sys.stdout) else PlainDisplay(lambda text: print(text, flush=True))
+        return PlainDisplay(Console(quiet=True).info)
+    return LiveDisplay() if is_live(sys.stdout) else PlainDisplay(STANDARD.info)
 
 
 def print_table(report, file=None):

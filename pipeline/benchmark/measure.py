@@ -58,7 +58,7 @@ class Feed:
         return seconds
 
 
-def measure(experiment, extent, say=lambda text: None):
+def measure(experiment, extent, report=lambda text: None):
     """Measures one experiment, freshly built, in a process that does nothing else.
 
     Of several workers each measures by its own clock; how many steps are made, the chief's clock decides for all.
@@ -66,26 +66,26 @@ def measure(experiment, extent, say=lambda text: None):
     Args:
       experiment: Experiment.
       extent: Extent.
-      say: called with a few words when another part begins.
+      report: called with a few words when another part begins.
 
     Returns:
       The figures of a cell by name, see the schema of benchmark.json: examples/s, ms, seconds, MiB, bytes, operations.
     """
     steps, batch_size, agree = experiment.steps, experiment.plan.batch_size, experiment.workers.first
-    say("tracing")
+    report("tracing")
     real = Feed(steps.train_steps, experiment.train_iterator(0))
     began = time.perf_counter()
     graph = steps.train_steps.get_concrete_function(real.iterator, tf.constant(1)).graph
     found = {"trace_seconds": time.perf_counter() - began}
-    say("first step")
+    report("first step")
     first_call = real.run(1)
     found["first_step_seconds"] = process_age()
-    say("warming up")
+    report("warming up")
     step = warm_up(real, extent, agree)
     found["compile_seconds"] = max(0.0, first_call - step) if experiment.settings.xla else None
-    say("single steps")
+    report("single steps")
     found["step_ms"] = percentiles([real.run(1) for _ in range(int(agree(single_calls(step, extent))))])
-    say("throughput")
+    report("throughput")
     ready = Feed(steps.train_steps, one_batch(experiment))
     ready.run(1)
     found.update(throughput(real, ready, step, batch_size, extent, agree))
@@ -93,7 +93,7 @@ def measure(experiment, extent, say=lambda text: None):
         found["input_wait_share"] = 0.0  # What a batch takes beside one that is there is work of the step.
     found["examples_per_second_per_replica"] = found["examples_per_second"] / experiment.strategy.num_replicas_in_sync
     found["peak_memory_mib"] = peak_memory(experiment.strategy)
-    say("parts of a step")
+    report("parts of a step")
     found["split_ms"] = split(steps, ready, extent, 1e3 * batch_size / found["examples_per_second"], agree)
     counted = operations.count(graph)  # Of the replicas of this process.
     found["flops_per_example"] = counted and counted * experiment.workers.count / batch_size

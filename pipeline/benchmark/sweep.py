@@ -120,7 +120,7 @@ class Sweep:
                 line = last_line(text) or ending(code)
                 return {**figures, "status": "failed", "error": line, "log": self.store.log(cell, text)}
             smaller = halved(batch_size, unit(config, cell.all_replicas))
-            self.display.note(f"a batch of {batch_size} does not fit" + (f": trying {smaller}" if smaller else ""))
+            self.display.info(f"a batch of {batch_size} does not fit" + (f": trying {smaller}" if smaller else ""))
             batch_size = smaller
         return {**figures, "status": "does_not_fit", "error": "not even the smallest batch fits into memory"}
 

@@ -1,17 +1,17 @@
 """Examples streamed from image files, decoded as they are needed."""
 import os
-import sys
 import threading
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import terminal
+from pipeline.console import STANDARD
 from pipeline.data import damage
 from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.order import example_index
 from pipeline.data.source import numbered_batches
 from pipeline.errors import RunFailure, UsageError
+from pipeline.terminal import printable
 
 _MOST_TRIES = 10  # Files that are tried in place of one; if none can be read, it is not the files.
 
@@ -87,7 +87,7 @@ class ImageFiles:
                 image = self._read(other)
             except UnreadableImage:
                 continue
-            self._say_replaced(path, reason, other)
+            self._warn_replaced(path, reason, other)
             return image
         raise damage.report((RunFailure if reason.lost else UsageError)(unreadable(path, reason))) from None
 
@@ -104,13 +104,13 @@ class ImageFiles:
         others = np.roll(same, -1 - np.searchsorted(same, index))[:-1]
         return [self.paths[i] for i in others[:_MOST_TRIES]]
 
-    def _say_replaced(self, path, reason, other):
+    def _warn_replaced(self, path, reason, other):
         with self._lock:
             if path in self._replaced:
                 return
             self._replaced.add(path)
-        terminal.say(terminal.printable(f"cannot read the image {path}: {reason}; in its place stands "
-                                        f"{os.path.basename(other)} of the same class"), sys.stderr)
+        STANDARD.warning(printable(f"cannot read the image {path}: {reason}; in its place stands "
+                                   f"{os.path.basename(other)} of the same class"))
 
     def find_damage(self):
         """Returns None: what cannot be decoded is reported as it is met."""

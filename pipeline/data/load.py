@@ -2,19 +2,20 @@
 import dataclasses
 
 from pipeline import extension
+from pipeline.console import STANDARD
 from pipeline.data import registry
 from pipeline.data.holdout import hold_out_validation, keep_only, untrained_classes
 from pipeline.data.splits import DATA_SET
 
 
-def load(config, batch_size, seed=0, echo=print, own_validation=True):
+def load(config, batch_size, seed=0, console=STANDARD, own_validation=True):
     """Loads the data set that a configuration asks for.
 
     Args:
       config: DataConfig; its extensions are loaded.
       batch_size: examples of one optimizer step, the unit of --subset.
       seed: the run's seed; nothing here depends on it: what is held out is the same in every run.
-      echo: takes lines about what takes long, one a call.
+      console: where messages go.
       own_validation: whether a validation split of the data set's own selects the checkpoint; False for a run that was
         begun without it, see splits.choose_splits.
 
@@ -30,7 +31,7 @@ def load(config, batch_size, seed=0, echo=print, own_validation=True):
     kind, _, rest = config.dataset.partition(":")
     if kind == "folder":
         from pipeline.data.sources.folder import load_folder
-        source = load_folder(rest, config, echo, own_validation)
+        source = load_folder(rest, config, console, own_validation)
     elif kind == "synthetic":
         from pipeline.data.sources.synthetic import load_synthetic
         source = load_synthetic(rest, config.image_size)
@@ -41,7 +42,7 @@ def load(config, batch_size, seed=0, echo=print, own_validation=True):
         source = registry.load_registered(config)
     else:
         from pipeline.data.sources.tfds import load_tfds
-        source = load_tfds(config, echo, own_validation)
+        source = load_tfds(config, console, own_validation)
     source = _with_validation(source, config.validation_split, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source

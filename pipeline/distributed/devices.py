@@ -3,6 +3,7 @@ import functools
 import os
 
 from pipeline import arithmetic, keras_import
+from pipeline.console import STANDARD
 from pipeline.distributed import multi_worker_strategy
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
@@ -14,7 +15,7 @@ BFLOAT16_COST = ("mixed_bfloat16 is about 2 times slower than float32 on this CP
                  "AVX512-BF16")
 
 
-def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=None, settings=""):
+def start(runtime, training, optimizer, console=STANDARD, share_batch=True, cluster=None, settings=""):
     """Sets the process up and returns its strategy; to be called before any other TensorFlow operation.
 
     Wrong settings are refused before a device is touched. Called again it returns the strategy of before where the
@@ -24,7 +25,7 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
       runtime: pipeline.config.RuntimeConfig.
       training: pipeline.config.TrainingConfig; its batch size and seed count here.
       optimizer: pipeline.config.OptimizerConfig; its number of micro-batches counts here.
-      echo: called with each line that the user should know of.
+      console: where messages go.
       share_batch: whether the batch has to divide by the replicas; an evaluation fills it up instead.
       cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
@@ -43,8 +44,8 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
     from pipeline.data.stream import check_batch_size
 
     if not arithmetic.set_threads(runtime.threads):
-        echo(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} threads in "
-             "this process; it goes on with these")
+        console.info(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} "
+                     "threads in this process; it goes on with these")
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
@@ -52,9 +53,9 @@ def start(runtime, training, optimizer, echo=print, share_batch=True, cluster=No
                          optimizer.accumulate_steps)
     warning = check_precision(runtime.precision, kind, runtime.force, cpu_features())
     if warning:
-        echo(warning)
+        console.info(warning)
     if kind == "CPU" and len(indices) > 1:
-        echo(f"{len(indices)} replicas share one CPU: for trial, not for speed")
+        console.info(f"{len(indices)} replicas share one CPU: for trial, not for speed")
     keras_import.set_precision(runtime.precision)
     keras.utils.set_random_seed(training.seed)
     if runtime.deterministic and kind == "GPU":

@@ -78,12 +78,12 @@ def choose_format(wanted, output):
 
 
 @contextlib.contextmanager
-def output_file(path, warn):
+def output_file(path, warning):
     """Opens where predictions go; what is there when it ends badly stays under another name.
 
     Args:
       path: the file; None or "-" for standard output.
-      warn: called with a line about what an interrupted command leaves.
+      warning: called with a line about what an interrupted command leaves.
 
     Yields:
       An open text file.
@@ -107,5 +107,5 @@ def output_file(path, warn):
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error.filename = error.filename or path + PARTIAL
         if os.path.exists(path + PARTIAL):
-            warn(f"not complete: what there is so far is in {path}{PARTIAL}")
+            warning(f"not complete: what there is so far is in {path}{PARTIAL}")
         raise

@@ -156,19 +156,19 @@ class Screen:
         if self._bar:
             self._bar.advance(self._task, count)
 
-    def say(self, text):
-        """Says a line on standard output, or beside it where rows of another kind stand there."""
+    def info(self, text):
+        """Writes a line on standard output, or beside it where rows of another kind stand there."""
         if self._quiet:
             return
         if self._aside:
-            self.warn(text)
+            self.warning(text)
         elif self._bar and sys.stdout.isatty():
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, flush=True)
 
-    def warn(self, text):
-        """Says a line on standard error."""
+    def warning(self, text):
+        """Writes a line on standard error."""
         if self._bar and sys.stderr.isatty():
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

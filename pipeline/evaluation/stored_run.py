@@ -3,6 +3,7 @@ from pipeline import extension as extensions
 from pipeline import keras_import
 from pipeline.activity import STARTING, activity
 from pipeline.config import FOLDER
+from pipeline.console import STANDARD
 from pipeline.data.load import load as load_data
 from pipeline.data.splits import own_validation
 from pipeline.distributed import devices
@@ -10,13 +11,13 @@ from pipeline.errors import UsageError
 from pipeline.training import experiment as experiments
 
 
-def reopen_data(config, stored, echo=print):
+def reopen_data(config, stored, console=STANDARD):
     """Starts the devices and loads the data that a run was trained on.
 
     Args:
       config: ExperimentConfig, see run_directory.evaluation_config.
       stored: what config.json of the run holds.
-      echo: takes lines for the user, one a call.
+      console: where messages go.
 
     Returns:
       (strategy, Source).
@@ -24,15 +25,15 @@ def reopen_data(config, stored, echo=print):
     Raises:
       UsageError: devices or data are not what the run needs.
     """
-    with activity(STARTING, echo):
-        strategy = devices.start(config.runtime, config.training, config.optimizer, echo, share_batch=False)
-    return strategy, same_data(config, stored, echo)
+    with activity(STARTING, console):
+        strategy = devices.start(config.runtime, config.training, config.optimizer, console, share_batch=False)
+    return strategy, same_data(config, stored, console)
 
 
-def same_data(config, stored, echo):
+def same_data(config, stored, console):
     """Returns the Source that a run was trained on; raises UsageError where it is another one now."""
     extensions.load(config.data.extension, stored.get("extensions"))
-    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, echo,
+    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, console,
                        own_validation(stored))
     known = stored["data"]["fingerprint"]
     if source.fingerprint != known:

@@ -27,14 +27,14 @@ def print_report(report, file=None):
     pairs = [f"true {p['true']}, predicted {p['predicted']}: {p['count']:,} ({p['share']:.1%} of {p['true']})"
              for p in report["confused_pairs"][:MOST_PAIRS]]
     for i, line in enumerate(pairs):
-        _say(console, f"{'confused' if i == 0 else '':10s}{line}")
-    _say(console, f"calibrated {calibrated(report['calibration'])}")
+        _print(console, f"{'confused' if i == 0 else '':10s}{line}")
+    _print(console, f"calibrated {calibrated(report['calibration'])}")
     if report["compared"]:
         adjusted = " (Holm)" if len(report["compared"]) > 1 else ""
         print_rows(console, ("run", "accuracy", "loss", "macro F1", "only it correct", "only the first correct",
                          f"McNemar p{adjusted}", "verdict"), _compared(report), left=(0, 7))
     for note in report["notes"]:
-        _say(console, f"note      {note}")
+        _print(console, f"note      {note}")
 
 
 def number(name, value):
@@ -83,5 +83,5 @@ def _compared(report):
                      for other in report["compared"])]
 
 
-def _say(console, text):
+def _print(console, text):
     console.print(printable(text), highlight=False, markup=False, soft_wrap=not console.is_terminal)

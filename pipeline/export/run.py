@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 from scipy.special import softmax
 
+from pipeline.console import STANDARD
 from pipeline.data.stream import examples, image_batches
 from pipeline.errors import RunFailure, UsageError
 from pipeline.export import fresh_process, latency
@@ -47,7 +48,7 @@ class Exported:
         return [name for name, record in self.report["forms"].items() if not record["published"]]
 
 
-def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda text: None):
+def export(trained, source, names, output, metadata, batch_sizes=(), console=STANDARD):
     """Exports a trained model.
 
     Args:
@@ -58,7 +59,7 @@ def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda 
       output: folder of all its exports, see pipeline.export.publish.
       metadata: see pipeline.export.metadata.
       batch_sizes: for which latency is measured; none: not at all.
-      say: takes a line about what is being done, one a call.
+      console: where progress is reported.
 
     Returns:
       Exported. Forms that could not be written, do not load, or are beyond their bounds are not published.
@@ -71,13 +72,13 @@ def export(trained, source, names, output, metadata, batch_sizes=(), say=lambda 
         raise UsageError(f"the {source.final.name} split of {source.name} has no examples: an export cannot be proved "
                          "without any")
     for line in about(metadata):
-        say(line)
+        console.info(line)
     if "saved_model" in names and PATTERN.intersection(os.path.abspath(output)):
-        say("note    TensorFlow takes brackets, backslashes, * and ? in a path for a pattern: move the SavedModel to a "
-            "path without them before others load it")
+        console.info("note    TensorFlow takes brackets, backslashes, * and ? in a path for a pattern: move the "
+                     "SavedModel to a path without them before others load it")
     try:
         with claimed(output, names) as staging:
-            return Export(trained, source, names, staging, metadata, batch_sizes, say).run()
+            return Export(trained, source, names, staging, metadata, batch_sizes, console).run()
     except Exception as error:
         if not no_room(error):
             raise
@@ -96,10 +97,10 @@ def about(metadata):
 class Export:
     """The state of one export while it is made."""
 
-    def __init__(self, trained, source, names, staging, metadata, batch_sizes, say):
+    def __init__(self, trained, source, names, staging, metadata, batch_sizes, console):
         """Args: those of `export`; staging: publish.Staging instead of the output."""
-        self.trained, self.source, self.staging, self.metadata, self.say = trained, source, staging, metadata, say
-        self.batch_sizes, self.images = batch_sizes, os.path.join(staging.report, IMAGES)
+        self.trained, self.source, self.staging, self.metadata = trained, source, staging, metadata
+        self.console, self.batch_sizes, self.images = console, batch_sizes, os.path.join(staging.report, IMAGES)
         self.calibration, self.figures = None, {}
         self.records = {name: {"path": None, "bytes": None, "published": False, "problems": [], "proof": None,
                                "latency": {}} for name in names}
@@ -127,7 +128,7 @@ class Export:
 
     def write(self, form, record):
         """Writes a form under its temporary name; returns whether it could be."""
-        self.say(f"write   {form.name}")
+        self.console.info(f"write   {form.name}")
         folder, path = self.staging.folder(form.name), self.path(form)
         try:
             form.write(self.trained, path, self.metadata, self.calibration)
@@ -141,7 +142,7 @@ class Export:
 
     def judge(self, form, record):
         """Judges a form in a fresh process and compares it with the live model."""
-        self.say(f"prove   {form.name} in a fresh process")
+        self.console.info(f"prove   {form.name} in a fresh process")
         try:
             found = fresh_process.judge(form, self.staging.folder(form.name), self.images, self.batch_sizes)
         except RunFailure as error:

@@ -50,13 +50,13 @@ class Circumstances:
 class Alerts(Callback):
     """Warns of what the user should do something about."""
 
-    def __init__(self, circumstances, warn):
+    def __init__(self, circumstances, warning):
         """
         Args:
           circumstances: Circumstances.
-          warn: called with a line.
+          warning: called with a line.
         """
-        self._of, self._warn, self._said = circumstances, warn, set()
+        self._of, self._warning, self._said = circumstances, warning, set()
         self._waiting = collections.deque()  # (seconds without input, seconds) of steady windows.
         self._ratios = collections.deque(maxlen=MEASUREMENTS)
         self._skipped, self._peak, self._scaled = 0, 0.0, False
@@ -85,7 +85,7 @@ class Alerts(Callback):
         lines = {cause: line for cause, line in found.items() if line and cause not in self._said}
         self._said |= set(lines)
         for line in lines.values():
-            self._warn(line)
+            self._warning(line)
 
     def _look_back(self, waited, seconds):
         self._waiting.append((waited, seconds))

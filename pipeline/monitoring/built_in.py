@@ -18,7 +18,7 @@ def create_progress(plan, verbosity: str) -> PlainProgress:
     return LiveProgress(plan) if is_live(sys.stdout) else PlainProgress(plan)
 
 
-def create_callbacks(experiment, directory, step, recorder, progress, tracker, launches, watchdog, warn
+def create_callbacks(experiment, directory, step, recorder, progress, tracker, launches, watchdog, console
                      ) -> tuple[Callback, ...]:
     """Returns the callbacks of a run in order: what adds to a window comes before what reads it.
 
@@ -31,13 +31,13 @@ def create_callbacks(experiment, directory, step, recorder, progress, tracker, l
       tracker: GoodputTracker.
       launches: Launches of the run, this start noted in it.
       watchdog: Watchdog.
-      warn: called with a line worth reading even where --verbosity=quiet silences the rest.
+      console: where warnings go that are written with --verbosity=quiet too.
     """
-    profile = create_profile(experiment.plan, step, directory, tracker, progress.note, warn, watchdog.beat,
+    profile = create_profile(experiment.plan, step, directory, tracker, progress.info, console.warning, watchdog.beat,
                              experiment.evaluation_due)
     scalars_only = experiment.config.runtime.tensorboard == "scalars"
     optional = [] if profile is None else [profile]
     if not scalars_only:
         optional.append(TensorBoardWriter(experiment, directory, recorder))
     return (create_system_metrics(experiment, tracker, launches.path), recorder, progress,
-            Alerts(Circumstances.of(experiment), progress.warn), *optional)
+            Alerts(Circumstances.of(experiment), progress.warning), *optional)

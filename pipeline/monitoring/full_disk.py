@@ -11,19 +11,19 @@ class FullDisk:
       make_room: function of an errno that gives up what the run can do without; set by whoever has something to give.
     """
 
-    def __init__(self, echo):
-        """Args: echo: where lines for the user go."""
-        self._echo, self._told = echo, False
+    def __init__(self, console):
+        """Args: console: where warnings go."""
+        self._console, self._warned = console, False
         self.make_room = lambda number: None
 
     def failed(self, line):
         """Takes note that something could not be written; says the line if all was well until now."""
-        if not self._told:
-            self._echo(line)
-        self._told = True
+        if not self._warned:
+            self._console.warning(line)
+        self._warned = True
 
     def over(self, line):
         """Takes note that everything is written; says the line if something could not be before."""
-        if self._told:
-            self._echo(line)
-        self._told = False
+        if self._warned:
+            self._console.warning(line)
+        self._warned = False

@@ -77,7 +77,7 @@ class GoodputTracker:
             self._settle(0.0)
         now = time.monotonic()
         self.add("other", max(0.0, now - self._since - sum(self._seconds.values())))
-        self._launches.note("spent", step, seconds={kind: round(s, 4) for kind, s in self._seconds.items()})
+        self._launches.record("spent", step, seconds={kind: round(s, 4) for kind, s in self._seconds.items()})
         self._seconds, self._since = {}, now
 
 

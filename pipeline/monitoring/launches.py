@@ -9,7 +9,7 @@ SAVED = ("saved", "rollback", "stop")  # Events that tell of a checkpoint, whate
 class Launches(JsonLines):
     """The record of starts, stops, saves, losses, rollbacks, hangs, and of what was spent."""
 
-    def note(self, event, step, **more):
+    def record(self, event, step, **more):
         """Puts an event of a global step on record, durably."""
         self.append([{"event": event, "step": step, "wall_time": time.time(), **more}])
         self.sync()

@@ -29,8 +29,8 @@ class LiveProgress(PlainProgress):
           console: rich.console.Console of a terminal; default that of standard output, as long as there is one.
         """
         self.console = console or Console(file=LastingStream(sys.stdout))
-        super().__init__(plan, self._print)
-        self.aside = None
+        super().__init__(plan)
+        self.activity_console = None
         self._screen = Screen(self)
         self._live = ResizableLive(
             self._screen, lambda: self._screen.widths, console=self.console, refresh_per_second=REFRESHES,
@@ -78,7 +78,11 @@ class LiveProgress(PlainProgress):
         if step:
             self.checkpoint = (step, time.monotonic())
 
-    def warn(self, text):
+    def info(self, text):
+        """Prints a line above the display."""
+        self._print(text)
+
+    def warning(self, text):
         """Prints a warning above the display."""
         self._print(f"warning: {text}", "yellow")
 

@@ -23,19 +23,19 @@ class Profile(Callback):
     of its own, and the table adds the parts up. Where the profile cannot be written, the run goes on.
     """
 
-    def __init__(self, steps, directory, tracker, echo, warn, beat, evaluation_due=lambda step: False):
+    def __init__(self, steps, directory, tracker, info, warning, beat, evaluation_due=lambda step: False):
         """
         Args:
           steps: (first, last), int: the window is from step first + 1 to step last.
           directory: RunDirectory, claimed.
           tracker: GoodputTracker; the time of reading and writing traces is booked as "profiling".
-          echo: where the table goes, a str of several lines.
-          warn: where a line goes that says what did not work.
+          info: where the table goes, a str of several lines.
+          warning: where a line goes that says what did not work.
           beat: called with a text after each part of the work.
           evaluation_due: tells whether an evaluation comes before the next steps.
         """
         (self._first, self._last), self._directory, self._tracker = steps, directory, tracker
-        self._echo, self._warn, self._beat, self._evaluation_due = echo, warn, beat, evaluation_due
+        self._info, self._warning, self._beat, self._evaluation_due = info, warning, beat, evaluation_due
         self._running = self._done = False
         self._forget(self._first)
 
@@ -100,8 +100,8 @@ class Profile(Callback):
                 work(*arguments)
         except (tf.errors.OpError, OSError, DecodeError) as error:
             self._done, self._running = True, False
-            self._warn(f"--profile={self._first}:{self._last}: the profile could not be written "
-                       f"({str(error).splitlines()[0]}); training goes on without it")
+            self._warning(f"--profile={self._first}:{self._last}: the profile could not be written "
+                          f"({str(error).splitlines()[0]}); training goes on without it")
         finally:
             if not self._running:
                 shutil.rmtree(self._temporary, ignore_errors=True)
@@ -144,26 +144,26 @@ class Profile(Callback):
             notes.append("The profiler recorded no kernels of the GPU (it needs the library CUPTI and the right to use "
                          "it): this is what the CPU did.")
         text = "\n".join([render(summary, f"profile of steps {self._begin + 1} to {self._reached}"), *notes])
-        self._echo(f"{text}\n{HOW_TO_SEE}; this table is in {self._directory.file('profile.txt')}")
+        self._info(f"{text}\n{HOW_TO_SEE}; this table is in {self._directory.file('profile.txt')}")
         write_text(self._directory.file("profile.txt"), f"{text}\n")
         write_json(self._directory.file("profile.json"), {**summary, "notes": notes})
 
 
-def create_profile(plan, step, directory, tracker, echo, warn, beat, evaluation_due=lambda step: False):
+def create_profile(plan, step, directory, tracker, info, warning, beat, evaluation_due=lambda step: False):
     """Returns the Profile of the steps that --profile asks for as far as they lie ahead, else None with a warning.
 
     Args:
       plan: Plan; its `profiled` are the steps asked for, or None.
       step: where the run begins.
-      directory, tracker, echo, warn, beat, evaluation_due: see Profile.
+      directory, tracker, info, warning, beat, evaluation_due: see Profile.
     """
     if not plan.profiled:
         return None
     first, last = plan.profiled
     if first >= plan.total_steps:
-        warn(f"--profile={first}:{last}: nothing is profiled, since the run ends at step {plan.total_steps}")
+        warning(f"--profile={first}:{last}: nothing is profiled, since the run ends at step {plan.total_steps}")
         return None
     if step >= min(last, plan.total_steps):
-        warn(f"--profile={first}:{last}: nothing is profiled, since the run goes on from step {step}")
+        warning(f"--profile={first}:{last}: nothing is profiled, since the run goes on from step {step}")
         return None
-    return Profile((first, min(last, plan.total_steps)), directory, tracker, echo, warn, beat, evaluation_due)
+    return Profile((first, min(last, plan.total_steps)), directory, tracker, info, warning, beat, evaluation_due)

@@ -2,27 +2,27 @@
 import time
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
+from pipeline.console import Console
 from pipeline.metrics.evaluation import is_better
 from pipeline.monitoring.time_left import TimeLeft
 from pipeline.quantities import clock, counted, rate
-from pipeline.terminal import say
 
 
 class PlainProgress(Callback):
     """A line a window and a line an evaluation: for files and pipes.
 
     Attributes:
-      aside: where lines go about what takes long; None where it is shown otherwise.
+      activity_console: where a long activity is reported; None where the display shows it.
       best: {"loss", "accuracy": (value, step)} of the best evaluations so far.
     """
 
-    def __init__(self, plan, echo=say):
+    def __init__(self, plan, console=None):
         """
         Args:
           plan: Plan of the run.
-          echo: where lines go; default standard output.
+          console: where lines go; default standard output, as long as anybody reads it.
         """
-        self.plan, self.note, self.aside, self.best = plan, echo, echo, {}
+        self.plan, self.activity_console, self.best = plan, console or Console(lasting=True), {}
         self._started, self._time_left = time.monotonic(), TimeLeft(plan)
         self._digits = len(str(plan.total_steps))
 
@@ -48,14 +48,14 @@ class PlainProgress(Callback):
         line = f"{self._where(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
         if speed:  # A window that is compiled or profiled says nothing about the speed.
             line += f"  {rate(speed)}  {clock(self._time_left.seconds())} left"
-        self.note(line)
+        self.info(line)
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
         """Shows an evaluation."""
         step, figures = evaluated.step, evaluated.evaluation.figures
         self._see(step, figures)
         self._time_left.evaluated()
-        self.note(self._evaluation_lines(step, evaluated.split.name, figures)[0])
+        self.info(self._evaluation_lines(step, evaluated.split.name, figures)[0])
 
     def _evaluation_lines(self, step, split, figures):
         """Returns what is said of an evaluation, the longest form first."""
@@ -74,9 +74,13 @@ class PlainProgress(Callback):
     def phase(self, text):
         """Shows what is done between two windows, in a few words, until the next window or evaluation."""
 
-    def warn(self, text):
+    def info(self, text):
+        """Shows a line."""
+        self.activity_console.info(text)
+
+    def warning(self, text):
         """Shows a warning."""
-        self.note(f"warning: {text}")
+        self.info(f"warning: {text}")
 
 
 def means(window):
@@ -88,4 +92,4 @@ class NullProgress(PlainProgress):
     """Says nothing."""
 
     def __init__(self, plan):
-        super().__init__(plan, lambda text: None)
+        super().__init__(plan, Console(quiet=True))

@@ -4,11 +4,12 @@ import sys
 import textwrap
 import time
 
+from pipeline.console import Console
 from pipeline.console_table import open_console
 from pipeline.quantities import clock, counted
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, best, ranked
 from pipeline.sweep.space import value_text
-from pipeline.terminal import LastingStream, is_live, printable, say
+from pipeline.terminal import LastingStream, is_live, printable
 
 SECONDS_BETWEEN = 0.5  # Two looks at a table.
 FILE_WIDTH = 200  # Columns where lines are not broken.
@@ -52,24 +53,24 @@ def _epochs(number, form="g"):
 class PlainLeaderboard:
     """A line where a trial begins and ends: for files and pipes."""
 
-    def __init__(self, metric, wanted, echo):
+    def __init__(self, metric, wanted, info):
         """
         Args:
           metric: "accuracy" or "loss".
           wanted: number of trials in all.
-          echo: where lines go.
+          info: called with each line.
         """
-        self.metric, self.wanted, self.note = metric, wanted, echo
+        self.metric, self.wanted, self.info = metric, wanted, info
 
     def begin(self, trial):
         """A trial begins, or goes on."""
         done = f"{trial.last['epoch']:g}" if trial.evaluations else ""
         on = f" goes on after {in_epochs(done)}" if done else ""
-        self.note(printable(f"{self._name(trial)}{on}  {values_text(trial.values)}"))
+        self.info(printable(f"{self._name(trial)}{on}  {values_text(trial.values)}"))
 
     def end(self, trial, trials):
         """A trial has ended."""
-        self.note(printable(f"{self._name(trial)}  {self._ending(trial, trials)}"))
+        self.info(printable(f"{self._name(trial)}  {self._ending(trial, trials)}"))
 
     def _name(self, trial):
         width = len(str(self.wanted))
@@ -141,10 +142,10 @@ class LiveLeaderboard(PlainLeaderboard):
 def create_leaderboard(metric, wanted, verbosity):
     """Returns the display that fits: none if quiet, a live table on a terminal, lines elsewhere."""
     if verbosity == "quiet":
-        return PlainLeaderboard(metric, wanted, lambda text: None)
+        return PlainLeaderboard(metric, wanted, Console(quiet=True).info)
     if is_live(sys.stdout):
         return LiveLeaderboard(metric, wanted)
-    return PlainLeaderboard(metric, wanted, say)
+    return PlainLeaderboard(metric, wanted, Console(lasting=True).info)
 
 
 def table(trials, metric, width, now=None, most=None):
@@ -223,8 +224,9 @@ def _cells(trial, place, names, metric, now):
 def print_paragraph(name, text):
     """Prints `name    text`, on a terminal broken between words, each line under the first."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    say(textwrap.fill(printable(text), width, initial_indent=f"{name:8}", subsequent_indent=" " * 8,
-                      break_on_hyphens=False, break_long_words=False))
+    Console(lasting=True).info(textwrap.fill(
+        printable(text), width, initial_indent=f"{name:8}", subsequent_indent=" " * 8, break_on_hyphens=False,
+        break_long_words=False))
 
 
 def print_final(trials, metric, file=None):

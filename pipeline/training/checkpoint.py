@@ -10,6 +10,7 @@ import os
 
 import tensorflow as tf
 
+from pipeline.console import STANDARD
 from pipeline.errors import RunFailure
 from pipeline.files import no_room, sync
 from pipeline.internals.tensorflow_internals import take_writer_error
@@ -38,18 +39,18 @@ class CheckpointStore:
       last_step: step of the newest checkpoint, saved or being saved; None without any.
     """
 
-    def __init__(self, directory, state, keep, echo=print, disk=None, saved=lambda step: None):
+    def __init__(self, directory, state, keep, console=STANDARD, disk=None, saved=lambda step: None):
         """
         Args:
           directory: `checkpoints/` of the run; made on the first save.
           state: TrainState.
           keep: how many of the newest are kept.
-          echo: where lines for the user go.
+          console: where warnings go.
           disk: FullDisk that the run's records share; default one of its own.
           saved: called with the step of a checkpoint once it is known to be on the disk.
         """
-        self.directory, self.state, self.keep, self.echo = directory, state, keep, echo
-        self.disk = disk or FullDisk(echo)
+        self.directory, self.state, self.keep, self.console = directory, state, keep, console
+        self.disk = disk or FullDisk(console)
         self.disk.make_room = self._make_room
         self._best, self._saved = BestCheckpoint(directory), saved
         self._checkpoint = state.checkpoint()
@@ -76,8 +77,8 @@ class CheckpointStore:
         found = stored_checkpoints(self.directory)
         good = next((i for i, checkpoint in enumerate(found) if not checkpoint.problem), None)
         for damaged in found[:good]:
-            self.echo(f"damaged checkpoint {damaged.path}: {damaged.problem}"
-                      + (f"; going back to step {found[good].step}" if good is not None else ""))
+            self.console.warning(f"damaged checkpoint {damaged.path}: {damaged.problem}"
+                                 + (f"; going back to step {found[good].step}" if good is not None else ""))
         if found and good is None:
             raise RunFailure(f"every checkpoint in {self.directory} is damaged; to start anew give another --workdir")
         if not found and known is not None:

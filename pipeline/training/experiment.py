@@ -278,20 +278,20 @@ def build(config, source, strategy, stored=None, begins=None):
                       initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
-def start(config, echo, cluster=None, settings="", stored=None):
+def start(config, console, cluster=None, settings="", stored=None):
     """Sets the process up and loads the data; returns (strategy, Source).
 
     Args:
       config: ExperimentConfig.
-      echo: takes lines for the user, one a call.
+      console: where messages go.
       cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
       settings: text that has to be the same on every worker.
       stored: what config.json of a run that goes on holds, or None.
     """
-    with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, echo):
-        strategy = devices.start(config.runtime, config.training, config.optimizer, echo, cluster=cluster,
+    with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, console):
+        strategy = devices.start(config.runtime, config.training, config.optimizer, console, cluster=cluster,
                                  settings=settings)
-    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, echo,
+    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, console,
                                own_validation(stored))
 
 

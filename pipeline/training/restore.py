@@ -41,28 +41,28 @@ def record_start(trainer, step: int) -> None:
       trainer: pipeline.training.trainer.Trainer, its checkpoint restored.
       step: of that checkpoint.
     """
-    experiment, launches, echo = trainer.experiment, trainer.launches, trainer.echo
+    experiment, launches, console = trainer.experiment, trainer.launches, trainer.console
     # A process that was killed before it saved leaves a checkpoint that does not know what it was allowed.
     changed = {name for name, *_ in trainer.accepted} | launches.allowed(step)
     if experiment.workers.first(bool(INCOMPARABLE & changed)):
         experiment.state.forget_best()
     if step:
-        echo(f"resume  from the checkpoint of step {step}")
+        console.info(f"resume  from the checkpoint of step {step}")
     taken = experiment.initialization if trainer.store.last_step is None else None
     for line in taken.lines() if taken else ():
-        echo(line)
+        console.info(line)
     for name, old, new in trainer.accepted:
         rate = f"; the learning rate of step {step + 1} is {experiment.learning_rate(step):.4g}"
-        echo(f"--allow: {name} was {old}, is {new} from here on{rate if name in LENGTH else ''}")
+        console.info(f"--allow: {name} was {old}, is {new} from here on{rate if name in LENGTH else ''}")
     reached, seconds = lost_tail(launches.path, trainer.directory.file("metrics.jsonl"))
     if seconds:
-        launches.note("lost", step, to_step=reached, seconds=round(seconds, 4))
-    launches.note("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
-                  allowed=trainer.accepted, age=round(process_age(), 4),
-                  **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
+        launches.record("lost", step, to_step=reached, seconds=round(seconds, 4))
+    launches.record("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
+                    allowed=trainer.accepted, age=round(process_age(), 4),
+                    **({"initialized_from": taken.file, "sha256": taken.sha256} if taken else {}))
     described = describe(experiment)
     before = (trainer.directory.config or {}).get("device") or {}
     for line in arithmetic.changes(before, described["device"]) if step else ():
-        trainer.warn(f"note    {line}")
+        trainer.console.warning(f"note    {line}")
     trainer.directory.write_config(described)
     trainer.directory.forget_result()

@@ -40,8 +40,8 @@ def roll_back(trainer, diverged: Divergence, step: int) -> Restored:
     trainer.guard.forget()
     restored = trainer.recorder.cut_after(target, int(state.evaluated_step.numpy()))
     _note(trainer.launches, "rollback", target, diverged, where, learning_rate_factor=factor)
-    trainer.warn(f"{diverged}; {where}; back to step {target} with {factor:g} times the learning rate (rollback "
-                 f"{rollbacks} of {training.max_rollbacks})")
+    trainer.console.warning(f"{diverged}; {where}; back to step {target} with {factor:g} times the learning rate "
+                            f"(rollback {rollbacks} of {training.max_rollbacks})")
     return restored
 
 
@@ -71,5 +71,5 @@ def _end(launches, diverged, where, rollbacks, target):
 
 
 def _note(launches, event, step, diverged, where, **more):
-    launches.note(event, step, from_step=diverged.first_step, to_step=diverged.last_step, loss=diverged.loss,
-                  where=where, **more)
+    launches.record(event, step, from_step=diverged.first_step, to_step=diverged.last_step, loss=diverged.loss,
+                    where=where, **more)

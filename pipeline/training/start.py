@@ -3,8 +3,8 @@ import dataclasses
 
 from pipeline import extension as extensions
 from pipeline import run_directory
-from pipeline.activity import Lines
 from pipeline.config import MOVING_AVERAGE, located
+from pipeline.console import Console
 from pipeline.data.splits import TRAINING
 from pipeline.monitoring.launches import newest_saved
 from pipeline.quantities import counted, plural
@@ -33,11 +33,9 @@ class Outcome:
     total_steps: int
 
 
-def console_for(config):
-    """Returns what takes lines for the user, one a call: printed, unless the configuration is for quiet."""
-    if config.runtime.verbosity == "quiet":
-        return lambda text: None
-    return Lines()
+def console_for(config) -> Console:
+    """Returns the Console of a run, which drops information where verbosity is "quiet"."""
+    return Console(quiet=config.runtime.verbosity == "quiet")
 
 
 def resolve(config):
@@ -80,7 +78,7 @@ def begun_with(directory):
     return tuple((directory.config or {}).get("config", {}).get("augment", ()))
 
 
-def introduce(experiment, directory, echo):
+def introduce(experiment, directory, console):
     """Says what is going to be trained on what, and where it is written."""
     source, model = experiment.source, experiment.state.model
     replicas = experiment.strategy.num_replicas_in_sync
@@ -88,18 +86,18 @@ def introduce(experiment, directory, echo):
     parts = [f"{split.num_examples:,} {name}" for name, split in (
         ("training", source.train), ("held out" if source.validation_from == TRAINING else "validation",
                                      source.validation), ("test", source.test)) if split]
-    echo(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, {', '.join(parts)} "
-         "examples")
+    console.info(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, "
+                 f"{', '.join(parts)} examples")
     for note in source.notes:
-        echo(f"        {note}")
-    echo(f"model   {experiment.config.model.model}: {counted(model.count_params(), 'parameter')}, "
-         f"{experiment.config.runtime.precision}, {counted(replicas, 'replica')}")
+        console.info(f"        {note}")
+    console.info(f"model   {experiment.config.model.model}: {counted(model.count_params(), 'parameter')}, "
+                 f"{experiment.config.runtime.precision}, {counted(replicas, 'replica')}")
     if experiment.frozen.names:
-        echo(f"frozen  {experiment.frozen.text()}")
+        console.info(f"frozen  {experiment.frozen.text()}")
     if experiment.config.optimizer.ema_decay:
         which = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
-        echo(f"average evaluations, the best checkpoint and the final figures are of the {which}"
-             + ("" if experiment.evaluates_average else ", as when this run was begun"))
+        console.info(f"average evaluations, the best checkpoint and the final figures are of the {which}"
+                     + ("" if experiment.evaluates_average else ", as when this run was begun"))
     epochs = experiment.plan.epochs_text
-    echo(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
-         f"{counted(experiment.plan.batch_size, 'example')} ({epochs} {plural(float(epochs), 'epoch')})")
+    console.info(f"run     {directory.path}: {counted(experiment.plan.total_steps, 'step')} of "
+                 f"{counted(experiment.plan.batch_size, 'example')} ({epochs} {plural(float(epochs), 'epoch')})")

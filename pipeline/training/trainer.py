@@ -2,9 +2,7 @@
 import contextlib
 import dataclasses
 import math
-import sys
 import time
-from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -12,6 +10,7 @@ from pipeline import interruption
 from pipeline.activity import activity
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, Window
 from pipeline.config import MOVING_AVERAGE
+from pipeline.console import STANDARD, Console
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.metrics.evaluation import is_better
@@ -20,7 +19,6 @@ from pipeline.monitoring.goodput import GoodputTracker, process_age, summarize
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
-from pipeline.terminal import say
 from pipeline.training.cadence import StepsPerLoopController
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
@@ -36,28 +34,23 @@ from pipeline.training.watchdog import Watchdog
 WAIT = TRAIN_COLUMNS.index("input_wait")
 
 
-def warn(text: str) -> None:
-    """Prints a line that is worth reading even where --verbosity=quiet silences the rest."""
-    say(text, sys.stderr)
-
-
 class Trainer:
     """Trains an experiment in the directory of its run, which is claimed.
 
     Everything that decides the course of the run is in this class; what only looks on is in `callbacks`.
     """
 
-    def __init__(self, experiment: Experiment, directory: RunDirectory, accepted=(), echo: Callable = print,
+    def __init__(self, experiment: Experiment, directory: RunDirectory, accepted=(), console: Console = STANDARD,
                  callbacks: tuple[Callback, ...] = ()):
         """
         Args:
           experiment: freshly built.
           directory: of the run, claimed.
           accepted: [(name, old, new)] settings that differ from those of the run so far.
-          echo: where lines for the user go.
+          console: where messages go.
           callbacks: called after the built-in ones, in this order.
         """
-        self.experiment, self.directory, self.accepted, self.echo = experiment, directory, accepted, echo
+        self.experiment, self.directory, self.accepted, self.console = experiment, directory, accepted, console
         self.plan, self.state, self.config = experiment.plan, experiment.state, experiment.config
         self.launches = Launches(directory.file("launches.jsonl"))
         self.progress = create_progress(self.plan, self.config.runtime.verbosity)
@@ -65,10 +58,10 @@ class Trainer:
         self.watchdog = Watchdog(self.config.runtime.hang_timeout, directory.file("hang.txt"),
                                  lambda: reduction_name(experiment.strategy), self._record_hang)
         self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
-                                  self.config.training.keep_checkpoints, warn, saved=self._saved)
+                                  self.config.training.keep_checkpoints, console, saved=self._saved)
         self.tracker = GoodputTracker(self.launches, process_age())
         self.callbacks = (self.progress, *callbacks)  # Until it is known what the run goes on from: these are closed.
-        self._more_callbacks, self.warn = callbacks, warn
+        self._more_callbacks = callbacks
 
     def run(self) -> tuple[RunResult, dict]:
         """Trains to the end of the plan, or until asked to stop, and writes how it ended.
@@ -81,7 +74,7 @@ class Trainer:
           UsageError: the checkpoint is of another architecture.
         """
         if not in_main_thread():
-            self.echo("signals do not save this run, which is not in the main thread of Python: checkpoints do")
+            self.console.info("signals do not save this run, which is not in the main thread of Python: checkpoints do")
         with self.stop_request, self.watchdog, contextlib.ExitStack() as closing:
             closing.callback(self._close)
             restored = self._restore()
@@ -96,11 +89,12 @@ class Trainer:
         """
         def end():  # In another thread, as a kill: of the callbacks only the display is closed.
             self.progress.close()
-            self.warn(f"{interruption.command()}: interrupted while compiling the step; no step was trained, the same "
-                      f"command {f'continues from step {step}' if step else 'starts again'}")
+            again = f"continues from step {step}" if step else "starts again"
+            self.console.warning(f"{interruption.command()}: interrupted while compiling the step; no step was "
+                                 f"trained, the same command {again}")
 
         stack = contextlib.ExitStack()
-        stack.enter_context(activity("compiling the step", self.progress.aside))
+        stack.enter_context(activity("compiling the step", self.progress.activity_console))
         if interruption.command() and self.experiment.workers.count == 1:
             stack.enter_context(self.stop_request.at_once(end))
         return stack
@@ -118,7 +112,8 @@ class Trainer:
         if step == 0 and self.config.training.on_divergence == "rollback":
             self.store.save(0)  # Something to go back to from the first steps.
         self.callbacks = (*create_callbacks(self.experiment, self.directory, step, self.recorder, self.progress,
-                                            self.tracker, self.launches, self.watchdog, warn), *self._more_callbacks)
+                                            self.tracker, self.launches, self.watchdog, self.console),
+                          *self._more_callbacks)
         return restored
 
     # Loop: evaluate if due, save if due, run a window, record it, look for divergence.
@@ -273,8 +268,8 @@ class Trainer:
         self.tracker.commit(result.step)
         described.update(status=result.status, goodput=summarize(self.launches.path))
         write_json(self.directory.file("result.json"), described)
-        self.launches.note("stop", result.step, status=result.status,
-                           seconds_to_first_step=result.seconds_to_first_step)
+        self.launches.record("stop", result.step, status=result.status,
+                             seconds_to_first_step=result.seconds_to_first_step)
         return result, described
 
     def _describe(self, result: RunResult) -> dict:
@@ -330,7 +325,7 @@ class Trainer:
 
     def _saved(self, step: int) -> None:
         """Called by the store when a checkpoint is known to be on the disk."""
-        self.launches.note("saved", step)
+        self.launches.record("saved", step)
         for callback in self.callbacks:
             callback.on_checkpoint(step)
 

@@ -78,10 +78,10 @@ class Watchdog:
                   "file": os.path.basename(self.path)}
         fault = attempt(lambda: self._write(seconds), LAST_WORDS)
         attempt(lambda: self._on_hang(record), LAST_WORDS)
-        attempt(lambda: self._say(seconds, fault), LAST_WORDS)
+        attempt(lambda: self._report(seconds, fault), LAST_WORDS)
         os._exit(FAILURE)
 
-    def _say(self, seconds, fault):
+    def _report(self, seconds, fault):
         where = f"the stacks of its threads are in {self.path}"
         if fault:
             where = f"{self.path} cannot be written ({fault}), so the stacks of its threads are above"

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
@@ -38,7 +39,7 @@ def folder(tmp_path):
 
 
 def streamed(folder, **options):
-    return load(DataConfig(dataset=f"folder:{folder}", memory_budget=0, **options), 4, echo=lambda line: None)
+    return load(DataConfig(dataset=f"folder:{folder}", memory_budget=0, **options), 4, console=Console(quiet=True))
 
 
 def values(batches):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.load import load
 from pipeline.data.sources import folder as folder_room
@@ -31,7 +32,7 @@ def folder(tmp_path):
 
 
 def loaded(folder, **options):
-    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, echo=lambda line: None)
+    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, console=Console(quiet=True))
 
 
 def pixels(split):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.errors import UsageError
 from tests.commands import mirrorline
@@ -23,7 +24,7 @@ def save(path, value=0, form="PNG"):
 
 
 def loaded(folder, **options):
-    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, echo=lambda line: None)
+    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, console=Console(quiet=True))
 
 
 @pytest.fixture

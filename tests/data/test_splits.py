@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.registry import register
 from pipeline.data.splits import choose_splits
@@ -86,7 +87,7 @@ def arrays(count):
 def test_arrays_of_an_extension_may_have_a_validation_split():
     def mine(made, **options):
         register("arrays")(lambda: made)
-        return load(DataConfig(dataset="arrays", **options), 4, echo=lambda text: None)
+        return load(DataConfig(dataset="arrays", **options), 4, console=Console(quiet=True))
 
     names = ["even", "odd"]
     three = mine((arrays(10), arrays(6), arrays(4), names), validation_split=0.3)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.data.load import load
 from pipeline.data.records import read_table
@@ -207,7 +208,7 @@ def test_without_a_test_split_validation_is_final_or_a_part_of_training_is_test(
     source = load_numbered(data_dir=str(copy))
     assert (source.validation.num_examples, source.test, source.final.name) == (TEST, None, "validation")
     before = load(DataConfig(dataset="numbered", data_dir=str(copy), cache_dir=str(tmp_path / "cache")), 64,
-                  echo=lambda line: None, own_validation=False)
+                  console=Console(quiet=True), own_validation=False)
     assert (before.test.num_examples, before.validation) == (TEST, None) and before.fingerprint != source.fingerprint
     info.write_text(original.replace('"name": "test"', '"name": "extra"'))
     with pytest.raises(UsageError, match="neither a test nor a validation split .*--validation_split"):

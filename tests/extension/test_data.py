@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.memory import InMemory
 from pipeline.data.registry import register
@@ -17,7 +18,7 @@ TRAIN, TEST = (IMAGES[:14], LABELS[:14]), (IMAGES[14:], LABELS[14:])
 def found(function, **options):
     """Registers a function as a data set and loads it."""
     register("mine")(function)
-    return load(DataConfig(dataset="mine", **options), 4, echo=lambda text: None)
+    return load(DataConfig(dataset="mine", **options), 4, console=Console(quiet=True))
 
 
 def test_arrays_become_a_source():

@@ -16,6 +16,7 @@ from PIL import Image
 import flags
 from launch.commands import predict
 from pipeline.config import DataConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
@@ -148,7 +149,7 @@ def test_explanations_glow_where_the_class_is(trained, tmp_path):
 
 
 def test_a_picture_of_the_training_set_is_what_it_was_in_training(trained, tmp_path):
-    source = load(DataConfig(dataset=f"folder:{trained}/corners", image_size=SIZE), 16, echo=lambda line: None)
+    source = load(DataConfig(dataset=f"folder:{trained}/corners", image_size=SIZE), 16, console=Console(quiet=True))
     for given, options in (((), {}), (("--noema",), {"ema": False}),
                            (("--checkpoint=60", "--average_checkpoints=2"), {"checkpoint": "60", "average": 2})):
         done = mirrorline("predict", "--workdir=runs/corners-mlp", "corners/train/light", "--format=csv", *given,

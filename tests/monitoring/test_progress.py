@@ -25,6 +25,7 @@ from pipeline.monitoring.time_left import TimeLeft, evaluations_between
 from pipeline.terminal import is_live
 from pipeline.training.cadence import plan
 from tests.commands import environment, metrics
+from tests.consoles import RecordingConsole
 from tests.monitoring.windows import evaluated, window
 
 PLAN = plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437)
@@ -44,14 +45,14 @@ def train_window(progress, step, loss, accuracy, system):
 def test_plain_lines(monkeypatch):
     now, lines = [100.0], []
     monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
-    plain = room.PlainProgress(PLAN, lines.append)
+    plain = room.PlainProgress(PLAN, RecordingConsole(lines))
     plain.on_start(Restored(0))
     train_window(plain, 1, 2.4298, 0.09375, {"goodput": 0.0})
     now[0] = 101.0
     plain.on_window(window(81, 2, loss=[2.0, 1.0], accuracy=[0.25, 0.75], system=STEADY))  # Their means.
     now[0] = 125.0
     evaluate(plain, 539, 0.0319, 0.99444)
-    plain.warn("too hot: open a window")
+    plain.warning("too hot: open a window")
     assert lines == ["epoch  0.02/12  step   1/539  loss 2.4298  accuracy   9.38%",
                      "epoch  1.80/12  step  81/539  loss 1.5000  accuracy  50.00%  2,560 examples/s  00:05 left",
                      "epoch 12.00/12  step 539/539  test loss 0.0319  test accuracy 99.44%  of 360 examples, 00:25 "
@@ -185,8 +186,8 @@ def test_a_resumed_run_has_the_checkpoint_it_goes_on_from():
 
 
 def test_the_length_of_a_short_run_is_never_0_epochs():
-    lines = []
-    plain = room.PlainProgress(plan(ExperimentConfig.from_flat(dict(steps=2, batch_size=16)), 60_000), lines.append)
+    lines, config = [], ExperimentConfig.from_flat(dict(steps=2, batch_size=16))
+    plain = room.PlainProgress(plan(config, 60_000), RecordingConsole(lines))
     train_window(plain, 1, 2.0, 0.1, {})
     assert "/0.000533  step" in lines[0]
 
@@ -239,7 +240,7 @@ def test_dumb_terminals_files_and_closed_streams_get_plain_lines(term, live, tmp
 
 SPEAKS = """
 import os, sys
-from pipeline.terminal import say
+from pipeline.console import Console
 if sys.argv[1] == "closed":
     sys.stdout.close()
 if sys.argv[1] == "pipe":
@@ -247,7 +248,7 @@ if sys.argv[1] == "pipe":
     os.dup2(writer, 1)
     os.close(reader)
 for _ in range(3):
-    say("a line")
+    Console(lasting=True).info("a line")
 print("went on", file=sys.stderr)
 """
 

@@ -150,7 +150,7 @@ class Steady:
 
 def _system_metrics(tmp_path, ceiling, operations):
     launches = Launches(str(tmp_path / "launches.jsonl"))
-    launches.note("start", 0, age=0.0)
+    launches.record("start", 0, age=0.0)
     return room.SystemMetrics(16, 1, ceiling, room.RunningGoodput(launches.path), GoodputTracker(launches, 0.0),
                               DeviceMemory([]), operations)
 

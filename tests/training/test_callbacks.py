@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from pipeline.callbacks import Callback
+from pipeline.console import Console
 from pipeline.errors import RunFailure
 from pipeline.monitoring.alerts import Alerts
 from pipeline.monitoring.profile import Profile
@@ -163,7 +164,7 @@ def trained(strategy, folder, events, **options):
             super().on_start(restored)
 
     with directory.claimed():
-        trainer = Trainer(experiment, directory, echo=lambda text: None,
+        trainer = Trainer(experiment, directory, console=Console(quiet=True),
                           callbacks=(Looking("one", events), Noting("other", events)))
         trainer.run()
     return [type(callback) for callback in seen[:-2]]

@@ -5,9 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
+from pipeline.console import STANDARD
 from pipeline.errors import RunFailure, UsageError
 from pipeline.stored_checkpoint import find_checkpoint, stored_checkpoints
 from pipeline.training.checkpoint import CheckpointStore
+from tests.consoles import RecordingConsole
 from tests.training.small import build, run, weights
 
 
@@ -40,13 +42,13 @@ def _everything(experiment):
             *(c.numpy() for c in state.counters().values())]
 
 
-def _fresh(saved, echo=print):
+def _fresh(saved, console=STANDARD):
     """A store on the directory with a model that has other weights, as another process would have it."""
     experiment, directory, _ = saved
     for variable in [*experiment.state.model.variables, *experiment.state.optimizer.variables, *experiment.state.ema,
                      *experiment.state.counters().values()]:
         variable.assign(np.zeros(variable.shape, variable.numpy().dtype))
-    return CheckpointStore(directory, experiment.state, keep=3, echo=echo)
+    return CheckpointStore(directory, experiment.state, keep=3, console=console)
 
 
 def _equal(first, second):
@@ -240,7 +242,7 @@ def test_a_kill_while_it_goes_back_leaves_whole_checkpoints(saved, monkeypatch, 
         patch.setattr(os, "remove", remove)
         store.forget_after(1)
     said = []
-    reached = CheckpointStore(directory, experiment.state, keep=3, echo=said.append).restore()
+    reached = CheckpointStore(directory, experiment.state, keep=3, console=RecordingConsole(said)).restore()
     assert said == [] and reached == (3, 2, 2, 2, 1, 1)[removals]
 
 

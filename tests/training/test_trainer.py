@@ -4,6 +4,7 @@ import contextlib
 import pytest
 
 from pipeline.callbacks import Callback
+from pipeline.console import Console
 from pipeline.files import read_json
 from pipeline.monitoring.goodput import GoodputTracker
 from pipeline.run_directory import RunDirectory
@@ -72,7 +73,7 @@ def train(strategy, folder, until=None, callbacks=()):
                              verbosity="quiet")
     directory = RunDirectory(str(folder))
     with directory.claimed():
-        trainer = Trainer(experiment, directory, echo=lambda text: None, callbacks=callbacks)
+        trainer = Trainer(experiment, directory, console=Console(quiet=True), callbacks=callbacks)
         trainer.watchdog = trainer.stop_request = attending = Attending(directory, until)
         trainer.progress.phase = attending.phases.append
         result, described = trainer.run()

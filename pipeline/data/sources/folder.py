@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 
 from pipeline.activity import activity
+from pipeline.console import STANDARD
 from pipeline.data.decode import UnreadableImage, in_parallel, read_header, read_image
 from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.holdout import divide
@@ -19,7 +20,7 @@ from pipeline.quantities import counted
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
 
-def load_folder(path, config, echo=print, own_validation=True):
+def load_folder(path, config, console=STANDARD, own_validation=True):
     """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
     A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, what --validation_split
@@ -30,7 +31,7 @@ def load_folder(path, config, echo=print, own_validation=True):
     Args:
       path: the folder.
       config: DataConfig; image_size, validation_split, skip_unreadable and memory_budget count.
-      echo: takes lines about what takes long.
+      console: where messages go.
       own_validation: see splits.choose_splits.
 
     Returns:
@@ -41,7 +42,7 @@ def load_folder(path, config, echo=print, own_validation=True):
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
     path = os.path.abspath(path)
-    with activity("looking for images", echo):
+    with activity("looking for images", console):
         folders, notes = _split_folders(path, config.validation_split, own_validation)
         class_folders = _class_folders(folders)
         class_names = tuple(_readable(name) for name in class_folders["train"])
@@ -49,7 +50,7 @@ def load_folder(path, config, echo=print, own_validation=True):
     notes += [*_alike(class_names), *_beside(path, files)]
     files = {name: (paths, labels) for name, (paths, labels, _) in files.items()}
     every = [file for paths, _ in files.values() for file in paths]
-    with activity("looking at images", echo, len(every)) as doing:
+    with activity("looking at images", console, len(every)) as doing:
         headers = dict(zip(every, in_parallel(read_header, every, doing.advance), strict=True))
     bad = _without_unreadable(headers, config.skip_unreadable)
     channels = 1 if all(header.grey for header in headers.values()) else 3
@@ -57,7 +58,7 @@ def load_folder(path, config, echo=print, own_validation=True):
     in_memory = len(headers) * int(np.prod(shape)) <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        with activity("reading images", echo, len(headers)) as doing:
+        with activity("reading images", console, len(headers)) as doing:
             pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers,
                                                    doing.advance), strict=True))
         bad += _without_unreadable(pixels, config.skip_unreadable)

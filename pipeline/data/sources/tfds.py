@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.activity import activity
+from pipeline.console import STANDARD
 from pipeline.data.array_records import is_array_record
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory, empty_images
@@ -49,14 +50,14 @@ class ExampleFormat:
         return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
 
 
-def load_tfds(config, echo=print, own_validation=True):
+def load_tfds(config, console=STANDARD, own_validation=True):
     """Loads a data set of TensorFlow Datasets by its name.
 
     Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
 
     Args:
       config: DataConfig; dataset, data_dir, image_size, validation_split, memory_budget and cache_dir count.
-      echo: takes lines about what takes long.
+      console: where messages go.
       own_validation: see splits.choose_splits.
 
     Returns:
@@ -66,17 +67,17 @@ def load_tfds(config, echo=print, own_validation=True):
       UsageError: not found, not for image classification, of images of several sizes without --image_size, without any
         way to get a test split, or damaged.
     """
-    builder = find_or_prepare(config.dataset, config.data_dir, echo)
+    builder = find_or_prepare(config.dataset, config.data_dir, console)
     form, class_names = _example_format(builder.info, config)
     chosen, lines = _choose_splits(builder.info, config, own_validation)
-    with activity("looking at records", echo):
+    with activity("looking at records", console):
         tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
                   for name, split in chosen.items()}
     total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
     in_memory = total <= config.memory_budget * 2**20
     splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, form.shape]
     for name, table in tables.items():
-        splits[name] = _decode_all(name, table, form, len(class_names), echo) if in_memory else Split(
+        splits[name] = _decode_all(name, table, form, len(class_names), console) if in_memory else Split(
             name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
     test_from_train = len(splits) == 1
@@ -139,7 +140,7 @@ def _shards(split):
     return files
 
 
-def _decode_all(name, table, form, num_classes, echo):
+def _decode_all(name, table, form, num_classes, console):
     """Returns a split with every image of a table decoded in memory."""
     count = len(table.offset)
     images, labels = empty_images(count, form.shape), np.empty(count, np.int32)
@@ -152,7 +153,7 @@ def _decode_all(name, table, form, num_classes, echo):
     records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
     batches, done = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), 0
     try:
-        with activity(f"decoding the {name} images", echo, count) as doing:
+        with activity(f"decoding the {name} images", console, count) as doing:
             for some_images, some_labels in batches:
                 rows = slice(done, done + len(some_labels))
                 images[rows], labels[rows] = some_images.numpy(), some_labels.numpy()

@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 from pipeline.activity import activity
+from pipeline.console import STANDARD
 from pipeline.errors import UsageError, nearest
 from pipeline.paths import local_path
 
@@ -40,13 +41,13 @@ def prepared(data_dir):
     return dict(sorted(found.items()))
 
 
-def find_or_prepare(dataset, data_dir=None, echo=print):
+def find_or_prepare(dataset, data_dir=None, console=STANDARD):
     """Returns the TFDS builder of a prepared data set, downloading and preparing it where it is not there yet.
 
     Args:
       dataset: name, name/config or name:version.
       data_dir: the folder; None: default_data_dir().
-      echo: takes lines about what takes long.
+      console: where messages go.
 
     Raises:
       UsageError: an unknown name; or neither data nor network.
@@ -60,7 +61,7 @@ def find_or_prepare(dataset, data_dir=None, echo=print):
     import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
     if folder is None:
         _check_name(match["name"], prepared(data_dir), tfds, _folder_meant(dataset))
-        return _prepare(dataset, data_dir, echo, tfds)
+        return _prepare(dataset, data_dir, console, tfds)
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:
@@ -101,7 +102,7 @@ def _check_name(name, found, tfds, meant=""):
                      f"names of TensorFlow Datasets (https://www.tensorflow.org/datasets/catalog)")
 
 
-def _prepare(dataset, data_dir, echo, tfds):
+def _prepare(dataset, data_dir, console, tfds):
     """Downloads and prepares a data set of a known name."""
     name = dataset.split("/")[0].split(":")[0]
     refusal = _refusal(dataset, data_dir)
@@ -116,13 +117,13 @@ def _prepare(dataset, data_dir, echo, tfds):
     if blocked:
         raise UsageError(f"{refusal}, and {blocked} cannot be reached to download it: connect this machine to the "
                          f"network, or prepare '{dataset}' on another one and give its folder by --data_dir")
-    echo(f"downloading and preparing {dataset} into {data_dir}")
-    if not getattr(echo, "live", False):
+    console.info(f"downloading and preparing {dataset} into {data_dir}")
+    if not console.live:
         tfds.disable_progress_bar()  # It is drawn, for a terminal.
     # A folder of downloads for each data set: files are cached there by name, and mnist's have fashion_mnist's names.
     downloads = os.path.join(data_dir, "downloads", name)
     try:
-        with activity(f"downloading and preparing {dataset}", echo, live=False):
+        with activity(f"downloading and preparing {dataset}", console, live=False):
             builder.download_and_prepare(download_dir=downloads, download_config=tfds.download.DownloadConfig(
                 try_download_gcs=False))
     except Exception as error:
