@@ -31,7 +31,7 @@ class activity:
           live: whether a line is drawn on a terminal, where somebody else does not draw there.
         """
         self.text, self.done, self._total, self._may_draw = text, 0, total, live
-        self._console = console or (_running[-1]._console if _running else None)
+        self._console: Console | None = console or (_running[-1]._console if _running else None)
         self._ended, self._began = threading.Event(), time.monotonic()
 
     def advance(self, count=1):
