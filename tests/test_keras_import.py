@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import keras_import, runs
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.errors import UsageError
 from tests.commands import environment, mirrorline, result, start
 
@@ -75,7 +76,7 @@ def test_from_python_where_keras_was_imported_before(tmp_path):
 
 def test_from_python_with_keras_on_another_backend(plain, monkeypatch, tmp_path):
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")  # It would have to be installed.
-    for use in (lambda: runs.train(ExperimentConfig.from_flat({"workdir": str(tmp_path / "run")}), lambda text: None),
+    for use in (lambda: runs.train(ExperimentConfig.from_flat({"workdir": str(tmp_path / "run")}), Console(quiet=True)),
                 lambda: runs.load(str(plain[0] / "plain")), keras_import.set_defaults):
         with pytest.raises(UsageError, match="Keras computes with torch in this process.*KERAS_BACKEND=tensorflow"):
             use()

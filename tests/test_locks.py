@@ -50,7 +50,7 @@ def kind(request, monkeypatch):
             number = getattr(errno, request.param)
             raise OSError(number, os.strerror(number))
         monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr(locks, "_told", set())
+        monkeypatch.setattr(locks, "_warned", set())
     return request.param
 
 

@@ -26,7 +26,7 @@ def pictures(tmp_path):
 
 
 def loaded(folder, own_validation=True, **options):
-    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, 0, lambda line: None, own_validation)
+    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, 0, Console(quiet=True), own_validation)
 
 
 def sizes(source):

@@ -102,10 +102,11 @@ import keras, tensorflow as tf
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
+from tests.consoles import RecordingConsole
 said = []
 def start(**values):
     config = ExperimentConfig.from_flat(values)
-    return devices.start(config.runtime, config.training, config.optimizer, said.append)
+    return devices.start(config.runtime, config.training, config.optimizer, RecordingConsole(said))
 for wrong in (dict(batch_size=7, replicas=2), dict(precision="mixed_float16"), dict(replicas=9), dict(devices=("0",)),
               dict(cross_device_reduction="nccl")):
     try:

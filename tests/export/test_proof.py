@@ -11,6 +11,7 @@ from pipeline.export.formats import FLOAT16, FLOAT32, FORMS, INT8, Bounds
 from pipeline.export.proof import prove
 from pipeline.export.run import calibration_images, export
 from pipeline.export.tables import proof_page, remark
+from tests.consoles import RecordingConsole
 from tests.export.described import described, digits_model
 
 LIVE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.2, 0.5, 0.3]])
@@ -83,7 +84,8 @@ def exported(tmp_path_factory):
     whole, altered = FORMS["onnx"], dataclasses.replace(FORMS["onnx"], writer="tests.export.altered:write")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FORMS, whole.name, altered)
-        found = export(trained, source, ("tflite", "onnx"), str(output), described(trained), (2,), said.append)
+        found = export(trained, source, ("tflite", "onnx"), str(output), described(trained), (2,),
+                       RecordingConsole(said))
     assert said[0] == "model   mlp at step 1, as trained"
     assert [line.split()[:2] for line in said[1:]] == [[w, f] for f in ("tflite", "onnx") for w in ("write", "prove")]
     return trained, source, output, found

@@ -18,6 +18,7 @@ from pipeline.monitoring.record_file import MOST_UNSYNCED, RecordFile
 from pipeline.monitoring.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 from tests.commands import assert_every_step_once
+from tests.consoles import RecordingConsole
 from tests.monitoring.windows import evaluated, window
 from tests.small_disk import small_disk
 
@@ -32,7 +33,7 @@ def disk(tmp_path):
 def recorded(disk):
     """A Recorder on the small disk, its folder, and what the user was told."""
     said = []
-    return Recorder(RunDirectory(disk.folder), 10, FullDisk(said.append)), disk.folder, said
+    return Recorder(RunDirectory(disk.folder), 10, FullDisk(RecordingConsole(said))), disk.folder, said
 
 
 def _window(recorder, first, last):

@@ -20,6 +20,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from pipeline.callbacks import Ending, Restored
 from pipeline.config import DataConfig, ExperimentConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, examples, train_stream
 from pipeline.errors import UsageError
@@ -65,7 +66,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source():
-    return load(DataConfig(subset=10), BATCH, 5, lambda text: None)
+    return load(DataConfig(subset=10), BATCH, 5, Console(quiet=True))
 
 
 def events(run, name):

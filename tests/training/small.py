@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.training import experiment as experiments
 
@@ -20,7 +21,7 @@ def build(strategy, **options):
     keras.utils.set_random_seed(config.training.seed)
     key = (config.data, config.training.batch_size)
     if key not in DIGITS:
-        DIGITS[key] = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
+        DIGITS[key] = load(config.data, config.training.batch_size, config.training.seed, Console(quiet=True))
     return experiments.build(config, DIGITS[key], strategy)
 
 

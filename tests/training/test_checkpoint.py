@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, damage,
     experiment, directory, values = saved
     damage(os.path.join(directory, f"ckpt-3{suffix}"))
     said = []
-    assert _fresh(saved, said.append).restore() == 2
+    assert _fresh(saved, RecordingConsole(said)).restore() == 2
     assert _equal(_everything(experiment), values[2])
     assert len(said) == 1 and "ckpt-3" in said[0] and "step 2" in said[0]
 
@@ -93,7 +93,7 @@ def test_with_every_checkpoint_damaged_it_does_not_start_anew(saved):
     for step in (1, 2, 3):
         _cut_short(os.path.join(directory, f"ckpt-{step}.data-00000-of-00001"))
     with pytest.raises(RunFailure, match="every checkpoint .* damaged"):
-        _fresh(saved, lambda text: None).restore()
+        _fresh(saved, RecordingConsole([])).restore()
 
 
 def test_a_save_that_was_not_finished_is_no_checkpoint(saved):
@@ -103,7 +103,7 @@ def test_a_save_that_was_not_finished_is_no_checkpoint(saved):
             file.write(b"half")
     os.mkdir(os.path.join(directory, "ckpt-4_temp"))
     said = []
-    assert _fresh(saved, said.append).restore() == 3
+    assert _fresh(saved, RecordingConsole(said)).restore() == 3
     assert said == [] and not any("ckpt-4" in name for name in os.listdir(directory))
 
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_that_was_being_swept_is_not_called_damaged(saved):
     for suffix in (".index", ".data-00000-of-00001"):  # Killed while the manager deletes its oldest one.
         os.remove(os.path.join(directory, f"ckpt-1{suffix}"))
     said = []
-    store = _fresh(saved, said.append)
+    store = _fresh(saved, RecordingConsole(said))
     assert store.restore() == 3 and said == []
     assert [c.step for c in stored_checkpoints(directory)] == [3, 2]
 

@@ -11,6 +11,7 @@ from pipeline.monitoring.full_disk import FullDisk
 from pipeline.stored_checkpoint import find_checkpoint, stored_checkpoints
 from pipeline.training.best_checkpoint import BestCheckpoint
 from pipeline.training.checkpoint import CheckpointStore
+from tests.consoles import RecordingConsole
 from tests.small_disk import PAGE, LimitedFiles, small_disk
 from tests.training.small import build, run, weights
 
@@ -34,7 +35,7 @@ class Run:
     def __init__(self, experiment, folder, keep=3):
         self.experiment, self.said, self.values = experiment, [], {}
         self.directory = os.path.join(folder, "checkpoints")
-        self.store = CheckpointStore(self.directory, experiment.state, keep, self.said.append)
+        self.store = CheckpointStore(self.directory, experiment.state, keep, RecordingConsole(self.said))
 
     def save(self, step, best=False):
         run(self.experiment, 1, start=step - 1)
@@ -199,9 +200,9 @@ def test_damage_to_a_checkpoint_is_not_damage_to_the_best(experiment, tmp_path):
 
 def test_records_and_checkpoints_tell_of_it_once(experiment, disk):
     said = []
-    shared = FullDisk(said.append)
+    shared = FullDisk(RecordingConsole(said))
     this = Run(experiment, disk.folder)
-    this.store = CheckpointStore(this.directory, experiment.state, 3, said.append, shared)
+    this.store = CheckpointStore(this.directory, experiment.state, 3, RecordingConsole(said), shared)
     shared.failed("the disk is full")
     disk.fill(leave=100_000)
     this.save(1)

@@ -18,6 +18,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.training import preemption
 from pipeline.training.preemption import NOTICES, StopRequest, heard
 from tests.commands import environment, metrics, start
+from tests.consoles import RecordingConsole
 
 RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1000000", "--steps_per_loop=10",
        "--checkpoint_every=500000", "--evaluate_every=500000", "--tensorboard=scalars", "--workdir=run")
@@ -100,7 +101,7 @@ def test_from_python_in_another_thread(tmp_path):
     said, found = [], []
     config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "tensorboard": "scalars",
                                          "workdir": str(tmp_path / "run"), "verbosity": "quiet"})
-    thread = threading.Thread(target=lambda: found.append(runs.train(config, said.append)))
+    thread = threading.Thread(target=lambda: found.append(runs.train(config, RecordingConsole(said))))
     thread.start()
     thread.join()
     assert found and found[0].status == "finished"

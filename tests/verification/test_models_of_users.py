@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import extension
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.models import model_checks, registry
 from pipeline.verification import part_process
@@ -41,7 +42,7 @@ def prove(strategy, tmp_path, measured):
         config = ExperimentConfig.from_flat({
             "dataset": "digits", "image_size": 8, "subset": 3, "batch_size": 16, "steps": 6, "model": model,
             "extension": (EXTENSION,), "optimizer": "adam", "learning_rate": 1e-3, "clip_norm": 0.1})
-        source = load(config.data, 16, 0, lambda text: None)
+        source = load(config.data, 16, 0, Console(quiet=True))
         for replicas, fault in ((1, None), (2, without)):
             key = model, replicas, str(fault)
             if key not in measured:
