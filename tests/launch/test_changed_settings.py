@@ -58,7 +58,7 @@ def test_fewer_steps_than_are_done_end_the_run_where_it_is(copy):
     assert (result(copy / "run")["status"], result(copy / "run")["step"]) == ("finished", 20)
 
 
-@pytest.mark.parametrize("gone", ["checkpoints", "manifests"])
+@pytest.mark.parametrize("gone", quick(["checkpoints", "manifests"], 0))
 def test_checkpoints_that_are_gone_are_no_fresh_start(copy, gone):
     (copy / "run" / "result.json").unlink()
     folder = copy / "run" / "checkpoints"

@@ -92,6 +92,7 @@ def test_a_stop_before_the_divergence_does_not_change_where_it_goes_back_to(tmp_
     assert_every_step_once(tmp_path / "stopped", 60)
 
 
+@pytest.mark.acceptance
 def test_the_best_is_kept_though_its_step_had_diverged(tmp_path):
     command = ("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=0.05", "--schedule=constant", "--augment=",
                "--batch_size=16", "--evaluate_every=10", "--checkpoint_every=1000", "--steps=60", "--loss_limit=0.01",

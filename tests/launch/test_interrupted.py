@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import start
+from tests.selection import quick
 
 # Whatever opens it waits for somebody who writes: the process is where it is to be interrupted.
 PIPE = "pipe.jpg"
@@ -63,7 +64,8 @@ def interrupt(process, pipe, number):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("number, code", quick([
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], 0, 2))
 def test_a_command_that_reads_images_ends_in_words(number, code, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -78,11 +80,11 @@ def test_a_command_that_reads_images_ends_in_words(number, code, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command, where, words", [
+@pytest.mark.parametrize("command, where, words", quick([
     ("train", "building", "interrupted while building the model; nothing was written"),
     ("train", "compiling", "interrupted while compiling the step; no step was trained, the same command starts again"),
     ("inspect", "building", "interrupted"),
-])
+], 1, 2))
 def test_what_builds_and_compiles_a_model_ends_in_words(command, where, words, tmp_path):
     (tmp_path / "blocking.py").write_text(BLOCKING)
     os.mkfifo(tmp_path / PIPE)

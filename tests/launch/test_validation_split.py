@@ -34,9 +34,6 @@ def test_validation_selects_and_test_is_evaluated_at_the_end_only(pictures):
     assert (found["selected_on"], found["test_examples"], found["validation_examples"]) == ("validation", 6, 8)
     finished, = [line for line in done.stdout.splitlines() if line.startswith("finished: ")]
     assert "test accuracy" in finished and "selects" not in finished
-    again = succeed(*TRAIN, "--early_stopping_patience=5", "--workdir=run", "--steps=6",
-                    "--allow=steps", cwd=pictures)
-    assert "resume  from the checkpoint of step 4" in again.stdout
 
 
 def test_without_a_test_split_validation_is_reported_as_what_it_is(tmp_path):
@@ -63,6 +60,7 @@ def test_without_a_test_split_validation_is_reported_as_what_it_is(tmp_path):
     assert "8 examples of the validation split" in next(exported.glob("weights/1/MODEL_CARD.md")).read_text()
 
 
+@pytest.mark.acceptance
 def test_a_run_begun_before_goes_on_as_begun_and_says_so(pictures):
     succeed(*TRAIN, "--workdir=run", cwd=pictures)
     path = pictures / "run" / "config.json"
