@@ -16,11 +16,10 @@ from tests.browser import serving
 from tests.browser.chromium import WatchedPage
 from tests.commands import metrics, result
 
-STEPS, EVERY, TEST_EXAMPLES, CLASSES = 40, 20, 360, 10
-COMMON = ("--dataset=digits", "--model=three_apis", f"--steps={STEPS}", f"--evaluate_every={EVERY}",
-          "--schedule=constant", "--augment=flip")
+STEPS, EVERY, TEST_EXAMPLES, CLASSES = 20, 10, 360, 10
+COMMON = ("--dataset=digits", f"--steps={STEPS}", f"--evaluate_every={EVERY}", "--schedule=constant", "--augment=flip")
 RATES = {"quick": 0.004, "slow": 0.001}
-HISTOGRAMS = {"quick": (f"--histograms_every={EVERY}",)}
+OWN = {"quick": ("--model=three_apis", f"--histograms_every={EVERY}"), "slow": ("--model=mlp",)}
 VARIABLES = 10  # Of the model, those that are trained.
 LAYERS = {"convolution1", "norm1", "convolution2", "norm2", "classifier"}
 SCALARS = ("accuracy", "learning_rate", "loss")
@@ -39,9 +38,9 @@ GRID = """grid => [...grid.shadowRoot.querySelectorAll('tr')].map(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of two runs that differ in their learning rate."""
+    """The folder of two runs that differ in their learning rate and their model."""
     folder = tmp_path_factory.mktemp("shown") / "runs"
-    serving.train(folder, {name: (*COMMON, f"--learning_rate={rate}", *HISTOGRAMS.get(name, ()))
+    serving.train(folder, {name: (*COMMON, f"--learning_rate={rate}", *OWN[name])
                            for name, rate in RATES.items()})
     return folder
 
