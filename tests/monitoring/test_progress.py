@@ -24,9 +24,10 @@ from pipeline.monitoring.live_progress import LiveProgress, epoch_at
 from pipeline.monitoring.time_left import TimeLeft, evaluations_between
 from pipeline.terminal import is_live
 from pipeline.training.cadence import plan
-from tests.commands import environment, metrics
+from tests.commands import environment, metrics, start
 from tests.consoles import RecordingConsole
 from tests.monitoring.windows import evaluated, window
+from tests.selection import quick
 
 PLAN = plan(ExperimentConfig.from_flat({"epochs": 12.0, "batch_size": 32}), 1437)
 STEADY = {"examples_per_second": 2560.0, "ceiling_share": 0.613}
@@ -295,7 +296,7 @@ pathlib.Path(sys.argv[2]).write_text("went on")
 """
 
 
-@pytest.mark.parametrize("display", ["run", "sweep"])
+@pytest.mark.parametrize("display", quick(["run", "sweep"], 0))
 def test_a_terminal_that_is_closed_does_not_end_what_it_showed(display, tmp_path):
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -313,15 +314,13 @@ def test_a_terminal_that_is_closed_does_not_end_what_it_showed(display, tmp_path
 
 
 class Terminal:
-    """A process on a terminal of its own; `text` is what it has written there."""
+    """A command on a terminal of its own; `text` is what it has written there."""
 
     def __init__(self, arguments, cwd, columns):
-        self.master, slave = pty.openpty()
+        self.master, self._slave = pty.openpty()
         self.resize(columns)
-        self.process = subprocess.Popen(
-            arguments, cwd=cwd, env={**environment(), "TERM": "xterm-256color"}, stdin=slave, stdout=slave,
-            stderr=slave, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
-        os.close(slave)
+        self.process = start(os.ttyname(self._slave), *arguments, cwd=cwd, more={"TERM": "xterm-256color"},
+                             module="tests.monitoring.on_terminal")
         self._data, self._reader = b"", threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -355,21 +354,20 @@ class Terminal:
     def wait(self):
         """Returns the exit code."""
         code = self.process.wait(timeout=600)
+        os.close(self._slave)
         self._reader.join(timeout=600)
         return code
 
 
 def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
-    terminal = Terminal([sys.executable, "-m", "launch", "train", "--model=mlp", "--steps=1000000",
-                         "--evaluate_every=1000", "--tensorboard=scalars", "--workdir=run"], tmp_path, 100)
+    terminal = Terminal(["train", "--model=mlp", "--steps=1000000", "--evaluate_every=1000", "--tensorboard=scalars",
+                         "--workdir=run"], tmp_path, 100)
     try:
-        for columns in (60, 40):
-            terminal.wait_for_a_display()
-            terminal.resize(columns)
-        for _ in range(2):  # The first one may have begun in the window before.
+        terminal.wait_for_a_display()
+        terminal.resize(40)
+        for _ in range(2):  # The first one may have begun before the window was resized.
             terminal.wait_for_a_display()
         seen = len(terminal.text)
-        terminal.wait_for_a_display()
         terminal.wait_for_a_display()
         for line in re.split(r"[\r\n]", CONTROL.sub("", terminal.text[seen:])):
             assert cell_len(line) <= 40, line

@@ -1,26 +1,29 @@
 """The configuration of a run as a page of TensorBoard's tab Text."""
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from pipeline.config import GROUPS
+from pipeline.config import GROUPS, ExperimentConfig
 from pipeline.quantities import counted
 
 
-def configuration_page(config, source, plan, variables, evaluated=None):
-    """Describes a run in Markdown: its data, model and length, and every option, those that were changed in bold.
+def configuration_page(config: ExperimentConfig, source: Any, plan: Any, parameters: int,
+                       evaluated: str | None = None) -> str:
+    """Describes a run in Markdown: its data, model and length, and every option, changed ones in bold.
 
     Args:
       config: ExperimentConfig.
-      source: Source.
+      source: Source of the data.
       plan: Plan.
-      variables: number of trained values of the model.
-      evaluated: which weights the evaluations are of, in words, where they are not those as trained.
+      parameters: number of trainable parameters of the model.
+      evaluated: name of the evaluated weights where they are not the trained ones.
     """
     shape = "×".join(map(str, source.image_shape))
     parts = [(name, split.num_examples) for name, split in (
         ("train", source.train), ("validation", source.validation), ("test", source.test)) if split]
     facts = [("data", f"{source.name}: {counted(source.num_classes, 'class', 'classes')}, {shape} pixels, "
               + ", ".join(f"{count:,} {name}" for name, count in parts)),
-             ("model", f"{config.model.model}: {counted(variables, 'parameter')}"),
+             ("model", f"{config.model.model}: {counted(parameters, 'parameter')}"),
              *([("evaluations", f"of the {evaluated}")] if evaluated else []),
              ("length", f"{counted(plan.total_steps, 'step')} of {counted(plan.batch_size, 'example')}, "
               f"{counted(float(f'{plan.epochs:.4g}'), 'epoch')}")]
@@ -31,14 +34,15 @@ def configuration_page(config, source, plan, variables, evaluated=None):
     return "\n\n".join(lines) + "\n"
 
 
-def _row(field, value):
-    shown, default = shown_value(value), shown_value(field.default)
-    changed = value != field.default
-    return (f"**{field.name}**" if changed else field.name, f"**{shown}**" if changed else shown, default)
+def _row(field: dataclasses.Field, value: Any) -> tuple[str, str, str]:
+    text, default = value_text(value), value_text(field.default)
+    if value == field.default:
+        return field.name, text, default
+    return f"**{field.name}**", f"**{text}**", default
 
 
-def shown_value(value):
-    """Returns the value of an option as text: lists with commas, nothing as a dash, numbers as one types them."""
+def value_text(value: Any) -> str:
+    """Returns the value of an option as text: lists with commas, None and "" as a dash, numbers as one types them."""
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))
     if isinstance(value, float):
@@ -46,9 +50,9 @@ def shown_value(value):
     return "–" if value in (None, "") else str(value)
 
 
-def table(head, rows):
-    """Returns a table in Markdown; what would end a cell is written as itself."""
-    def line(cells):
-        return "| " + " | ".join(str(cell).replace("|", "&#124;").replace("\n", " ") for cell in cells) + " |"
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown; characters that would end a cell are escaped."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "&#124;").replace("\n", " ") for cell in cells) + " |"
 
     return "\n".join([line(head), "|" + " --- |" * len(head), *map(line, rows)])

@@ -1,22 +1,23 @@
-"""The model's graph for TensorBoard's tab Graphs: its layers, nested as the model nests them."""
+"""The model's graph for TensorBoard's tab Graphs: its layers, nested as in the model."""
+from collections.abc import Sequence
+from typing import Any
 
 MOST_CONSTANT_BYTES = 1024
 BEFORE, INPUT, OUTPUT = "preprocess", "images", "logits"
 
 
-def model_graph(experiment):
-    """Returns the serialized GraphDef of the forward pass over a batch of images, bytes: see `readable`."""
+def model_graph(experiment: Any) -> bytes:
+    """Returns the serialized GraphDef of an Experiment's forward pass over a batch of images; see `simplify`."""
     graph = experiment.steps.inference.graph_def(experiment.source.image_shape)
-    readable(graph, experiment.state.model.name)
+    simplify(graph, experiment.state.model.name)
     return graph.SerializeToString()
 
 
-def readable(graph, model):
-    """Makes a GraphDef fit to be looked at, in place.
+def simplify(graph: Any, model: str) -> None:
+    """Makes a GraphDef readable, in place.
 
-    Scopes are named as their layers (Keras opens each scope a second time, as `layer_1`), what comes before the model
-    stands in a scope of its own, and the edges that only say what runs before what are left out; so are the values of
-    large constants, which the tab does not show.
+    Scopes get the names of their layers (Keras opens each scope a second time, as `layer_1`), operations before the
+    model get a scope of their own, and control edges and the values of large constants are removed.
 
     Args:
       graph: GraphDef of a forward pass from the placeholder "images" to the last node.
@@ -39,13 +40,13 @@ def readable(graph, model):
     graph.node.extend(nodes)
     for part in (graph.node, *(function.node_def for function in graph.library.function)):
         for node in part:
-            _empty(node)
+            _remove_value(node)
 
 
-def _scopes(nodes):
-    """Returns the parts of the names of nodes, `_1` taken from the end of scopes where nothing else is called so."""
+def _scopes(nodes: Sequence[Any]) -> list[list[str]]:
+    """Returns the parts of the names of nodes, with `_1` removed from the end of scopes where the name is free."""
     paths = [node.name.split("/") for node in nodes]
-    siblings = {}  # By scope, as it was called: {name of a scope or node in it: its new name}, in order.
+    siblings: dict[tuple, dict[str, Any]] = {}  # {old path of a scope: {old name of a scope or node in it: new name}}
     for path in paths:
         for depth, part in enumerate(path):
             inner = depth + 1 < len(path)
@@ -61,8 +62,8 @@ def _scopes(nodes):
     return [[siblings[tuple(path[:depth])][part] for depth, part in enumerate(path)] for path in paths]
 
 
-def _empty(node):
-    """Takes the value from a large constant."""
+def _remove_value(node: Any) -> None:
+    """Removes the value of a large constant."""
     if node.op == "Const" and node.attr["value"].tensor.ByteSize() > MOST_CONSTANT_BYTES:
         tensor = node.attr["value"].tensor
         tensor.CopyFrom(type(tensor)(dtype=tensor.dtype, tensor_shape=tensor.tensor_shape))

@@ -1,5 +1,9 @@
-"""Examples as pictures: those that training sees, and those that the model is most wrong about."""
+"""Images of examples: those that training sees, and the worst mistakes of an evaluation."""
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from PIL import Image
 
 from pipeline.data.stream import examples
 from pipeline.metrics.evaluation import CONFIDENCE, LABEL, LOSS, PREDICTED, hit_rows
@@ -8,18 +12,15 @@ from pipeline.quantities import counted
 
 MOST_SAMPLES, SAMPLE_COLUMNS = 24, 6
 MOST_MISTAKES, MISTAKE_COLUMNS = 16, 4
-KEPT = 4 * MOST_MISTAKES  # Pictures read at once: some of these are among the worst at the next evaluation.
+KEPT = 4 * MOST_MISTAKES  # Images read at once: some of them are among the worst in the next evaluation.
 
 
-def samples_picture(experiment, step):
-    """Draws the first examples of the next batch as the model will see them: augmented, mixed, not normalized.
+def draw_samples(experiment: Any, step: int) -> Image.Image:
+    """Draws the first examples of the next batch as the model sees them: augmented, mixed, not normalized.
 
     Args:
-      experiment: Experiment.
-      step: global step; the training stream itself is not touched.
-
-    Returns:
-      A PIL image.
+      experiment: Experiment; its training stream is not touched.
+      step: global step.
     """
     batch = next(experiment.train_dataset(step).as_numpy_iterator())
     captions = sample_captions(batch["label"], batch.get("mix"), experiment.source.class_names)[:MOST_SAMPLES]
@@ -27,12 +28,12 @@ def samples_picture(experiment, step):
     return gallery(batch["image"][:MOST_SAMPLES], captions, title, SAMPLE_COLUMNS)
 
 
-def sample_captions(labels, mix, class_names):
-    """Returns a pair of lines an example: its class, or the two that are mixed, with their shares.
+def sample_captions(labels: np.ndarray, mix: np.ndarray | None, class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns two lines per example: its class, or the two mixed classes with their shares.
 
     Args:
       labels: int32 [B].
-      mix: float32 [B], the share of the own image, the rest is the neighbour's (of row 2i row 2i + 1); or None.
+      mix: float32 [B], the share of the own image, the rest is the neighbor's (of row 2i row 2i + 1); or None.
       class_names: in the order of the labels.
     """
     if mix is None:
@@ -40,60 +41,52 @@ def sample_captions(labels, mix, class_names):
     lines = []
     for row, share in enumerate(mix):
         parts = [(share, class_names[labels[row]]), (1 - share, class_names[labels[row ^ 1]])]
-        first, second = sorted(parts, key=lambda part: -part[0])
-        lines.append((f"{first[0]:.0%} {first[1]}", f"{second[0]:.0%} {second[1]}"))
+        first, second = (f"{part:.0%} {name}" for part, name in sorted(parts, key=lambda part: -part[0]))
+        lines.append((first, second))
     return lines
 
 
-def worst_mistakes(rows, most=MOST_MISTAKES):
-    """Returns the numbers of the wrong examples with the largest losses, the largest first, int64 [<= most].
+def worst_mistakes(rows: np.ndarray, most: int = MOST_MISTAKES) -> np.ndarray:
+    """Returns the indices of the misclassified examples with the largest losses, largest first, int64 [<= most].
 
     Args:
       rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
-      most: how many.
+      most: maximum number of them.
     """
     wrong = np.flatnonzero(~hit_rows(rows))
     losses = np.nan_to_num(rows[wrong, LOSS], nan=np.inf, posinf=np.inf)
     return wrong[np.argsort(-losses, kind="stable")[:most]]
 
 
-class MistakesPicture:
-    """Draws the worst mistakes of evaluations; keeps their pictures, most of which come again.
+class MistakesImage:
+    """Draws the worst mistakes of evaluations; keeps their images, since most of them recur.
 
     Opening a split for a few examples takes longer than drawing them.
     """
 
-    def __init__(self, class_names):
-        """Args: class_names: in the order of the labels."""
-        self._class_names, self._split, self._pictures = class_names, None, {}
+    def __init__(self, class_names: Sequence[str]):
+        self._class_names, self._split = class_names, None
+        self._images: dict[int, np.ndarray] = {}
 
-    def draw(self, split, rows, step):
+    def draw(self, split: Any, rows: np.ndarray, step: int) -> Image.Image:
         """Draws the worst mistakes of an evaluation.
 
         Args:
-          split: the Split that was evaluated.
+          split: the evaluated Split.
           rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
           step: global step.
-
-        Returns:
-          A PIL image.
         """
         candidates = worst_mistakes(rows, KEPT)
         worst = candidates[:MOST_MISTAKES]
-        self._read(split, worst, candidates)
+        if split is not self._split or not set(worst.tolist()) <= set(self._images):
+            index = np.sort(candidates)
+            self._split, self._images = split, dict(zip(index.tolist(), examples(split, index)[0], strict=True))
         captions = [(f"{self._name(row[LABEL])} → {self._name(row[PREDICTED])}",
                      f"{row[CONFIDENCE]:.0%}, loss {row[LOSS]:.1f}") for row in rows[worst]]
-        pictures = np.stack([self._pictures[number] for number in worst.tolist()]) if len(worst) else np.zeros(
+        images = np.stack([self._images[number] for number in worst.tolist()]) if len(worst) else np.zeros(
             [0, 1, 1, 3], np.uint8)
         title = f"worst mistakes on {split.name}, step {step}: true → predicted"
-        return gallery(pictures, captions, title, MISTAKE_COLUMNS, note="no mistakes")
+        return gallery(images, captions, title, MISTAKE_COLUMNS, note="no mistakes")
 
-    def _read(self, split, worst, candidates):
-        """Reads the pictures of the candidates unless those of the worst are there already."""
-        if split is self._split and set(worst.tolist()) <= set(self._pictures):
-            return
-        index = np.sort(candidates)
-        self._split, self._pictures = split, dict(zip(index.tolist(), examples(split, index)[0], strict=True))
-
-    def _name(self, label):
+    def _name(self, label: float) -> str:
         return self._class_names[int(label)]
