@@ -1,10 +1,16 @@
 """`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
 
-A command is a module of launch.commands with SUMMARY, GROUPS or ONLY (the options of pipeline.config it offers),
-define(flag_values) for flags of its own, and run(config, flag_values), which returns the exit code; where it has
-TAKES_FILES, the name for them in the help, run also gets the list of arguments that are no flags; where it has
-LAUNCHED, that is the command which stands with its own flags after `--`. It imports TensorFlow inside run, after the
-flags are known to be right, so that help and a mistyped flag answer at once.
+A command is a module of launch.commands with
+
+    SUMMARY      one line for the list of commands
+    PLACE        its place in that list, ascending
+    GROUPS, ONLY the options of pipeline.config it offers, by group or by name
+    define(flag_values)       defines flags of its own
+    run(config, flag_values)  returns the exit code
+
+and, where it takes files, TAKES_FILES, their name in the help: `run` then also gets the arguments that are not flags.
+LAUNCHED is the command that follows with flags of its own after `--`. TensorFlow is imported inside `run`, after the
+flags are checked, so that help and a mistyped flag answer at once.
 """
 import atexit
 import contextlib
@@ -195,9 +201,10 @@ def _split(arguments):
 
 
 def _overview():
-    """Returns the list of commands, a line each."""
+    """Returns the list of commands, a line each, in the order in which one meets them."""
     width = max(map(len, COMMANDS)) + 4
-    lines = [f"  {name.ljust(width)}{_module(name).SUMMARY}" for name in COMMANDS]
+    modules = sorted(((name, _module(name)) for name in COMMANDS), key=lambda item: item[1].PLACE)
+    lines = [f"  {name.ljust(width)}{module.SUMMARY}" for name, module in modules]
     return "\n".join(["Usage: mirrorline COMMAND [--flag=value ...]", "",
                       "Trains image classifiers on one machine, on any number of its GPUs.", "", *lines, "",
                       "'mirrorline COMMAND --help' lists the flags of a command; 'mirrorline train' alone is a first "

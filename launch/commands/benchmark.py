@@ -22,6 +22,7 @@ from pipeline.paths import check_folder
 from pipeline.quantities import counted, plural
 
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
+PLACE = 70
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
 SCHEMA = 1

@@ -11,6 +11,7 @@ from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING
 
 SUMMARY = "say whether training would work on this machine, and what is missing if not"
+PLACE = 100
 GROUPS = ()
 ONLY = ("data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 

@@ -15,6 +15,7 @@ from pipeline.quantities import counted
 from pipeline.training.start import console_for
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
+PLACE = 20
 GROUPS = ()
 ONLY = ("workdir", "dataset", "model", "data_dir", "extension", "batch_size", "replicas", "devices", "force",
         "verbosity")

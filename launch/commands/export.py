@@ -17,6 +17,7 @@ from pipeline.export.publish import REPORTS
 from pipeline.paths import folder_obstacle
 
 SUMMARY = "write a trained model as SavedModel, Keras file, TFLite or ONNX, each proved to say what the model says"
+PLACE = 40
 GROUPS = ()
 ONLY = ("workdir", "dataset", "model", "data_dir", "extension", "verbosity")
 DEFAULT_FORMS = ("saved_model", "keras", "weights")

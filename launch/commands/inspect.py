@@ -9,6 +9,7 @@ from pipeline import extension
 from pipeline.errors import UsageError
 
 SUMMARY = "show a model's layers, output shapes and parameters, and draw its graph"
+PLACE = 110
 GROUPS = ("model",)
 ONLY = ("extension",)
 

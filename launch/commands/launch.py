@@ -21,6 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
 SUMMARY = "train with several workers, started anew from the newest checkpoint when one fails"
+PLACE = 90
 GROUPS = ()
 TAKES_FILES = "-- train --flag=value"
 LAUNCHED = "train"

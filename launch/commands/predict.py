@@ -14,6 +14,7 @@ from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted
 
 SUMMARY = "name the classes of image files, or of all files in folders, with their probabilities"
+PLACE = 30
 GROUPS = ()
 ONLY = ("workdir", "dataset", "model", "extension", "batch_size", "devices", "verbosity")
 TAKES_FILES = "FILE_OR_FOLDER"

@@ -20,6 +20,7 @@ from pipeline.quantities import counted
 from pipeline.sweep import space as spaces
 
 SUMMARY = "search for better settings: random, grid or Bayesian, pruned, resumable"
+PLACE = 60
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
 TRIALS = 20

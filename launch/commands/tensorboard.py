@@ -16,6 +16,7 @@ from pipeline import run_directory
 from pipeline.errors import UsageError
 
 SUMMARY = "show runs in the browser: curves, images, graph, hyper-parameters, embeddings"
+PLACE = 50
 GROUPS = ()
 ONLY = ("verbosity",)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.quantities import counted, rate
 
 SUMMARY = "train a model; run the same command again to continue where it stopped"
+PLACE = 10
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_PREEMPTED = 75
 

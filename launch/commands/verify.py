@@ -19,6 +19,7 @@ from pipeline.quantities import counted, plural
 from pipeline.training.start import console_for
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
+PLACE = 80
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 PARTS = ("reduction", "replicas", "resume", "infinite", "ragged")
 MIXING = ("mixup", "cutmix")

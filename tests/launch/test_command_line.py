@@ -29,8 +29,8 @@ def test_without_a_command_it_lists_the_commands(arguments):
     done = mirrorline(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  (\w+) {2,}\S.{10,}$", done.stdout, re.MULTILINE)
-    assert listed == ["benchmark", "doctor", "evaluate", "export", "inspect", "launch", "predict", "sweep",
-                      "tensorboard", "train", "verify"]
+    assert listed == ["train", "evaluate", "predict", "export", "tensorboard", "sweep", "benchmark", "verify", "launch",
+                      "doctor", "inspect"]
 
 
 def test_version():
