@@ -54,11 +54,11 @@ def main(arguments=None):
     try:
         code = _answer(arguments)
     except Exception:
-        if not peer_failure.watched():
+        if not peer_failure.is_watching():
             raise
         traceback.print_exc()
         code = FAILURE
-    if code not in (0, PREEMPTED) and peer_failure.watched():
+    if code not in (0, PREEMPTED) and peer_failure.is_watching():
         # At the end of a process TensorFlow waits for the other workers, who wait for this one.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

@@ -1,61 +1,32 @@
-"""From what an engine tells a process to the workers of its run: pure functions of the environment.
+"""Reads the workers of a run from the environment that a cluster engine gives its processes: pure functions.
 
-An engine starts the same command once a worker; which of them a process is, and where the others are, it learns from
-variables. TensorFlow's own resolvers are not asked: that for Slurm sorts hosts as strings, so that n10 comes before
-n9, and that for Kubernetes wants the addresses of hosts, on which pods of the same node collide.
+An engine starts the same command for each worker; its variables tell a process which worker it is and where the others
+are. TensorFlow's own resolvers are not used: the one for Slurm sorts hosts as strings, so that n10 comes before n9, and
+the one for Kubernetes needs host addresses, on which pods of the same node collide.
 """
-import dataclasses
-import json
 import re
+from collections.abc import Mapping, Sequence
 
 from launch.cluster.ports import derived_ports
-from pipeline.distributed import cluster as tf_config
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 
 MOST_WORKERS = 100_000
 DEFAULT_PORT = 2222
-PTY = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW")  # What srun --pty sets.
+PTY = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW")  # Set by srun --pty.
 SHOWN = 80  # Characters of a value in a message.
 
 
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """The workers of a run, in the order of their ranks, and which of them this process is.
+def from_environment(environment: Mapping[str, str]) -> Cluster | None:
+    """Returns the Cluster that an engine's variables describe.
 
-    Attributes:
-      hosts: name or address of each worker's host.
-      ports: the port that each worker listens on.
-      rank: of this process; 0 is the chief.
-      attempt: how often this run's workers were started before, from 0.
-    """
-
-    hosts: tuple
-    ports: tuple
-    rank: int
-    attempt: int = 0
-
-    @property
-    def addresses(self):
-        """host:port of each worker."""
-        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                for host, port in zip(self.hosts, self.ports, strict=True)]
-
-    @property
-    def tf_config(self):
-        """The text that TensorFlow looks for in the variable TF_CONFIG."""
-        return json.dumps({"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": self.rank}})
-
-
-def from_environment(environment):
-    """Returns the Cluster that an engine's variables tell of.
-
-    TF_CONFIG comes first, then Slurm, then a JobSet of Kubernetes.
+    TF_CONFIG is used first, then Slurm, then a JobSet of Kubernetes.
 
     Args:
       environment: {name: value}, such as os.environ.
 
     Returns:
-      Cluster; None where nothing is said of several workers, for one needs nothing that listens.
+      Cluster; None without an engine and for a single worker, which listens on no port.
 
     Raises:
       UsageError: variables that contradict each other or cannot be read, in one line.
@@ -63,35 +34,34 @@ def from_environment(environment):
     for adapter in ADAPTERS.values():
         found = adapter(environment)
         if found is not None:
-            return found if len(found.hosts) > 1 else None
+            return found if len(found.addresses) > 1 else None
     return None
 
 
-def told_by(environment):
-    """Returns the variable without which `from_environment` would not find what it does; None where nothing is said."""
+def engine_variable(environment: Mapping[str, str]) -> str | None:
+    """Returns the variable from which `from_environment` takes the Cluster; None without one."""
     return next((name for name, adapter in ADAPTERS.items() if adapter(environment) is not None), None)
 
 
-def in_shell(environment):
-    """Tells whether this is a shell in a step of Slurm: of its tasks (srun -n4 --pty bash) the first alone has one."""
+def is_slurm_shell(environment: Mapping[str, str]) -> bool:
+    """Tells whether this is a shell in a step of Slurm: only the first of its tasks has one (srun -n4 --pty bash)."""
     return any(environment.get(name) for name in PTY)
 
 
-def from_tf_config(environment):
-    """Returns the Cluster of TF_CONFIG, None where that is not set or says nothing; see from_environment."""
-    told = tf_config.Cluster.told(environment)
-    if not told:
+def from_tf_config(environment: Mapping[str, str]) -> Cluster | None:
+    """Returns the Cluster of TF_CONFIG, None where it is not set or names no workers; see from_environment."""
+    found = Cluster.parse(environment)
+    if not found:
         return None
-    if len(told.addresses) == 1:  # Nobody looks for it there.
-        return Cluster(("localhost",), (0,), 0, _number(environment, "MIRRORLINE_ATTEMPT", 0))
-    hosts, ports = zip(*map(tf_config.host_and_port, told.addresses), strict=True)
-    return Cluster(hosts, ports, told.rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
+    attempt = _number(environment, "MIRRORLINE_ATTEMPT", 0)
+    # The address of a single worker is not used and may have any form.
+    return Cluster(found.addresses if len(found.addresses) > 1 else ("localhost:0",), found.rank, attempt)
 
 
-def from_slurm(environment):
+def from_slurm(environment: Mapping[str, str]) -> Cluster | None:
     """Returns the Cluster of a step that srun started, None outside of one; see from_environment.
 
-    Each rank has a port of its own, also on different hosts, since several names may be those of one machine.
+    Each rank has a port of its own, also on different hosts: several names may belong to one machine.
     """
     if not environment.get("SLURM_STEP_NODELIST") or "SLURM_PROCID" not in environment:
         return None  # A batch script is no step, although it has a SLURM_PROCID.
@@ -101,28 +71,28 @@ def from_slurm(environment):
         raise UsageError(f"SLURM_STEP_NODELIST={_short(environment['SLURM_STEP_NODELIST'])} has {len(nodes)} nodes, "
                          f"SLURM_STEP_TASKS_PER_NODE={_short(environment['SLURM_STEP_TASKS_PER_NODE'])} {len(counts)}; "
                          "start the workers with srun, which sets both")
-    places = place_tasks(counts, environment.get("SLURM_DISTRIBUTION", "block"))
-    told = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
-    tasks, rank = _number(environment, told, len(places)), _number(environment, "SLURM_PROCID")
-    if tasks != len(places) or rank >= tasks:
-        raise UsageError(f"{told}={tasks} and SLURM_PROCID={rank}, but this step's nodes have {len(places)} tasks; "
-                         "start the workers with srun, which sets them all")
-    if _number(environment, "SLURM_NODEID", places[rank]) != places[rank]:
-        raise UsageError(f"task {rank} is on node {environment['SLURM_NODEID']} of the step instead of {places[rank]}: "
-                         "give srun --distribution=block")
+    node_of = place_tasks(counts, environment.get("SLURM_DISTRIBUTION", "block"))
+    variable = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+    tasks, rank = _number(environment, variable, len(node_of)), _number(environment, "SLURM_PROCID")
+    if tasks != len(node_of) or rank >= tasks:
+        raise UsageError(f"{variable}={tasks} and SLURM_PROCID={rank}, but this step's nodes have {len(node_of)} "
+                         "tasks; start the workers with srun, which sets them all")
+    if _number(environment, "SLURM_NODEID", node_of[rank]) != node_of[rank]:
+        raise UsageError(f"task {rank} is on node {environment['SLURM_NODEID']} of the step instead of "
+                         f"{node_of[rank]}: give srun --distribution=block")
     restarts = _number(environment, "SLURM_RESTART_COUNT", 0)
     attempt = _number(environment, "MIRRORLINE_ATTEMPT", restarts)
     ports = derived_ports(tasks, environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_STEP_ID", ""), restarts,
                           attempt)
-    return Cluster(tuple(nodes[place] for place in places), ports, rank, attempt)
+    return Cluster.from_hosts([nodes[node] for node in node_of], ports, rank, attempt)
 
 
-def from_jobset(environment):
+def from_jobset(environment: Mapping[str, str]) -> Cluster | None:
     """Returns the Cluster of a JobSet's indexed job, None elsewhere; see from_environment.
 
-    The manifest gives the names of which its host names are made, <jobset>-<job>-<n>-<pod>.<subdomain>:
-    MIRRORLINE_JOBSET, MIRRORLINE_JOB, MIRRORLINE_JOB_INDEX (default 0), MIRRORLINE_SUBDOMAIN, and MIRRORLINE_WORKERS,
-    MIRRORLINE_PORT (default 2222), MIRRORLINE_ATTEMPT.
+    The manifest sets the parts of the host names, <jobset>-<job>-<n>-<pod>.<subdomain>: MIRRORLINE_JOBSET,
+    MIRRORLINE_JOB, MIRRORLINE_JOB_INDEX (default 0), MIRRORLINE_SUBDOMAIN; and MIRRORLINE_WORKERS, MIRRORLINE_PORT
+    (default 2222), MIRRORLINE_ATTEMPT.
     """
     names = ("MIRRORLINE_JOBSET", "MIRRORLINE_JOB", "MIRRORLINE_SUBDOMAIN", "MIRRORLINE_WORKERS")
     if "JOB_COMPLETION_INDEX" not in environment or not any(name in environment for name in names):
@@ -139,19 +109,19 @@ def from_jobset(environment):
     index, port = _number(environment, "MIRRORLINE_JOB_INDEX", 0), _number(environment, "MIRRORLINE_PORT", DEFAULT_PORT)
     if not 0 < port < 2**16:
         raise UsageError(f"MIRRORLINE_PORT={port}: give a port from 1 to 65535")
-    hosts = tuple(f"{jobset}-{job}-{index}-{pod}.{subdomain}" for pod in range(workers))
-    return Cluster(hosts, (port,) * workers, rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
+    hosts = [f"{jobset}-{job}-{index}-{pod}.{subdomain}" for pod in range(workers)]
+    return Cluster.from_hosts(hosts, (port,) * workers, rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
 
 
-# By the variable that says that there are workers.
+# By the variable that tells of workers.
 ADAPTERS = {"TF_CONFIG": from_tf_config, "SLURM_STEP_NODELIST": from_slurm, "JOB_COMPLETION_INDEX": from_jobset}
 
 
-def expand_nodes(text):
-    """Returns the names in a host list of Slurm's in its order: "n[08-10,3],m" is n08, n09, n10, n3, m.
+def expand_nodes(text: str) -> list[str]:
+    """Expands a host list of Slurm in its order: "n[08-10,3],m" is n08, n09, n10, n3, m.
 
     Raises:
-      UsageError: not of that form.
+      UsageError: it has another form.
     """
     items = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
     if ",".join(items) != text or not items:
@@ -162,17 +132,17 @@ def expand_nodes(text):
     return names
 
 
-def _too_many(text):
+def _too_many(text: str) -> UsageError:
     return UsageError(f"SLURM_STEP_NODELIST={_short(text)} has more than {MOST_WORKERS:,} nodes")
 
 
-def _expand_item(item, text):
-    """Returns the names of one item; with several brackets the last one counts fastest."""
+def _expand_item(item: str, text: str) -> list[str]:
+    """Returns the names of one item; of several brackets the last one counts fastest."""
     head, bracket, rest = item.partition("[")
     if not bracket:
         return [head]
     ranges, _, tail = rest.partition("]")
-    numbers = []
+    numbers: list[str] = []
     for part in ranges.split(","):
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         first, last = (match[1], match[2] or match[1]) if match else ("0", "-1")
@@ -186,13 +156,13 @@ def _expand_item(item, text):
     return [f"{head}{number}{end}" for number in numbers for end in tails]
 
 
-def expand_counts(text):
+def expand_counts(text: str) -> list[int]:
     """Returns the number of tasks of each node: "2(x3),1" is [2, 2, 2, 1].
 
     Raises:
-      UsageError: not of that form.
+      UsageError: it has another form.
     """
-    counts = []
+    counts: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,6})(?:\(x(\d{1,6})\))?", part)
         if not match:
@@ -203,15 +173,15 @@ def expand_counts(text):
     return counts
 
 
-def place_tasks(counts, distribution="block"):
-    """Returns on which node each rank is.
+def place_tasks(counts: Sequence[int], distribution: str = "block") -> list[int]:
+    """Returns the node of each rank.
 
     Args:
       counts: number of tasks of each node.
-      distribution: SLURM_DISTRIBUTION; its first word is how ranks are dealt out to nodes.
+      distribution: SLURM_DISTRIBUTION; its first word is how ranks are distributed over nodes.
 
     Raises:
-      UsageError: a distribution that is not to be told from these figures alone.
+      UsageError: a distribution that these figures do not determine.
     """
     kind = re.split(r"[:,]", distribution.lower())[0]
     if kind in ("block", "*", "", "pack", "nopack"):
@@ -222,7 +192,7 @@ def place_tasks(counts, distribution="block"):
                      "cyclic only; give srun --distribution=block")
 
 
-def _number(environment, name, default=None):
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     """Returns the number >= 0 in a variable."""
     text = environment.get(name, "")
     if text == "" and default is not None:
@@ -232,5 +202,5 @@ def _number(environment, name, default=None):
     return int(text)
 
 
-def _short(text):
+def _short(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

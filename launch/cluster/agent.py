@@ -13,12 +13,13 @@ import time
 import types
 
 from launch.cluster import failures
-from launch.cluster.adapters import Cluster, from_environment
+from launch.cluster.adapters import from_environment
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalWorkers
 from launch.cluster.run_records import RunRecords
 from launch.cluster.supervisor import Budget
 from pipeline.child_environment import child_environment
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 from pipeline.training.preemption import NOTICES, heard
@@ -90,7 +91,7 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
       RunFailure: this machine cannot start the trainer.
     """
     environment = dict(os.environ if environment is None else environment)
-    cluster = from_environment(environment) or Cluster(("localhost",), (0,), 0,
+    cluster = from_environment(environment) or Cluster(("localhost:0",), 0,
                                                        int(environment.get("MIRRORLINE_ATTEMPT") or 0))
     in_step = "SLURM_STEP_ID" in environment
     if in_step:
@@ -142,7 +143,7 @@ def start(command, workdir, cluster, environment, guard):
         raise RunFailure(f"worker {cluster.rank} cannot be started: {error}") from error
     when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     worker = workers.workers[0]
-    worker.log_line(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.hosts)}, process "
+    worker.log_line(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.addresses)}, process "
                     f"{worker.pid}, {socket.gethostname()}, {when}")
     return workers
 
@@ -150,7 +151,7 @@ def start(command, workdir, cluster, environment, guard):
 def trainer_environment(environment, cluster):
     """Returns the variables of the trainer: TF_CONFIG where there are several workers, and nothing of the engine's."""
     values = {**child_environment(environment), "MIRRORLINE_ATTEMPT": str(cluster.attempt), "PYTHONUNBUFFERED": "1"}
-    if len(cluster.hosts) > 1:
+    if len(cluster.addresses) > 1:
         values["TF_CONFIG"] = cluster.tf_config
     return values
 

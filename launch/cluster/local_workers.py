@@ -11,10 +11,10 @@ import signal
 import subprocess
 import time
 
-from launch.cluster.adapters import Cluster
 from launch.cluster.guard import end_with, kill_group
 from launch.cluster.ports import LOOPBACK, free_ports
 from pipeline.child_environment import child_environment
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.files import no_room
 
@@ -258,7 +258,7 @@ class LocalStart:
     def _environment(self, rank, size, attempt):
         values = {**child_environment(), "MIRRORLINE_ATTEMPT": str(attempt), "PYTHONUNBUFFERED": "1"}
         if size > 1:
-            values["TF_CONFIG"] = Cluster((LOOPBACK,) * size, self._ports, rank, attempt).tf_config
+            values["TF_CONFIG"] = Cluster.from_hosts((LOOPBACK,) * size, self._ports, rank).tf_config
         if self._gpus:
             values["CUDA_VISIBLE_DEVICES"] = ",".join(share(self._gpus, rank, size))
         return values

@@ -199,7 +199,8 @@ def end_reader(board):
 
     It ends by itself when its standard input closes, so also when this process is killed; but then a moment later.
     """
-    pipe = getattr(getattr(board, "_ingester", None), "_stdin_handle", None)
+    from pipeline.internals.tensorboard_internals import reader_pipe
+    pipe = reader_pipe(board)
     if pipe:
         pipe.close()
         with contextlib.suppress(ChildProcessError):

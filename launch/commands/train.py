@@ -2,7 +2,7 @@
 import os
 import sys
 
-from launch.cluster.adapters import from_environment, in_shell, told_by
+from launch.cluster.adapters import engine_variable, from_environment, is_slurm_shell
 from pipeline import runs
 from pipeline.config import MOVING_AVERAGE, ExperimentConfig
 from pipeline.distributed.cluster import Cluster
@@ -46,16 +46,16 @@ def find_workers(environment):
       environment: {name: value}.
 
     Returns:
-      (launch.cluster.adapters.Cluster, or None to train alone; a line, or None).
+      (Cluster, or None to train alone; a line, or None).
 
     Raises:
       UsageError: variables that cannot be read, or a task of Slurm that nobody sees.
     """
-    told, name = from_environment(environment), told_by(environment)
+    told, name = from_environment(environment), engine_variable(environment)
     if not told:
         return None, None
-    count = len(told.hosts)
-    if name == "SLURM_STEP_NODELIST" and in_shell(environment):
+    count = len(told.addresses)
+    if name == "SLURM_STEP_NODELIST" and is_slurm_shell(environment):
         if told.rank:
             raise UsageError(f"this is task {told.rank} of {count} of a step of Slurm with a terminal (srun --pty), "
                              "which only task 0 has: start several workers with srun without --pty")

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 
 import numpy as np
+import platformdirs
 
 from pipeline.data import array_records
 from pipeline.data.source import digest
@@ -47,13 +48,13 @@ class RecordTable:
         return RecordTable(self.files, self.file[index], self.offset[index], self.place[index], self.checksum[index])
 
 
-def default_cache_dir():
-    """Returns the folder in which indexes of records are kept where nobody names one: ~/.cache/mirrorline.
+def default_cache_dir() -> str:
+    """Returns the folder of the indexes of records where none is given: the user's cache folder, ~/.cache/mirrorline.
 
-    For a user without a home directory it is one that cannot be written, and nothing is kept.
+    For a user without a home directory it cannot be written, and nothing is kept.
     """
-    home = os.path.expanduser("~")
-    return os.path.join(home if os.path.isabs(home) else os.devnull, ".cache", "mirrorline")
+    folder = platformdirs.user_cache_dir("mirrorline")
+    return folder if os.path.isabs(folder) else os.path.join(os.devnull, "mirrorline")
 
 
 def read_table(files, cache_dir=None):

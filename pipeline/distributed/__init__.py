@@ -1,1 +1,1 @@
-"""Several processes that train one model: who they are, how they meet, and what they agree on."""
+"""Devices, replicas and workers: the strategy of a run, its reduction, and what several workers agree on."""

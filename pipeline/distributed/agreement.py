@@ -1,9 +1,10 @@
 """What the workers of a run decide together: numbers of the chief's, and whether any of them was asked to stop.
 
-The loop makes the same calls in the same order in every worker: a collective that one of them leaves out stops all.
+Every worker makes the same calls in the same order: a collective that one of them leaves out blocks all.
 """
 import contextlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +17,8 @@ LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
         tf.errors.InternalError)
 
 
-def worker_of(strategy):
-    """Returns (rank of this process, number of workers) of a tf.distribute.Strategy; (0, 1) on one machine."""
+def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """Returns (rank of this process, number of workers) of a strategy; (0, 1) on one machine."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
         return 0, 1
@@ -32,37 +33,33 @@ class Workers:
       count: number of processes.
     """
 
-    def __init__(self, strategy):
-        """
-        Args:
-          strategy: tf.distribute.Strategy.
-        """
+    def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy = strategy
         self.rank, self.count = worker_of(strategy)
         self._sum = tf.function(self._sum_over_workers, autograph=False, reduce_retracing=True)
 
     @property
-    def chief(self):
+    def chief(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
-    def first(self, *values):
-        """Returns the chief's values, numbers or truth values that float64 holds exactly, as float64 [n].
+    def first(self, *values: float):
+        """Returns the chief's values, numbers or booleans that float64 holds exactly, as float64 [n].
 
         With one value: a Python float.
         """
         found = self._added(np.asarray(values if self.chief else [0] * len(values), np.float64))
         return float(found[0]) if len(values) == 1 else found
 
-    def any(self, flag):
+    def any(self, flag: bool) -> bool:
         """Tells whether a flag is set in any worker."""
         return self._added(np.asarray([bool(flag)], np.float64))[0] > 0
 
-    def _added(self, values):
+    def _added(self, values: np.ndarray) -> np.ndarray:
         return values if self.count == 1 else self._sum(tf.constant(values)).numpy()
 
-    def _sum_over_workers(self, values):
-        """Adds [n] float64 values over the workers: those of the first replica of each."""
+    def _sum_over_workers(self, values: tf.Tensor) -> tf.Tensor:
+        """Adds [n] float64 values of the first replica of each worker."""
         replicas = self._strategy.num_replicas_in_sync // self.count
 
         def add(values):
@@ -74,10 +71,10 @@ class Workers:
 
 
 @contextlib.contextmanager
-def lost_peers(cluster: Cluster | None):
+def lost_peers(cluster: Cluster | None) -> Iterator[None]:
     """Raises PeerLost where a collective in the block fails because another worker is gone.
 
-    The other workers are told that this one left where the block ends well.
+    Where the block succeeds, the other workers are told that this one has left.
     """
     try:
         yield

@@ -1,7 +1,9 @@
-"""Where the workers of a run are, as TF_CONFIG says. Standard library only."""
+"""The workers of a run, as TF_CONFIG lists them. Standard library only."""
 import dataclasses
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.errors import UsageError
 
@@ -13,35 +15,34 @@ SHOWN = 80  # Characters of a value in a message.
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a run and which of them this process is.
+    """The workers of a run, and which of them this process is.
 
     Attributes:
-      addresses: tuple of "host:port", in the order of the ranks.
+      addresses: "host:port" or "[host]:port" by rank.
       rank: index of this process; rank 0 is the chief.
+      attempt: how often the workers of this run were started before, from 0.
     """
 
-    addresses: tuple
+    addresses: tuple[str, ...]
     rank: int
+    attempt: int = 0
 
     @classmethod
-    def of(cls, environment):
-        """Reads TF_CONFIG.
-
-        Args:
-          environment: mapping such as os.environ.
+    def of(cls, environment: Mapping[str, str]) -> "Cluster | None":
+        """Reads TF_CONFIG from a mapping such as os.environ.
 
         Returns:
-          A Cluster, or None where nothing is said or there is one worker: nothing then listens on any port.
+          A Cluster; None without TF_CONFIG and for a single worker, which listens on no port.
 
         Raises:
-          UsageError: TF_CONFIG is not what TensorFlow documents, or names tasks that are no workers, in one line.
+          UsageError: TF_CONFIG does not have the documented form, or has tasks other than workers.
         """
-        found = cls.told(environment)
+        found = cls.parse(environment)
         return found if found and len(found.addresses) > 1 else None
 
     @classmethod
-    def told(cls, environment):
-        """Returns the Cluster of TF_CONFIG as `of` does, and also that of one worker, whatever its address is."""
+    def parse(cls, environment: Mapping[str, str]) -> "Cluster | None":
+        """Reads TF_CONFIG as `of` does, but also returns a Cluster for a single worker, whatever its address."""
         text = environment.get(VARIABLE, "").strip()
         if not text:
             return None
@@ -49,8 +50,7 @@ class Cluster:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _wrong(f"is no JSON ({error})", text) from None
-        cluster = value.get("cluster", {}) if isinstance(value, dict) else None
-        task = value.get("task", {}) if isinstance(value, dict) else None
+        cluster, task = (value.get(key, {}) if isinstance(value, dict) else None for key in ("cluster", "task"))
         if cluster == {} and isinstance(task, dict):
             return None
         if not isinstance(cluster, dict) or not isinstance(task, dict):
@@ -66,46 +66,64 @@ class Cluster:
         if not isinstance(addresses, list) or not addresses:
             raise _wrong("needs a list of workers, host:port each", text)
         if task.get("type") != "worker":
-            raise _wrong(f"says that this task is a {task.get('type')}, not a worker", text)
+            raise _wrong(f"names this task a {task.get('type')}, not a worker", text)
         if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < len(addresses):
-            raise _wrong(f"says that this task has index {rank}; with {len(addresses)} workers it is 0 to "
+            raise _wrong(f"gives this task the index {rank}; with {len(addresses)} workers it is 0 to "
                          f"{len(addresses) - 1}", text)
         for address in addresses:
-            _check_address(address, text)
+            match = ADDRESS.fullmatch(address) if isinstance(address, str) else None
+            if not match or not 0 < int(match[3]) < 2**16:
+                raise _wrong(f"has the worker {_short(json.dumps(address))}, which is no host:port", text)
         if len(set(map(host_and_port, addresses))) < len(addresses):
             raise _wrong("names a worker twice; each needs a port of its own", text)
         return cls(tuple(addresses), rank)
 
+    @classmethod
+    def from_hosts(cls, hosts: Sequence[str], ports: Sequence[int], rank: int, attempt: int = 0) -> "Cluster":
+        """Makes a Cluster of the host and port of each worker."""
+        addresses = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                     for host, port in zip(hosts, ports, strict=True))
+        return cls(tuple(addresses), rank, attempt)
 
-def _alone(cluster, task):
-    """Returns the address of the one task of a cluster, where that is this one and trains; else None.
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Name or IP address of each worker's host."""
+        return tuple(host_and_port(address)[0] for address in self.addresses)
 
-    Platforms call it chief, master or worker, and of one that is alone they leave out what they like.
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Port on which each worker listens."""
+        return tuple(host_and_port(address)[1] for address in self.addresses)
+
+    @property
+    def tf_config(self) -> str:
+        """The value of TF_CONFIG for this process."""
+        return json.dumps({"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": self.rank}})
+
+
+def _alone(cluster: dict[str, Any], task: dict[str, Any]) -> Any:
+    """Returns the address of the only task of a cluster where that is this process and it trains, else None.
+
+    Platforms call a single task chief, master or worker, and leave out its type or index.
     """
-    there = {kind: addresses for kind, addresses in cluster.items() if addresses}
-    (kind, addresses), *others = there.items() or [("", ())]
+    present = {kind: addresses for kind, addresses in cluster.items() if addresses}
+    (kind, addresses), *others = present.items() or [("", ())]
     if others or kind not in ("chief", "master", "worker") or not isinstance(addresses, list) or len(addresses) > 1:
         return None
     return addresses[0] if task.get("type", kind) == kind and task.get("index", 0) in (0, "0") else None
 
 
-def host_and_port(address):
-    """Returns ("host", port) of "host:port" or "[host]:port"."""
+def host_and_port(address: str) -> tuple[str, int]:
+    """Splits "host:port" or "[host]:port"."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
-def _check_address(address, text):
-    match = ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if not match or not 0 < int(match[3]) < 2**16:
-        raise _wrong(f"has the worker {_short(json.dumps(address))}, which is no host:port", text)
-
-
-def _wrong(what, text):
+def _wrong(what: str, text: str) -> UsageError:
     return UsageError(f"{VARIABLE} {what}; found {_short(text)}; it looks like {EXAMPLE}, or is not set where there is "
                       "one machine")
 
 
-def _short(text):
+def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,27 +1,27 @@
-"""Which GPUs TensorFlow uses, and why it uses none: what of NVIDIA's hardware, driver and libraries is there."""
+"""NVIDIA's hardware, driver and libraries on this machine: which GPUs TensorFlow can use, and why it uses none."""
 import ctypes
 import glob
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from pipeline.errors import RunFailure
 from pipeline.quantities import counted
 
-OLDEST_DRIVER = {12: 525, 13: 580}  # major version of the driver that runs a CUDA of this major version
+OLDEST_DRIVER = {12: 525, 13: 580}  # By major version of CUDA: the oldest major version of the driver.
 # Version in a library's file name, where it is not that of CUDA itself.
 OWN_VERSION = {12: {"cufft": 11, "cusolver": 11}, 13: {"cufft": 12, "cusolver": 12, "cusparse": 12}}
-# In the order in which they need one another.
+# In the order in which they depend on one another.
 LIBRARIES = ("cudart", "nvJitLink", "cublasLt", "cublas", "cufft", "cusparse", "cusolver")
 
 
-def hardware(root="/"):
-    """Returns how the machine shows that it has an NVIDIA GPU, in words, or None where nothing does.
+def hardware(root: str | os.PathLike = "/") -> str | None:
+    """Returns a description of the NVIDIA GPUs of this machine, or None without any.
 
-    The PCI bus tells it without a driver; in a container the device files do.
+    They are found on the PCI bus without a driver, and by their device files in a container.
     """
     nodes = glob.glob(os.path.join(root, "dev/nvidia[0-9]*"))
     if nodes or glob.glob(os.path.join(root, "proc/driver/nvidia/gpus/*")):
@@ -32,8 +32,8 @@ def hardware(root="/"):
     return f"{len(displays)} on the PCI bus" if displays else None
 
 
-def count_gpus():
-    """Returns how many GPUs TensorFlow can use; asks it, in another process, only where there is one.
+def count_gpus() -> int:
+    """Returns how many GPUs TensorFlow can use; loads it, in another process, only where the machine has one.
 
     Raises:
       RunFailure: TensorFlow cannot be loaded.
@@ -48,19 +48,19 @@ def count_gpus():
     return int(asked.stdout.split()[-1])
 
 
-def driver_version(root="/"):
+def driver_version(root: str | os.PathLike = "/") -> str | None:
     """Returns the version of the NVIDIA driver ("550.54.14"), or None where none is loaded."""
     match = re.search(r"Kernel Module\D*(\d+(?:\.\d+)+)", _read(os.path.join(root, "proc/driver/nvidia/version")))
     return match[1] if match else None
 
 
-def driver_too_old(version, cuda_version):
-    """Returns the major version of the driver that this CUDA needs, or None where the driver is new enough."""
+def driver_too_old(version: str, cuda_version: str) -> int | None:
+    """Returns the major version of the driver that a CUDA version needs, or None for a driver that is new enough."""
     oldest = OLDEST_DRIVER.get(int(cuda_version.split(".")[0]))
     return oldest if oldest and int(version.split(".")[0]) < oldest else None
 
 
-def library_names(cuda_version, cudnn_version):
+def library_names(cuda_version: str, cudnn_version: str) -> list[str]:
     """Returns the file names that a build of TensorFlow opens, e.g. libcudart.so.12, in loading order.
 
     Args:
@@ -73,12 +73,12 @@ def library_names(cuda_version, cudnn_version):
     return ["libcuda.so.1", *names, f"libcudnn.so.{cudnn_version.split('.')[0]}", "libnccl.so.2"]
 
 
-def missing_libraries(names, folders=None):
-    """Returns {file name: why} of the libraries that cannot be opened.
+def missing_libraries(names: Sequence[str], folders: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns {file name: reason} of the libraries that cannot be opened.
 
     Args:
       names: file names, as of `library_names`.
-      folders: where to look beside the system's own places; None: NVIDIA's packages in this Python environment.
+      folders: searched in addition to the system's; None: NVIDIA's packages in this Python environment.
     """
     folders = wheel_folders() if folders is None else folders
     missing = {}
@@ -96,27 +96,31 @@ def missing_libraries(names, folders=None):
     return missing
 
 
-def wheel_folders():
+def wheel_folders() -> list[str]:
     """Returns the library folders of NVIDIA's packages in this Python environment."""
     spec = importlib.util.find_spec("nvidia")
     roots = list(spec.submodule_search_locations or ()) if spec else []
     return sorted(folder for root in roots for folder in glob.glob(os.path.join(root, "*", "lib")))
 
 
-def reported_memory():
-    """Returns the memory of each GPU in MiB as nvidia-smi reports it, in its order; [] where it does not answer."""
-    program = shutil.which("nvidia-smi")
-    if not program:
+def installed_gpus() -> list[tuple[str, int]]:
+    """Returns (name, memory in MiB) of every GPU as the driver reports it (NVML); [] without a driver that answers."""
+    import pynvml  # Only machines with a GPU have use for it.
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return []
     try:
-        answer = subprocess.run([program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-                                capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True).stdout
-        return [int(line) for line in answer.split()]
-    except (OSError, ValueError, subprocess.SubprocessError):
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [(pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20)
+                for handle in handles]
+    except pynvml.NVMLError:
         return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def _read(path):
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

@@ -1,10 +1,14 @@
-"""The devices a run computes on: which, how many replicas, in which precision."""
+"""The devices of a run: which of them, how many replicas, in which precision."""
 import functools
 import os
+import pathlib
+from collections.abc import Collection, Sequence
 
 from pipeline import arithmetic, keras_import
-from pipeline.console import STANDARD
+from pipeline.config import OptimizerConfig, RuntimeConfig, TrainingConfig
+from pipeline.console import STANDARD, Console
 from pipeline.distributed import multi_worker_strategy
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
@@ -15,27 +19,29 @@ BFLOAT16_COST = ("mixed_bfloat16 is about 2 times slower than float32 on this CP
                  "AVX512-BF16")
 
 
-def start(runtime, training, optimizer, console=STANDARD, share_batch=True, cluster=None, settings=""):
+def start(runtime: RuntimeConfig, training: TrainingConfig, optimizer: OptimizerConfig, console: Console = STANDARD,
+          share_batch: bool = True, cluster: Cluster | None = None, settings: str = ""):
     """Sets the process up and returns its strategy; to be called before any other TensorFlow operation.
 
-    Wrong settings are refused before a device is touched. Called again it returns the strategy of before where the
-    devices are the same; how many replicas a CPU plays cannot grow any more then.
+    Wrong settings are refused before a device is used. A second call with the same devices returns the same strategy;
+    the number of logical CPUs cannot grow any more then.
 
     Args:
-      runtime: pipeline.config.RuntimeConfig.
-      training: pipeline.config.TrainingConfig; its batch size and seed count here.
-      optimizer: pipeline.config.OptimizerConfig; its number of micro-batches counts here.
+      runtime: devices, replicas, precision and reduction.
+      training: batch size and seed.
+      optimizer: number of micro-batches.
       console: where messages go.
-      share_batch: whether the batch has to divide by the replicas; an evaluation fills it up instead.
-      cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
+      share_batch: whether the batch size must be divisible by the replicas; an evaluation pads it instead.
+      cluster: of a run of several workers, or None.
       settings: text that has to be the same on every worker.
 
     Returns:
-      tf.distribute.MirroredStrategy over the chosen devices, also where that is one.
+      tf.distribute.MirroredStrategy over the chosen devices, also for a single one; of several workers
+      tf.distribute.MultiWorkerMirroredStrategy.
 
     Raises:
-      UsageError: devices that are not there, more replicas than devices, a batch that cannot be shared out, a
-        precision that this hardware is far too slow for, or a reduction that does not work on these devices.
+      UsageError: missing devices, more replicas than devices, an indivisible batch, a precision that is far too slow on
+        this hardware, or a reduction that does not work on these devices.
     """
     import keras
     import tensorflow as tf
@@ -44,8 +50,8 @@ def start(runtime, training, optimizer, console=STANDARD, share_batch=True, clus
     from pipeline.data.stream import check_batch_size
 
     if not arithmetic.set_threads(runtime.threads):
-        console.info(f"--threads={runtime.threads}: TensorFlow has begun to compute with {arithmetic.threads()} "
-                     "threads in this process; it goes on with these")
+        console.info(f"--threads={runtime.threads}: TensorFlow is initialized with {arithmetic.threads()} threads in "
+                     "this process and keeps them")
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), runtime.devices, runtime.replicas)
     check_cross_device_reduction(runtime.cross_device_reduction, kind, len(indices))
     if share_batch:
@@ -64,31 +70,31 @@ def start(runtime, training, optimizer, console=STANDARD, share_batch=True, clus
         check_workers(runtime)
         prepare_devices(kind, indices)
         return multi_worker_strategy.open_strategy(cluster, (kind, len(indices)), runtime.cross_device_reduction,
-                                     runtime.start_timeout, settings, everywhere=runtime.listen == "all")
+                                                   runtime.start_timeout, settings, runtime.listen == "all")
     return open_strategy(kind, indices, runtime.cross_device_reduction)
 
 
-def check_workers(runtime):
-    """Raises UsageError for what is of one machine alone."""
+def check_workers(runtime: RuntimeConfig) -> None:
+    """Raises UsageError for options that work on one machine only."""
     if runtime.cross_device_reduction in ("hierarchical", "tree"):
-        raise UsageError(f"--cross_device_reduction={runtime.cross_device_reduction} is of one machine; several "
-                         "workers take auto, or nccl between GPUs")
+        raise UsageError(f"--cross_device_reduction={runtime.cross_device_reduction} works on one machine only; "
+                         "several workers take auto, or nccl between GPUs")
     if runtime.histograms_every not in ("", "0"):
-        raise UsageError(f"--histograms_every={runtime.histograms_every} is of one machine; leave it out with several "
-                         "workers")
+        raise UsageError(f"--histograms_every={runtime.histograms_every} works on one machine only; leave it out with "
+                         "several workers")
 
 
 @functools.cache
-def open_strategy(kind, indices, cross_device_reduction="auto"):
-    """Returns the MirroredStrategy with one replica on each of the devices.
+def open_strategy(kind: str, indices: tuple[int, ...], cross_device_reduction: str = "auto"):
+    """Returns the tf.distribute.MirroredStrategy with one replica on each of the devices.
 
     Args:
-      kind: "GPU", whose memory then grows on demand, or "CPU", where several replicas are logical devices.
-      indices: which GPUs, as TensorFlow counts them; for CPUs, 0 to replicas - 1; a tuple.
+      kind: "GPU", whose memory then grows on demand, or "CPU", where replicas are logical devices.
+      indices: of the GPUs, as TensorFlow counts them; for CPUs 0 to replicas - 1.
       cross_device_reduction: as in RuntimeConfig, after `check_cross_device_reduction`.
 
     Raises:
-      UsageError: TensorFlow has begun to compute on other devices in this process.
+      UsageError: TensorFlow is initialized with other devices in this process.
     """
     import tensorflow as tf
 
@@ -96,14 +102,15 @@ def open_strategy(kind, indices, cross_device_reduction="auto"):
     reductions = {"nccl": tf.distribute.NcclAllReduce, "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
                   "tree": tf.distribute.ReductionToOneDevice}
     reduction = reductions[cross_device_reduction]() if cross_device_reduction != "auto" else None
-    visible = tf.config.get_visible_devices(kind)  # Of CPUs one, which logical devices share.
+    visible = tf.config.get_visible_devices(kind)
     every = tf.config.list_physical_devices(kind)
-    places = [visible.index(every[i]) for i in indices] if kind == "GPU" else indices
-    return tf.distribute.MirroredStrategy([f"{kind}:{place}" for place in places], cross_device_ops=reduction)
+    # Logical devices share the one visible CPU.
+    logical = [visible.index(every[i]) for i in indices] if kind == "GPU" else indices
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in logical], cross_device_ops=reduction)
 
 
-def prepare_devices(kind, indices):
-    """Makes the chosen devices the visible ones; arguments and errors are those of open_strategy."""
+def prepare_devices(kind: str, indices: Sequence[int]) -> None:
+    """Makes the chosen devices visible to TensorFlow; arguments and errors as of open_strategy."""
     import tensorflow as tf
 
     if kind == "GPU":
@@ -112,8 +119,8 @@ def prepare_devices(kind, indices):
         _divide_cpu(len(indices))
 
 
-def _choose_gpus(chosen):
-    """Makes GPUs the visible ones; a process that has begun with more of them goes on with some of these."""
+def _choose_gpus(chosen: list) -> None:
+    """Makes GPUs the visible ones; a process that was initialized with more of them keeps these."""
     import tensorflow as tf
 
     try:
@@ -122,49 +129,49 @@ def _choose_gpus(chosen):
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError as error:
         if not set(chosen) <= set(tf.config.get_visible_devices("GPU")):
-            raise UsageError("--devices: TensorFlow has begun to compute on other GPUs in this process: start Python "
-                             "anew, with the most GPUs first") from error
+            raise UsageError("--devices: TensorFlow is initialized with other GPUs in this process: restart Python and "
+                             "use the most GPUs first") from error
 
 
-def _divide_cpu(replicas):
-    """Makes as many logical devices of the CPU; more than are needed do no harm."""
+def _divide_cpu(replicas: int) -> None:
+    """Makes at least so many logical devices of the CPU."""
     import tensorflow as tf
 
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                    [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
     except RuntimeError as error:
-        there = len(tf.config.list_logical_devices("CPU"))
-        if there < replicas:
-            raise UsageError(f"--replicas={replicas}: in this process TensorFlow has begun to compute with the CPU as "
-                             f"{there}: start Python anew, with the most replicas first") from error
+        present = len(tf.config.list_logical_devices("CPU"))
+        if present < replicas:
+            raise UsageError(f"--replicas={replicas}: TensorFlow is initialized with {counted(present, 'logical CPU')} "
+                             "in this process: restart Python and use the most replicas first") from error
 
 
-def check_cross_device_reduction(name, kind, replicas):
-    """Raises UsageError for a reduction (--cross_device_reduction) that does not work on "GPU" or "CPU" replicas."""
+def check_cross_device_reduction(name: str, kind: str, replicas: int) -> None:
+    """Raises UsageError for a --cross_device_reduction that does not work on so many "GPU" or "CPU" replicas."""
     if name == "nccl" and kind == "CPU":
         raise UsageError("--cross_device_reduction=nccl is between GPUs, and TensorFlow finds none here; on CPUs auto, "
                          "tree and, with an even number of replicas, hierarchical work")
-    # TensorFlow's HierarchicalCopyAllReduce adds up two halves of the devices, each of them half the number rounded
-    # down: the last of an odd number is left out without a word.
+    # TensorFlow's HierarchicalCopyAllReduce adds two halves of the devices, each half the number rounded down: it
+    # silently leaves out the last of an odd number.
     if name == "hierarchical" and replicas > 1 and replicas % 2:
         raise UsageError(f"--cross_device_reduction=hierarchical would leave out one of {replicas} replicas: give an "
                          f"even number of replicas, or auto{', nccl' * (kind == 'GPU')} or tree")
 
 
-def choose_devices(gpus, wanted=(), replicas=0):
+def choose_devices(gpus: int, wanted: Sequence[str] = (), replicas: int = 0) -> tuple[str, tuple[int, ...]]:
     """Returns the kind and the indices of the devices, one for each replica.
 
     Args:
-      gpus: how many GPUs TensorFlow can use.
-      wanted: indices asked for with --devices, as str; empty for all.
-      replicas: how many are asked for; 0 for every device.
+      gpus: number of GPUs that TensorFlow can use.
+      wanted: indices from --devices; empty for all.
+      replicas: requested number; 0 for every device.
 
     Returns:
-      ("GPU", indices in the order asked for) or ("CPU", 0 to replicas - 1).
+      ("GPU", indices in the requested order) or ("CPU", 0 to replicas - 1).
 
     Raises:
-      UsageError: an index that is not there or twice there, or more replicas than devices.
+      UsageError: an unknown or repeated index, or more replicas than devices.
     """
     listed = ",".join(wanted)
     missing = [text for text in wanted if int(text) >= gpus]
@@ -181,17 +188,17 @@ def choose_devices(gpus, wanted=(), replicas=0):
                              f"{len(indices)}, or set CUDA_VISIBLE_DEVICES=-1 to try it on the CPU")
         return "GPU", indices[:replicas or None]
     if replicas > MOST_LOGICAL_CPUS:
-        raise UsageError(f"--replicas={replicas} without a GPU: the CPU can play at most {MOST_LOGICAL_CPUS} replicas")
+        raise UsageError(f"--replicas={replicas} without a GPU: the CPU emulates at most {MOST_LOGICAL_CPUS} replicas")
     return "CPU", tuple(range(replicas or 1))
 
 
-def check_precision(precision, kind, force, features):
-    """Returns what the user should know about a precision on this hardware, or None.
+def check_precision(precision: str, kind: str, force: bool, features: Collection[str]) -> str | None:
+    """Returns a warning about a precision that is slow on this hardware, or None.
 
     Args:
       precision: one of pipeline.config.PRECISIONS.
       kind: "GPU" or "CPU".
-      force: whether to go on where it makes no sense.
+      force: accept a precision that is far too slow.
       features: CPU features, as of `cpu_features`.
 
     Raises:
@@ -201,20 +208,18 @@ def check_precision(precision, kind, force, features):
         return None
     if precision == "mixed_float16":
         if not force:
-            raise UsageError(f"--precision=mixed_float16: {FLOAT16_COST}; take --precision=float32, or --force to go "
-                             "on all the same")
-        return f"{FLOAT16_COST}; going on because of --force"
+            raise UsageError(f"--precision=mixed_float16: {FLOAT16_COST}; take --precision=float32, or --force to "
+                             "continue")
+        return f"{FLOAT16_COST}; continuing because of --force"
     if precision == "mixed_bfloat16" and not any(name.startswith("amx") or name == "avx512_bf16" for name in features):
         return BFLOAT16_COST
     return None
 
 
-def cpu_features(path="/proc/cpuinfo"):
-    """Returns the set of features the CPU reports ("avx2", "avx512f", "amx_bf16"); empty where it cannot be read."""
-    if not os.path.exists(path):
-        return set()
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
+def cpu_features(path: str | os.PathLike = "/proc/cpuinfo") -> set[str]:
+    """Returns the features that the CPU reports ("avx2", "avx512f", "amx_bf16"); empty where they are unknown."""
+    if os.path.exists(path):
+        for line in pathlib.Path(path).read_text("utf-8", "replace").splitlines():
             name, _, value = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 return set(value.split())

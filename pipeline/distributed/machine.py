@@ -1,25 +1,27 @@
-"""The machine that figures belong to, and the versions of what computed them."""
+"""The machine and the versions of the software that measured figures belong to."""
 import hashlib
 import importlib.metadata
 import os
+import pathlib
 import platform
 import re
-import shutil
-import subprocess
+from typing import Any
+
+import psutil
 
 from pipeline import config
-from pipeline.distributed import devices
+from pipeline.distributed import cuda, devices
 from pipeline.version import __version__
 
 GIB = 2**30
-# What besides flags, versions and machine changes speed.
+# Variables that change the speed, besides flags, versions and machine.
 ENVIRONMENT = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS",
                "TF_NUM_INTEROP_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "TF_GPU_ALLOCATOR")
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "sve", "bf16")
 
 
-def versions():
-    """Returns the versions that figures belong to; `code` is a digest of the source that a cell runs."""
+def versions() -> dict[str, str]:
+    """Returns the versions of the software; `code` is a digest of the source of this package."""
     package = os.path.dirname(os.path.abspath(config.__file__))
     digest = hashlib.sha256()
     for parent, folders, files in os.walk(package):
@@ -32,45 +34,27 @@ def versions():
             **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}}
 
 
-def machine():
-    """Returns the machine that figures belong to."""
+def machine() -> dict[str, Any]:
+    """Returns a description of this machine, as JSON."""
     features = devices.cpu_features()
-    return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)),
-            "memory_gib": round(memory()[1] / GIB, 1), "gpus": gpu_names(),
-            "system": platform.platform(),
+    return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory()[1] / GIB, 1),
+            "gpus": [name for name, _ in cuda.installed_gpus()], "system": platform.platform(),
             "features": [name for name in FEATURES if name in features],
             "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
 
 
-def gpu_names():
-    """Returns the names of the GPUs as nvidia-smi gives them, [] where it does not answer."""
-    program = shutil.which("nvidia-smi")
-    try:
-        answer = subprocess.run([program, "--query-gpu=name", "--format=csv,noheader"], capture_output=True,
-                                encoding="utf-8", errors="replace", timeout=20, check=True).stdout if program else ""
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in answer.splitlines() if line.strip()]
-
-
-def cpu_model(path="/proc/cpuinfo"):
-    """Returns the name of the processor."""
+def cpu_model(path: str = "/proc/cpuinfo") -> str:
+    """Returns the name of the processor, which psutil and `platform` do not know."""
     if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            match = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path(path).read_text("utf-8", "replace"), re.MULTILINE)
         if match:
             return match[1].strip()
     return platform.processor() or platform.machine()
 
 
-def memory(meminfo="/proc/meminfo", limit="/sys/fs/cgroup/memory.max"):
-    """Returns (available, total) main memory in bytes, within the limit of a container where there is one."""
-    with open(meminfo, encoding="utf-8") as file:
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
-    available, total = sizes["MemAvailable"], sizes["MemTotal"]
-    if os.path.exists(limit):
-        with open(limit, encoding="utf-8") as file:
-            text = file.read().strip()
-        if text.isdigit():
-            available, total = min(available, int(text)), min(total, int(text))
-    return available, total
+def memory(limit: str | os.PathLike = "/sys/fs/cgroup/memory.max") -> tuple[int, int]:
+    """Returns (available, total) main memory in bytes, at most the limit of the container."""
+    found = psutil.virtual_memory()
+    text = pathlib.Path(limit).read_text("utf-8").strip() if os.path.exists(limit) else ""
+    bound = int(text) if text.isdigit() else found.total
+    return min(found.available, bound), min(found.total, bound)

@@ -1,27 +1,30 @@
-"""One packed reduction over the replicas for everything that a step has to agree on."""
+"""One packed reduction over the replicas of everything that a step has to agree on."""
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 
-def is_averaged(tensor):
-    """Tells whether a piece of the model's state is averaged over the replicas: statistics are, counters are not."""
+def is_averaged(tensor: tf.Tensor) -> bool:
+    """Tells whether a tensor of the model's state is averaged over the replicas: statistics are, counters are not."""
     return tensor.dtype.is_floating
 
 
-def reduce_once(grads, state, sums, num_replicas, bucket_bytes=0):
-    """Adds gradients and sums over the replicas and averages float state, in one collective or in few.
+def reduce_once(grads: Sequence[tf.Tensor], state: Sequence[tf.Tensor], sums: tf.Tensor, num_replicas: int,
+                bucket_bytes: int = 0):
+    """Adds gradients and sums over the replicas and averages float state, in one collective or a few.
 
-    Call it in a replica context. Integer state (seed generators, counters) is the same on every replica and stays out:
+    To be called in a replica context. Integer state (seed generators, counters) is equal on all replicas and stays out:
     a float reduction would round it.
 
     Args:
-      grads: list of float tensors.
-      state: list of tensors, the model's new non-trainable values.
+      grads: float tensors.
+      state: the model's new non-trainable values.
       sums: float vector [k].
       num_replicas: replicas in sync.
-      bucket_bytes: the size that a collective has at least; 0 for one collective of everything.
+      bucket_bytes: minimum size of a collective; 0 for a single one.
 
     Returns:
-      (grads, state, sums) of the same structure, shapes and dtypes, the same values on every replica.
+      (grads, state, sums) of the same structure, shapes and dtypes, equal on all replicas.
     """
     if num_replicas == 1:
         return grads, state, sums
@@ -33,20 +36,21 @@ def reduce_once(grads, state, sums, num_replicas, bucket_bytes=0):
     return (reduced[:len(grads)], [next(averages) if is_averaged(s) else s for s in state], reduced[-1])
 
 
-def buckets(parts, itemsize, bucket_bytes):
-    """Divides tensors into runs of neighbours of at least a size, one of which may be smaller: the first.
+def buckets(parts: Sequence[tf.Tensor], itemsize: int, bucket_bytes: int) -> list[slice]:
+    """Divides tensors into consecutive buckets of at least a size; the first may be smaller.
 
-    The last layers' gradients are there first in the backward pass, so counting begins at the end.
+    Counted from the end, since the backward pass computes the last layers' gradients first.
 
     Args:
       parts: tensors of static shape, at least one.
-      itemsize: bytes an element.
-      bucket_bytes: bytes; 0 for one run.
+      itemsize: bytes per element.
+      bucket_bytes: 0 for one bucket.
 
     Returns:
-      list of slices, in order.
+      Slices of `parts`, in order.
     """
-    found, end, size = [], len(parts), 0
+    found: list[slice] = []
+    end, size = len(parts), 0
     for i in reversed(range(len(parts))):
         size += parts[i].shape.num_elements() * itemsize
         if i == 0 or (bucket_bytes and size >= bucket_bytes):
@@ -55,7 +59,7 @@ def buckets(parts, itemsize, bucket_bytes):
     return found
 
 
-def _reduce_packed(parts, dtype):
+def _reduce_packed(parts: Sequence[tf.Tensor], dtype: tf.DType) -> list[tf.Tensor]:
     """Adds tensors over the replicas in one collective of `dtype`."""
     packed = tf.concat([tf.reshape(tf.cast(part, dtype), [-1]) for part in parts], axis=0)
     packed = tf.distribute.get_replica_context().all_reduce("SUM", packed)

@@ -13,16 +13,16 @@ import zipfile
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.python.convert_phase import ConverterError
 
 from pipeline.errors import UsageError
 from pipeline.export.frozen import cannot_convert, freeze, quiet_converter
 from pipeline.export.long_sums import split_long_sums
 from pipeline.files import plain, write_bytes
+from pipeline.internals.tensorflow_internals import tflite_converter_error, tflite_schema
 
 FLOATING = ("tflite", "tflite_float16")  # Forms that compute in float32.
 METADATA, LABELS = "metadata.json", "labels.txt"
+schema, ConverterError = tflite_schema(), tflite_converter_error()
 BUILTINS = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 BETWEEN = ("QUANTIZE", "DEQUANTIZE")  # What stands where integers and floats meet.
 

@@ -1,1 +1,1 @@
-"""The private interfaces of other libraries that this product uses, one module a library; nothing else uses any."""
+"""Private interfaces of other libraries, one module a library; no other module uses any."""

@@ -1,22 +1,23 @@
-"""Private interfaces of rich: where its live display was drawn last."""
+"""Private interfaces of rich: the position of its live display."""
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.live import Live
 
 
 class ResizableLive(Live):
-    """A Live that finds its lines again when the window has become narrower, and leaves the cursor alone.
+    """A Live that finds its lines again after the window has become narrower, and leaves the cursor visible.
 
-    A terminal breaks lines that do not fit any more, so they are more than were drawn. A cursor that is hidden stays
-    hidden when the process is killed.
+    A terminal wraps lines that no longer fit, so there are more than were drawn. A hidden cursor would stay hidden
+    after the process is killed.
     """
 
-    def __init__(self, renderable, widths: Callable[[], Sequence[int]], **options):
+    def __init__(self, renderable: Any, widths: Callable[[], Sequence[int]], **options: Any):
         """
         Args:
           renderable: what is drawn.
-          widths: returns the columns of each line as it was drawn last.
+          widths: returns the columns of each line as drawn last.
           **options: of rich.live.Live.
         """
         super().__init__(renderable, **options)
@@ -27,10 +28,10 @@ class ResizableLive(Live):
         super().start(refresh)
         self.console.show_cursor(True)
 
-    def process_renderables(self, renderables):
-        """Adds the display below what is printed."""
+    def process_renderables(self, renderables: Any) -> Any:
+        """Appends the display to what is printed."""
         with self._lock:
-            width, shape = self.console.width, self._live_render._shape  # Rich has no public way to say where it was.
+            width, shape = self.console.width, self._live_render._shape  # Rich has no public way to get the position.
             if shape and width < self._width:
                 rows = sum(max(1, math.ceil(columns / width)) for columns in self._widths())
                 self._live_render._shape = (shape[0], rows)

@@ -2,6 +2,7 @@
 import keras
 
 from pipeline.errors import UsageError
+from pipeline.internals.keras_internals import name_scope
 from pipeline.models.serialization import KeepsArguments
 
 
@@ -19,7 +20,7 @@ class Classifier(KeepsArguments, keras.Model):
 
         Under the model's name, so that a variable has one path whether its model was called, built or loaded.
         """
-        with self._open_name_scope():
+        with name_scope(self):
             self.compute_output_spec(keras.KerasTensor(tuple(input_shape)))
         self.built = True
 

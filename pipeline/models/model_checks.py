@@ -6,7 +6,7 @@ import ml_dtypes
 import tensorflow as tf
 
 from pipeline.errors import UsageError
-from pipeline.internals.keras_internals import layers_of
+from pipeline.internals.keras_internals import has_seed_generator, layers_of
 from pipeline.models.calling import call_in_training
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
@@ -119,7 +119,7 @@ def departures(model, synchronize=True):
     found = {}
     for layer in layers_of(model):
         kind = type(layer).__name__
-        if layer._seed_generators and not isinstance(layer, Dropout):
+        if has_seed_generator(layer) and not isinstance(layer, Dropout):
             found.setdefault(kind, (f"{kind} draws the same on every replica",
                                     "pipeline.models.dropout.Dropout draws for each example"))
         elif not layer.trainable:

@@ -2,6 +2,7 @@
 import keras
 
 from pipeline.errors import unknown_name
+from pipeline.internals.keras_internals import name_scope
 from pipeline.models.classifier import Classifier
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
@@ -98,7 +99,7 @@ class ThreeAPIs(Classifier):
             self.network = SubclassedNetwork(name="network", **arguments)
         else:
             builder = build_sequential if self.api == "sequential" else build_functional
-            with self._open_name_scope():
+            with name_scope(self):
                 self.network = builder(tuple(input_shape)[1:], **arguments)
         super().build(input_shape)
 

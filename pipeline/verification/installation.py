@@ -112,12 +112,12 @@ def check_gpus():
     if not gpus:
         return [explain_no_gpu(cuda.hardware(), cuda.driver_version(), tf.sysconfig.get_build_info(),
                                os.environ.get("CUDA_VISIBLE_DEVICES"))]
-    sizes, driver = cuda.reported_memory(), cuda.driver_version() or "unknown"
+    sizes, driver = [size for _, size in cuda.installed_gpus()], cuda.driver_version() or "unknown"
     findings = []
     for i, gpu in enumerate(gpus):
         details = tf.config.experimental.get_device_details(gpu)
         capability = ".".join(map(str, details.get("compute_capability", ("unknown",))))
-        # nvidia-smi counts every GPU, TensorFlow those in CUDA_VISIBLE_DEVICES.
+        # The driver counts every GPU, TensorFlow those in CUDA_VISIBLE_DEVICES.
         size = f"{sizes[i] / 1024:.0f} GiB, " if len(sizes) == len(gpus) else ""
         findings.append(Finding(f"GPU {i}", OK, f"{details.get('device_name', 'unnamed')}, {size}compute capability "
                                                 f"{capability}, driver {driver}"))

@@ -38,7 +38,7 @@ def test_one_machine_is_no_cluster(environment):
     (tf_config([TWO[0], TWO[0]]), "a port of its own"), (tf_config("10.0.0.1:2222"), "list of workers"),
     (tf_config(["a", "b"]), "the worker \"a\", which is no host:port"), (tf_config(["a:0", "b:1"]), "no host:port"),
     (tf_config([7, "b:1"]), "the worker 7"), (tf_config(ps=["c:1"]), "tasks of the kind ps"),
-    (tf_config(kind="chief"), "is a chief, not a worker"),
+    (tf_config(kind="chief"), "names this task a chief, not a worker"),
     # None of these is alone.
     (tf_config([], 0, "chief", chief=["a:1", "b:1"]), "tasks of the kind chief"),
     (tf_config(["a:1"], 0, "chief", chief=["b:1"]), "tasks of the kind chief"),

@@ -25,7 +25,7 @@ def test_devices(gpus, wanted, replicas, chosen):
 
 
 @pytest.mark.parametrize("gpus, wanted, replicas, line", [
-    (0, (), 9, "--replicas=9 without a GPU: the CPU can play at most 8 replicas"),
+    (0, (), 9, "--replicas=9 without a GPU: the CPU emulates at most 8 replicas"),
     (0, ("0",), 0, "--devices=0: there is no GPU 0; TensorFlow finds no GPU here"),
     (2, ("0", "2"), 0, "--devices=0,2: there is no GPU 2; GPUs here: 0, 1"),
     (2, ("1", "1"), 0, "--devices=1,1: a GPU is named twice"),
@@ -71,8 +71,8 @@ def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replica
 
 @pytest.mark.parametrize("precision, kind, force, features, says", [
     ("mixed_float16", "GPU", False, set(), None),
-    ("mixed_float16", "CPU", True, {"amx_tile"}, "on a CPU mixed_float16 is 3 to 60 times slower than float32; going "
-                                                 "on because of --force"),
+    ("mixed_float16", "CPU", True, {"amx_tile"}, "on a CPU mixed_float16 is 3 to 60 times slower than float32; "
+                                                 "continuing because of --force"),
     ("mixed_bfloat16", "CPU", False, {"avx512f"}, "mixed_bfloat16 is about 2 times slower"),
     ("mixed_bfloat16", "CPU", False, {"amx_bf16"}, None),
     ("mixed_bfloat16", "CPU", False, {"avx512_bf16"}, None),

@@ -88,8 +88,8 @@ def test_workers_with_other_flags_do_not_begin(tmp_path):
 
 @pytest.mark.parametrize("flags, words, told", [
     (("--batch_size=33",), "does not divide by 2 replicas", STEP_OF_SLURM),
-    (("--cross_device_reduction=tree",), "is of one machine", {}),
-    (("--histograms_every=10",), "is of one machine", {}),
+    (("--cross_device_reduction=tree",), "works on one machine only", {}),
+    (("--histograms_every=10",), "works on one machine only", {}),
 ])
 def test_what_several_workers_cannot_do_is_refused_before_they_meet(tmp_path, flags, words, told):
     done = start(*COMMAND, *flags, "--workdir=run", cwd=tmp_path, more=told or task(free_ports(2), 1))

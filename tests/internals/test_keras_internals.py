@@ -66,5 +66,18 @@ def test_a_lost_update_step_is_reported_and_keras_computes_instead(monkeypatch, 
     assert not issubclass(made, internals.Fused) and issubclass(made, internals.AlreadyReduced)
 
 
+def test_layer_seed_generators_are_listed():
+    assert internals.has_seed_generator(keras.layers.Dropout(0.5)) and not internals.has_seed_generator(
+        keras.layers.Dense(2))
+
+
+def test_layer_open_name_scope_names_variables():
+    outer = keras.layers.Identity(name="outer")
+    with internals.name_scope(outer):
+        inner = keras.layers.Dense(1, name="inner")
+        inner.build((None, 2))
+    assert inner.kernel.path == "outer/inner/kernel"
+
+
 def test_optimizer_all_reduce_sum_gradients_is_overridden():
     assert hasattr(keras.optimizers.SGD, "_all_reduce_sum_gradients")

@@ -1,4 +1,7 @@
 """What is used of TensorFlow's private interfaces is there: tests are named after what an upgrade would take away."""
+import ast
+import inspect
+
 import tensorflow as tf
 
 from pipeline.internals import tensorflow_internals as internals
@@ -42,7 +45,7 @@ def test_extended_cross_device_ops_of_a_strategy(strategy):
 def test_initialize_local_devices_of_the_collective_strategy_is_replaced_for_a_while():
     from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended as extended
     before = extended._initialize_local_devices
-    with internals.replicas_on_cpus(2):
+    with internals.logical_cpu_replicas(2):
         assert extended._initialize_local_devices(None, None, "/job:worker") == (
             ("/job:worker/device:CPU:0", "/job:worker/device:CPU:1"), "CPU")
     assert extended._initialize_local_devices is before
@@ -51,9 +54,20 @@ def test_initialize_local_devices_of_the_collective_strategy_is_replaced_for_a_w
 def test_pywrap_enable_collective_ops_is_replaced_for_a_while():
     from tensorflow.python import pywrap_tfe
     before = pywrap_tfe.TFE_EnableCollectiveOps
-    with internals.threads_run_as_it_connects():
+    with internals.connecting_without_gil():
         assert pywrap_tfe.TFE_EnableCollectiveOps is not before
     assert pywrap_tfe.TFE_EnableCollectiveOps is before
+
+
+def test_schema_and_converter_error_of_tflite():
+    assert internals.tflite_schema().BuiltinOperator.CONV_2D == 3
+    assert issubclass(internals.tflite_converter_error(), Exception)
+
+
+def test_private_modules_are_imported_by_who_uses_them_alone():
+    top = ast.parse(inspect.getsource(internals)).body
+    names = [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.startswith("tensorflow")]
 
 
 def test_xplane_of_the_profiler():

@@ -324,7 +324,7 @@ def test_it_compares_and_projects(sweep, monkeypatch):
     (["--link_efficiency=1.5"], "--link_efficiency=1.5: give a share"), (["--workers=0"], "--workers must be whole"),
     (["--workers=65", "--batch_sizes=65"], "--workers=65: give at most 64"),
     (["--workers=3"], "a batch of 16 cannot be shared out over 3 workers"),
-    (["--workers=2", "--cross_device_reduction=tree"], "--cross_device_reduction=tree is of one machine"),
+    (["--workers=2", "--cross_device_reduction=tree"], "--cross_device_reduction=tree works on one machine only"),
     (["--workers=1,2", "--xla_modes=on"], "--xla_modes=on with 2 workers needs --nosync_batch_norm"),
 ])
 def test_wrong_use_is_one_line_and_leaves_nothing(sweep, tmp_path, arguments, line):

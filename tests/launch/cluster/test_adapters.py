@@ -5,7 +5,8 @@ import pytest
 
 from launch import __main__ as command_line
 from launch.cluster import adapters
-from launch.cluster.adapters import Cluster, expand_counts, expand_nodes, from_environment, place_tasks
+from launch.cluster.adapters import expand_counts, expand_nodes, from_environment, place_tasks
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 
 
@@ -92,9 +93,9 @@ def test_workers_of_slurm():
     (tf_config(workers=["a:1", "http://b:1"]), "which is no host:port"),
     (tf_config(workers=["a:1", "a:1"]), "names a worker twice"),
     (tf_config(index=2), "index 2; with 2 workers it is 0 to 1"),
-    (tf_config(index="0"), "says that this task has index 0"),
-    (tf_config(index=True), "says that this task has index True"),
-    (tf_config(kind="ps"), "says that this task is a ps"),
+    (tf_config(index="0"), "gives this task the index 0"),
+    (tf_config(index=True), "gives this task the index True"),
+    (tf_config(kind="ps"), "names this task a ps"),
     (tf_config(ps=["c:1"]), "tasks of the kind ps"),
     (tf_config(chief=["c:1"]), "tasks of the kind chief"),
     ({**tf_config(), "MIRRORLINE_ATTEMPT": "-1"}, "MIRRORLINE_ATTEMPT must be"),
@@ -118,7 +119,7 @@ def test_the_command_says_what_is_wrong_with_them_before_it_begins(environment, 
 
 def test_workers_of_a_jobset():
     found = from_environment({**JOBSET, "MIRRORLINE_ATTEMPT": "4"})
-    assert found.addresses == ["digits-workers-0-0.digits:2222", "digits-workers-0-1.digits:2222"]
+    assert found.addresses == ("digits-workers-0-0.digits:2222", "digits-workers-0-1.digits:2222")
     assert (found.rank, found.attempt) == (1, 4)
     other = from_environment({**JOBSET, "MIRRORLINE_JOB_INDEX": "3", "MIRRORLINE_PORT": "8000"})
     assert other.addresses[0] == "digits-workers-3-0.digits:8000"
@@ -127,9 +128,9 @@ def test_workers_of_a_jobset():
 def test_workers_of_tf_config_which_wins():
     found = from_environment({**slurm(), **JOBSET, **tf_config(["a:1", "[fe80::1]:2", "10.0.0.3:3"], index=1, ps=[]),
                               "MIRRORLINE_ATTEMPT": "2"})
-    assert found == Cluster(("a", "fe80::1", "10.0.0.3"), (1, 2, 3), 1, 2)
-    assert found.addresses == ["a:1", "[fe80::1]:2", "10.0.0.3:3"]
-    assert adapters.from_tf_config({"TF_CONFIG": found.tf_config}) == Cluster(found.hosts, found.ports, 1, 0)
+    assert found == Cluster.from_hosts(("a", "fe80::1", "10.0.0.3"), (1, 2, 3), 1, 2)
+    assert found.addresses == ("a:1", "[fe80::1]:2", "10.0.0.3:3")
+    assert adapters.from_tf_config({"TF_CONFIG": found.tf_config}) == Cluster(found.addresses, 1, 0)
 
 
 @pytest.mark.parametrize("environment", [

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from launch.cluster import agent
-from launch.cluster.adapters import Cluster
+from pipeline.distributed.cluster import Cluster
 from tests.commands import environment
 from tests.launch.cluster.supervised import records, wait_for
 
@@ -32,7 +32,7 @@ JOBSET = {"JOB_COMPLETION_INDEX": "1", "MIRRORLINE_JOBSET": "digits", "MIRRORLIN
           "MIRRORLINE_SUBDOMAIN": "digits", "MIRRORLINE_WORKERS": "2"}
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "MIRRORLINE_ATTEMPT": "4"}
-TF_CONFIG = {"TF_CONFIG": Cluster(("localhost",) * 2, (1, 2), 1).tf_config, "TF_USE_LEGACY_KERAS": "1"}
+TF_CONFIG = {"TF_CONFIG": Cluster(("localhost:1", "localhost:2"), 1).tf_config, "TF_USE_LEGACY_KERAS": "1"}
 
 
 def start(workdir, variables, *command):

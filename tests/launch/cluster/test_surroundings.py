@@ -5,6 +5,7 @@ import pytest
 
 from launch.cluster import adapters
 from launch.commands import train
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.processes import Processes
 from pipeline.sweep import trials
@@ -13,7 +14,7 @@ from tests.commands import result, start
 RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1", "--tensorboard=scalars", "--workdir=run")
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "4",
         "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
-TF_CONFIG = {"TF_CONFIG": adapters.Cluster(("localhost",) * 2, (1, 2), 0).tf_config}
+TF_CONFIG = {"TF_CONFIG": Cluster(("localhost:1", "localhost:2"), 0).tf_config}
 JOBSET = {"JOB_COMPLETION_INDEX": "0", "MIRRORLINE_JOBSET": "digits", "MIRRORLINE_JOB": "workers",
           "MIRRORLINE_SUBDOMAIN": "digits", "MIRRORLINE_WORKERS": "2"}
 CHIEF = {"TF_CONFIG": json.dumps({"cluster": {"chief": ["pool-0:2222"]}, "task": {"type": "chief", "index": 0}})}
@@ -35,7 +36,7 @@ def test_who_is_alone_trains(tmp_path, environment, says):
                                                (JOBSET, "JOB_COMPLETION_INDEX")])
 def test_who_waits_for_others_says_for_whom_and_how_to_train_alone(environment, name):
     found, line = train.find_workers(environment)
-    assert f"workers {len(found.hosts)}, as {name} says" in line and f"env -u {name} mirrorline train" in line
+    assert f"workers {len(found.addresses)}, as {name} says" in line and f"env -u {name} mirrorline train" in line
     without = {key: value for key, value in environment.items() if key != name}
     assert train.find_workers(without) == (None, None)
     assert train.find_workers({**environment, "MIRRORLINE_ATTEMPT": "0"})[1] is None

@@ -13,10 +13,10 @@ WORKER = """
 import sys
 from pipeline.distributed import peer_failure
 from pipeline.distributed.cluster import Cluster
-from pipeline.distributed.rendezvous import roll_call
+from pipeline.distributed.rendezvous import meet
 peer_failure.SECONDS = 0.5
 cluster = Cluster(tuple(f"127.0.0.1:{port}" for port in sys.argv[2:]), int(sys.argv[1]))
-peer_failure.watch(cluster.rank, roll_call(cluster, 30, ""))
+peer_failure.watch(cluster.rank, meet(cluster, 30, ""))
 print("met", flush=True)
 if sys.stdin.readline() == "leave\\n":
     peer_failure.leave()
