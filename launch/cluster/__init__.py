@@ -1,1 +1,1 @@
-"""Several workers of one run: who they are, how they are started and watched. Nothing here imports TensorFlow."""
+"""Workers of one run: started, supervised and restarted, on this machine or by a cluster's engine. No TensorFlow."""

@@ -1,7 +1,7 @@
-"""What an engine starts once a worker: it works out where the others are, starts the trainer, and passes on signals.
+"""What an engine starts for each worker: finds out where the others are, starts the trainer, passes on signals.
 
-It does not import TensorFlow, so it answers whatever the trainer does. The engine tells it by variables who it is (see
-adapters); the trainer is told by TF_CONFIG alone.
+It does not import TensorFlow, so it responds whatever the trainer does. The engine identifies the worker by its
+variables (see adapters); the trainer gets TF_CONFIG alone.
 """
 import contextlib
 import datetime
@@ -11,83 +11,77 @@ import socket
 import sys
 import time
 import types
+from collections.abc import Mapping, Sequence
 
 from launch.cluster import failures
 from launch.cluster.adapters import from_environment
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalWorkers
 from launch.cluster.run_records import RunRecords
-from launch.cluster.supervisor import Budget
+from launch.cluster.supervisor import Budget, SignalCounter
 from pipeline.child_environment import child_environment
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
-from pipeline.training.preemption import NOTICES, heard
+from pipeline.training.preemption import NOTICES
 
-ASKING = (signal.SIGTERM, *NOTICES)
+REQUESTS = (signal.SIGTERM, *NOTICES)
 POLL_SECONDS, NAME_PAUSE, NAME_SECONDS, LINGER_SECONDS = 0.05, 0.5, 120.0, 4.0
 HOLD_SECONDS = 0.5
-STEP = "mirrorline agent: this is step "  # Followed by what Slurm calls it.
+STEP = "mirrorline agent: this is step "  # Followed by Slurm's name of it.
 ENDED = "mirrorline agent: the trainer ended with "  # Followed by its exit code, negative for a signal.
-INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)  # How Python ends on SIGINT once no handler of the trainer is left.
+INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)  # How Python ends on SIGINT without a handler of the trainer.
 GIVEN_UP = 70  # Another attempt is not worth it (EX_SOFTWARE of sysexits.h).
 RECORD = os.path.join("workers", "attempts.jsonl")
 
 
-class Requests:
-    """Signals that ask to stop: also those by which engines tell of the time limit. A context manager.
+class Requests(SignalCounter):
+    """Counts signals that ask to stop, also those by which engines announce the time limit.
 
-    Slurm gives a signal to every process of a step. A trainer takes a second one for an order to leave at once, so in a
-    step it does not hear those that its agent passes on, and the agent leaves to it the one that it does hear (SIGINT).
+    Slurm sends a signal to every process of a step. A trainer takes a second signal as the order to end at once, so in
+    a step it ignores those that its agent passes on, and the agent ignores the one that it passes on (SIGINT).
 
     Attributes:
-      count: how many came.
-      deaf: set of the signals that the trainer is not to hear.
-      passed_on: the signal by which the trainer is asked.
+      ignored: signals that the trainer does not receive.
+      passed_on: the signal that the trainer gets instead.
     """
 
-    def __init__(self, in_step):
+    def __init__(self, in_step: bool):
         """Args: in_step: whether this is a step of Slurm."""
-        self.count, self._in_step, self._due = 0, in_step, 0.0
-        self.deaf = set(ASKING) if in_step else set(NOTICES)
+        super().__init__()
+        self._in_step, self._due = in_step, 0.0
+        self.ignored = set(REQUESTS) if in_step else set(NOTICES)
         self.passed_on = signal.SIGINT if in_step else signal.SIGTERM
 
     def _take(self, number, _):
-        self.count += number in ASKING or not self._in_step
+        self.count += number in REQUESTS or not self._in_step
         if self.count == 1:
-            # srun asks so when another worker has failed: a trainer that also sees to a request then finds out seconds
+            # srun sends SIGTERM when another worker has failed: a trainer that handles it then notices only seconds
             # later that it has lost a peer.
             self._due = time.monotonic() + (HOLD_SECONDS if self._in_step and number == signal.SIGTERM else 0.0)
 
     @property
-    def due(self):
-        """Whether it is time to pass it on."""
+    def due(self) -> bool:
+        """Whether it is time to pass a request on."""
         return self.count > 0 and time.monotonic() >= self._due
 
-    def __enter__(self):
-        self._before = {number: signal.signal(number, self._take) for number in heard()}
-        return self
 
-    def __exit__(self, *exception):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def run(command, workdir, max_restarts, stopped_timeout, environment=None):
+def run(command: Sequence[str], workdir: str, max_restarts: int, stopped_timeout: float,
+        environment: Mapping[str, str] | None = None) -> int:
     """Runs one worker; returns its exit code: that of the trainer, or 128 + the signal that ended it.
 
-    In a step of Slurm a trainer that was stopped and has saved (75) counts as 0: srun, where it kills all when one
-    fails, would otherwise kill the chief while it still saves. The line ENDED tells the supervisor.
+    In a step of Slurm a trainer that was stopped and has saved (75) counts as 0: an srun that kills all when one fails
+    would otherwise kill the chief while it is saving. The line ENDED tells the supervisor.
 
     Args:
-      command: list of str, the trainer.
+      command: the trainer.
       workdir: directory of the run, the same folder for all workers.
-      max_restarts: restarts without a new checkpoint, where no supervisor counts them but the engine.
+      max_restarts: restarts without a new checkpoint, where only the engine counts them.
       stopped_timeout: seconds that the trainer may be stopped (SIGSTOP).
       environment: {name: value}; default os.environ.
 
     Raises:
-      UsageError: an engine's variables that cannot be read.
+      UsageError: an engine's variables cannot be read.
       RunFailure: this machine cannot start the trainer.
     """
     environment = dict(os.environ if environment is None else environment)
@@ -98,43 +92,46 @@ def run(command, workdir, max_restarts, stopped_timeout, environment=None):
         _print(f"{STEP}{environment.get('SLURM_JOB_ID')}.{environment['SLURM_STEP_ID']}")
     with Requests(in_step) as requests, contextlib.closing(Guard()) as guard:
         if "JOB_COMPLETION_INDEX" in environment and cluster.rank == 0:
-            why = refuse(workdir, cluster.attempt, max_restarts)
-            if why:
-                _print(f"mirrorline launch: {why}")
+            reason = refuse(workdir, cluster.attempt, max_restarts)
+            if reason:
+                _print(f"mirrorline launch: {reason}")
                 return GIVEN_UP
-        unknown = wait_for_name(cluster.hosts[cluster.rank], requests)
-        if unknown:
-            _print(f"mirrorline launch: {unknown}")
+        problem = wait_for_name(cluster.hosts[cluster.rank], requests)
+        if problem:
+            _print(f"mirrorline launch: {problem}")
             return failures.PREEMPTED if requests.count else failures.PEER_LOST
-        signal.pthread_sigmask(signal.SIG_BLOCK, requests.deaf)  # The new process inherits it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, requests.ignored)  # The new process inherits it.
         worker = start(command, workdir, cluster, environment, guard)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.deaf)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, requests.ignored)
         code = watch(worker, requests, stopped_timeout)
         if in_step and requests.count and cluster.rank and code in INTERRUPTED:
             code = failures.PREEMPTED  # The chief's stop had ended its training before the signal came.
         _print(f"{ENDED}{code}")
         if code not in failures.GOOD and in_step:
-            leave_the_end_to_the_supervisor(requests)
+            wait_for_supervisor(requests)
     if code == failures.PREEMPTED and in_step:
         return 0
     return code if code >= 0 else 128 - code
 
 
-def leave_the_end_to_the_supervisor(requests):
+def wait_for_supervisor(requests: Requests) -> None:
     """Waits a moment after a failure, in which the supervisor kills all tasks at once.
 
-    Where srun is to kill all when one fails (--kill-on-bad-exit) it takes the others away as this agent ends: also one
-    whose trainer failed first and that has not said so yet. And it asks before it kills, and takes no other order then.
+    An srun that kills all when one fails (--kill-on-bad-exit) does so as this agent ends, possibly before a task whose
+    trainer failed first has reported it. It also sends SIGTERM first, and takes no other order meanwhile.
     """
     deadline = time.monotonic() + LINGER_SECONDS
     while time.monotonic() < deadline and not requests.count:
         time.sleep(POLL_SECONDS)
 
 
-def start(command, workdir, cluster, environment, guard):
-    """Starts the trainer of this worker; returns LocalWorkers, which are this one."""
-    folder = os.path.join(workdir, "workers")
-    values = trainer_environment(environment, cluster)
+def start(command: Sequence[str], workdir: str, cluster: Cluster, environment: Mapping[str, str], guard: Guard
+          ) -> LocalWorkers:
+    """Starts the trainer of this worker, with TF_CONFIG if there are others and without the engine's variables."""
+    folder, size = os.path.join(workdir, "workers"), len(cluster.addresses)
+    values = {**child_environment(environment), "MIRRORLINE_ATTEMPT": str(cluster.attempt), "PYTHONUNBUFFERED": "1"}
+    if size > 1:
+        values["TF_CONFIG"] = cluster.tf_config
     try:
         os.makedirs(folder, exist_ok=True)
         workers = LocalWorkers([command], [values], [os.path.join(folder, f"{cluster.rank}.log")], guard,
@@ -143,50 +140,42 @@ def start(command, workdir, cluster, environment, guard):
         raise RunFailure(f"worker {cluster.rank} cannot be started: {error}") from error
     when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     worker = workers.workers[0]
-    worker.log_line(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {len(cluster.addresses)}, process "
-                    f"{worker.pid}, {socket.gethostname()}, {when}")
+    worker.log_line(f"--- attempt {cluster.attempt}, worker {cluster.rank} of {size}, process {worker.pid}, "
+                    f"{socket.gethostname()}, {when}")
     return workers
 
 
-def trainer_environment(environment, cluster):
-    """Returns the variables of the trainer: TF_CONFIG where there are several workers, and nothing of the engine's."""
-    values = {**child_environment(environment), "MIRRORLINE_ATTEMPT": str(cluster.attempt), "PYTHONUNBUFFERED": "1"}
-    if len(cluster.addresses) > 1:
-        values["TF_CONFIG"] = cluster.tf_config
-    return values
-
-
-def watch(workers, requests, stopped_timeout):
-    """Hands on what the trainer writes until it ends; returns its exit code, that of a signal being negative."""
-    asked, stopped, looked = False, 0.0, time.monotonic()
+def watch(workers: LocalWorkers, requests: Requests, stopped_timeout: float) -> int:
+    """Passes on the trainer's output until it ends; returns its exit code, negative for a signal."""
+    asked, stopped, checked, worker = False, 0.0, time.monotonic(), workers.workers[0]
     try:
         while workers.running:
-            if requests.due and not asked and workers.workers[0].poll() is None:
+            if requests.due and not asked and worker.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(workers.workers[0].pid, requests.passed_on)
+                    os.kill(worker.pid, requests.passed_on)
                 asked = True
             workers.watch(POLL_SECONDS)
-            # The clock goes on while the whole machine sleeps.
-            passed, looked = min(time.monotonic() - looked, 2 * POLL_SECONDS), time.monotonic()
-            stopped = stopped + passed if workers.workers[0].stopped() else 0.0
+            # Bounded, since the clock continues while the whole machine is suspended.
+            passed, checked = min(time.monotonic() - checked, 2 * POLL_SECONDS), time.monotonic()
+            stopped = stopped + passed if worker.stopped() else 0.0
             if stopped > stopped_timeout:
                 _print(f"mirrorline launch: the trainer was stopped (SIGSTOP) for {stopped_timeout:g} s")
                 workers.kill()
     finally:
         workers.kill()
         workers.close()
-    return workers.workers[0].code
+    return worker.code or 0
 
 
-def refuse(workdir, attempt, max_restarts):
-    """Notes that an attempt begins; returns why it should not, None where it may.
+def refuse(workdir: str, attempt: int, max_restarts: int) -> str | None:
+    """Records that an attempt begins; returns the reason why it should not, or None.
 
-    For engines that only count: the rules are those of the supervisor, applied to what each attempt found when it
-    began. To be called by the chief's agent, before the trainer.
+    For engines that only count: the supervisor's rules, applied to what each attempt found when it began. To be called
+    by the chief's agent, before the trainer.
 
     Args:
       workdir: directory of the run.
-      attempt: number of the attempt, from 0; with 0 another series begins.
+      attempt: from 0, which begins a new series.
       max_restarts: restarts without a new checkpoint.
     """
     records = RunRecords(workdir)
@@ -195,23 +184,23 @@ def refuse(workdir, attempt, max_restarts):
     found = {"attempt": attempt, "started": time.time(), "saved": records.saved_step(),
              "step": steps[-1]["step"] if steps else 0,
              "starts": sum(r["event"] == "start" for r in records.launches())}
-    series = []
+    series: list[dict] = []
     for record in [*read_records(path), found]:
         series = [record] if record["attempt"] == 0 else [*series, record]
     with contextlib.closing(JsonLines(path)) as file:
         file.append([found])
         file.sync()
-    budget, why = Budget(max_restarts, series[0]["saved"]), None
+    budget, reason = Budget(max_restarts, series[0]["saved"]), None
     for before, now in zip(series, series[1:], strict=False):
         begun = now["starts"] if now["starts"] > before["starts"] else None
-        why = budget.refuse(types.SimpleNamespace(step=now["step"], begun=begun), now["saved"])
-    return why
+        reason = budget.refuse(types.SimpleNamespace(step=now["step"], begun=begun), now["saved"])
+    return reason
 
 
-def wait_for_name(host, requests, seconds=NAME_SECONDS):
-    """Waits until the name by which the others call this worker is known; returns what is wrong, None when it is.
+def wait_for_name(host: str, requests: SignalCounter, seconds: float = NAME_SECONDS) -> str | None:
+    """Waits until this worker's host name resolves; returns the problem otherwise.
 
-    A cluster's name service learns of a worker's name some seconds after the worker was started.
+    A cluster's name service learns a worker's name some seconds after the worker was started.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -224,7 +213,7 @@ def wait_for_name(host, requests, seconds=NAME_SECONDS):
         time.sleep(NAME_PAUSE)
 
 
-def _print(text):
-    with contextlib.suppress(OSError):  # Nobody listens any more; the log has the trainer's lines.
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):  # Nobody reads it any more; the log has the trainer's lines.
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

@@ -1,45 +1,49 @@
-"""The workers of a benchmark's cell: started as `mirrorline launch` starts them, watched as if they were one."""
+"""The workers of a benchmark cell, started as `mirrorline launch` starts them and handled as one process."""
 import collections
 import contextlib
 import io
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from launch.cluster import failures
 from launch.cluster.guard import Guard
-from launch.cluster.local_workers import LocalStart
-from launch.cluster.supervisor import ECHO_SECONDS
+from launch.cluster.local_workers import LocalStart, LocalWorkers
+from launch.cluster.supervisor import PEER_SECONDS
 from pipeline.benchmark.sweep import CELL
 
 KEPT_LINES = 400
 
 
 class CellWorkers:
-    """Starts the workers of one cell after another on this machine; a context manager, none outlives it.
+    """Starts the workers of each cell on this machine; a context manager, none outlives it.
 
-    Each cell has ports of its own, so that one that ended badly leaves none to wait for.
+    Each cell has ports of its own, so that a failed one leaves none to wait for.
     """
 
-    def __init__(self, folder, gpus=()):
+    def __init__(self, folder: str, gpus: Sequence[str] = ()):
         """
         Args:
-          folder: where they leave their logs.
-          gpus: what CUDA_VISIBLE_DEVICES calls the GPUs that are shared out; empty where there are none.
+          folder: for their logs.
+          gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers; empty without GPUs.
         """
-        self._folder, self._gpus, self._started = folder, gpus, []
-        self._stack, self._start = contextlib.ExitStack(), None
+        self._folder, self._gpus = folder, gpus
+        self._started: list[CombinedProcess] = []
+        self._start: Callable[..., Any] | None = None
+        self._stack = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         for workers in self._started:
             workers.kill()
         self._stack.close()
 
-    def __call__(self, order, count):
-        """Starts `count` workers on the order in a file, always the same; returns Together.
+    def __call__(self, order: str, count: int) -> "CombinedProcess":
+        """Starts `count` workers on the order in a file, always the same.
 
         Raises:
           RunFailure: this machine cannot start them.
@@ -47,59 +51,60 @@ class CellWorkers:
         if self._start is None:
             guard = self._stack.enter_context(contextlib.closing(Guard()))
             self._start = LocalStart([sys.executable, "-m", CELL, order], self._folder, guard, self._gpus)
-        lines = [collections.deque(maxlen=KEPT_LINES) for _ in range(count)]
+        lines: list[collections.deque[str]] = [collections.deque(maxlen=KEPT_LINES) for _ in range(count)]
         workers = self._start(count, 0, lambda rank, line: lines[rank].append(line))
-        self._started.append(Together(workers, lines))
+        self._started.append(CombinedProcess(workers, lines))
         return self._started[-1]
 
 
-class Together:
-    """Several workers as one process, which fails with the first of them, for the others then fail after it.
+class CombinedProcess:
+    """Several workers as one process, which fails with the first of them.
 
     Attributes:
-      returncode: None while any runs; 0 where all ended well, else of the one that failed first.
-      errors: binary file of what that one said, and a last line that tells which it was.
+      returncode: None while any runs; 0 where all succeeded, else of the one that failed first.
+      errors: binary file of the output of that one, and a last line that names it.
     """
 
-    def __init__(self, workers, lines):
+    def __init__(self, workers: LocalWorkers, lines: Sequence[Sequence[str]]):
         """
         Args:
-          workers: launch.cluster.local_workers.LocalWorkers.
-          lines: of each rank, a list that grows.
+          workers: of one cell.
+          lines: output of each rank so far.
         """
-        self._workers, self._lines, self._deadline = workers, lines, None
-        self.returncode, self.errors = None, io.BytesIO()
+        self._workers, self._lines = workers, lines
+        self._deadline: float | None = None
+        self.returncode: int | None = None
+        self.errors = io.BytesIO()
 
-    def poll(self):
-        """Sees who has ended; returns the returncode."""
+    def poll(self) -> int | None:
+        """Returns the returncode, None while any worker runs."""
         if self.returncode is None:
             self._workers.watch(0)
             if self._is_over():
                 self._end(failures.find(self._workers.workers, dict(enumerate(self._lines))))
         return self.returncode
 
-    def _is_over(self):
+    def _is_over(self) -> bool:
         codes = [worker.code for worker in self._workers.workers]
         if not any(codes):
             return None not in codes
-        # Who has lost a peer may end before the peer is seen to have ended, whose failure it is.
-        self._deadline = self._deadline or time.monotonic() + ECHO_SECONDS
+        # A worker that has lost a peer may end before the peer, whose failure it is, is known to have ended.
+        self._deadline = self._deadline or time.monotonic() + PEER_SECONDS
         return bool(set(codes) - {0, None, failures.PEER_LOST}) or time.monotonic() > self._deadline
 
-    def _end(self, failure):
+    def _end(self, failure: failures.Failure | None) -> None:
         self._workers.kill()
         self._workers.close()
         if failure:
-            said = [*self._lines[failure.rank], failure.text]
-            self.errors.write("\n".join(said).encode())
+            self.errors.write("\n".join([*self._lines[failure.rank], failure.text]).encode())
         self.returncode = (failure.code or failures.PEER_LOST) if failure else 0
 
-    def kill(self):
-        """Ends all of them."""
+    def kill(self) -> None:
+        """Kills all of them."""
         if self.returncode is None:
             self._end(None)
             self.returncode = -signal.SIGKILL
 
-    def wait(self):
-        """Returns the returncode of what has been ended."""
+    def wait(self) -> int | None:
+        """Returns the returncode after the end."""
         return self.returncode

@@ -1,16 +1,28 @@
-"""Which worker failed first, and what it said: its peers fail after it, and are only its echo."""
+"""Finds the worker whose failure caused those of its peers."""
 import dataclasses
 import re
 import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from pipeline.distributed.peer_failure import PEER_LOST
 
 USAGE, PREEMPTED = 2, 75
 GOOD = (0, PREEMPTED)
 MOST_LINES = 15
-PLACE = "[[{{"  # TensorFlow's last line tells where in a graph it was, the one before it what it was.
-# How a command tells in one line what went wrong.
-OWN_WORDS = re.compile(r"mirrorline( \w+)?: ")
+NODE = "[[{{"  # TensorFlow's last line names the node of the graph, the line before it the error.
+OWN_LINE = re.compile(r"mirrorline( \w+)?: ")  # In which a command reports its error.
+
+
+class WorkerState(Protocol):
+    """What is known of a worker: rank, exit code (None while it runs) and time.monotonic() of its end."""
+
+    rank: int
+    code: int | None
+    ended: float | None
+
+    def stopped(self) -> bool:
+        """Tells whether it is stopped, as by SIGSTOP."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,69 +31,68 @@ class Failure:
 
     Attributes:
       rank: of the worker that failed first.
-      what: what became of it, in words ("was ended by SIGKILL").
-      code: its exit code, None where it was still there.
-      lines: the last that it said, tuple of str.
-      certain: whether it is known to be the cause, and not only the best guess as long as peers still run.
+      what: what happened to it ("was ended by SIGKILL").
+      code: its exit code, None where it was still running.
+      lines: its last lines.
+      certain: whether it is known to be the cause, not the best guess as long as peers still run.
     """
 
     rank: int
     what: str
     code: int | None
-    lines: tuple
+    lines: tuple[str, ...]
     certain: bool = True
 
     @property
-    def error(self):
-        """The one line of these that says most, "" where it was ended by another without a word of its own."""
-        own = [line for line in self.lines if OWN_WORDS.match(line)]
+    def error(self) -> str:
+        """The most informative of its lines, "" where another process ended it and it reported nothing."""
+        own = [line for line in self.lines if OWN_LINE.match(line)]
         if own:
-            return OWN_WORDS.sub("", own[-1], count=1)
+            return OWN_LINE.sub("", own[-1], count=1)
         failed_itself = self.code is not None and self.code > 0
-        lines = [line for line in self.lines if not line.strip().startswith(PLACE)]
+        lines = [line for line in self.lines if not line.strip().startswith(NODE)]
         return lines[-1].strip() if lines and failed_itself else ""
 
     @property
-    def text(self):
-        """All of it in one line, without an end."""
+    def text(self) -> str:
+        """The failure in one line."""
         return f"worker {self.rank} {self.what}" + (f": {self.error}" if self.error else "")
 
 
-def find(workers, said):
-    """Returns the Failure of the worker that is the cause, as far as can be seen from outside.
+def find(workers: Iterable[WorkerState], output: Mapping[int, Iterable[str]]) -> Failure | None:
+    """Returns the failure that is the cause, as far as it can be seen from outside; None where no worker failed.
 
-    A worker that failed by itself is one, the first of them where there are several. Where all that ended say that
-    they lost a peer, it is one that is stopped, or else one that still runs: it does not answer.
+    It is that of the first worker that failed by itself. Where all that ended report a lost peer, it is that of a
+    stopped worker, or else of one that still runs and does not answer.
 
     Args:
-      workers: objects with `rank`, `code`, `ended` and `stopped()`, see local_workers.Worker.
-      said: {rank: the last lines of a worker}.
-
-    Returns:
-      Failure; None where nobody has failed.
+      workers: all workers of an attempt.
+      output: {rank: last lines}.
     """
+    workers = list(workers)
     bad = sorted((w for w in workers if w.code is not None and w.code not in GOOD), key=lambda w: (w.ended, w.rank))
     own = [worker for worker in bad if worker.code != PEER_LOST]
     running = [worker for worker in workers if worker.code is None]
     if own:
-        return describe(own[0].rank, ending(own[0].code), own[0].code, said)
+        return describe(own[0].rank, ending(own[0].code or 0), own[0].code, output)
     if not bad:
         return None
     stopped = [worker for worker in running if worker.stopped()]
     if stopped:
-        return describe(stopped[0].rank, "was stopped (SIGSTOP)", None, said)
+        return describe(stopped[0].rank, "was stopped (SIGSTOP)", None, output)
     if running:
-        return describe(running[0].rank, f"does not answer worker {bad[0].rank}", None, said, certain=False)
-    return describe(bad[0].rank, ending(PEER_LOST), PEER_LOST, said)
+        return describe(running[0].rank, f"does not answer worker {bad[0].rank}", None, output, certain=False)
+    return describe(bad[0].rank, ending(PEER_LOST), PEER_LOST, output)
 
 
-def describe(rank, what, code, said, certain=True):
-    """Returns the Failure of a worker with what matters of its last lines."""
-    return Failure(rank, what, code, tuple(last_words(said.get(rank, ()))), certain)
+def describe(rank: int, what: str, code: int | None, output: Mapping[int, Iterable[str]], certain: bool = True
+             ) -> Failure:
+    """Returns the Failure of a worker with the relevant part of its last lines."""
+    return Failure(rank, what, code, tuple(last_lines(output.get(rank, ()))), certain)
 
 
-def ending(code):
-    """Returns in words how a process ended, by its exit code, that of a signal being negative."""
+def ending(code: int) -> str:
+    """Describes how a process ended, by its exit code, negative for a signal."""
     if code == PEER_LOST:
         return f"lost a peer (exit code {code})"
     if code >= 0:
@@ -92,8 +103,8 @@ def ending(code):
         return f"was ended by signal {-code}"
 
 
-def last_words(lines):
-    """Returns the last lines that matter: from the last traceback on, at most MOST_LINES, none of them empty."""
+def last_lines(lines: Iterable[str]) -> Sequence[str]:
+    """Returns the last lines that are not empty: from the last traceback on, at most MOST_LINES."""
     lines = [line.rstrip() for line in lines if line.strip()]
-    begins = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-    return lines[begins[-1] if begins else 0:][-MOST_LINES:]
+    tracebacks = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    return lines[tracebacks[-1] if tracebacks else 0:][-MOST_LINES:]

@@ -1,8 +1,9 @@
-"""That no worker outlives the supervisor, however that ends."""
+"""Makes sure that no worker outlives the supervisor, however that ends."""
 import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 
 from pipeline.training.preemption import NOTICES, ORDERS
 
@@ -10,69 +11,69 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Guard:
-    """A process that kills the process groups it was told of when the supervisor is gone, however that ended.
+    """A process that kills the process groups in its care when the supervisor is gone.
 
-    The supervisor holds the one end of a pipe that anything is ever written to; the kernel closes it with the process.
+    The supervisor holds the only writing end of a pipe; the kernel closes it with the process.
     """
 
-    def __init__(self):
-        listen, self._sender = os.pipe()
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             try:
-                self._watch(listen)
+                self._watch(reader)
             finally:
                 os._exit(0)
-        os.close(listen)
+        os.close(reader)
 
-    def _watch(self, listen):
+    def _watch(self, reader: int) -> None:
         os.setsid()
         for number in (*ORDERS, *NOTICES):
             signal.signal(number, signal.SIG_IGN)
-        # Else it would hold a lock, a terminal or a pipe of the supervisor's beyond the supervisor's end.
+        # Otherwise it would hold a lock, a terminal or a pipe of the supervisor beyond the supervisor's end.
         nothing = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(nothing, number)
-        os.closerange(3, listen)
-        os.closerange(listen + 1, os.sysconf("SC_OPEN_MAX"))
-        groups = set()
-        with open(listen, encoding="ascii") as told:
-            for line in told:
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        os.closerange(3, reader)
+        os.closerange(reader + 1, os.sysconf("SC_OPEN_MAX"))
+        groups: set[int] = set()
+        with open(reader, encoding="ascii") as lines:
+            for line in lines:
                 (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
         for group in groups:
             kill_group(group)
 
-    def add(self, group):
+    def add(self, group: int) -> None:
         """Takes a process group into its care."""
         self._send(f"+{group}\n")
 
-    def remove(self, group):
-        """Forgets a process group; to be called before its number can be that of another."""
+    def remove(self, group: int) -> None:
+        """Forgets a process group; to be called before its number can be reused."""
         self._send(f"-{group}\n")
 
-    def _send(self, text):
-        with contextlib.suppress(BrokenPipeError):  # Somebody killed it; the kernel still ends the workers themselves.
-            os.write(self._sender, text.encode())
+    def _send(self, text: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # It was killed; the kernel still ends the workers themselves.
+            os.write(self._writer, text.encode())
 
-    def close(self):
-        """Lets it end; what it still has in its care is killed."""
-        os.close(self._sender)
+    def close(self) -> None:
+        """Ends it; groups that are still in its care are killed."""
+        os.close(self._writer)
         os.waitpid(self._pid, 0)
 
 
-def kill_group(group):
-    """Kills every process of a group; nothing where there is none left."""
+def kill_group(group: int) -> None:
+    """Kills every process of a group, if any."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
-def end_with(parent):
-    """Returns a function for a new process: the kernel kills it when the process `parent` is gone."""
+def end_with(parent: int) -> Callable[[], None]:
+    """Returns a function for a new process, which the kernel then kills when the process `parent` is gone."""
     libc = ctypes.CDLL(None)
 
     def tie():
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # Gone before that.
+        if os.getppid() != parent:  # It ended before this call.
             os._exit(1)
 
     return tie

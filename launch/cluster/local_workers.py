@@ -1,8 +1,7 @@
-"""The workers of one attempt as processes of this machine: started together, watched, stopped; none outlives this one.
+"""The workers of one attempt as processes of this machine.
 
-Each worker leads a session and a process group of its own, so that its children end with it and Ctrl-C is for the
-supervisor to deal with. That none is left when the supervisor is killed is held twice: the kernel kills a worker whose
-parent is gone, and a Guard, which notices it too, kills what the worker had started.
+Each worker leads a session and a process group of its own, so that its children end with it and the supervisor handles
+Ctrl-C. When the supervisor is killed, the kernel kills the workers, and a Guard kills what they had started.
 """
 import datetime
 import os
@@ -10,8 +9,11 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Mapping, Sequence
 
-from launch.cluster.guard import end_with, kill_group
+import psutil
+
+from launch.cluster.guard import Guard, end_with, kill_group
 from launch.cluster.ports import LOOPBACK, free_ports
 from pipeline.child_environment import child_environment
 from pipeline.distributed.cluster import Cluster
@@ -20,32 +22,34 @@ from pipeline.files import no_room
 
 MOST_READ = 2**16
 POLL_SECONDS = 0.02
-KILL_SECONDS, LAST_WORDS = 60.0, 2.0
-LONGEST_LINE = 2**14  # Bytes; what comes without an end of line is shown in parts.
+KILL_SECONDS, LAST_LINES_SECONDS = 60.0, 2.0
+LONGEST_LINE = 2**14  # Bytes; a longer line is passed on in parts.
+OnLine = Callable[[int, str], None]  # Called with a rank and a line of that worker.
 
 
 class Worker:
-    """One worker's process; what it says is added to its log and handed on in lines.
+    """The process of one worker, whose output is appended to its log and passed on in lines.
 
     Attributes:
-      rank: int.
-      code: exit code, the negative number of a signal that ended it; None while it runs.
-      ended: time.monotonic() of when that was seen.
-      pipe: descriptor that its output is read from.
-      silent: whether nobody can write there any more.
+      rank: of the worker.
+      code: exit code, negative for a signal; None while it runs.
+      ended: time.monotonic() at which its end was noticed.
+      pipe: descriptor from which its output is read.
+      closed: whether no process can write to the pipe any more.
     """
 
-    def __init__(self, rank, command, environment, log, guard):
+    def __init__(self, rank: int, command: Sequence[str], environment: Mapping[str, str], log: str, guard: Guard):
         """
         Args:
-          rank: int.
-          command: list of str.
-          environment: {name: value}, all of it.
-          log: path of the file that its output is added to.
-          guard: Guard.
+          rank: of the worker.
+          command: the process to start.
+          environment: all of its variables.
+          log: path of the file to which its output is appended.
+          guard: takes its process group into care.
         """
-        self.rank, self.code, self.ended, self.silent = rank, None, None, False
-        self._guard, self._rest = guard, b""
+        self.rank, self.closed, self._guard, self._rest = rank, False, guard, b""
+        self.code: int | None = None
+        self.ended: float | None = None
         self._log = open(log, "ab", buffering=0)  # noqa: SIM115
         self.pipe, output = os.pipe()
         os.set_blocking(self.pipe, False)
@@ -61,69 +65,67 @@ class Worker:
         guard.add(self.pid)
 
     @property
-    def pid(self):
-        """Number of its process, and of the group that it leads."""
+    def pid(self) -> int:
+        """Id of its process and of the group that it leads."""
         return self._process.pid
 
-    def poll(self):
-        """Sees whether it has ended; then its children are killed. Returns the exit code, or None while it runs."""
+    def poll(self) -> int | None:
+        """Returns the exit code, None while it runs; once it has ended, its children are killed."""
         if self.code is not None:
             return self.code
-        # Looked at before it is reaped: until then its number is not given to another process.
+        # Checked before it is reaped: until then its id is not reused.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             kill_group(self.pid)
             self._guard.remove(self.pid)
             self.code, self.ended = self._process.wait(), time.monotonic()
         return self.code
 
-    def stopped(self):
+    def stopped(self) -> bool:
         """Tells whether it is stopped, as by SIGSTOP."""
         try:
-            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
-                return self.code is None and file.read().rpartition(")")[2].split()[0] == "T"
-        except (OSError, IndexError):
+            return self.code is None and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
             return False
 
-    def ask(self):
+    def ask(self) -> None:
         """Asks it to stop (SIGTERM)."""
         if self.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def kill(self):
+    def kill(self) -> None:
         """Kills it and its children."""
         if self.poll() is None:
             kill_group(self.pid)
 
-    def log_line(self, text):
-        """Adds a line to its log."""
+    def log_line(self, text: str) -> None:
+        """Appends a line to its log."""
         self._write(f"{text}\n".encode())
 
-    def read(self):
-        """Returns the lines that it has written since, decoded; [] where there is nothing to read."""
+    def read(self) -> list[str]:
+        """Returns the lines that it has written since the last call."""
         try:
             data = os.read(self.pipe, MOST_READ)
         except BlockingIOError:
             return []
-        self.silent = not data
+        self.closed = not data
         self._write(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if self._rest and (self.silent or len(self._rest) > LONGEST_LINE):
+        if self._rest and (self.closed or len(self._rest) > LONGEST_LINE):
             lines, self._rest = [*lines, self._rest], b""
-        # A bar that moves within its line is shown as it was last.
+        # Of a progress bar, which is redrawn within its line, the last state counts.
         return [line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace") for line in lines]
 
-    def close(self):
+    def close(self) -> None:
         """Closes its log and pipe."""
         self._log.close()
         os.close(self.pipe)
 
-    def _write(self, data):
+    def _write(self, data: bytes) -> None:
         try:
             self._log.write(data)
         except OSError as error:
-            if not no_room(error):
+            if not no_room(error):  # On a full disk the run waits for room; a log is not worth ending it.
                 raise
-            # The run itself waits for room; a log is not worth ending it.
 
 
 class LocalWorkers:
@@ -133,15 +135,17 @@ class LocalWorkers:
       workers: list of Worker, by rank.
     """
 
-    def __init__(self, commands, environments, logs, guard, on_line):
+    def __init__(self, commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]],
+                 logs: Sequence[str], guard: Guard, on_line: OnLine):
         """Starts them.
 
         Args:
           commands, environments, logs: of each worker, see Worker.
-          guard: Guard.
-          on_line: called with (rank, line) of everything that they write.
+          guard: of all of them.
+          on_line: called with (rank, line) for everything that they write.
         """
-        self.workers, self._on_line, self._selector = [], on_line, selectors.DefaultSelector()
+        self.workers: list[Worker] = []
+        self._on_line, self._selector = on_line, selectors.DefaultSelector()
         try:
             for rank, parts in enumerate(zip(commands, environments, logs, strict=True)):
                 worker = Worker(rank, *parts, guard)
@@ -153,36 +157,36 @@ class LocalWorkers:
             raise
 
     @property
-    def running(self):
+    def running(self) -> list[Worker]:
         """Those that have not ended."""
         return [worker for worker in self.workers if worker.code is None]
 
-    def watch(self, seconds):
-        """Hands on what they write and sees who has ended, for that long or until one writes."""
+    def watch(self, seconds: float) -> None:
+        """Passes on their output and notices who has ended, for that long or until one writes."""
         if self._selector.get_map():
             for key, _ in self._selector.select(seconds):
-                self._hear(key.data)
+                self._read(key.data)
         else:
             time.sleep(seconds)
         for worker in self.running:
             worker.poll()
 
-    def _hear(self, worker):
+    def _read(self, worker: Worker) -> None:
         for line in worker.read():
             self._on_line(worker.rank, line)
-        if worker.silent:
+        if worker.closed:
             self._selector.unregister(worker.pipe)
 
-    def ask(self):
+    def ask(self) -> None:
         """Asks all to stop, once each."""
         for worker in self.running:
             worker.ask()
 
-    def kill(self):
-        """Kills all that run, and waits until they are gone.
+    def kill(self) -> None:
+        """Kills all that run and waits for their end.
 
         Raises:
-          RunFailure: the kernel does not let one of them end, as where a file system hangs.
+          RunFailure: the kernel does not end one of them, as where a file system hangs.
         """
         deadline = time.monotonic() + KILL_SECONDS
         for worker in self.running:
@@ -193,10 +197,10 @@ class LocalWorkers:
                 raise RunFailure(f"worker {self.running[0].rank}, process {self.running[0].pid}, was killed and does "
                                  "not end: look at what it waits for (ps -o stat,wchan), and end it")
 
-    def stop(self, grace, hurry=lambda: False):
-        """Ends all: SIGTERM, and SIGKILL for those that run `grace` seconds later, or once `hurry()` is true.
+    def stop(self, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Ends all: SIGTERM, then SIGKILL for those that still run `grace` seconds later or once `hurry()` is true.
 
-        One that is stopped (SIGSTOP) cannot hear the first, so it is killed at once.
+        A stopped one (SIGSTOP) cannot handle SIGTERM and is killed at once.
         """
         deadline = time.monotonic() + grace
         if not hurry():
@@ -208,35 +212,34 @@ class LocalWorkers:
             self.watch(POLL_SECONDS)
         self.kill()
 
-    def close(self):
-        """Hands on their last words; to be called when all have ended."""
-        deadline = time.monotonic() + LAST_WORDS  # What has left a worker's group may write on.
+    def close(self) -> None:
+        """Passes on their last lines; to be called when all have ended."""
+        deadline = time.monotonic() + LAST_LINES_SECONDS  # A process that left its worker's group may write on.
         for key in list(self._selector.get_map().values()):
-            while time.monotonic() < deadline and key.fd in self._selector.get_map() and self._ready(key.data):
-                self._hear(key.data)
+            while time.monotonic() < deadline and key.fd in self._selector.get_map() and any(
+                    ready.data is key.data for ready, _ in self._selector.select(0)):
+                self._read(key.data)
         for worker in self.workers:
             worker.close()
         self._selector.close()
 
-    def _ready(self, worker):
-        return any(key.data is worker for key, _ in self._selector.select(0))
-
 
 class LocalStart:
-    """Starts the workers of an attempt on this machine, each attempt on ports of its own."""
+    """Starts the workers of each attempt on this machine, with new ports for each attempt."""
 
-    def __init__(self, command, workdir, guard, gpus=()):
+    def __init__(self, command: Sequence[str], workdir: str, guard: Guard, gpus: Sequence[str] = ()):
         """
         Args:
-          command: list of str, the same for every worker.
+          command: the same for every worker.
           workdir: directory of the run; logs are WORKDIR/workers/<rank>.log.
-          guard: Guard.
-          gpus: what CUDA_VISIBLE_DEVICES calls the GPUs that are shared out; empty where there are none.
+          guard: of the workers.
+          gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers; empty without GPUs.
         """
-        self._command, self._workdir, self._guard, self._gpus, self._ports = command, workdir, guard, gpus, ()
+        self._command, self._workdir, self._guard, self._gpus = command, workdir, guard, gpus
+        self._ports: tuple[int, ...] = ()
 
-    def __call__(self, size, attempt, on_line):
-        """Starts `size` workers; returns LocalWorkers.
+    def __call__(self, size: int, attempt: int, on_line: OnLine) -> LocalWorkers:
+        """Starts `size` workers.
 
         Raises:
           RunFailure: this machine cannot start them.
@@ -255,7 +258,7 @@ class LocalStart:
             worker.log_line(f"--- attempt {attempt}, worker {worker.rank} of {size}, process {worker.pid}, {when}")
         return started
 
-    def _environment(self, rank, size, attempt):
+    def _environment(self, rank: int, size: int, attempt: int) -> dict[str, str]:
         values = {**child_environment(), "MIRRORLINE_ATTEMPT": str(attempt), "PYTHONUNBUFFERED": "1"}
         if size > 1:
             values["TF_CONFIG"] = Cluster.from_hosts((LOOPBACK,) * size, self._ports, rank).tf_config
@@ -264,7 +267,7 @@ class LocalStart:
         return values
 
 
-def share(devices, rank, size):
+def share(devices: Sequence[str], rank: int, size: int) -> Sequence[str]:
     """Returns the part of a rank of devices that are shared out evenly, neighbours together."""
     each = len(devices) // size
     return devices[rank * each:(rank + 1) * each]

@@ -1,26 +1,21 @@
-"""Ports for workers: free ones of this machine, or ones that processes on several machines derive alike."""
+"""Ports for workers: free ones of this machine, or ones that processes on several machines derive from the same key."""
 import contextlib
 import socket
 import zlib
+from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
-# Below what Linux hands out by itself (32768 to 60999), above what services have.
+# Below the ephemeral ports of Linux (32768 to 60999), above those of services.
 FIRST, LAST = 20000, 32767
 
 
-def free_ports(count, without=()):
-    """Returns ports of this machine that nothing listens on.
+def free_ports(count: int, without: Collection[int] = ()) -> tuple[int, ...]:
+    """Returns ports of this machine that nothing listens on, none of `without` (those of the attempt before).
 
-    Another program may take one before a worker does: then that worker cannot be started, and the next attempt has
-    others.
-
-    Args:
-      count: how many.
-      without: ports that are not to be taken, such as those of the attempt before.
+    Another program may take one before its worker does: then that worker fails, and the next attempt has other ports.
     """
-    found = []
-    # All are held until the last is found, so that none comes twice; so are those that are not wanted.
-    with contextlib.ExitStack() as held:
+    found: list[int] = []
+    with contextlib.ExitStack() as held:  # All are held until the last is found, so that none is found twice.
         while len(found) < count:
             listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             listener.bind((LOOPBACK, 0))
@@ -30,13 +25,7 @@ def free_ports(count, without=()):
     return tuple(found)
 
 
-def derived_ports(count, *key):
-    """Returns neighbouring ports that are the same wherever they are derived from the same key.
-
-    Args:
-      count: how many.
-      key: what tells this start of the workers from others (job, step, attempt).
-    """
-    places = LAST - FIRST + 2 - count
-    first = FIRST + zlib.crc32("/".join(map(str, key)).encode()) % places
+def derived_ports(count: int, *key: object) -> tuple[int, ...]:
+    """Returns consecutive ports that depend on the key (job, step, attempt) alone."""
+    first = FIRST + zlib.crc32("/".join(map(str, key)).encode()) % (LAST - FIRST + 2 - count)
     return tuple(range(first, first + count))

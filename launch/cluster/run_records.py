@@ -1,40 +1,40 @@
-"""How far a run has come, read from its directory beside the process that writes there."""
+"""The progress of a run, read from its directory while another process writes there."""
 import os
 import time
+from typing import Any
 
 from pipeline.monitoring.launches import SAVED
 from pipeline.monitoring.metrics_log import parse_line, read_records
 from pipeline.verification.killing import newest_checkpoint
 
-TAIL = 2**16  # Bytes of metrics.jsonl that are looked at for what came last.
+TAIL = 2**16  # Bytes at the end of metrics.jsonl that are searched for the last steps.
 LOOK_SECONDS = 0.25
 
 
 class RunRecords:
-    """What supervisors want to know of a run's directory."""
+    """What supervisors read from a run's directory."""
 
-    def __init__(self, workdir):
-        """Args: workdir: directory of the run."""
+    def __init__(self, workdir: str):
         self.workdir = workdir
 
-    def file(self, *names):
+    def file(self, *names: str) -> str:
         """Returns the path of a file of the run."""
         return os.path.join(self.workdir, *names)
 
-    def launches(self):
+    def launches(self) -> list[dict[str, Any]]:
         """Returns the records of launches.jsonl."""
         return list(read_records(self.file("launches.jsonl")))
 
-    def saved_step(self):
-        """Returns the newest step of which there is or was a checkpoint, 0 before the first.
+    def saved_step(self) -> int:
+        """Returns the latest step with a checkpoint, also a deleted one; 0 before the first.
 
-        A process that is killed may have published one without having put it on record.
+        A process may be killed between publishing a checkpoint and recording it.
         """
-        noted = max((r["step"] for r in self.launches() if r["event"] in SAVED), default=0)
-        return max(noted, newest_checkpoint(self.workdir) or 0)
+        recorded = max((r["step"] for r in self.launches() if r["event"] in SAVED), default=0)
+        return max(recorded, newest_checkpoint(self.workdir) or 0)
 
-    def last_steps(self):
-        """Returns the records of the last steps in metrics.jsonl, the newest at the end."""
+    def last_steps(self) -> list[dict[str, Any]]:
+        """Returns the records of the last steps in metrics.jsonl, the latest at the end."""
         path = self.file("metrics.jsonl")
         try:
             with open(path, "rb") as file:
@@ -46,37 +46,39 @@ class RunRecords:
 
 
 class AttemptProgress:
-    """How far one attempt has come.
+    """The progress of one attempt.
 
     Attributes:
-      begun: wall time of when the trainer had restored what there was, None before.
-      start: the step that it went on from; until it begins, the newest that is saved.
-      step: the newest step that it has recorded; `start` before the first.
+      begun: wall time at which the trainer had restored its checkpoint, None before.
+      start: step from which it continued; until it begins, the latest saved step.
+      step: latest recorded step; `start` before the first.
+      step_at: wall time of `step`, None before the first step of this attempt.
       first_step: wall time of its first step, None before.
     """
 
-    def __init__(self, records):
-        """Args: records: RunRecords, as they are before the attempt is started."""
-        self._records = records
+    def __init__(self, records: RunRecords):
+        """Args: records: of the run, before the attempt is started."""
+        self._records, self._checked = records, 0.0
         self._starts = self._count_starts()
-        self.begun, self.first_step, self._looked = None, None, 0.0
+        self.begun: float | None = None
+        self.first_step: float | None = None
+        self.step_at: float | None = None
         self.start = self.step = records.saved_step()
-        self.step_at = None  # Wall time of `step`, once there is one of this attempt.
 
-    def _count_starts(self):
+    def _count_starts(self) -> int:
         return sum(r["event"] == "start" for r in self._records.launches())
 
-    def look(self, now=False):
-        """Reads anew, unless that was a moment ago and it need not be `now`."""
-        if not now and time.monotonic() < self._looked + LOOK_SECONDS:
+    def update(self, now: bool = False) -> None:
+        """Reads the records again, unless they were read a moment ago and `now` is false."""
+        if not now and time.monotonic() < self._checked + LOOK_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         if self.begun is None:
             starts = [r for r in self._records.launches() if r["event"] == "start"][self._starts:]
             if not starts:
                 return
             self.begun, self.start, self.step = starts[-1]["wall_time"], starts[-1]["step"], starts[-1]["step"]
-        # Steps of the attempt before stand there until they are cut, after the start was noted.
+        # Steps of the attempt before are removed only after the start was recorded.
         new = [r for r in self._records.last_steps() if r["step"] > self.start and r["wall_time"] >= self.begun]
         if new:
             self.step, self.step_at = new[-1]["step"], new[-1]["wall_time"]
@@ -84,36 +86,34 @@ class AttemptProgress:
 
 
 class LostTime:
-    """The seconds in which nothing new was computed, added up over failures.
-
-    From the last step on record before a failure until a later one is on record: what is computed again, and
-    everything between.
+    """The seconds lost by failures: from the last step before a failure until a later step is recorded.
 
     Attributes:
-      seconds: float.
+      seconds: total.
     """
 
-    def __init__(self):
-        self.seconds, self._since, self._step = 0.0, None, 0
+    def __init__(self) -> None:
+        self.seconds, self._step = 0.0, 0
+        self._since: float | None = None
 
     @property
-    def waiting_for(self):
+    def waiting_for(self) -> int | None:
         """The step that is not reached again yet, None where nothing is lost at the moment."""
         return self._step if self._since is not None else None
 
-    def failed(self, step, when):
-        """Takes note of a failure after `step`, recorded at the wall time `when`."""
+    def failed(self, step: int, when: float) -> None:
+        """Records a failure after `step`, which was recorded at wall time `when`."""
         if self._since is None:
             self._since, self._step = when, step
 
-    def reached(self, step, when):
-        """Takes note of a step; returns the seconds lost where it is the first new one, else None."""
+    def reached(self, step: int, when: float) -> float | None:
+        """Records a step; returns the seconds lost if it is the first new one, else None."""
         if self._since is None or step <= self._step:
             return None
         seconds, self._since = max(0.0, when - self._since), None
         self.seconds += seconds
         return seconds
 
-    def end(self, when):
-        """Counts what was not made up for as lost until `when`."""
+    def end(self, when: float) -> None:
+        """Counts the time until `when` as lost if the step was not reached again."""
         self.reached(self._step + 1, when)

@@ -1,42 +1,45 @@
-"""Slurm: the batch script that is submitted, and attempts as steps (srun) of an allocation."""
+"""Slurm: the batch script to submit, and attempts as steps (srun) of an allocation."""
 import dataclasses
 import os
 import re
 import shlex
 import subprocess
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from launch.cluster.agent import ENDED, STEP
 from launch.cluster.failures import GOOD, PEER_LOST
+from launch.cluster.guard import Guard
 from launch.cluster.local_workers import KILL_SECONDS, POLL_SECONDS, Worker
 from pipeline.errors import RunFailure, UsageError
 from pipeline.templates import render
 
-# The supervisor kills all as soon as one has failed. srun would ask first, and takes seconds in which it hears nothing.
+# The supervisor kills all as soon as one has failed. srun would send SIGTERM first, and take no order for seconds.
 SRUN = "--kill-on-bad-exit=0 --ntasks-per-node=1"
-# --label puts the task's number before each line, which is how its worker is known.
-ALWAYS = ("--label",)
-SPOKEN = re.compile(r" *(\d+): ?(.*)")
-TAKEN_AWAY = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.*)")
+ALWAYS = ("--label",)  # Puts the task's number, which is the worker's rank, before each line.
+TASK_LINE = re.compile(r" *(\d+): ?(.*)")
+REMOVED = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.*)")
 STOP_SECONDS = 10.0
 
 
-def batch_script(*, name, least, most, command, workdir, mirrorline, limits, notice, options, srun=SRUN):
+def batch_script(*, name: str, least: int, most: int, command: Sequence[str], workdir: str, mirrorline: Sequence[str],
+                 limits: Sequence[str], notice: float, options: Sequence[str], srun: str = SRUN) -> str:
     """Returns the text of a batch script.
 
     Args:
       name: of the job.
       least, most: numbers of workers, each on a node of its own.
-      command: list of str, the trainer's command and flags.
+      command: the trainer's command and flags.
       workdir: directory of the run, on a file system that all nodes share.
-      mirrorline: list of str, what runs this program on the nodes.
-      limits: list of str, flags of launch.
+      mirrorline: the command that runs this program on the nodes.
+      limits: flags of launch.
       notice: seconds before the time limit at which workers are asked to save.
-      options: list of str, more options of sbatch.
+      options: more options of sbatch.
       srun: options of srun.
 
     Raises:
-      UsageError: an option that is none, or one that the script sets itself; a name of several lines.
+      UsageError: an invalid option or one that the script sets itself; a name of several lines.
     """
     if not name.isprintable():
         raise UsageError(f"--name={name!r}: give a name on one line, without control characters")
@@ -54,75 +57,77 @@ def batch_script(*, name, least, most, command, workdir, mirrorline, limits, not
 
 
 @dataclasses.dataclass
-class Task:
-    """A task of the step, with what `failures` and the supervisor look at of a worker.
+class SlurmTask:
+    """A task of the step, with what `failures` and the supervisor need of a worker.
 
     Attributes:
-      rank: int.
+      rank: of the worker.
       code: exit code, None while it runs, as far as known.
-      ended: time.monotonic() of when that was heard.
+      ended: time.monotonic() at which its end was reported.
     """
 
     rank: int
     code: int | None = None
     ended: float | None = None
 
-    def stopped(self):
-        """False: whether it is stopped its agent sees."""
+    def stopped(self) -> bool:
+        """False: its agent notices whether it is stopped."""
         return False
 
 
 class SlurmWorkers:
-    """The workers of one attempt: tasks of one srun. Has what the supervisor uses of local_workers.LocalWorkers.
+    """The workers of one attempt: tasks of one srun. Has the interface of local_workers.LocalWorkers.
 
     Attributes:
-      workers: list of Task, by rank.
+      workers: list of SlurmTask, by rank.
     """
 
-    def __init__(self, size, srun, environment, log, guard, on_line):
+    def __init__(self, size: int, srun: Sequence[str], environment: Mapping[str, str], log: str, guard: Guard,
+                 on_line: Callable[[Any, str], None]):
         """Starts them.
 
         Args:
           size: number of tasks.
-          srun: list of str, the command.
-          environment: {name: value}, all of it.
-          log: path of the file that srun's own words are added to.
-          guard: Guard.
-          on_line: called with (rank, line) of everything that the workers write; "srun" in place of the rank for srun.
+          srun: the command.
+          environment: all of its variables.
+          log: path of the file to which srun's own output is appended.
+          guard: of the srun process.
+          on_line: called with (rank, line) for everything that the workers write, ("srun", line) for srun.
         """
-        self.workers, self._on_line = [Task(rank) for rank in range(size)], on_line
-        self._job, self._step, self._last = environment.get("SLURM_JOB_ID", ""), None, ""
+        self.workers, self._on_line = [SlurmTask(rank) for rank in range(size)], on_line
+        self._job, self._last = environment.get("SLURM_JOB_ID", ""), ""
+        self._step: str | None = None
         self._srun = Worker(0, srun, environment, log, guard)
 
     @property
-    def running(self):
+    def running(self) -> list[SlurmTask]:
         """Those that have not ended."""
         return [task for task in self.workers if task.code is None]
 
-    def watch(self, seconds):
-        """Hands on what they write and sees who has ended, for that long."""
+    def watch(self, seconds: float) -> None:
+        """Passes on their output and notices who has ended, for that long."""
         time.sleep(min(seconds, POLL_SECONDS))
-        self._hear()
+        self._read()
         if self._srun.poll() is not None:
-            self._hear()
-            self._conclude()
+            self._read()
+            self._end_all()
 
-    def _hear(self):
-        while not self._srun.silent and (lines := self._srun.read()):
+    def _read(self) -> None:
+        while not self._srun.closed and (lines := self._srun.read()):
             for line in lines:
                 self._take(line)
 
-    def _take(self, line):
-        spoken, taken = SPOKEN.fullmatch(line), TAKEN_AWAY.match(line)
-        if not spoken or int(spoken[1]) >= len(self.workers):
+    def _take(self, line: str) -> None:
+        of_task, removed = TASK_LINE.fullmatch(line), REMOVED.match(line)
+        if not of_task or int(of_task[1]) >= len(self.workers):
             self._last = line
             self._on_line("srun", line)
-            # Of tasks that srun takes away because one has failed nothing is learned.
-            if taken and not any(task.code not in (None, *GOOD) for task in self.workers):
-                for rank in expand_ranks(taken[1]):
-                    self._end(rank, ending_code(taken[2]))
+            # Tasks that srun removes because one has failed are not informative.
+            if removed and not any(task.code not in (None, *GOOD) for task in self.workers):
+                for rank in expand_ranks(removed[1]):
+                    self._end(rank, ending_code(removed[2]))
             return
-        rank, text = int(spoken[1]), spoken[2]
+        rank, text = int(of_task[1]), of_task[2]
         if text.startswith(ENDED):
             self._end(rank, int(text.removeprefix(ENDED)))
         elif text.startswith(STEP):
@@ -130,31 +135,31 @@ class SlurmWorkers:
         else:
             self._on_line(rank, text)
 
-    def _end(self, rank, code):
+    def _end(self, rank: int, code: int) -> None:
         if rank < len(self.workers) and self.workers[rank].code is None:
             self.workers[rank].code, self.workers[rank].ended = code, time.monotonic()
 
-    def _conclude(self):
-        """srun has ended, so all have."""
+    def _end_all(self) -> None:
+        """Ends the tasks with srun."""
         if not any(task.code not in (None, *GOOD) for task in self.workers) and self._srun.code:
-            for task in self.running:  # It could not start them, or was itself taken away.
-                self._on_line(task.rank, self._last or "srun said nothing")
+            for task in self.running:  # It could not start them, or was itself killed.
+                self._on_line(task.rank, self._last or "srun reported nothing")
                 self._end(task.rank, self._srun.code)
         for task in self.running:
             self._end(task.rank, PEER_LOST if self._srun.code else 0)
 
-    def ask(self):
-        """Asks all to stop: their agents, for srun itself would kill them."""
+    def ask(self) -> None:
+        """Asks all to stop, through their agents: srun itself would kill them."""
         signal_to(self._job, "USR1")
 
-    def kill(self):
-        """Takes the step away, and waits until srun is gone.
+    def kill(self) -> None:
+        """Kills the step and waits for the end of srun.
 
         Raises:
-          RunFailure: it does not go.
+          RunFailure: it does not end.
         """
         deadline = time.monotonic() + KILL_SECONDS
-        # Where all trainers have ended well, srun is about to.
+        # Where all trainers have succeeded, srun is about to end.
         asked = time.monotonic() if all(task.code in GOOD for task in self.workers) else float("-inf")
         while self._srun.poll() is None:
             if time.monotonic() > deadline:
@@ -170,26 +175,26 @@ class SlurmWorkers:
             self.watch(POLL_SECONDS)
         self.watch(0)
 
-    def stop(self, grace, hurry=lambda: False):
-        """Kills all at once: when one has failed the others have nothing to save. Arguments as in LocalWorkers."""
+    def stop(self, grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Kills all at once: after a failure the others have nothing to save. Arguments as of LocalWorkers."""
         self.kill()
 
-    def close(self):
-        """Hands on the last words."""
-        self._hear()
+    def close(self) -> None:
+        """Passes on the last lines."""
+        self._read()
         self._srun.close()
 
 
 class SlurmStart:
-    """Starts the workers of an attempt as a step of the allocation around this process."""
+    """Starts the workers of an attempt as a step of the allocation of this process."""
 
-    def __init__(self, command, workdir, guard, options):
+    def __init__(self, command: Sequence[str], workdir: str, guard: Guard, options: str):
         """
         Args:
-          command: list of str, the agent, the same for every worker.
-          workdir: directory of the run; what srun itself says is in WORKDIR/workers/srun.log.
-          guard: Guard.
-          options: options of srun, as one would write them in a shell.
+          command: the agent, the same for every worker.
+          workdir: directory of the run; srun's own output is in WORKDIR/workers/srun.log.
+          guard: of the srun process.
+          options: of srun, as written in a shell.
 
         Raises:
           UsageError: this process is not in an allocation.
@@ -199,8 +204,8 @@ class SlurmStart:
                              "--engine=slurm submits one")
         self._command, self._workdir, self._guard, self._options = command, workdir, guard, shlex.split(options)
 
-    def __call__(self, size, attempt, on_line):
-        """Starts `size` workers; returns SlurmWorkers.
+    def __call__(self, size: int, attempt: int, on_line: Callable[[Any, str], None]) -> SlurmWorkers:
+        """Starts `size` workers.
 
         Raises:
           RunFailure: there is no srun.
@@ -214,22 +219,22 @@ class SlurmStart:
             raise RunFailure(f"srun cannot be started: {error}") from error
 
 
-def signal_to(job_or_step, name):
+def signal_to(job_or_step: str, name: str) -> None:
     """Sends a signal to all processes of a step, or of a job's steps."""
     subprocess.run(["scancel", "--quiet", f"--signal={name}", job_or_step], check=False, stdin=subprocess.DEVNULL)
 
 
-def expand_ranks(text):
+def expand_ranks(text: str) -> list[int]:
     """Returns the numbers of a list such as 0,2-4."""
-    ranks = []
+    ranks: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
         ranks += range(int(first), int(last or first) + 1)
     return ranks
 
 
-def ending_code(text):
-    """Returns the exit code that srun tells of in words, that of a signal being negative."""
+def ending_code(text: str) -> int:
+    """Returns the exit code, negative for a signal, that srun describes in words."""
     code = re.search(r"exit code (\d+)", text)
     if code:
         return int(code[1])

@@ -1,13 +1,17 @@
-"""--engine: what a cluster's engine is given to run, printed or submitted."""
+"""--engine: the job for a cluster's engine, printed or submitted."""
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
 from launch.cluster import jobset, ray_driver, slurm
+from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 
 ENGINES = ("slurm", "kubernetes", "ray")
@@ -15,44 +19,45 @@ SUBMIT = {"slurm": ("sbatch",), "kubernetes": ("kubectl", "create", "-f", "-")}
 MOST_WORKERS = 4096
 
 
-def define(flag_values):
-    """Defines the flags of `launch` that are about engines."""
+def define(flag_values: absl_flags.FlagValues) -> None:
+    """Defines the flags of `launch` for engines."""
     def text(name, default, what):
         absl_flags.DEFINE_string(name, default, what, flag_values=flag_values)
 
-    absl_flags.DEFINE_enum("engine", None, ENGINES, "submit the run to this engine of a cluster: a worker is a node "
-                           "(slurm), a pod (kubernetes) or a worker of Ray's (ray)", flag_values=flag_values)
-    absl_flags.DEFINE_bool("print", False, "print what --engine would submit, and submit nothing",
+    absl_flags.DEFINE_enum("engine", None, ENGINES, "submit the run to this engine: a worker is a node (slurm), a "
+                           "pod (kubernetes) or a Ray worker (ray)", flag_values=flag_values)
+    absl_flags.DEFINE_bool("print", False, "print what --engine would submit, without submitting it",
                            flag_values=flag_values)
     text("name", "", "--engine: name of the job; default from --workdir")
     absl_flags.DEFINE_integer("gpus", 0, "--engine: GPUs of each worker", lower_bound=0, flag_values=flag_values)
-    text("cpus", "", "--engine: processors of each worker")
+    text("cpus", "", "--engine: CPUs of each worker")
     text("memory", "", "--engine: memory of each worker, such as 16G (slurm) or 16Gi (kubernetes)")
     absl_flags.DEFINE_float("notice", 75.0, "--engine=slurm: seconds before the time limit at which workers are asked "
                             "to save", lower_bound=0.0, flag_values=flag_values)
-    absl_flags.DEFINE_multi_string("submit", [], "--engine=slurm: one more option of sbatch, such as --time=8:00:00; "
-                                   "may be repeated", flag_values=flag_values)
+    absl_flags.DEFINE_multi_string("submit", [], "--engine=slurm: another option of sbatch, such as --time=8:00:00; "
+                                   "repeatable", flag_values=flag_values)
     text("image", "", "--engine=kubernetes: container image")
-    text("volume", "", "--engine=kubernetes: claim of the volume that all workers share, and where they see it: "
+    text("volume", "", "--engine=kubernetes: claim and mount path of the volume that all workers share: "
          "claim:/folder")
-    text("address", "", "--engine=ray: of the Ray cluster; default that of RAY_ADDRESS, or else this machine")
-    text("srun", None, "start workers as a step of this Slurm allocation, with these options of srun; used by what "
-         "--engine=slurm submits")
-    absl_flags.DEFINE_bool("agent", False, "be one worker of several that an engine starts; used by what --engine "
-                           "submits", flag_values=flag_values)
+    text("address", "", "--engine=ray: address of the Ray cluster; default RAY_ADDRESS, or else this machine")
+    text("srun", None, "start workers as a step of this Slurm allocation, with these options of srun; used in the "
+         "script of --engine=slurm")
+    absl_flags.DEFINE_bool("agent", False, "run as one of the workers that an engine starts; used in the job of "
+                           "--engine", flag_values=flag_values)
 
 
-def submit(flag_values, least, most, command, train):
-    """Prints what the engine is given, or submits it; returns the exit code.
+def submit(flag_values: absl_flags.FlagValues, least: int, most: int, command: Sequence[str], train: ExperimentConfig
+           ) -> int:
+    """Prints the engine's job, or submits it; returns the exit code.
 
     Args:
       flag_values: of `launch`.
       least, most: numbers of workers.
-      command: list of str, the trainer's command and flags.
-      train: ExperimentConfig of the training.
+      command: the trainer's command and flags.
+      train: configuration of the training.
 
     Raises:
-      UsageError: flags that the engine cannot do with, or the engine is not here.
+      UsageError: flags that the engine does not support, or the engine is not installed here.
     """
     engine = flag_values.engine
     if least < most and engine != "slurm":
@@ -73,17 +78,18 @@ def submit(flag_values, least, most, command, train):
     return subprocess.run(program, input=text, encoding="utf-8", check=False).returncode
 
 
-def compose(flag_values, least, most, command, train):
-    """Returns what the engine is given; the arguments are those of `submit`."""
+def compose(flag_values: absl_flags.FlagValues, least: int, most: int, command: Sequence[str], train: ExperimentConfig
+            ) -> str:
+    """Returns the engine's job as text; arguments as of `submit`."""
     engine, workdir = flag_values.engine, os.path.abspath(train.runtime.workdir)
     name = flag_values.name or default_name(workdir)
     given = [f"--{limit}={flag_values[limit].value:g}" for limit in ("stopped_timeout", "max_restarts")]
-    shared = {"name": name, "command": without_workdir(command), "workdir": workdir}
+    shared: dict[str, Any] = {"name": name, "command": without_workdir(command), "workdir": workdir}
     if engine == "slurm":
         each = {"--gpus-per-node": flag_values.gpus, "--cpus-per-task": flag_values.cpus, "--mem": flag_values.memory}
         options = [f"{option}={value}" for option, value in each.items() if value]
         limits = [*given, *(f"--{limit}={flag_values[limit].value:g}" for limit in ("grace_seconds", "stop_timeout"))]
-        # A step asks anew for the processors of each task: the batch script's own request does not count for it.
+        # A step has to request the CPUs of each task again: the batch script's request does not apply to it.
         srun = f"{slurm.SRUN} --cpus-per-task={flag_values.cpus}" if flag_values.cpus else slurm.SRUN
         return slurm.batch_script(**shared, least=least, most=most, limits=limits, notice=flag_values.notice, srun=srun,
                                   options=[*options, *flag_values.submit], mirrorline=[sys.executable, "-m", "launch"])
@@ -98,8 +104,8 @@ def compose(flag_values, least, most, command, train):
                              cpus=int(flag_values.cpus or 1))
 
 
-def without_workdir(command):
-    """Returns a command without its flag --workdir, which the engine's text has in a place of its own."""
+def without_workdir(command: Sequence[str]) -> list[str]:
+    """Returns a command without its flag --workdir, which the engine's job sets separately."""
     kept, skip = [], False
     for argument in command:
         if not skip and not re.match(r"--?workdir(=|$)", argument):
@@ -108,14 +114,14 @@ def without_workdir(command):
     return kept
 
 
-def default_name(workdir):
-    """Returns a name that every engine takes, made of the last part of a path."""
+def default_name(workdir: str) -> str:
+    """Returns a name that is valid for every engine, made of the last part of a path."""
     words = re.sub(r"[^a-z0-9]+", "-", os.path.basename(workdir).lower()).strip("-")
     return f"mirrorline-{words}"[:40].rstrip("-")
 
 
-def check_batch(least, most, train, gpus):
-    """Raises UsageError where the batch divides by none of the numbers of workers."""
+def check_batch(least: int, most: int, train: ExperimentConfig, gpus: int) -> list[int]:
+    """Returns the numbers of workers that divide the batch; raises UsageError where none does."""
     each = train.runtime.replicas or gpus or 1
     parts = train.optimizer.accumulate_steps
     sizes = [size for size in range(least, most + 1) if train.training.batch_size % (size * each * parts) == 0]
@@ -127,8 +133,7 @@ def check_batch(least, most, train, gpus):
     return sizes
 
 
-def check_ray():
-    """Raises UsageError where Ray is not installed; it is not loaded."""
-    import importlib.util
+def check_ray() -> None:
+    """Raises UsageError where Ray is not installed; does not load it."""
     if importlib.util.find_spec("ray") is None:
         raise UsageError("--engine=ray needs Ray, which is not installed here: pip install 'mirrorline[ray]'")

@@ -1,16 +1,20 @@
-"""Attempts at a run by several workers: start all, watch, stop all when one fails, start anew from the checkpoint.
+"""Attempts at a run by several workers: start all, watch them, stop all when one fails, restart from the checkpoint.
 
-A worker that fails takes its peers with it: they cannot compute without it, and after an error of a collective their
-processes are of no more use. So every failure ends the attempt, and the next one begins from the newest checkpoint.
-What is started, and how, is handed in: this module knows ranks, exit codes and the run's directory.
+A failed worker takes its peers with it: they cannot compute without it, and after a failed collective their processes
+are of no use. So every failure ends the attempt, and the next one begins from the latest checkpoint. How workers are
+started is passed in: this module knows ranks, exit codes and the run's directory.
 """
 import collections
 import dataclasses
+import functools
 import signal
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from launch.cluster import failures
-from launch.cluster.failures import PREEMPTED, USAGE
+from launch.cluster.display import LaunchDisplay
+from launch.cluster.failures import PREEMPTED, USAGE, Failure
 from launch.cluster.run_records import AttemptProgress, LostTime, RunRecords
 from pipeline import terminal
 from pipeline.monitoring.metrics_log import JsonLines, read_records
@@ -18,19 +22,20 @@ from pipeline.quantities import counted
 from pipeline.training.preemption import ORDERS, heard
 
 POLL_SECONDS = 0.05
-ECHO_SECONDS = 1.0  # Where all that ended have lost a peer: how long the cause may take to show.
+PEER_SECONDS = 1.0  # Time for the cause to show where all that ended have lost a peer.
 KEPT_LINES = 60
 FAILURE = 1
+Start = Callable[[int, int, Callable[[int, str], None]], Any]  # (size, attempt, on_line) -> its workers.
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a supervisor may take.
+    """Limits of a supervisor.
 
     Attributes:
       max_restarts: restarts without a new checkpoint.
-      grace_seconds: seconds from SIGTERM to SIGKILL, where a worker has failed.
-      stop_timeout: seconds that workers have to save and end, once asked to or once the first has ended.
+      grace_seconds: seconds from SIGTERM to SIGKILL after a worker has failed.
+      stop_timeout: seconds for workers to save and end, once asked to or once the first has ended.
       stopped_timeout: seconds that a worker may be stopped (SIGSTOP).
     """
 
@@ -40,16 +45,38 @@ class Limits:
     stopped_timeout: float = 15.0
 
 
-class StopSignals:
-    """What asks to stop, counted as a trainer does, see preemption; a context manager for the main thread.
+class SignalCounter:
+    """Counts the signals that ask to stop; a context manager for the main thread.
 
     Attributes:
-      count: how many came; of notices, such as of a closed terminal, only the first where no order came.
-      number: the last one.
+      count: of requests to stop.
     """
 
-    def __init__(self):
-        self.count, self.number, self._orders = 0, None, 0
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _take(self, number, _):
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._take) for number in heard()}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class StopSignals(SignalCounter):
+    """Counts as a trainer does (see preemption): of notices, such as a closed terminal, only the first.
+
+    Attributes:
+      number: of the last signal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self._orders = 0, 0
 
     def _take(self, number, _):
         self._orders += number in ORDERS
@@ -57,32 +84,24 @@ class StopSignals:
         if number == signal.SIGHUP:
             terminal.let_go()
 
-    def __enter__(self):
-        self._before = {number: signal.signal(number, self._take) for number in heard()}
-        return self
-
-    def __exit__(self, *exception):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
 
 class Sizes:
-    """With how many workers an attempt is made.
+    """The number of workers of each attempt.
 
-    The most there may be, unless that many cannot be started: two attempts in a row without a step make it fewer, and
-    one where that happened before. After an attempt with a step the most are tried again.
+    The largest, unless so many cannot be started: after two attempts in a row without a step it becomes smaller, after
+    one where that happened before. After an attempt with a step the largest is tried again.
 
     Attributes:
       now: number of workers of the next attempt.
     """
 
-    def __init__(self, sizes):
-        """Args: sizes: numbers of workers that are possible."""
+    def __init__(self, sizes: Sequence[int]):
+        """Args: sizes: possible numbers of workers."""
         self._sizes = sorted(sizes, reverse=True)
-        self.now, self._vain = self._sizes[0], collections.Counter()
+        self.now, self._vain = self._sizes[0], collections.Counter[int]()
 
-    def failed(self, stepped):
-        """Takes note of a failed attempt, and whether it made a step; returns whether the next one is smaller."""
+    def failed(self, stepped: bool) -> bool:
+        """Records a failed attempt and whether it made a step; returns whether the next one is smaller."""
         before = self.now
         if stepped:
             self._vain[before] = 0
@@ -96,23 +115,25 @@ class Sizes:
 
 
 class Budget:
-    """Restarts that are left. A checkpoint later than at the last failure renews them."""
+    """The remaining restarts, which a checkpoint later than at the last failure renews."""
 
-    def __init__(self, most, saved):
+    def __init__(self, most: int, saved: int):
         """
         Args:
           most: restarts without a new checkpoint.
-          saved: step of the newest checkpoint as it is.
+          saved: step of the latest checkpoint.
         """
-        self._most, self._saved, self._used, self._shrunk, self._step = most, saved, 0, set(), None
+        self._most, self._saved, self._used = most, saved, 0
+        self._shrunk: set[int] = set()
+        self._step: int | None = None
 
-    def refuse(self, progress, saved, shrunk_from=None):
-        """Takes note of a failure; returns why there is no other attempt, None where there is one.
+    def refuse(self, progress: Any, saved: int, shrunk_from: int | None = None) -> str | None:
+        """Records a failure; returns the reason why there is no other attempt, or None.
 
         Args:
           progress: AttemptProgress.
-          saved: step of the newest checkpoint.
-          shrunk_from: the number of workers, where the next attempt has fewer: that is free once.
+          saved: step of the latest checkpoint.
+          shrunk_from: number of workers, where the next attempt has fewer: that is free once.
         """
         if saved > self._saved:
             self._used, self._saved = 0, saved
@@ -132,7 +153,7 @@ class Budget:
 
 
 class Attempt:
-    """One attempt, from the start of its workers until all are gone.
+    """One attempt, from the start of its workers to their end.
 
     Attributes:
       failure: Failure, None where all ended well or as they were asked to.
@@ -140,32 +161,37 @@ class Attempt:
       codes: exit code of each rank.
     """
 
-    def __init__(self, number, size, records, screen):
+    def __init__(self, number: int, size: int, records: RunRecords, display: LaunchDisplay):
         """
         Args:
           number: of the attempt, from 0.
           size: number of workers.
-          records: RunRecords.
-          screen: Screen.
+          records: of the run.
+          display: where the workers' lines go.
         """
-        self.number, self.size, self._screen = number, size, screen
-        self.progress, self.failure, self.codes, self.failed_at = AttemptProgress(records), None, [], None
-        self.started, self._said = time.time(), collections.defaultdict(lambda: collections.deque(maxlen=KEPT_LINES))
-        self._stopped, self._looked, self._ended = collections.Counter(), time.monotonic(), None
+        self.number, self.size, self._display = number, size, display
+        self.progress = AttemptProgress(records)
+        self.codes: list[int] = []
+        self.failure: Failure | None = None
+        self.failed_at: float | None = None
+        self.started = self._ended = time.time()
+        self._output: Any = collections.defaultdict(lambda: collections.deque(maxlen=KEPT_LINES))
+        self._stopped: dict[int, float] = collections.defaultdict(float)
+        self._checked = time.monotonic()
 
-    def take_line(self, rank, line):
+    def take_line(self, rank: int, line: str) -> None:
         """Takes a line of a worker."""
-        self._said[rank].append(line)
-        self._screen.worker(rank, line)
+        self._output[rank].append(line)
+        self._display.worker(rank, line)
 
-    def run(self, start, limits, signals, look):
-        """Starts the workers and watches until all have ended.
+    def run(self, start: Callable[[], Any], limits: Limits, signals: StopSignals, update: Callable[[], None]) -> None:
+        """Starts the workers and watches them until all have ended.
 
         Args:
-          start: function -> the workers, see local_workers.LocalWorkers.
-          limits: Limits.
-          signals: StopSignals.
-          look: called every moment, for what else is to be seen to.
+          start: returns the workers, see local_workers.LocalWorkers.
+          limits: of the supervisor.
+          signals: requests to stop.
+          update: called regularly.
         """
         workers = start()
         deadline, asked = float("inf"), False
@@ -177,7 +203,7 @@ class Attempt:
                 if (asked or len(workers.running) < len(workers.workers)) and deadline == float("inf"):
                     deadline = time.monotonic() + limits.stop_timeout
                 workers.watch(POLL_SECONDS)
-                look()
+                update()
                 self.failure = self._find(workers, limits, deadline)
             self.failed_at = time.time() if self.failure else None
             if workers.running:
@@ -186,11 +212,11 @@ class Attempt:
             workers.kill()
             workers.close()
         self.codes, self._ended = [worker.code for worker in workers.workers], time.time()
-        if self.failure and self.failure.code is not None:  # Its last words may have come after its end was seen.
-            self.failure = failures.describe(self.failure.rank, self.failure.what, self.failure.code, self._said)
-        self.progress.look(now=True)
+        if self.failure and self.failure.code is not None:  # Its last lines may have come after its end was noticed.
+            self.failure = failures.describe(self.failure.rank, self.failure.what, self.failure.code, self._output)
+        self.progress.update(now=True)
 
-    def record(self):
+    def record(self) -> dict[str, Any]:
         """Returns the line of attempts.jsonl: times in seconds since the epoch, exit codes by rank."""
         failure, progress = self.failure, self.progress
         return {"attempt": self.number, "workers": self.size, "started": self.started, "failed": self.failed_at,
@@ -199,45 +225,46 @@ class Attempt:
                 "first_failing_rank": failure.rank if failure else None,
                 "failure": failure.text if failure else None, "last_lines": list(failure.lines) if failure else []}
 
-    def _find(self, workers, limits, deadline):
+    def _find(self, workers: Any, limits: Limits, deadline: float) -> Failure | None:
         """Returns the Failure that ends the attempt now, or None."""
-        found = failures.find(workers.workers, self._said)
+        found = failures.find(workers.workers, self._output)
         if found and not found.certain:
             first = min(worker.ended for worker in workers.workers if worker.code == failures.PEER_LOST)
-            return found if time.monotonic() > first + ECHO_SECONDS else None
+            return found if time.monotonic() > first + PEER_SECONDS else None
         if found:
             return found
-        # The clock goes on while the whole machine sleeps, and then everybody seems to have been stopped for long.
-        passed, self._looked = min(time.monotonic() - self._looked, 2 * POLL_SECONDS), time.monotonic()
+        # Bounded, since the clock continues while the whole machine is suspended.
+        passed, self._checked = min(time.monotonic() - self._checked, 2 * POLL_SECONDS), time.monotonic()
         for worker in workers.running:
             self._stopped[worker.rank] = self._stopped[worker.rank] + passed if worker.stopped() else 0.0
             if self._stopped[worker.rank] >= limits.stopped_timeout:
-                return failures.describe(worker.rank, "was stopped (SIGSTOP)", None, self._said)
+                return failures.describe(worker.rank, "was stopped (SIGSTOP)", None, self._output)
         if time.monotonic() > deadline:
             return failures.describe(workers.running[0].rank, f"did not end within {limits.stop_timeout:g} s", None,
-                                     self._said)
+                                     self._output)
         return None
 
 
 class Supervisor:
-    """Makes attempts until the run is done, asked to stop, or not worth another one."""
+    """Makes attempts until the run is finished, asked to stop, or not worth another attempt."""
 
-    def __init__(self, start, sizes, workdir, limits, screen, signals):
+    def __init__(self, start: Start, sizes: Sequence[int], workdir: str, limits: Limits, display: LaunchDisplay,
+                 signals: StopSignals):
         """
         Args:
-          start: function (number of workers, attempt, on_line) -> its workers, see local_workers.LocalStart.
-          sizes: numbers of workers that are possible.
+          start: starts the workers of an attempt, see local_workers.LocalStart.
+          sizes: possible numbers of workers.
           workdir: directory of the run.
-          limits: Limits.
-          screen: Screen.
-          signals: StopSignals.
+          limits: of this supervisor.
+          display: for lines of the workers and of this supervisor.
+          signals: requests to stop.
         """
-        self._start, self._limits, self._screen, self._signals = start, limits, screen, signals
+        self._start, self._limits, self._display, self._signals = start, limits, display, signals
         self._records, self._sizes, self._lost = RunRecords(workdir), Sizes(sizes), LostTime()
         self._budget = Budget(limits.max_restarts, self._records.saved_step())
         self._attempts, self._failures = 0, 0
 
-    def run(self):
+    def run(self) -> int:
         """Makes the attempts; returns the exit code: that of the trainer, or 128 + signal on a second signal."""
         path = self._records.file("attempts.jsonl")
         number = max((record["attempt"] for record in read_records(path)), default=-1) + 1
@@ -247,68 +274,64 @@ class Supervisor:
                 if self._signals.count:  # It came between two attempts.
                     code = PREEMPTED
                     break
-                attempt = Attempt(number, self._sizes.now, self._records, self._screen)
+                attempt = Attempt(number, self._sizes.now, self._records, self._display)
                 self._attempts += 1
-                attempt.run(lambda attempt=attempt: self._start(attempt.size, attempt.number, attempt.take_line),
-                            self._limits, self._signals, lambda attempt=attempt: self._look(attempt))
-                self._look(attempt)
+                attempt.run(functools.partial(self._start, attempt.size, number, attempt.take_line), self._limits,
+                            self._signals, functools.partial(self._update, attempt.progress))
+                self._update(attempt.progress)
                 file.append([attempt.record()])
                 file.sync()
                 number += 1
-                code = self._judge(attempt)
+                code = self._conclude(attempt)
         finally:
             file.close()
-            self._screen.close()
+            self._display.close()
         self._lost.end(time.time())
-        self._conclude(path)
+        lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
+        self._display.info(f"launch  {counted(self._attempts, 'attempt')}, {counted(self._failures, 'failure')}{lost}; "
+                           f"{path}")
         return code
 
-    def _look(self, attempt):
-        """Sees how far the attempt has come, and whether it has made up for the failure before."""
-        progress = attempt.progress
-        progress.look()
+    def _update(self, progress: AttemptProgress) -> None:
+        """Reads the attempt's progress, and reports when the step of the last failure is passed again."""
+        progress.update()
         if progress.step_at is None:
             return
         step, seconds = self._lost.waiting_for, self._lost.reached(progress.step, progress.step_at)
         if seconds is not None and step:
-            self._screen.info(f"launch  step {step} is passed again after {seconds:.1f} s")
+            self._display.info(f"launch  step {step} is passed again after {seconds:.1f} s")
 
-    def _judge(self, attempt):
-        """Says what came of an attempt; returns the exit code of the run, None where another attempt follows."""
+    def _conclude(self, attempt: Attempt) -> int | None:
+        """Reports the result of an attempt; returns the exit code of the run, None where another attempt follows."""
         failure, signals = attempt.failure, self._signals
         if signals.count > 1:
-            self._report("all workers were killed on the second signal")
+            self._error("all workers were killed on the second signal")
             return 128 + signals.number
         if failure is None:
             return PREEMPTED if PREEMPTED in attempt.codes else 0
         self._failures += 1
         if failure.code == USAGE:
-            own = [line for line in failure.lines if failures.OWN_WORDS.match(line)]
-            self._screen.error(own[-1] if own else f"mirrorline launch: {failure.text}")
+            own = [line for line in failure.lines if failures.OWN_LINE.match(line)]
+            self._display.error(own[-1] if own else f"mirrorline launch: {failure.text}")
             return USAGE
         progress, saved, size = attempt.progress, self._records.saved_step(), attempt.size
         self._lost.failed(progress.step, progress.step_at or attempt.started)
         where = f"step {saved}" if saved else "the beginning"
         if signals.count:
-            self._report(f"asked to stop, but {failure.text}; run the same command again to go on from {where}")
+            self._error(f"asked to stop, but {failure.text}; run the same command again to continue from {where}")
             return PREEMPTED
         smaller = self._sizes.failed(progress.first_step is not None)
-        why = self._budget.refuse(progress, saved, size if smaller else None)
-        if why:
-            self._report(f"{why}: {failure.text}")
+        reason = self._budget.refuse(progress, saved, size if smaller else None)
+        if reason:
+            self._error(f"{reason}: {failure.text}")
             for line in failure.lines if len(failure.lines) > 1 else ():
-                self._screen.error(f"[{failure.rank}] {line}")
+                self._display.error(f"[{failure.rank}] {line}")
             return FAILURE
         now, how = self._sizes.now, ""
         if now != size:
-            how = f"; {now} workers again" if now > size else f"; {now} of them, since {size} cannot be started"
-        self._report(f"{failure.text}, after step {progress.step}: all start anew from {where}{how}")
+            how = f"; {now} workers again" if now > size else f"; with {now}, since {size} cannot be started"
+        self._error(f"{failure.text}, after step {progress.step}: restarting all workers from {where}{how}")
         return None
 
-    def _report(self, text):
-        self._screen.error(f"mirrorline launch: {text}")
-
-    def _conclude(self, path):
-        lost = f", {self._lost.seconds:.1f} s lost" if self._failures else ""
-        self._screen.info(f"launch  {counted(self._attempts, 'attempt')}, "
-                          f"{counted(self._failures, 'failure')}{lost}; {path}")
+    def _error(self, text: str) -> None:
+        self._display.error(f"mirrorline launch: {text}")

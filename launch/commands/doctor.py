@@ -1,42 +1,47 @@
-"""`mirrorline doctor`: would training work here, and if not, what to do about it."""
+"""mirrorline doctor: checks whether training would work on this machine, and what is missing otherwise."""
 import importlib.metadata
 import os
 import platform
 import sys
 import textwrap
+from collections.abc import Sequence
 
+from absl import flags as absl_flags
+
+from pipeline.config import ExperimentConfig
 from pipeline.distributed import devices, machine
 from pipeline.quantities import counted
 from pipeline.verification import installation
-from pipeline.verification.installation import OK, PROBLEM, WARNING
+from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 
-SUMMARY = "say whether training would work on this machine, and what is missing if not"
+SUMMARY = "check whether training would work on this machine, and report what is missing"
 PLACE = 100
 GROUPS = ()
 ONLY = ("data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 
 COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}
+WIDTH, INDENT = 100, 22  # Columns of a line, and those before its text.
 
 
-def define(flag_values):
+def define(flag_values: absl_flags.FlagValues) -> None:
     """The doctor has no flags of its own."""
 
 
-def run(config, flag_values):
+def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     """Prints the findings; returns 0 where training would work and 1 where it would not."""
     findings = examine(config)
     print_report(findings)
     return 1 if any(finding.state == PROBLEM for finding in findings) else 0
 
 
-def examine(config):
-    """Returns every installation.Finding about this machine, for the options of an ExperimentConfig."""
+def examine(config: ExperimentConfig) -> list[Finding]:
+    """Returns all findings about this machine for the options of a configuration."""
     requires_python, requirements = installation.declared_requirements()
     cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
     findings = [installation.check_python(platform.python_version(), requires_python),
                 *installation.check_packages(requirements, importlib.metadata.version),
                 cpu, installation.check_memory(*machine.memory())]
-    if cpu.state != PROBLEM:  # else loading TensorFlow would end the process
+    if cpu.state != PROBLEM:  # Otherwise loading TensorFlow would end the process.
         tensorflow = installation.check_tensorflow()
         findings.append(tensorflow)
         if tensorflow.state == OK:
@@ -46,7 +51,7 @@ def examine(config):
             installation.check_disk(workdir)]
 
 
-def print_report(findings):
+def print_report(findings: Sequence[Finding]) -> None:
     """Prints the findings, aligned; in colour on a terminal."""
     problems = sum(finding.state == PROBLEM for finding in findings)
     end = f"Training will not work here: {counted(problems, 'problem')} to solve." if problems else \
@@ -55,7 +60,7 @@ def print_report(findings):
     if not sys.stdout.isatty():
         print("\n".join([*(line for line, _ in lines), end]))
         return
-    from rich.console import Console
+    from rich.console import Console  # Rich takes longer to load than `mirrorline doctor --help`.
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -66,9 +71,8 @@ def print_report(findings):
     console.print(end, style=COLORS[PROBLEM if problems else OK])
 
 
-def report_lines(finding, width=100):
-    """Returns the lines of a finding: state, name, text, and under it the remedy."""
-    indent = 8 + 14
-    text = textwrap.wrap(finding.text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+def report_lines(finding: Finding) -> list[str]:
+    """Returns the lines of a finding: state, name, text, and below it the remedy."""
+    text = textwrap.wrap(finding.text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
     remedy = [f"remedy: {finding.remedy}"] if finding.remedy else []
-    return [f"{finding.state:<8}{finding.name:<14}{text[0]}", *(" " * indent + line for line in text[1:] + remedy)]
+    return [f"{finding.state:<8}{finding.name:<14}{text[0]}", *(" " * INDENT + line for line in text[1:] + remedy)]

@@ -1,26 +1,29 @@
-"""mirrorline launch: starts several workers of one run, watches them, and starts all anew when one fails."""
+"""mirrorline launch: starts several workers of one run, supervises them, and restarts all when one fails."""
 import contextlib
 import dataclasses
 import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
 import flags
 from launch.cluster import agent, submission
-from launch.cluster.display import Screen
+from launch.cluster.display import LaunchDisplay
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalStart
 from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
 from pipeline import locks, run_directory, runs
+from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
-SUMMARY = "train with several workers, started anew from the newest checkpoint when one fails"
+SUMMARY = "train with several workers, all restarted from the latest checkpoint when one fails"
 PLACE = 90
 GROUPS = ()
 TAKES_FILES = "-- train --flag=value"
@@ -28,27 +31,26 @@ LAUNCHED = "train"
 MOST_WORKERS = 64
 
 
-def define(flag_values):
-    """Defines the flags of this command alone."""
+def define(flag_values: absl_flags.FlagValues) -> None:
+    """Defines the flags of this command."""
     defaults = Limits()
-    absl_flags.DEFINE_string("workers", "1", "workers on this machine; MIN..MAX: with MAX where they can be started, "
-                             "else with fewer, as the batch divides", flag_values=flag_values)
-    absl_flags.DEFINE_integer("max_restarts", defaults.max_restarts, "restarts without a new checkpoint, after which "
+    absl_flags.DEFINE_string("workers", "1", "number of workers on this machine; MIN..MAX: MAX where so many can be "
+                             "started, else fewer that divide the batch", flag_values=flag_values)
+    absl_flags.DEFINE_integer("max_restarts", defaults.max_restarts, "restarts without a new checkpoint after which "
                               "the run ends; each new checkpoint renews them", lower_bound=0, flag_values=flag_values)
-    texts = {"grace_seconds": "seconds from SIGTERM to SIGKILL for the others when a worker has failed",
-             "stop_timeout": "seconds that workers have to save and end, once they were asked to or the first of them "
-                             "has ended",
-             "stopped_timeout": "seconds that a worker may be stopped (SIGSTOP) before all are started anew"}
+    texts = {"grace_seconds": "seconds from SIGTERM to SIGKILL for the other workers when one has failed",
+             "stop_timeout": "seconds for the workers to save and end, once asked to or once the first has ended",
+             "stopped_timeout": "seconds that a worker may be stopped (SIGSTOP) before all are restarted"}
     for name, text in texts.items():
         absl_flags.DEFINE_float(name, getattr(defaults, name), text, lower_bound=0.0, flag_values=flag_values)
     submission.define(flag_values)
 
 
-def run(config, flag_values, command):
-    """Runs the command that stands after `--`; returns the exit code.
+def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues, command: Sequence[str]) -> int:
+    """Runs the command that follows after `--`; returns the exit code.
 
     Raises:
-      UsageError: flags that cannot be, of launch or of what it launches, before anything starts or is written.
+      UsageError: invalid flags of launch or of the command, before anything starts or is written.
     """
     train = train_config(command)
     if flag_values.agent or flag_values.engine or flag_values.srun is not None:
@@ -58,32 +60,34 @@ def run(config, flag_values, command):
     sizes, left_out = usable_sizes(least, most, train, gpus)
     workdir = train.runtime.workdir
     run_directory.RunDirectory(workdir).check(train)
-    screen = Screen(train.runtime.verbosity == "quiet")
+    display = LaunchDisplay(train.runtime.verbosity == "quiet")
     if left_out:
-        screen.info(f"launch  not with {', '.join(map(str, left_out))} workers: {reason(train, gpus)}")
+        display.info(f"launch  not with {', '.join(map(str, left_out))} workers: {divisibility(train, gpus)}")
     worker = [sys.executable, "-m", "launch", *command, f"--workdir={workdir}"]
-    return supervise(worker, workdir, sizes, limits_of(flag_values), screen, visible_gpus(gpus))
+    return supervise(worker, workdir, sizes, limits_of(flag_values), display, visible_gpus(gpus))
 
 
-def check_order(own, rest, flag_values):
-    """Sees that the trainer's command stands after `--`.
+def check_order(own: Sequence[str], rest: Sequence[str], flag_values: absl_flags.FlagValues) -> None:
+    """Checks that the trainer's command and flags follow after `--`.
 
     Args:
-      own: list of str, the arguments before `--`.
-      rest: list of str, those after it.
-      flag_values: absl FlagValues with the flags of this command.
+      own: the arguments before `--`.
+      rest: those after it.
+      flag_values: with the flags of this command.
 
     Raises:
-      UsageError: some of it stands before; with the command as it should be.
+      UsageError: some of it stands before; with the corrected command.
     """
-    theirs, moved, kept, waiting = train_flags(), [], [], list(own)
+    theirs, waiting = train_flags(), list(own)
+    moved: list[str] = []
+    kept: list[str] = []
     while waiting:
         argument = waiting.pop(0)
         if argument == LAUNCHED:
             continue
         found = [flag_named(argument, values) for values in (flag_values, theirs)]
         known = [flag for flag in found if flag is not None]
-        # An unknown one is the trainer's where its command's name is there.
+        # An unknown flag belongs to the trainer where its command is named.
         part = moved if found[0] is None and (known or LAUNCHED in own) else kept
         part.append(argument)
         valued = known and not known[0].boolean and argument.lstrip("-") not in flags.SHORTHANDS
@@ -94,16 +98,16 @@ def check_order(own, rest, flag_values):
         raise UsageError(f"{moved[0]} is for {LAUNCHED}, whose command follows after --, as in: {shlex.join(right)}")
 
 
-def flag_named(argument, flag_values):
-    """Returns the flag of an argument such as --name=value, --name or --noname, None where it is none of these."""
+def flag_named(argument: str, flag_values: absl_flags.FlagValues) -> absl_flags.Flag | None:
+    """Returns the flag of an argument such as --name=value, --name or --noname; None for any other argument."""
     name = argument.lstrip("-").partition("=")[0].replace("-", "_")
     name = flags.SHORTHANDS.get(name, (name,))[0]
     names = [known for known in (name, name.removeprefix("no")) if argument.startswith("-") and known in flag_values]
     return flag_values[names[0]] if names else None
 
 
-def train_flags():
-    """Returns the FlagValues of what is launched, without values."""
+def train_flags() -> absl_flags.FlagValues:
+    """Returns the flags of `train`, not parsed."""
     from launch.commands import train
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, train.GROUPS)
@@ -111,13 +115,14 @@ def train_flags():
     return flag_values
 
 
-def limits_of(flag_values):
-    """Returns the Limits that the flags say."""
-    return Limits(**{field.name: flag_values[field.name].value for field in dataclasses.fields(Limits)})
+def limits_of(flag_values: absl_flags.FlagValues) -> Limits:
+    """Returns the Limits that the flags set."""
+    values: dict[str, Any] = {field.name: flag_values[field.name].value for field in dataclasses.fields(Limits)}
+    return Limits(**values)
 
 
-def run_on_engine(flag_values, command, train):
-    """Runs what has to do with a cluster's engine: submits, supervises steps of Slurm, or is one worker."""
+def run_on_engine(flag_values: absl_flags.FlagValues, command: Sequence[str], train: ExperimentConfig) -> int:
+    """Runs what involves a cluster's engine: submits a job, supervises steps of Slurm, or is one worker."""
     workdir = train.runtime.workdir
     program = [sys.executable, "-m", "launch"]
     worker = [*command, f"--workdir={workdir}"]
@@ -130,38 +135,38 @@ def run_on_engine(flag_values, command, train):
     limits = limits_of(flag_values)
     agents = [*program, "launch", "--agent", f"--stopped_timeout={limits.stopped_timeout:g}", "--", *worker]
     return supervise(agents, workdir, submission.check_batch(least, most, train, 0), limits,
-                     Screen(train.runtime.verbosity == "quiet"), srun=flag_values.srun)
+                     LaunchDisplay(train.runtime.verbosity == "quiet"), srun=flag_values.srun)
 
 
-def supervise(worker, workdir, sizes, limits, screen, gpus=(), srun=None):
-    """Runs workers on this machine until the run is done or given up; returns the exit code.
+def supervise(worker: Sequence[str], workdir: str, sizes: Sequence[int], limits: Limits, display: LaunchDisplay,
+              gpus: Sequence[str] = (), srun: str | None = None) -> int:
+    """Runs workers until the run is finished or given up; returns the exit code.
 
     Args:
-      worker: list of str, the command that every worker is.
+      worker: the command of every worker.
       workdir: directory of the run.
-      sizes: numbers of workers that are possible.
-      limits: Limits.
-      screen: Screen.
-      gpus: what CUDA_VISIBLE_DEVICES calls the GPUs that are shared out.
-      srun: options of srun, where workers are tasks of it and not processes of this machine; else None.
+      sizes: possible numbers of workers.
+      limits: of the supervisor.
+      display: for lines of the workers and of the supervisor.
+      gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers.
+      srun: options of srun, where workers are its tasks instead of processes of this machine; else None.
 
     Raises:
-      UsageError: another supervisor works in the directory.
+      UsageError: another supervisor uses the directory.
       RunFailure: this machine cannot start the workers.
     """
     with StopSignals() as signals, locked(workdir), contextlib.closing(Guard()) as guard:
-        most = max(sizes)
         where = "on this machine" if srun is None else "in steps of Slurm"
-        screen.info(f"launch  {counted(most, 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
+        display.info(f"launch  {counted(max(sizes), 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
         start = LocalStart(worker, workdir, guard, gpus) if srun is None else SlurmStart(worker, workdir, guard, srun)
-        return Supervisor(start, sizes, workdir, limits, screen, signals).run()
+        return Supervisor(start, sizes, workdir, limits, display, signals).run()
 
 
-def train_config(command):
-    """Returns the ExperimentConfig of what is launched, its workdir filled in.
+def train_config(command: Sequence[str]) -> ExperimentConfig:
+    """Returns the configuration of the launched command, with its workdir.
 
     Args:
-      command: list of str, the command and its flags.
+      command: the command and its flags.
 
     Raises:
       UsageError: there is none, it is not `train`, or its flags are wrong.
@@ -176,11 +181,11 @@ def train_config(command):
     return runs.resolve(flags.config_from_flags(flag_values))
 
 
-def parse_workers(text, limit=MOST_WORKERS):
-    """Reads --workers as (least, most), neither beyond the limit: `4` is (4, 4), `2..4` is (2, 4).
+def parse_workers(text: str, limit: int = MOST_WORKERS) -> tuple[int, int]:
+    """Reads --workers as (least, most): `4` is (4, 4), `2..4` is (2, 4).
 
     Raises:
-      UsageError: not of that form, none, too many, or more at least than at most.
+      UsageError: another form, zero, more than `limit`, or the larger number first.
     """
     match = re.fullmatch(r"(\d{1,6})(?:\.\.(\d{1,6}))?", text.strip())
     least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
@@ -192,18 +197,18 @@ def parse_workers(text, limit=MOST_WORKERS):
     return least, most
 
 
-def usable_sizes(least, most, config, gpus):
-    """Returns (numbers of workers that the batch and the GPUs divide by, those that they do not), ascending.
+def usable_sizes(least: int, most: int, config: ExperimentConfig, gpus: int) -> tuple[list[int], list[int]]:
+    """Returns (numbers of workers that fit the batch and the GPUs, those that do not), ascending.
 
     Args:
-      least, most: the range asked for.
-      config: ExperimentConfig of the training.
-      gpus: GPUs of this machine; with any, each worker has its own.
+      least, most: the requested range.
+      config: of the training.
+      gpus: of this machine; with any, each worker has its own.
 
     Raises:
-      UsageError: none of the range works.
+      UsageError: no number of the range fits.
     """
-    def works(workers):
+    def fits(workers):
         each = config.runtime.replicas or gpus // workers or 1
         return config.training.batch_size % (workers * each * config.optimizer.accumulate_steps) == 0 and (
             workers == 1 or not gpus or workers <= gpus)
@@ -212,33 +217,33 @@ def usable_sizes(least, most, config, gpus):
         raise UsageError(f"--devices={','.join(config.runtime.devices)} is of one process: with --workers each worker "
                          "has its share of the GPUs; choose them with CUDA_VISIBLE_DEVICES")
     numbers = range(least, most + 1)
-    sizes = [number for number in numbers if works(number)]
+    sizes = [number for number in numbers if fits(number)]
     if not sizes:
-        asked = f"{least}..{most}" if least < most else least
-        others = [number for number in range(1, MOST_WORKERS + 1) if works(number)]
-        raise UsageError(f"--workers={asked}: {reason(config, gpus)}"
+        requested = f"{least}..{most}" if least < most else least
+        others = [number for number in range(1, MOST_WORKERS + 1) if fits(number)]
+        raise UsageError(f"--workers={requested}: {divisibility(config, gpus)}"
                          + (f"; what works: {', '.join(map(str, others))}" if others else ""))
     return sizes, [number for number in numbers if number not in sizes]
 
 
-def reason(config, gpus):
-    """Returns in words what a number of workers has to fit to."""
+def divisibility(config: ExperimentConfig, gpus: int) -> str:
+    """Returns in words what a number of workers has to divide."""
     each = f", {config.runtime.replicas} replicas each" if config.runtime.replicas > 1 else ""
     parts = config.optimizer.accumulate_steps
     micro = f", {parts} micro-batches" if parts > 1 else ""
-    there = f", on {counted(gpus, 'GPU')}" if gpus else ""
-    return f"--batch_size={config.training.batch_size} must divide by the workers{each}{micro}{there}"
+    on_gpus = f", on {counted(gpus, 'GPU')}" if gpus else ""
+    return f"--batch_size={config.training.batch_size} must divide by the workers{each}{micro}{on_gpus}"
 
 
-def visible_gpus(count):
-    """Returns what CUDA_VISIBLE_DEVICES calls the GPUs of this process, a tuple of str."""
+def visible_gpus(count: int) -> tuple[str, ...]:
+    """Returns the values of CUDA_VISIBLE_DEVICES for the GPUs of this process."""
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return tuple(named[:count] if named else map(str, range(count)))
 
 
 @contextlib.contextmanager
-def locked(workdir):
-    """Keeps a second supervisor out of a run's directory, which is made."""
+def locked(workdir: str) -> Iterator[None]:
+    """Makes a run's directory and keeps a second supervisor out of it."""
     folder = os.path.join(workdir, "workers")
     try:
         os.makedirs(folder, exist_ok=True)
@@ -247,7 +252,7 @@ def locked(workdir):
         raise UsageError(f"--workdir={workdir} has a launch already ({holder}); wait for it, or give another "
                          "--workdir") from None
     except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror.lower()}; give a directory of your "
-                         "own") from error
+        raise UsageError(f"--workdir={workdir} cannot be written: {(error.strerror or str(error)).lower()}; give a "
+                         "directory of your own") from error
     with lock:
         yield

@@ -100,13 +100,13 @@ def wait_for(condition, seconds=600, what="what was waited for"):
 
 
 def main(workdir, sizes, limits, told):
-    from launch.cluster.display import Screen
+    from launch.cluster.display import LaunchDisplay
     from launch.cluster.supervisor import Limits
     from launch.commands.launch import supervise
     from pipeline.errors import UsageError
     worker = [sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, told]
     try:
-        code = supervise(worker, workdir, json.loads(sizes), Limits(**json.loads(limits)), Screen())
+        code = supervise(worker, workdir, json.loads(sizes), Limits(**json.loads(limits)), LaunchDisplay())
     except UsageError as error:
         print(error, file=sys.stderr)
         code = 2

@@ -3,7 +3,7 @@ import contextlib
 import os
 import pty
 
-from launch.cluster.display import CLEAR_LINE, Screen
+from launch.cluster.display import CLEAR_LINE, LaunchDisplay
 
 STEP = "epoch  0.50/10  step  12/230  loss 0.5000  accuracy  90.00%  1,234 examples/s  0:10 left"
 
@@ -22,12 +22,12 @@ def test_on_a_terminal_the_line_of_progress_stays_the_last_one(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
     with open(theirs, "w") as stream:
-        screen = Screen(out=stream, errors=stream)
-        screen.worker(0, STEP)
-        screen.worker(1, "a warning")
-        screen.worker(1, STEP)  # Only the chief's moves.
-        screen.note("launch  a note")
-        screen.close()
+        display = LaunchDisplay(out=stream, errors=stream)
+        display.worker(0, STEP)
+        display.worker(1, "a warning")
+        display.worker(1, STEP)  # Only the chief's moves.
+        display.info("launch  a note")
+        display.close()
     said = read_all(ours).decode().replace("\r\n", "\n")
     shown = CLEAR_LINE + STEP[:79]
     assert said == "".join(f"{shown}{CLEAR_LINE}{line}" for line in (
@@ -36,13 +36,13 @@ def test_on_a_terminal_the_line_of_progress_stays_the_last_one(monkeypatch):
 
 def test_in_a_file_every_line_stands(tmp_path):
     with open(tmp_path / "out", "w") as out, open(tmp_path / "errors", "w") as errors:
-        screen = Screen(out=out, errors=errors)
-        screen.worker(0, STEP)
-        screen.worker(0, "mirrorline train: told by the supervisor")
-        screen.note("a note")
-        screen.error("an error")
-        quiet = Screen(quiet=True, out=out, errors=errors)
-        quiet.note("unsaid")
+        display = LaunchDisplay(out=out, errors=errors)
+        display.worker(0, STEP)
+        display.worker(0, "mirrorline train: told by the supervisor")
+        display.info("a note")
+        display.error("an error")
+        quiet = LaunchDisplay(quiet=True, out=out, errors=errors)
+        quiet.info("unsaid")
         quiet.error("another")
     assert (tmp_path / "out").read_text() == f"[0] {STEP}\na note\n"
     assert (tmp_path / "errors").read_text() == "an error\nanother\n"
@@ -52,6 +52,6 @@ def test_nobody_reading_any_more_ends_nothing():
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as stream:
-        screen = Screen(out=stream, errors=stream)
-        screen.worker(0, "one")
-        screen.note("two")
+        display = LaunchDisplay(out=stream, errors=stream)
+        display.worker(0, "one")
+        display.info("two")

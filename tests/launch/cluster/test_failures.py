@@ -41,9 +41,9 @@ def test_the_line_that_says_most():
     assert error(1, "Traceback (most recent call last):", "  File", "ValueError: torn", "") == "ValueError: torn"
     assert error(1, "ValueError: torn", "", "\t [[{{node while/PyFunc}}]] [Op:__inference_1]") == "ValueError: torn"
     assert error(-9, "step 7") == error(1) == error(None, "step 7") == ""
-    kept = failures.last_words([*map(str, range(100)), "", "Traceback (most recent call last):", "", "KeyError: 1"])
+    kept = failures.last_lines([*map(str, range(100)), "", "Traceback (most recent call last):", "", "KeyError: 1"])
     assert kept == ["Traceback (most recent call last):", "KeyError: 1"]
-    assert failures.last_words(map(str, range(100))) == [str(n) for n in range(85, 100)]
+    assert failures.last_lines(map(str, range(100))) == [str(n) for n in range(85, 100)]
 
 
 def write(path, *records):
@@ -61,13 +61,13 @@ def test_progress_is_that_of_this_attempt(tmp_path):
     write(tmp_path / "launches.jsonl", *before)
     write(tmp_path / "metrics.jsonl", step(6, 2.5), step(7, 2.6))
     progress = AttemptProgress(RunRecords(str(tmp_path)))
-    progress.look(now=True)
+    progress.update(now=True)
     assert (progress.begun, progress.start, progress.step, progress.first_step) == (None, 5, 5, None)
     write(tmp_path / "launches.jsonl", *before, event("start", 5, 3.0))
-    progress.look(now=True)  # Steps of the attempt before are not cut yet.
+    progress.update(now=True)  # Steps of the attempt before are not cut yet.
     assert (progress.begun, progress.step, progress.first_step) == (3.0, 5, None)
     write(tmp_path / "metrics.jsonl", step(6, 3.5), step(7, 3.6), {"kind": "evaluation", "step": 7, "wall_time": 4.0})
-    progress.look(now=True)
+    progress.update(now=True)
     assert (progress.step, progress.step_at, progress.first_step) == (7, 3.6, 3.5)
 
 

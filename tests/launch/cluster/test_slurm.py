@@ -140,12 +140,12 @@ sys.exit(agent.run([sys.executable, "-m", "tests.launch.cluster.stand_in", workd
 SUPERVISOR = """
 import json, sys
 from launch.cluster import supervisor
-from launch.cluster.display import Screen
+from launch.cluster.display import LaunchDisplay
 from launch.commands.launch import supervise
 workdir, agent, told, limits, patience = sys.argv[1:]
-supervisor.ECHO_SECONDS = float(patience)
+supervisor.PEER_SECONDS = float(patience)
 command = [sys.executable, "-c", agent, workdir, told, patience]
-sys.exit(supervise(command, workdir, [2], supervisor.Limits(**json.loads(limits)), Screen(),
+sys.exit(supervise(command, workdir, [2], supervisor.Limits(**json.loads(limits)), LaunchDisplay(),
                    srun="--kill-on-bad-exit=1"))
 """
 SIGNALLING = """
@@ -222,7 +222,7 @@ def test_failed_steps_are_followed_by_others_with_the_same_result(tmp_path, undi
     code, _, errors = run.end()
     assert code == 0, errors
     assert errors.splitlines() == [
-        f"mirrorline launch: worker 1 {what}: all start anew from step {saved}" for what, saved in (
+        f"mirrorline launch: worker 1 {what}: restarting all workers from step {saved}" for what, saved in (
             ("was ended by SIGKILL, after step 6", 5),
             ("ended with exit code 1: this is the cause, after step 12", 10),
             ("ended with exit code 1: ValueError: the picture is torn, after step 17", 15))]

@@ -58,7 +58,7 @@ def test_each_attempt_is_on_record_with_its_first_failure(disturbed):
     assert attempts[0]["exit_codes"] == [76, -KILL] and attempts[6]["exit_codes"] == [0, 0]
     assert attempts[2]["exit_codes"] == attempts[3]["exit_codes"] == [76, -KILL]  # It hears no SIGTERM.
     assert attempts[4]["last_lines"][0].startswith("Traceback")
-    assert "worker 1 was ended by SIGKILL, after step 7: all start anew from step 5" in errors
+    assert "worker 1 was ended by SIGKILL, after step 7: restarting all workers from step 5" in errors
 
 
 def test_all_are_stopped_and_started_anew_within_a_moment(disturbed):
@@ -98,7 +98,7 @@ def test_the_same_step_failing_twice_ends_the_run_with_its_cause_first(tmp_path)
     run = Supervised(tmp_path, do=[[attempt, 1, 7, "raise"] for attempt in range(4)])
     code, out, errors = run.end()
     assert code == 1 and len(records(tmp_path / "attempts.jsonl")) == 2
-    last = [line for line in errors.splitlines() if "start anew" not in line]
+    last = [line for line in errors.splitlines() if "restarting all" not in line]
     assert last[0] == ("mirrorline launch: it failed twice after step 7: worker 1 ended with exit code 1: "
                        "ValueError: the picture is torn")
     assert last[1] == "[1] Traceback (most recent call last):" and "a peer" not in out + errors
@@ -146,7 +146,7 @@ def test_who_does_not_save_in_time_is_killed(tmp_path):
     run.until_step(6)
     run.process.send_signal(signal.SIGTERM)
     code, _, errors = run.end()
-    assert code == 75 and "worker 0 did not end within 0.5 s" in errors and "go on from step 5" in errors
+    assert code == 75 and "worker 0 did not end within 0.5 s" in errors and "continue from step 5" in errors
 
 
 def test_a_second_signal_kills_at_once(tmp_path):
@@ -190,8 +190,8 @@ def test_fewer_go_on_where_some_cannot_be_started_and_all_are_tried_again(tmp_pa
     code, _, errors = Supervised(tmp_path, sizes=(1, 2), limits={"max_restarts": 1, "grace_seconds": 0.3}, do=do).end()
     attempts = records(tmp_path / "attempts.jsonl")
     assert code == 0 and [a["workers"] for a in attempts] == [2, 2, 1, 2]
-    assert "all start anew from the beginning; 1 of them, since 2 cannot be started" in errors
-    assert "all start anew from step 5; 2 workers again" in errors
+    assert "restarting all workers from the beginning; with 1, since 2 cannot be started" in errors
+    assert "restarting all workers from step 5; 2 workers again" in errors
     assert (tmp_path / "result.json").read_text() == undisturbed(20)
 
 
