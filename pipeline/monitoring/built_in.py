@@ -1,43 +1,47 @@
 """The built-in callbacks of a run, in the order in which they are called."""
 import sys
+from typing import Any
 
 from pipeline.callbacks import Callback
-from pipeline.monitoring.alerts import Alerts, Circumstances
+from pipeline.console import Console
+from pipeline.monitoring.alerts import AlertContext, Alerts
+from pipeline.monitoring.goodput import GoodputTracker
+from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.live_progress import LiveProgress
 from pipeline.monitoring.profile import create_profile
 from pipeline.monitoring.progress import NullProgress, PlainProgress
+from pipeline.monitoring.recorder import Recorder
 from pipeline.monitoring.system_metrics import create_system_metrics
 from pipeline.monitoring.tensorboard.writer import TensorBoardWriter
+from pipeline.run_directory import RunDirectory
 from pipeline.terminal import is_live
 
 
-def create_progress(plan, verbosity: str) -> PlainProgress:
-    """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
+def create_progress(plan: Any, verbosity: str) -> PlainProgress:
+    """Returns the display for a run: none if quiet, a live one on a terminal, else lines."""
     if verbosity == "quiet":
         return NullProgress(plan)
     return LiveProgress(plan) if is_live(sys.stdout) else PlainProgress(plan)
 
 
-def create_callbacks(experiment, directory, step, recorder, progress, tracker, launches, watchdog, console
+def create_callbacks(experiment: Any, directory: RunDirectory, step: int, recorder: Recorder, progress: PlainProgress,
+                     tracker: GoodputTracker, launches: Launches, watchdog: Any, console: Console
                      ) -> tuple[Callback, ...]:
-    """Returns the callbacks of a run in order: what adds to a window comes before what reads it.
+    """Returns the callbacks of a run in order: a callback that adds to a window comes before those that read it.
 
     Args:
       experiment: Experiment.
-      directory: RunDirectory, claimed.
-      step: where the run begins.
-      recorder: Recorder.
-      progress: the display.
-      tracker: GoodputTracker.
-      launches: Launches of the run, this start noted in it.
+      directory: claimed.
+      step: at which the run begins.
+      recorder, progress, tracker: of the run.
+      launches: of the run, this start recorded in it.
       watchdog: Watchdog.
       console: where warnings go that are written with --verbosity=quiet too.
     """
     profile = create_profile(experiment.plan, step, directory, tracker, progress.info, console.warning, watchdog.beat,
                              experiment.evaluation_due)
-    scalars_only = experiment.config.runtime.tensorboard == "scalars"
-    optional = [] if profile is None else [profile]
-    if not scalars_only:
+    optional: list[Callback] = [] if profile is None else [profile]
+    if experiment.config.runtime.tensorboard != "scalars":
         optional.append(TensorBoardWriter(experiment, directory, recorder))
     return (create_system_metrics(experiment, tracker, launches.path), recorder, progress,
-            Alerts(Circumstances.of(experiment), progress.warning), *optional)
+            Alerts(AlertContext.of(experiment), progress.warning), *optional)

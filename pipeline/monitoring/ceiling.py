@@ -1,4 +1,4 @@
-"""The machine's own ceiling: the fastest large matrix product in a precision, by TensorFlow itself."""
+"""The ceiling of a machine: the rate of its fastest large matrix product in a precision, computed by TensorFlow."""
 import math
 import time
 
@@ -6,19 +6,19 @@ import tensorflow as tf
 
 SIZES = {"CPU": (512, 1024, 2048), "GPU": (2048, 4096, 8192)}
 DTYPES = {"float32": "float32", "float64": "float64", "mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
-SLOW = 0.5  # Seconds of one product beyond which a larger one would only take longer.
+SLOW = 0.5  # Seconds of one product beyond which no larger one is measured.
 QUICK_SIZES = {"CPU": (256, 512, 1024, 2048), "GPU": (2048, 4096)}
 QUICK_SECONDS, QUICK_ROUND = 0.25, 0.01
 
 
-def matrix_product_rate(precision, kind, seconds=0.3, rounds=5):
-    """Measures square matrix products of growing size and keeps the fastest.
+def matrix_product_rate(precision: str, kind: str, seconds: float = 0.3, rounds: int = 5) -> dict[str, float | str]:
+    """Measures square matrix products of growing size and returns the fastest.
 
     Args:
-      precision: one of pipeline.config.PRECISIONS; the products are in what its layers compute in.
+      precision: one of pipeline.config.PRECISIONS; the products are in the dtype its layers compute in.
       kind: "CPU" or "GPU": the first device of that kind computes.
       seconds: length of a round.
-      rounds: of each size; the best counts, since a ceiling is what the machine can do undisturbed.
+      rounds: per size; the fastest counts, since a ceiling is the rate of an undisturbed machine.
 
     Returns:
       {"matmul_gflops": 1e9 operations/s, 2 n^3 a product; "size": n; "unit": "GFLOP/s"}.
@@ -35,15 +35,12 @@ def matrix_product_rate(precision, kind, seconds=0.3, rounds=5):
     return {"matmul_gflops": best[0], "size": best[1], "unit": "GFLOP/s"}
 
 
-def quick_matrix_product_rate(precision, kind, seconds=QUICK_SECONDS):
-    """Measures as `matrix_product_rate` does, in rounds of 10 ms and in a quarter of a second: beside a training.
+def quick_matrix_product_rate(precision: str, kind: str, seconds: float = QUICK_SECONDS) -> float:
+    """Returns the rate in 1e9 operations/s, measured in rounds of 10 ms: short enough to interrupt a training.
 
     Args:
       precision, kind: as in `matrix_product_rate`.
-      seconds: what all of it may take; only the first product, of the smallest size, is not known before.
-
-    Returns:
-      1e9 operations/s as float.
+      seconds: limit of the whole measurement; only the first product, of the smallest size, may exceed it.
     """
     best, sizes, deadline = 0.0, QUICK_SIZES[kind], time.perf_counter() + seconds
     for number, size in enumerate(sizes):
@@ -60,13 +57,13 @@ def quick_matrix_product_rate(precision, kind, seconds=QUICK_SECONDS):
     return best
 
 
-def product_seconds(size, dtype, kind, repetitions=1):
-    """Returns the seconds of one product of two matrices of ones, as a mean over `repetitions` after a first one."""
+def product_seconds(size: int, dtype: str, kind: str, repetitions: int = 1) -> float:
+    """Returns the mean seconds of a product of two matrices of ones, over `repetitions` after a first one."""
     with tf.device(f"{kind}:0"):
         matrix = tf.ones([size, size], dtype)
         tf.matmul(matrix, matrix)[0, 0].numpy()
         began = time.perf_counter()
         for _ in range(repetitions):
             product = tf.matmul(matrix, matrix)
-        product[0, 0].numpy()  # A GPU is only done when something has come back from it.
+        product[0, 0].numpy()  # Waits for a GPU.
         return (time.perf_counter() - began) / repetitions

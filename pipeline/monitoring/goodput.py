@@ -1,42 +1,46 @@
-"""Goodput: which part of a run's time, over all its restarts, went into steps that counted.
+"""Goodput: the share of a run's time, over all its restarts, spent in steps that counted.
 
-A process notes what it spent at every checkpoint, in launches.jsonl. What it had computed after the checkpoint that a
-restart or a rollback goes back to was lost, and is computed again.
+A process records the time it spent at every checkpoint, in launches.jsonl. Steps after the checkpoint that a restart or
+a rollback returns to are lost, and computed again.
 """
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from pipeline import BEGAN
+from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.metrics_log import read_backwards, read_records
 
-# Seconds of a run: in steps that counted, waiting for their input, in steps that were lost, and in everything else.
+# What a run's time is spent on: steps that counted, waiting for their input, steps that were lost, and the rest.
 KINDS = ("steps", "input", "lost", "compiling", "saving", "evaluating", "reporting", "profiling",
          "starting", "other")
 OF_STEPS = ("steps", "input")
-INTERPRETER_SECONDS = 1.0  # Of starting Python, at most, before this house's first line.
+INTERPRETER_SECONDS = 1.0  # Upper bound of Python's start, before the first line of this package.
 
 
 class GoodputTracker:
-    """Keeps account of this process's seconds; `commit` makes them part of the run's record."""
+    """Adds up this process's seconds by kind; `commit` writes them to the run's record."""
 
-    def __init__(self, launches, age):
+    def __init__(self, launches: Launches, age: float):
         """
         Args:
-          launches: Launches of the run.
-          age: seconds this process has lived already, all of them spent on starting.
+          launches: of the run.
+          age: seconds since this process began, all of them spent on starting.
         """
         self._launches, self._seconds = launches, {"starting": age}
-        self._since, self._pending = time.monotonic() - age, None
-        self._inside = 0.0  # Seconds of accounts inside of the one that is open.
+        self._since = time.monotonic() - age
+        self._pending: tuple[int, float] | None = None  # Steps and seconds of the first window, until it is split.
+        self._inside = 0.0  # Seconds of measurements inside the open one.
 
-    def add(self, kind, seconds):
-        """Books seconds under one of KINDS."""
+    def add(self, kind: str, seconds: float) -> None:
+        """Adds seconds to one of KINDS."""
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     @contextlib.contextmanager
-    def measure(self, kind):
-        """Books the time spent inside, without that which is booked by an account inside of it."""
+    def measure(self, kind: str) -> Iterator[None]:
+        """Adds the time spent inside, without that of measurements nested in it."""
         began, around, self._inside = time.monotonic(), self._inside, 0.0
         try:
             yield
@@ -45,46 +49,47 @@ class GoodputTracker:
             self.add(kind, seconds - self._inside)
             self._inside = around + seconds
 
-    def window(self, count, seconds, waited):
-        """Books a window of steps.
+    def window(self, count: int, seconds: float, waited: float) -> None:
+        """Adds a window of steps.
 
-        The first one of a process is traced and compiled: what it took longer than the steps of the second window is
-        booked as compiling once that one is known.
+        The first one of a process is traced and compiled: the time by which its steps are slower than those of the
+        second window counts as compiling.
 
         Args:
-          count: steps.
-          seconds: its duration.
+          count: number of steps.
+          seconds: duration.
           waited: seconds of it without input.
         """
         waited = min(waited, seconds)
         if self._pending is None:
             self._pending = (count, seconds)
             return
-        self._settle(seconds / count)
+        self._split_first(seconds / count)
         self.add("steps", seconds - waited)
         self.add("input", waited)
 
-    def _settle(self, step_seconds):
-        count, seconds = self._pending
+    def _split_first(self, step_seconds: float) -> None:
+        count, seconds = self._pending or (0, 0.0)
         if count:
             self.add("steps", min(seconds, count * step_seconds))
             self.add("compiling", max(0.0, seconds - count * step_seconds))
         self._pending = (0, 0.0)
 
-    def commit(self, step):
-        """Writes what was spent since the last time, up to a step."""
+    def commit(self, step: int) -> None:
+        """Writes the time spent since the last commit, up to a step."""
         if self._pending is not None:
-            self._settle(0.0)
+            self._split_first(0.0)
         now = time.monotonic()
         self.add("other", max(0.0, now - self._since - sum(self._seconds.values())))
         self._launches.record("spent", step, seconds={kind: round(s, 4) for kind, s in self._seconds.items()})
         self._seconds, self._since = {}, now
 
 
-def process_age():
-    """Returns how many seconds ago this process was started, 0 where the system does not say.
+def process_age() -> float:
+    """Returns the seconds since this process began, 0 where the system does not tell.
 
-    A script that ends with `exec` hands its age on; what it did before was not starting to train.
+    A script that ends with `exec` passes its age on; what it did before does not count. (psutil's create_time is of the
+    wall clock, in steps of a second.)
     """
     try:
         with open("/proc/self/stat", encoding="utf-8") as file:
@@ -95,24 +100,24 @@ def process_age():
     return min(age, time.monotonic() - BEGAN + INTERPRETER_SECONDS)
 
 
-def lost_tail(launches_path, metrics_path):
-    """Finds what a killed process had computed after it last noted what it spent.
+def lost_tail(launches_path: str, metrics_path: str) -> tuple[int, float]:
+    """Finds what a killed process had computed after its last commit.
 
     Args:
       launches_path, metrics_path: the run's files, the latter not cut yet.
 
     Returns:
-      (last step it recorded, seconds from its last note to that), seconds 0 where nothing is missing.
+      (last step it recorded, seconds from its last commit to that), seconds 0 where nothing is missing.
     """
-    notes = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")]
+    commits = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")]
     last = next((r for r in read_backwards(metrics_path) if r["kind"] == "train"), None)
-    if not notes or not last:
+    if not commits or not last:
         return 0, 0.0
-    return last["step"], max(0.0, last["wall_time"] - notes[-1]["wall_time"])
+    return last["step"], max(0.0, last["wall_time"] - commits[-1]["wall_time"])
 
 
-def summarize(launches_path):
-    """Adds a run's launches up.
+def summarize(launches_path: str) -> dict[str, Any]:
+    """Adds up the launches of a run.
 
     Args:
       launches_path: launches.jsonl.
@@ -121,14 +126,15 @@ def summarize(launches_path):
       {"share": seconds of steps that counted over all seconds, "seconds": {kind: float} over KINDS, "launches": int,
       "steps_repeated": int, "rollbacks": int}.
     """
-    segments, total = [], dict.fromkeys(KINDS, 0.0)
+    segments: list[dict[str, Any]] = []
+    total = dict.fromkeys(KINDS, 0.0)
     launches = repeated = rollbacks = reached = 0
-    silent = 0.0  # Seconds that a process has lived which has not said yet how it spent them.
+    uncommitted = 0.0  # Age of a process at its start, until its first commit.
     for record in read_records(launches_path):
         event = record["event"]
         if event == "spent":
             segments.append(record)
-            reached, silent = max(reached, record["step"]), 0.0
+            reached, uncommitted = max(reached, record["step"]), 0.0
         elif event == "lost":
             total["lost"] += record["seconds"]
             reached = max(reached, record["to_step"])
@@ -137,13 +143,13 @@ def summarize(launches_path):
         elif event in ("start", "rollback"):
             if event == "start":
                 launches += 1
-                total["starting"] += silent
-                silent = record.get("age", 0.0)
+                total["starting"] += uncommitted
+                uncommitted = record.get("age", 0.0)
             rollbacks += event == "rollback"
             repeated += max(0, reached - record["step"])
             reached = record["step"]
             for segment in segments:
-                if segment["step"] > record["step"]:  # Gone back behind it: these steps are done once more.
+                if segment["step"] > record["step"]:  # These steps are computed again.
                     gone = sum(segment["seconds"].pop(kind, 0.0) for kind in OF_STEPS)
                     segment["seconds"]["lost"] = segment["seconds"].get("lost", 0.0) + gone
     for segment in segments:

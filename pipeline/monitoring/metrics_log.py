@@ -2,30 +2,32 @@
 import json
 import math
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.files import decode, plain
 from pipeline.monitoring.record_file import RecordFile
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
-_BLOCK = 2**16  # Bytes that are read at once from the end of a file.
+_BLOCK = 2**16  # Bytes read at once from the end of a file.
 
 
 class JsonLines:
-    """A file of one JSON object a line. A torn last line, left by a killed process, is cut off when it is opened."""
+    """A file of one JSON object a line. Opening it cuts off a torn last line, left by a killed process."""
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         self.path = path
         self._file = RecordFile(path)
         self.cut_after(math.inf)
 
     @property
-    def problem(self):
-        """The OSError of a full disk while lines wait in memory for room, else None."""
+    def problem(self) -> OSError | None:
+        """The error of a full disk while lines wait in memory, else None."""
         return self._file.problem
 
-    def cut_after(self, step, evaluated=math.inf):
-        """Drops the records of later steps: after a restore to `step` they are computed anew. They are the last ones.
+    def cut_after(self, step: float, evaluated: float = math.inf) -> None:
+        """Removes the records of later steps, which are the last ones: a restore to `step` computes them again.
 
         Args:
           step: the last one whose records stay.
@@ -40,38 +42,38 @@ class JsonLines:
             end = begin
         self._file.cut(end, step)
 
-    def append(self, records):
-        """Appends dicts; floats that JSON cannot hold become null. On a full disk they wait in memory, see flush."""
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Appends records; non-finite floats become null. On a full disk they wait in memory, see flush."""
         for record in records:
             self._file.append(record.get("step", 0), f"{_json(record)}\n".encode())
         self.flush()
 
-    def append_lines(self, steps, lines):
-        """Takes lines (bytes) of global steps, which `flush` writes; see `table_lines`."""
+    def append_lines(self, steps: Sequence[int], lines: Sequence[bytes]) -> None:
+        """Adds lines of global steps, see `table_lines`; `flush` writes them."""
         for step, line in zip(steps, lines, strict=True):
             self._file.append(step, line)
 
-    def flush(self, sync=False):
-        """Writes what waits, and with `sync` makes it durable; returns False where the disk is full."""
+    def flush(self, sync: bool = False) -> bool:
+        """Writes what waits, and with `sync` makes it durable; returns False on a full disk."""
         return self._file.flush(sync)
 
-    def sync(self):
-        """Makes everything appended durable; returns False where the disk is full."""
+    def sync(self) -> bool:
+        """Makes everything appended durable; returns False on a full disk."""
         return self.flush(sync=True)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
-def table_lines(fixed, columns):
-    """Returns the lines of a table, list of bytes: what `JsonLines.append` writes of a dict a row, faster.
+def table_lines(fixed: Mapping[str, Any], columns: Mapping[str, list]) -> list[bytes]:
+    """Returns the lines of a table: what `JsonLines.append` writes of one dict a row, faster.
 
     Args:
-      fixed: {name: value} that begins all lines.
+      fixed: {name: value} at the beginning of all lines.
       columns: {name: list of n ints or floats}.
     """
-    # A column of one value, as a constant learning rate, is formatted once.
+    # A constant column, such as a constant learning rate, is formatted once.
     same = {**fixed, **{name: values[0] for name, values in columns.items() if values.count(values[0]) == len(values)}}
     rows = list(zip(*(values for name, values in columns.items() if name not in same), strict=True)) or [()]
     line = f"{{{', '.join(_field(name, same) for name in (*fixed, *columns))}}}\n"
@@ -82,22 +84,21 @@ def table_lines(fixed, columns):
     return [text.encode() for text in lines]
 
 
-def _field(name, same):
-    """Returns the format of a field: with the value that it has in all lines, or with a place for it."""
+def _field(name: str, same: Mapping[str, Any]) -> str:
+    """Returns the format of a field: with its value if it is the same in all lines, else with a placeholder."""
     key = _ENCODER.encode(name).replace("%", "%%")
     return f"{key}: " + (_json(same[name]).replace("%", "%%") if name in same else "%r")
 
 
-def _json(record):
-    """Returns a dict as JSON."""
+def _json(value: Any) -> str:
     try:
-        return _ENCODER.encode(record)
-    except ValueError:  # Of floats that JSON cannot hold: rare ones, and to look for them takes longer than to write.
-        return _ENCODER.encode(plain(record))
+        return _ENCODER.encode(value)
+    except ValueError:  # Non-finite floats are rare, and looking for them takes longer than writing.
+        return _ENCODER.encode(plain(value))
 
 
-def parse_line(line):
-    """Returns the object in a line, or None where the line is torn or holds none."""
+def parse_line(line: str) -> dict[str, Any] | None:
+    """Returns the object in a line, or None where the line is torn or holds no object."""
     if not line.endswith("\n"):
         return None
     try:
@@ -107,8 +108,8 @@ def parse_line(line):
     return record if isinstance(record, dict) else None
 
 
-def _lines_backwards(path):
-    """Yields (offset in the file, bytes) of each line, the last one first, which may be torn; reads block by block."""
+def _lines_backwards(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset in the file, line) from the last line, which may be torn, to the first; reads block by block."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
@@ -118,7 +119,7 @@ def _lines_backwards(path):
             file.seek(begin)
             *whole, last = (file.read(end - begin) + rest).split(b"\n")
             lines = [*(line + b"\n" for line in whole), *([last] if last else [])]
-            rest = lines.pop(0) if begin else b""  # Its beginning is in the block before.
+            rest = lines.pop(0) if begin else b""  # It begins in the block before.
             offset = begin + len(rest) + sum(map(len, lines))
             for line in reversed(lines):
                 offset -= len(line)
@@ -126,18 +127,18 @@ def _lines_backwards(path):
             end = begin
 
 
-def read_backwards(path):
-    """Yields the records of a file from the last one to the first, a torn line left out; nothing without a file."""
+def read_backwards(path: str) -> Iterator[dict[str, Any]]:
+    """Yields the records of a file from the last one to the first, without torn lines; none without a file."""
     records = (parse_line(line.decode("utf-8", "replace")) for _, line in _lines_backwards(path))
     return (record for record in records if record is not None)
 
 
-def read_records(path, mark=b""):
-    """Yields the records of a file in order, without a torn last line; nothing where there is no file.
+def read_records(path: str, mark: bytes = b"") -> Iterator[dict[str, Any]]:
+    """Yields the records of a file in order, without a torn last line; none without a file.
 
     Args:
       path: of the file.
-      mark: bytes that a line has to hold: parsing every line of a long run takes seconds.
+      mark: bytes that a line must contain: parsing every line of a long run takes seconds.
 
     Raises:
       UsageError: the file, or a line before the last, cannot be read; names the line.
@@ -150,11 +151,10 @@ def read_records(path, mark=b""):
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror.lower()}") from error
+        raise UsageError(f"{path} cannot be read: {str(error.strerror).lower()}") from error
 
 
-def _record(line, path, number):
-    """Returns the object in a whole line; raises UsageError where it holds none."""
+def _record(line: bytes, path: str, number: int) -> dict[str, Any]:
     try:
         record = json.loads(decode(line))
         problem = "no JSON object" if not isinstance(record, dict) else None

@@ -1,42 +1,45 @@
-"""A file of records that a full disk can neither tear nor lose: what does not fit waits in memory."""
+"""A file of records that a full disk neither tears nor loses: records without room wait in memory."""
 import contextlib
 import os
 
 from pipeline.files import no_room, sync
 
-MOST_UNSYNCED = 4 * 2**20  # Bytes: what is not durable is kept in memory too, and that stays small.
+MOST_UNSYNCED = 4 * 2**20  # Bytes written and not yet durable, which are kept in memory too.
 
 
 class RecordFile:
     """Appends whole records, in order, each once.
 
-    A write that ends in the middle of a record is cut back to the record before. Records are forgotten only when they
-    are durable: some file systems find out in fsync that there is no room, and have lost by then what was written.
+    A write that ends in the middle of a record is cut back to the record before. Records stay in memory until they are
+    durable: some file systems report a full disk in fsync, and have lost by then what was written.
 
     Attributes:
-      path: of the file; made with the first record.
-      problem: the OSError of a full disk, while records wait for room; else None.
+      path: of the file, which is created with the first record.
+      problem: the error of a full disk while records wait, else None.
     """
 
-    def __init__(self, path):
-        self.path, self.problem = path, None
-        self._handle = None
+    def __init__(self, path: str):
+        self.path = path
+        self.problem: OSError | None = None
+        self._handle: int | None = None
         self._end = os.path.getsize(path) if os.path.exists(path) else 0
-        # (step, bytes): not in the file yet; in it, perhaps not on the disk, and how many bytes those are.
-        self._waiting, self._unsynced, self._unsynced_bytes = [], [], 0
+        # (step, record): not in the file yet; in the file and perhaps not durable, and the bytes of these.
+        self._waiting: list[tuple[int, bytes]] = []
+        self._unsynced: list[tuple[int, bytes]] = []
+        self._unsynced_bytes = 0
 
-    def append(self, step, record):
-        """Takes a record (bytes) of a global step; `flush` writes it."""
+    def append(self, step: int, record: bytes) -> None:
+        """Adds a record of a global step; `flush` writes it."""
         self._waiting.append((step, record))
 
-    def flush(self, sync=False):
-        """Hands everything to the file, and with `sync` to the disk.
+    def flush(self, sync: bool = False) -> bool:
+        """Writes everything to the file, and with `sync` makes it durable.
 
         Returns:
-          False where the disk is full: then `problem` says how, and what is missing is tried again at the next call.
+          False on a full disk: `problem` is the error, and the next call tries again.
 
         Raises:
-          OSError: of any other kind.
+          OSError: any other error.
         """
         try:
             self._write()
@@ -50,23 +53,24 @@ class RecordFile:
         self.problem = None
         return True
 
-    def _open(self):
-        if self._handle is not None:
-            return
-        folder = os.path.dirname(os.path.abspath(self.path))
-        os.makedirs(folder, exist_ok=True)
-        self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
-        for parent in (folder, os.path.dirname(folder)):
-            sync(parent)
+    def _open(self) -> int:
+        """Returns the file's descriptor."""
+        if self._handle is None:
+            folder = os.path.dirname(os.path.abspath(self.path))
+            os.makedirs(folder, exist_ok=True)
+            self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+            for parent in (folder, os.path.dirname(folder)):
+                sync(parent)
+        return self._handle
 
-    def _write(self):
+    def _write(self) -> None:
         if not self._waiting:
             return
-        self._open()
+        handle = self._open()
         data, done = memoryview(b"".join(record for _, record in self._waiting)), 0
         try:
             while done < len(data):
-                done += os.pwrite(self._handle, data[done:], self._end + done)
+                done += os.pwrite(handle, data[done:], self._end + done)
         finally:
             whole, count = 0, 0
             while count < len(self._waiting) and whole + len(self._waiting[count][1]) <= done:
@@ -76,9 +80,9 @@ class RecordFile:
             del self._waiting[:count]
             self._end, self._unsynced_bytes = self._end + whole, self._unsynced_bytes + whole
             if done > whole:
-                self._truncate()
+                self._truncate(handle)
 
-    def _sync(self):
+    def _sync(self) -> None:
         if self._handle is None:
             return
         try:
@@ -87,27 +91,26 @@ class RecordFile:
             self._end -= self._unsynced_bytes
             self._waiting[:0] = self._unsynced
             self._unsynced, self._unsynced_bytes = [], 0
-            self._truncate()
+            self._truncate(self._handle)
             raise
         self._unsynced, self._unsynced_bytes = [], 0
 
-    def _truncate(self):
-        with contextlib.suppress(OSError):  # What is behind the end is no whole record, and is written over.
-            os.ftruncate(self._handle, self._end)
+    def _truncate(self, handle: int) -> None:
+        with contextlib.suppress(OSError):  # Bytes behind the end are no whole record, and are overwritten.
+            os.ftruncate(handle, self._end)
 
-    def cut(self, end, step):
-        """Leaves the first `end` bytes of the file, and of what waits the records up to a step."""
+    def cut(self, end: int, step: float) -> None:
+        """Keeps the first `end` bytes of the file, and of the waiting records those up to a step."""
         self._waiting = [record for record in self._waiting if record[0] <= step]
         self._unsynced = [record for record in self._unsynced if record[0] <= step]
         self._unsynced_bytes = sum(len(record) for _, record in self._unsynced)
         if end < self._end or (os.path.exists(self.path) and end < os.path.getsize(self.path)):
-            self._open()
-            os.ftruncate(self._handle, end)
+            os.ftruncate(self._open(), end)
             self._end = end
             self.flush(sync=True)
 
-    def close(self):
-        """Closes the file; what waits is lost."""
+    def close(self) -> None:
+        """Closes the file; waiting records are lost."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

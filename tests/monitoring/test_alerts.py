@@ -1,20 +1,20 @@
-"""Warnings: each where it matters, once, with what to do; and none in a run that goes well."""
+"""Warnings: each where it applies, once, with a remedy; none in a healthy run."""
 import dataclasses
 
 import numpy as np
 import pytest
 
 from pipeline.metrics.evaluation import evaluation
-from pipeline.monitoring.alerts import Alerts, Circumstances
+from pipeline.monitoring.alerts import AlertContext, Alerts
 from tests.monitoring.windows import evaluated, window
 
-USUAL = Circumstances(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,
+USUAL = AlertContext(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,
                       num_classes=4)
 WELL = {"input_wait": 0.02, "host_memory_mib": 900.0, "host_memory_share": 0.05, "host_memory_full": 0.5}
 
 
 class Run:
-    """A run of windows of 20 steps of a second each; `said` is what its user was warned of."""
+    """A run of windows of 20 steps of a second each; `said` are its warnings."""
 
     def __init__(self, **circumstances):
         self.step, self.said = 0, []
@@ -28,12 +28,12 @@ class Run:
                                          **{**ratio(2e-3), **columns}))
         return self
 
-    def evaluate(self, hits, of=400, loss=1.0):
+    def evaluate(self, correct, of=400, loss=1.0):
         """Evaluates `of` examples of classes of the same size, with that mean loss."""
         labels = np.arange(of) % 4
         rows = np.zeros([of, 5], np.float32)
-        rows[:, 0], rows[:, 1] = labels, np.where(np.arange(of) < hits, labels, (labels + 1) % 4)
-        self.alerts.on_evaluation(evaluated(self.step, evaluation([loss * of, hits, of], rows, 4)))
+        rows[:, 0], rows[:, 1] = labels, np.where(np.arange(of) < correct, labels, (labels + 1) % 4)
+        self.alerts.on_evaluation(evaluated(self.step, evaluation([loss * of, correct, of], rows, 4)))
         return self
 
 
@@ -41,14 +41,14 @@ def ratio(value):
     return {"update_ratio": [*[np.nan] * 19, value]}
 
 
-def test_a_run_that_goes_well_is_left_alone():
+def test_a_healthy_run_gets_no_warning():
     assert Run().window(50).evaluate(380).window(50).evaluate(390).said == []
 
 
 @pytest.mark.parametrize("more, remedy", [
     ({}, "--cache=device makes the batches inside the step"),
     ({"in_memory": False}, "read from disk; with more than --memory_budget=2048 (MiB) it would stay in memory")])
-def test_waiting_for_input_is_told_after_several_windows(more, remedy):
+def test_waiting_for_input_is_reported_after_several_windows(more, remedy):
     run = Run(**more).window(4, {"input_wait": 0.3})
     assert run.said == []
     run.window(30, {"input_wait": 0.4})
@@ -56,24 +56,23 @@ def test_waiting_for_input_is_told_after_several_windows(more, remedy):
     assert remedy in run.said[0]
 
 
-def test_a_single_long_wait_or_many_in_no_time_are_not_told():
+def test_a_single_long_wait_or_many_in_no_time_are_not_reported():
     assert Run().window(4).window(1, {"input_wait": 1.0}, seconds=9.0).window(9).said == []
     assert Run().window(9, {"input_wait": 0.5}, seconds=0.1).said == []
     assert len(Run().window(25, {"input_wait": 0.5}, seconds=0.1).said) == 1
 
 
-def test_memory_that_is_nearly_full_is_told():
+def test_memory_that_is_nearly_full_is_reported():
     run = Run().window(1, {"host_memory_full": 0.92}).window(3, {"host_memory_full": 0.94})
-    assert run.said == ["memory is 94% full (900 of 18,000 MiB are this process's), and when it is all taken the "
-                        "system ends the run: a smaller --memory_budget streams the data from disk, or end something "
-                        "else"]
+    assert run.said == ["memory is 94% full (900 of 18,000 MiB by this process); when it runs out the system kills the "
+                        "run: a smaller --memory_budget streams the data from disk, or stop other processes"]
     device = {"device_memory_full": 0.95, "device_memory_mib": 13_337.0}
     run = Run(cache="device").window(2, device)
-    assert run.said == ["the memory of a GPU is 95% full (13,337 MiB): if it does not suffice, take more "
-                        "--accumulate_steps or --cache=host"]
+    assert run.said == ["GPU memory is 95% full (13,337 MiB): if it runs out, use more --accumulate_steps or "
+                        "--cache=host"]
 
 
-def test_a_loss_scale_that_collapses_is_told():
+def test_a_loss_scale_that_collapses_is_reported():
     scales = 2.0 ** np.arange(15, 5, -1).repeat(2)
     run = Run().window(1, loss_scale=scales)
     assert len(run.said) == 1 and run.said[0].startswith("the loss scale fell to 64, since") and (
@@ -84,12 +83,12 @@ def test_a_loss_scale_that_collapses_is_told():
     assert run.said == []  # Four in a row, over two windows.
     run.window(1, loss_scale=2048.0, applied=skipped).window(1, loss_scale=2048.0, applied=skipped[::-1])
     assert len(run.said) == 1 and "was halved 6 times in a row" in run.said[0]
-    assert Run().window(3, applied=0.0).said == []  # In float32 there is no scale, and the loss says it.
+    assert Run().window(3, applied=0.0).said == []  # In float32 there is no scale; the loss shows it.
 
 
 @pytest.mark.parametrize("value, words", [(5e-2, "looks too high: a step changes the weights by 5.0% of their norm"),
                                           (5e-7, "looks too low: a step changes the weights by 5.0e-07 of their")])
-def test_a_learning_rate_that_looks_off_is_told_after_several_measurements(value, words):
+def test_a_learning_rate_that_looks_off_is_reported_after_several_measurements(value, words):
     run = Run().window(5, **ratio(value)).window(4, **ratio(value))  # The first hundred steps do not count.
     assert run.said == []
     run.window(9, **ratio(value))
@@ -105,12 +104,12 @@ def test_the_end_of_a_schedule_is_no_low_learning_rate():
     assert run.window(20, learning_rate=5e-5, **ratio(1e-8)).said == []
 
 
-def test_accuracy_at_chance_after_an_epoch_is_told():
-    assert Run().window(4).evaluate(100).said == []  # 80 steps are too few to say.
+def test_accuracy_at_chance_after_an_epoch_is_reported():
+    assert Run().window(4).evaluate(100).said == []  # 80 steps are too few.
     run = Run().window(5).evaluate(110).window(5).evaluate(100)
     assert len(run.said) == 1 and run.said[0].startswith(
-        "after 100 steps the test accuracy of 27.50% is no better than always naming the most frequent of 4 classes "
-        "(25.00%): try a tenth")
+        "after 100 steps the test accuracy of 27.50% is no better than always predicting the most frequent of 4 "
+        "classes (25.00%): try a tenth")
     slow = Run().window(10, **ratio(2e-5)).evaluate(100).said
     assert len(slow) == 1 and "(25.00%): try ten times as much --learning_rate" in slow[0]
     assert Run().window(5).evaluate(130).said == []
@@ -118,10 +117,10 @@ def test_accuracy_at_chance_after_an_epoch_is_told():
     assert Run(warmup_steps=500).window(5).evaluate(100).said == []
 
 
-def test_a_loss_that_has_blown_up_is_told_whatever_the_accuracy():
+def test_a_loss_that_has_diverged_is_reported_whatever_the_accuracy():
     assert Run().window(5).evaluate(380, loss=13.8).said == []  # 10 ln 4 is 13.86.
     assert Run().window(4).evaluate(380, loss=1e6).said == []
     run = Run().window(5).evaluate(380, loss=1.6e6).window(5).evaluate(380, loss=5e13)
     assert run.said == [
-        "after 100 steps the test loss is 1.6e+06, where guessing at random has 1.39: the learning rate "
-                        "looks too high; try a tenth of it (--learning_rate)"]
+        "after 100 steps the test loss is 1.6e+06, where random predictions have 1.39: the learning rate looks too "
+        "high; try a tenth of it (--learning_rate)"]

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import ExperimentConfig
 from pipeline.metrics.evaluation import evaluation
-from pipeline.monitoring.alerts import Alerts, Circumstances
+from pipeline.monitoring.alerts import AlertContext, Alerts
 from pipeline.sweep.leaderboard import epochs_text
 from pipeline.sweep.records import Trial
 from pipeline.training.cadence import plan
@@ -36,7 +36,7 @@ def test_warnings_name_the_split_of_their_figures(split):
     rows[:, 0] = np.arange(40) % 4
     for loss, said in ((1e6, "loss"), (1.4, "accuracy")):
         lines = []
-        alerts = Alerts(Circumstances("host", True, 100, 0, 10, 4), lines.append)
+        alerts = Alerts(AlertContext("host", True, 100, 0, 10, 4), lines.append)
         alerts.on_evaluation(evaluated(100, evaluation([loss * 40, 10, 40], rows, 4), split))
         assert lines and all(f"steps the {split} " in line for line in lines)
         assert any(f"the {split} {said}" in line for line in lines)
