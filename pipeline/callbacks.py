@@ -7,7 +7,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 
-from pipeline.registration import blame
+from pipeline.registration import raise_with_location
 from pipeline.registry import Registry
 
 CALLBACKS = Registry("callback", {})  # Of users: called with (experiment, workdir); see pipeline.register.
@@ -124,7 +124,7 @@ class Callback:
 
 
 class UserCallback(Callback):
-    """A callback that a user registered: what it raises ends the run in one line that names its place."""
+    """A callback that a user registered: what it raises ends the run in one line that names its location."""
 
     def __init__(self, name: str, experiment, workdir: str):
         """
@@ -134,8 +134,8 @@ class UserCallback(Callback):
           workdir: directory of the run.
         """
         entry = CALLBACKS.find(name)
-        self._what, self._place = f"callback {name}", entry.place
-        with blame(self._what, self._place):
+        self._what, self._location = f"callback {name}", entry.location
+        with raise_with_location(self._what, self._location):
             self._callback = entry.origin(experiment, workdir)
 
     def on_start(self, restored: Restored) -> None:
@@ -160,5 +160,5 @@ class UserCallback(Callback):
         self._call("close")
 
     def _call(self, method, *arguments):
-        with blame(self._what, self._place):
+        with raise_with_location(self._what, self._location):
             getattr(self._callback, method)(*arguments)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 
 from pipeline.errors import UsageError
-from pipeline.registration import at, blame
+from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import Registry, RegistryEntry
 
 
@@ -34,25 +34,25 @@ OPTIMIZERS = Registry("optimizer", {
     "lion": OptimizerRow("keras.optimizers:Lion"),
 })
 
-# Each "module:function" of (logits [B, classes] float, label [B] int32) to a loss for each example [B].
+# "module:function" of (logits [B, classes] float, label [B] int32) to a loss for each example [B].
 LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
-# Each a function as those of losses; the figure is the mean over all examples of the split, from a float64 sum.
+# Functions as those of losses; the result is the mean over all examples of the split, from a float64 sum.
 METRICS = Registry("metric", {})
-# Of users alone; the built-in ones stand in pipeline.models.registry and pipeline.data.registry.
+# Of users; the built-in ones are in pipeline.models.registry and pipeline.data.registry.
 MODELS, DATASETS = Registry("model", {}), Registry("data set", {})
 
 
 def example_function(what: str, entry: RegistryEntry) -> Callable:
-    """Returns a user's function of (logits [B, classes], label [B]) to a value an example [B], with its shape checked.
+    """Wraps a user's function of (logits [B, classes], label [B]) to a value for each example [B].
 
-    What it raises, or a value of another shape, is one line with its place in the user's file.
+    Its errors, and values of another shape, become one line with the location in the user's file.
     """
     def checked(logits, label):
-        with blame(what, entry.place):
+        with raise_with_location(what, entry.location):
             values = entry.origin(logits, label)
             if getattr(values, "shape", None) is None or values.shape.rank != 1:
-                raise UsageError(f"{what} ({at(entry.place)}) must return one value an example, shape [batch]; found "
-                                 f"shape {getattr(values, 'shape', None)}")
+                raise UsageError(f"{what} ({format_location(entry.location)}) must return one value an example, shape "
+                                 f"[batch]; found shape {getattr(values, 'shape', None)}")
             return values
 
     return checked

@@ -16,7 +16,7 @@ import typing
 
 from pipeline.errors import UsageError
 from pipeline.paths import local_path
-from pipeline.registration import INSTALLED, blame, is_below
+from pipeline.registration import INSTALLED, is_below, raise_with_location
 
 GROUP = "mirrorline.extensions"  # Of entry points: an installed package offers its module there.
 FILE, MODULE, ENTRY_POINT = "file", "module", "entry point"
@@ -193,7 +193,7 @@ def _load_file(path):
     if root not in sys.path:
         sys.path.append(root)  # Its neighbours may be imported as from a script; they hide nothing.
     try:
-        with blame("--extension", (path, 1)):
+        with raise_with_location("--extension", (path, 1)):
             exec(code, module.__dict__)
     except BaseException:
         del sys.modules[name]
@@ -203,7 +203,7 @@ def _load_file(path):
 
 def _load_module(kind, name, function=None):
     """Imports a module; returns the Extension. `function` returns what is called after it."""
-    with blame(f"--extension={name}" if kind == MODULE else name, (_origin(name) or name, 1)):
+    with raise_with_location(f"--extension={name}" if kind == MODULE else name, (_origin(name) or name, 1)):
         importlib.import_module(name)
         if function:
             function()()

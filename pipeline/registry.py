@@ -1,4 +1,4 @@
-"""Tables of names, one for each kind of thing that a flag chooses by name: the built-in ones and those of users.
+"""Tables of the names that flags choose from: built-in ones and those that users register.
 
 Standard library only, so that `--help` can list them.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import extension
 from pipeline.errors import UsageError, unknown_name
-from pipeline.registration import at, enter, place_of_caller
+from pipeline.registration import Location, caller_location, enter, format_location
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +17,20 @@ class RegistryEntry:
 
     Attributes:
       origin: the function or class.
-      place: (file, line) of its registration.
-      options: {name: value} of what was said about it.
+      location: (file, line) of its registration.
+      options: {name: value} given with it.
     """
 
     origin: Callable
-    place: tuple
-    options: dict = dataclasses.field(default_factory=dict)
+    location: Location
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Registry(Mapping):
     """One table of names.
 
     Attributes:
-      kind: what a name stands for, in messages: "model", "data set".
+      kind: what a name stands for, for messages ("loss").
       registered: {name: entry} of users.
     """
 
@@ -38,12 +38,12 @@ class Registry(Mapping):
         """
         Args:
           kind: see above.
-          built_in: {name: row}; rows may be of any type that the table's owner understands.
+          built_in: {name: row}; rows of any type.
         """
         self.kind, self._built_in = kind, built_in
         self.registered: dict[str, RegistryEntry] = {}
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Any:
         return self.registered[name] if name in self.registered else self._built_in[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -53,11 +53,11 @@ class Registry(Mapping):
     def __len__(self) -> int:
         return len(self._built_in) + len(self.registered)
 
-    def find(self, name: str, what: str | None = None):
-        """Returns the row of a name; raises UsageError that names the nearest one for a name that is in no table.
+    def find(self, name: str, what: str | None = None) -> Any:
+        """Returns the row of a name; raises UsageError with the nearest name for an unknown one.
 
-        What installed packages offer is imported only for a name that is not here. `what` is what the message calls it,
-        such as "--optimizer"; default its kind.
+        Extensions of installed packages are imported only for a name that is not here. `what` is used in the message,
+        such as "--optimizer"; default the kind.
         """
         if name not in self:
             extension.load_entry_points()
@@ -65,24 +65,24 @@ class Registry(Mapping):
             raise unknown_name(what or self.kind, name, tuple(self), "; --extension=FILE.py adds your own")
         return self[name]
 
-    def register(self, name: str, check: Callable = lambda origin: None, **options):
-        """Returns a decorator that enters a function or class of a user's.
+    def register(self, name: str, check: Callable[[Any], str | None] = lambda origin: None, **options: Any) -> Callable:
+        """Returns a decorator that registers a user's function or class.
 
         Args:
           name: letters, digits, `_`, `.` and `-`.
-          check: called with what is decorated; returns what is wrong with it in words, or None.
+          check: called with the decorated object; returns what is wrong with it, or None.
           **options: of the entry.
 
         Raises:
-          UsageError: a name that cannot be, is taken or built in, or what `check` finds.
+          UsageError: an invalid, used or built-in name, or what `check` finds.
         """
-        place = place_of_caller(2)
+        location = caller_location(2)
 
         def enter_origin(origin):
             wrong = check(origin)
             if wrong:
-                raise UsageError(f"{at(place)}: {self.kind} '{name}' {wrong}")
-            enter(self.registered, self.kind, name, RegistryEntry(origin, place, options), self._built_in)
+                raise UsageError(f"{format_location(location)}: {self.kind} '{name}' {wrong}")
+            enter(self.registered, self.kind, name, RegistryEntry(origin, location, options), self._built_in)
             return origin
 
         return enter_origin

@@ -11,7 +11,7 @@ from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Source, Split, digest
 from pipeline.errors import UsageError
-from pipeline.registration import at, blame, enter, place_of_caller
+from pipeline.registration import caller_location, enter, format_location, raise_with_location
 
 BUILT_IN = ("digits", "folder", "synthetic")
 FORM = ("(train images, train labels), (test images, test labels), class names, or the same with (validation images, "
@@ -19,11 +19,11 @@ FORM = ("(train images, train labels), (test images, test labels), class names, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class DatasetEntry:
     """A data set of a user's: the function that makes it, and (file, line) where it was registered."""
 
     origin: typing.Callable
-    place: tuple
+    location: tuple
 
     @property
     def wants(self):
@@ -52,24 +52,25 @@ def register(name, depth=1):
     Raises:
       UsageError: a name that is taken, or arguments that nobody could give.
     """
-    place = place_of_caller(depth)
+    location = caller_location(depth)
 
     def enter_function(function):
+        where = f"{format_location(location)}: data set '{name}'"
         if not inspect.isroutine(function):
-            raise UsageError(f"{at(place)}: data set '{name}' is no function: give one that returns {FORM}")
+            raise UsageError(f"{where} is no function: give one that returns {FORM}")
         for argument, parameter in inspect.signature(function).parameters.items():
             if argument not in _options() and parameter.default is parameter.empty and (
                     parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)):
-                raise UsageError(f"{at(place)}: data set '{name}' wants the argument {argument}, which is no option of "
-                                 f"data: {', '.join(_options())}; give it a default")
-        enter(REGISTERED, "data set", name, Entry(function, place), BUILT_IN)
+                raise UsageError(f"{where} wants the argument {argument}, which is no option of data: "
+                                 f"{', '.join(_options())}; give it a default")
+        enter(REGISTERED, "data set", name, DatasetEntry(function, location), BUILT_IN)
         return function
 
     return enter_function
 
 
 def find(name):
-    """Returns the Entry of a user's data set, or None; packages are looked at only for a name that is not built in."""
+    """Returns the entry of a user's data set, or None; packages are looked at only for a name that is not built in."""
     if name not in REGISTERED:
         extension.load_entry_points()
     return REGISTERED.get(name)
@@ -82,14 +83,15 @@ def load_registered(config):
       config: DataConfig whose dataset is registered.
 
     Raises:
-      UsageError: what the function raised, with its place, or what it returned that is no data set.
+      UsageError: what the function raised, with its location, or what it returned that is no data set.
     """
     name, found = config.dataset, REGISTERED[config.dataset]
-    with blame(f"data set {name}", found.place):
+    with raise_with_location(f"data set {name}", found.location):
         made = found.origin(**{argument: getattr(config, argument) for argument in found.wants})
-    source = made if isinstance(made, Source) else _from_arrays(f"data set {name} ({at(found.place)})", made, config)
+    what = f"data set {name} ({format_location(found.location)})"
+    source = made if isinstance(made, Source) else _from_arrays(what, made, config)
     if source.final is None:
-        raise UsageError(f"data set {name} ({at(found.place)}): its Source has neither a test nor a validation split")
+        raise UsageError(f"{what}: its Source has neither a test nor a validation split")
     if config.image_size and source.image_shape[:2] != (config.image_size,) * 2:
         height, width, _ = source.image_shape
         raise UsageError(f"--image_size={config.image_size}: data set {name} has images of {height}x{width}; to resize "

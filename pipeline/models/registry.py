@@ -15,24 +15,24 @@ from pipeline.models.model_checks import check_custom_model
 from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import constructor_arguments, make_reloadable
 from pipeline.models.three_apis import ThreeAPIs
-from pipeline.registration import at, blame, enter, place_of_caller
+from pipeline.registration import caller_location, enter, format_location, raise_with_location
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A model that can be asked for by name.
 
     Attributes:
       model_class: a Classifier; of a user's, a keras.Model or a function that returns one.
       input_shape: (height, width, channels) that its parameter counts are documented for.
       wanted_channels: 3 where one-channel images are repeated to three; None where it takes images as they are.
-      place: (file, line) where a user registered it, None of those here.
+      location: (file, line) where a user registered it, None of those here.
     """
 
     model_class: typing.Callable
     input_shape: tuple
     wanted_channels: int | None = None
-    place: tuple | None = None
+    location: tuple | None = None
 
     @property
     def origin(self):
@@ -41,12 +41,12 @@ class Entry:
 
 
 MODELS = {
-    "mlp": Entry(MLP, (28, 28, 1)),
-    "cnn": Entry(CNN, (28, 28, 1)),
-    "resnet_like": Entry(ResNetLike, (28, 28, 1)),
-    "inception": Entry(Inception, (28, 28, 1)),
-    "mini_inception": Entry(MiniInception, (32, 32, 3), wanted_channels=3),
-    "three_apis": Entry(ThreeAPIs, (28, 28, 3), wanted_channels=3),
+    "mlp": ModelEntry(MLP, (28, 28, 1)),
+    "cnn": ModelEntry(CNN, (28, 28, 1)),
+    "resnet_like": ModelEntry(ResNetLike, (28, 28, 1)),
+    "inception": ModelEntry(Inception, (28, 28, 1)),
+    "mini_inception": ModelEntry(MiniInception, (32, 32, 3), wanted_channels=3),
+    "three_apis": ModelEntry(ThreeAPIs, (28, 28, 3), wanted_channels=3),
 }
 REGISTERED = choices.MODELS.registered  # Those of users, by name.
 SET_ELSEWHERE = ("num_classes", "batch_norm_momentum")
@@ -70,10 +70,10 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
     Raises:
       UsageError: a name that is taken, or what cannot be called with num_classes.
     """
-    place = place_of_caller(depth)
+    location = caller_location(depth)
 
     def enter_model(model):
-        where = f"{at(place)}: model '{name}'"
+        where = f"{format_location(location)}: model '{name}'"
         if not callable(model) or (isinstance(model, type) and not issubclass(model, keras.Model)):
             raise UsageError(f"{where} is neither a subclass of keras.Model nor a function that returns one")
         arguments = constructor_arguments(model)
@@ -83,7 +83,7 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
         without = [n for n, p in arguments.items() if p.default is p.empty and n not in SET_ELSEWHERE]
         if without:
             raise UsageError(f"{where} has no default for its argument {without[0]}: give it one")
-        enter(REGISTERED, "model", name, Entry(model, tuple(example_shape), wanted_channels, place), MODELS)
+        enter(REGISTERED, "model", name, ModelEntry(model, tuple(example_shape), wanted_channels, location), MODELS)
         if isinstance(model, type) and keras.saving.get_registered_name(model) == model.__name__:
             make_reloadable(model)
             # A .keras file names the class by this, whatever its module is called where it is read.
@@ -94,7 +94,7 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
 
 
 def entry(name):
-    """Returns the Entry of a model; raises UsageError naming the nearest for a name that is in no table.
+    """Returns the ModelEntry of a model; raises UsageError naming the nearest for a name that is in no table.
 
     What installed packages offer is looked at only for a name that is in no table yet.
     """
@@ -169,7 +169,7 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
     arguments = parse_options(name, options)
     if "batch_norm_momentum" in constructor_arguments(found.model_class):
         arguments["batch_norm_momentum"] = batch_norm_momentum
-    if found.place:
+    if found.location:
         return _create_registered(name, found, {"num_classes": num_classes, **arguments}, input_shape)
     model = found.model_class(num_classes=num_classes, **arguments)
     build(model, input_shape)
@@ -177,11 +177,12 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
 
 
 def _create_registered(name, found, arguments, input_shape):
-    """Makes a user's model: what is wrong in their code is one line that names the place."""
-    with blame(f"model {name}", found.place), widened():
+    """Makes a user's model: what is wrong in their code is one line that names the location."""
+    with raise_with_location(f"model {name}", found.location), widened():
         model = found.model_class(**arguments)
         if not isinstance(model, keras.Model):
-            raise UsageError(f"{at(found.place)}: model {name} is a {type(model).__name__}, not a keras.Model")
+            raise UsageError(f"{format_location(found.location)}: model {name} is a {type(model).__name__}, not a "
+                             "keras.Model")
         build(model, input_shape)
         check_custom_model(model, name, arguments["num_classes"], input_shape)
     return model

@@ -42,4 +42,4 @@ class Nested(Classifier):
 def offer(monkeypatch):
     """Puts them into the table of models, by the names penalized and nested."""
     for name, model_class in (("penalized", Penalized), ("nested", Nested)):
-        monkeypatch.setitem(registry.MODELS, name, registry.Entry(model_class, (28, 28, 1)))
+        monkeypatch.setitem(registry.MODELS, name, registry.ModelEntry(model_class, (28, 28, 1)))
