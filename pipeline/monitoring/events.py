@@ -36,7 +36,7 @@ class EventWriter:
         """The error of a full disk while events wait in memory, else None."""
         return self._file.problem if self._file else None
 
-    def cut_after(self, step: int) -> None:
+    def cut_after(self, step: float) -> None:
         """Cuts the existing files before the first event of a later step and before a torn record."""
         self._latest = {}
         for path in event_files(self.directory):

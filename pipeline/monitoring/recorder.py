@@ -4,54 +4,57 @@ import math
 import os
 import shlex
 import statistics
-import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
+from pipeline.console import STANDARD
 from pipeline.files import no_room
-from pipeline.metrics.evaluation import per_class_accuracy
+from pipeline.metrics.evaluation import Evaluation, per_class_accuracy
 from pipeline.monitoring.events import EventWriter
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.monitoring.metrics_log import JsonLines, read_backwards, read_records, table_lines
 from pipeline.monitoring.scalar_events import scalar_events
+from pipeline.run_directory import RunDirectory
 
 TRAIN_TAGS = ("loss", "accuracy", "learning_rate", "gradient_norm")
-MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN where a step does not measure them.
-# TensorBoard makes a section of all tags with the same beginning. What a run is looked at for stands alone.
+MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN in steps that do not measure them.
+# TensorBoard groups tags by their prefix. The main results have none.
 SECTIONS = {"optimization": ("gradient_norm", "weight_norm", "update_ratio", "loss_scale", "skipped_steps"),
             "speed": ("examples_per_second", "examples_per_second_per_replica", "ceiling_share", "input_wait",
                       "goodput"),
             "memory": ("host_memory_mib", "host_memory_share", "host_memory_full", "device_memory_mib",
                        "device_memory_full")}
 TAGS = {name: f"{section}/{name}" for section, names in SECTIONS.items() for name in names}
-ABOUT_EVALUATION = {"kind", "step", "split", "wall_time", "per_class_accuracy"}  # Of its record, beside its figures.
-MOST_CLASS_TAGS = 50  # More curves than that nobody looks at; metrics.jsonl has all classes.
+ABOUT_EVALUATION = {"kind", "step", "split", "wall_time", "per_class_accuracy"}  # In its record; the rest are figures.
+MOST_CLASS_TAGS = 50  # Curves in TensorBoard; metrics.jsonl has all classes.
 
 
 class Recorder(Callback):
-    """Writes what every step and every evaluation gave.
+    """Writes the values of every step and every evaluation.
 
-    Order of writing: what is recorded up to a step is on disk (`sync`) before the checkpoint of that step is published,
-    and a restore cuts what came after the step restored to (`cut_after`), so every step stands there once. On a full
-    disk the records wait in memory, in order, and every call tries to write them.
+    Order of writing: records up to a step are on disk (`sync`) before the checkpoint of that step is published, and a
+    restore cuts the records after its step (`cut_after`), so that every step is recorded exactly once. On a full disk
+    records wait in memory, in order, and every call tries to write them.
 
     Attributes:
-      train_events, validation_events, root_events: EventWriter of TensorBoard's runs `train`, `validation` and `.`;
-        what others write there is cut and synced with the rest.
+      train_events, validation_events, root_events: EventWriter of the TensorBoard runs `train`, `validation` and `.`;
+        what other callbacks write there is cut and synced with the rest.
     """
 
-    def __init__(self, directory, batch_size, disk=None, class_names=(), scale_loss=False):
+    def __init__(self, directory: RunDirectory, batch_size: int, disk: FullDisk | None = None,
+                 class_names: Sequence[str] = (), scale_loss: bool = False):
         """
         Args:
-          directory: RunDirectory, claimed.
+          directory: claimed.
           batch_size: examples of a step.
-          disk: FullDisk that the run's checkpoints share; default one that writes to standard error.
+          disk: shared with the run's checkpoints; default one that warns on standard error.
           class_names: in the order of the labels; default their numbers.
-          scale_loss: whether the loss scale is worth recording.
+          scale_loss: whether to record the loss scale.
         """
-        self._directory = directory
-        self.disk = disk or FullDisk(lambda text: print(text, file=sys.stderr, flush=True))
+        self._directory, self.disk = directory, disk or FullDisk(STANDARD)
         self.batch_size, self._class_names, self._scale_loss = batch_size, class_names, scale_loss
         self.path, self._skipped = directory.file("metrics.jsonl"), 0
         self._log = JsonLines(self.path)
@@ -61,9 +64,9 @@ class Recorder(Callback):
         self._parts = (self._log, self.train_events, self.validation_events, self.root_events)
 
     def cut_after(self, step: int, evaluated: float = math.inf) -> Restored:
-        """Forgets what later steps recorded, and evaluations of steps after `evaluated`; returns what is left.
+        """Removes the records of later steps, and evaluations of steps after `evaluated`; returns what is left.
 
-        A process that is asked to stop in the middle of an evaluation saves its step before that is done.
+        A process that is stopped in the middle of an evaluation saves its step before the evaluation is complete.
         """
         self._log.cut_after(step, evaluated)
         self.train_events.cut_after(step)
@@ -72,8 +75,8 @@ class Recorder(Callback):
         self._skipped = sum(record.get("skipped", False) for record in self._marked(b'"skipped"'))
         return Restored(step, tuple(self._marked(b'"evaluation"')))
 
-    def _marked(self, mark):
-        """Returns an iterator over the records whose line holds the bytes `mark`."""
+    def _marked(self, mark: bytes) -> Iterator[dict[str, Any]]:
+        """Returns the records whose line contains `mark`."""
         return read_records(self.path, mark)
 
     def on_window(self, window: Window) -> None:
@@ -85,19 +88,20 @@ class Recorder(Callback):
                     {**values, "skipped_steps": self._count_skipped(values["applied"])}, window.system)
         self._flush()
 
-    def _count_skipped(self, applied):
-        """Returns how many steps the run has skipped by each step of a window; applied: [n] floats, 0 where skipped."""
+    def _count_skipped(self, applied: np.ndarray) -> np.ndarray:
+        """Returns the number of skipped steps of the run up to each step of a window; applied: [n], 0 where skipped."""
         skipped = self._skipped + np.cumsum(applied == 0)
         self._skipped = int(skipped[-1])
         return skipped
 
-    def _write(self, steps, times, values, system):
-        """Takes the steps of a window for the event file and metrics.jsonl.
+    def _write(self, steps: np.ndarray, times: np.ndarray, values: Mapping[str, np.ndarray],
+               system: Mapping[str, float]) -> None:
+        """Adds the steps of a window to the event file and metrics.jsonl.
 
         Args:
-          steps, times: [n], their numbers and wall times.
+          steps, times: [n], global steps and wall times.
           values: {column: [n] floats}.
-          system: {name: float} that stand at the last one.
+          system: {name: float}, recorded with the last step.
         """
         events, lines = np.empty(len(steps), object), np.empty(len(steps), object)
         for index, names in _alike(values, self._scale_loss):
@@ -110,8 +114,8 @@ class Recorder(Callback):
                        "wall_time": times[index].round(3), **scalars}
             lines[index] = table_lines({"kind": "train", **({} if values["applied"][index[0]] else {"skipped": True})},
                                        {name: column.tolist() for name, column in columns.items()})
-        self.train_events.events(steps.tolist(), events)
-        self._log.append_lines(steps.tolist(), lines)
+        self.train_events.events(steps.tolist(), events.tolist())
+        self._log.append_lines(steps.tolist(), lines.tolist())
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
         """Records an evaluation."""
@@ -127,31 +131,30 @@ class Recorder(Callback):
         self.validation_events.scalars(evaluated.step, evaluated.wall_time, scalars)
         self._flush()
 
-    def _by_class(self, evaluation):
-        """Returns {class name: share of hits, NaN for a class without examples}."""
+    def _by_class(self, evaluation: Evaluation) -> dict[str, float]:
+        """Returns {class name: accuracy, NaN for a class without examples}."""
         names = self._class_names or [str(label) for label in range(evaluation.num_classes)]
         return dict(zip(names, per_class_accuracy(evaluation.rows, evaluation.num_classes).tolist(), strict=True))
 
-    def _flush(self, sync=False):
-        """Writes what there is to write, as far as the disk has room; returns the OSError if it has not, or None."""
+    def _flush(self, sync: bool = False) -> OSError | None:
+        """Writes what the disk has room for; returns the error of a full disk, or None."""
         for part in self._parts:
             part.flush(sync)
         problem = next((part.problem for part in self._parts if part.problem), None)
         if problem is not None:
             self.disk.failed(
-                f"the disk of {os.path.dirname(self.path)} is full ({problem.strerror}): training goes on, what it "
-                "records waits in memory, and no checkpoint is saved until there is room")
+                f"the disk of {os.path.dirname(self.path)} is full ({problem.strerror}): training continues, "
+                "records wait in memory, and no checkpoint is saved until there is room")
         return problem
 
-    def sync(self):
+    def sync(self) -> bool:
         """Makes everything recorded durable.
 
         Returns:
-          False where the disk is full, which the user has then been told: a checkpoint of now would be ahead of what
-          is recorded, and may not be saved.
+          False on a full disk, after a warning: no checkpoint may be saved, it would be ahead of the records.
 
         Raises:
-          RunFailure: the run's directory is gone; written anew it would be another, with the end of the run alone.
+          RunFailure: the run's directory is gone; a new one would hold only the end of the run.
         """
         self._directory.check_here()
         problem = self._flush(sync=True)
@@ -160,43 +163,43 @@ class Recorder(Callback):
             problem = self._flush(sync=True)
         return problem is None
 
-    def mean_loss(self, first_step):
-        """Returns the mean training loss of the steps from `first_step` on; steps without a finite loss left out."""
+    def mean_loss(self, first_step: int) -> float | None:
+        """Returns the mean of the finite training losses of the steps from `first_step` on, or None."""
         records = (r for r in read_backwards(self.path) if r["kind"] == "train")
         losses = [r["loss"] for r in itertools.takewhile(lambda r: r["step"] >= first_step, records)
                   if r["loss"] is not None]
         return sum(reversed(losses)) / len(losses) if losses else None
 
-    def last_evaluation(self, step, split):
-        """Returns the figures (see Evaluation.figures) that were recorded at `step` on `split`, or None."""
+    def last_evaluation(self, step: int, split: str) -> dict[str, Any] | None:
+        """Returns the figures (see Evaluation.figures) recorded at `step` on `split`, or None."""
         found = [r for r in self._marked(b'"evaluation"') if r["step"] == step and r["split"] == split]
         if not found:
             return None
         return {k: math.nan if v is None else v for k, v in found[-1].items() if k not in ABOUT_EVALUATION}
 
-    def examples_per_second(self):
-        """Returns the median speed of the windows of steps, over all restarts, or None."""
+    def examples_per_second(self) -> float | None:
+        """Returns the median speed of all windows of steps, over all restarts, or None."""
         rates = [r["examples_per_second"] for r in self._marked(b'"examples_per_second"')]
         return statistics.median(rates) if rates else None
 
-    def close(self):
-        """Syncs and closes every file; on a disk that is full to the end, what waits is lost."""
+    def close(self) -> None:
+        """Syncs and closes every file; on a full disk waiting records are lost."""
         self.sync()
         for part in self._parts:
             part.close()
 
 
-def tensorboard_command(directory):
-    """Returns the command that shows this run beside its neighbours."""
+def tensorboard_command(directory: RunDirectory) -> str:
+    """Returns the command that shows the runs in the folder of this run."""
     return shlex.join(["mirrorline", "tensorboard", f"--logdir={os.path.dirname(os.path.abspath(directory.path))}"])
 
 
-def _alike(values, scale_loss):
-    """Yields (numbers of rows, [k] ascending; names of their scalars) of the rows that are written alike.
+def _alike(values: Mapping[str, np.ndarray], scale_loss: bool) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """Yields (indices, [k] ascending; names of their scalars) of the rows with the same scalars.
 
     Args:
       values: {column: [n] floats}.
-      scale_loss: whether the loss scale is worth recording.
+      scale_loss: whether to record the loss scale.
     """
     measured = [name for name in MEASURED_AT_TIMES if name in values]
     last = np.arange(len(values["applied"])) == len(values["applied"]) - 1

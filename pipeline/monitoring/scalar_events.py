@@ -1,8 +1,9 @@
-"""Event records of many steps at once: those of steps with the same tags differ in a few bytes, which NumPy fills in.
+"""Serialized Events of many steps at once: steps with the same tags differ in a few bytes, which NumPy fills in.
 
-The bytes are those that Event.SerializeToString gives; a message object a step takes five times as long.
+The bytes are those of Event.SerializeToString; a message object for each step takes five times as long.
 """
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
@@ -10,10 +11,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 _WALL_TIME, _STEP, _SUMMARY, _VALUE, _TAG, _NUMBER = b"\x09", b"\x10", b"\x2a", b"\x0a", b"\x0a", b"\x15"
 _DOUBLE, _FLOAT = 8, 4  # Bytes of a wall time, of a scalar.
-_LONGER = 1 << 7 * np.arange(1, 9)  # From these numbers on a varint takes a byte more.
+_LONGER = 1 << 7 * np.arange(1, 9)  # The numbers from which on a varint takes one more byte.
 
 
-def scalar_events(steps, wall_times, columns):
+def scalar_events(steps: np.ndarray, wall_times: np.ndarray, columns: Mapping[str, np.ndarray]) -> list[bytes]:
     """Returns the serialized Events of steps that have the same tags.
 
     Args:
@@ -22,29 +23,29 @@ def scalar_events(steps, wall_times, columns):
       columns: {tag: [n] float array}.
 
     Returns:
-      list of n bytes.
+      One for each step.
     """
     ends = [*(np.flatnonzero(np.diff(_widths(steps))) + 1).tolist(), len(steps)]
     return [record for begin, end in itertools.pairwise([0, *ends]) for record in _of_equal_width(
         steps[begin:end], wall_times[begin:end], {tag: values[begin:end] for tag, values in columns.items()})]
 
 
-def _widths(numbers):
-    """Returns how many bytes each of [n] numbers takes as a varint, [n]."""
+def _widths(numbers: np.ndarray) -> np.ndarray:
+    """Returns the bytes of each of [n] numbers as a varint, [n]."""
     return np.searchsorted(_LONGER, numbers, side="right") + 1
 
 
-def varint(number):
-    """Returns a number of at least 0 in the protocol buffers' variable length, 7 bits a byte."""
+def varint(number: int) -> bytes:
+    """Returns a number of at least 0 in the variable-length encoding of protocol buffers, 7 bits a byte."""
     parts = [number & 127]
     while number := number >> 7:
         parts.append(number & 127)
     return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
 
 
-def _of_equal_width(steps, wall_times, columns):
-    """Returns scalar_events of steps whose numbers take the same number of bytes."""
-    if steps[0] == 0 or not wall_times.all():  # What is 0 is left out of a message.
+def _of_equal_width(steps: np.ndarray, wall_times: np.ndarray, columns: Mapping[str, np.ndarray]) -> list[bytes]:
+    """Returns scalar_events of steps whose varints have the same width."""
+    if steps[0] == 0 or not wall_times.all():  # A message leaves zeros out.
         return [Event(step=step, wall_time=when, summary=Summary(value=[
             Summary.Value(tag=tag, simple_value=values[i]) for tag, values in columns.items()])).SerializeToString()
             for i, (step, when) in enumerate(zip(steps.tolist(), wall_times.tolist(), strict=True))]
@@ -66,7 +67,7 @@ def _of_equal_width(steps, wall_times, columns):
     return [whole[i:i + size] for i in range(0, len(whole), size)]
 
 
-def _bytes(values, dtype):
+def _bytes(values: np.ndarray, dtype: str) -> np.ndarray:
     """Returns [n] numbers as [n, size of dtype] uint8."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype).view(np.uint8).reshape(len(values), -1)

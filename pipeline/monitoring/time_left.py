@@ -1,15 +1,17 @@
-"""How long a run will still take: its steps at the pace of the last ones, and the pauses that evaluations make."""
+"""Estimates the remaining time of a run: its steps at their recent speed, and the pauses of its evaluations."""
 import fractions
 import math
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
-RECENT = 0.3  # Weight of the newest window of steps in the pace.
+RECENT = 0.3  # Weight of the latest window in the moving average of the speed.
 PAUSES = 5
 
 
-def evaluations_between(plan, first, last):
-    """Returns how many evaluations come after step `first` up to step `last`, the one at the end of the run among them.
+def evaluations_between(plan: Any, first: int, last: int) -> int:
+    """Returns the number of evaluations after step `first` up to step `last`, including the one at the end of the run.
 
     Args:
       plan: Plan.
@@ -21,22 +23,25 @@ def evaluations_between(plan, first, last):
 
 
 class TimeLeft:
-    """Watches windows and evaluations go by."""
+    """Estimates from the windows and evaluations so far."""
 
-    def __init__(self, plan, now=time.monotonic):
+    def __init__(self, plan: Any, now: Callable[[], float] = time.monotonic):
         """
         Args:
           plan: Plan.
-          now: returns seconds of a clock that only runs forward.
+          now: returns seconds of a monotonic clock.
         """
         self._plan, self._now = plan, now
-        self._step_seconds, self._step, self._ended, self._evaluated, self._pauses = None, 0, None, False, []
+        self._step_seconds: float | None = None
+        self._ended: float | None = None
+        self._step, self._evaluated = 0, False
+        self._pauses: list[float] = []
 
-    def window(self, step, rate):
-        """Takes note of a window of steps that has just ended at `step`; rate in examples/s, None if not steady."""
+    def window(self, step: int, rate: float | None) -> None:
+        """Adds a window of steps that has just ended at `step`; rate in examples/s, None if it is not steady."""
         seconds = (step - self._step) * self._plan.batch_size / rate if rate else 0.0
         if rate and self._evaluated and self._ended is not None and step > self._step:
-            # Evaluating, and whatever else is done then: from the end of the window before to this one's start.
+            # The evaluation, and whatever else came between the window before and this one.
             self._pauses = [*self._pauses[-PAUSES + 1:], max(0.0, self._now() - seconds - self._ended)]
         if rate:
             new = self._plan.batch_size / rate
@@ -44,16 +49,16 @@ class TimeLeft:
                 RECENT * new + (1 - RECENT) * self._step_seconds)
         self._step, self._ended, self._evaluated = step, self._now(), False
 
-    def evaluated(self):
-        """Takes note of an evaluation that has just ended."""
+    def evaluated(self) -> None:
+        """Adds an evaluation that has just ended."""
         self._evaluated = True
 
-    def seconds(self):
-        """Returns the seconds until the end of the run, counted from now, or None where no pace is known yet."""
-        if self._step_seconds is None:
+    def seconds(self) -> float | None:
+        """Returns the seconds from now until the end of the run, or None as long as no speed is known."""
+        if self._step_seconds is None or self._ended is None:
             return None
         steps = (self._plan.total_steps - self._step) * self._step_seconds
-        # The first evaluation of a process is traced and compiled: the median soon knows better.
+        # The first evaluation of a process is traced and compiled, which the median soon leaves out.
         pause = statistics.median(self._pauses) if self._pauses else 0.0
         evaluations = evaluations_between(self._plan, self._step, self._plan.total_steps) - self._evaluated
         return max(0.0, steps + max(0, evaluations) * pause - (self._now() - self._ended))

@@ -145,15 +145,15 @@ class Steady:
     """A ceiling that is known."""
 
     def __init__(self, rate):
-        self.gflops, self.doubts = rate, []
+        self.gflops, self.measured = rate, []
 
     def rate(self, trained):
         """The rate."""
         return self.gflops
 
-    def doubt(self, trained):
-        """Remembers that it was doubted."""
-        self.doubts.append(trained)
+    def measure(self, trained):
+        """Counts measurements."""
+        self.measured.append(trained)
 
 
 def _system_metrics(tmp_path, ceiling, operations):
@@ -182,7 +182,7 @@ def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_n
     each = 16 * 2 * (2 * 28 * 28 * 64 + 3 * 64 * 10)
     steady = _of(found, 11, 10, input_wait=0.025)
     assert steady["ceiling_share"] == pytest.approx(10 * each / 1e9) and steady["input_wait"] == pytest.approx(0.25)
-    assert "ceiling_share" not in _of(found, 21, 10, 1e-3) and len(ceiling.doubts) == 1
+    assert "ceiling_share" not in _of(found, 21, 10, 1e-3) and len(ceiling.measured) == 1
     assert not {"ceiling_share", "examples_per_second", "input_wait"} & set(_of(found, 31, 10, steady=False))
 
 
@@ -197,8 +197,8 @@ def test_a_ceiling_is_measured_once_it_costs_less_than_a_fiftieth(tmp_path, monk
     after = room.Ceiling("float32", "GPU", 1, str(tmp_path))
     assert after.rate(0.1) == 50 and len(measured) == 1
     monkeypatch.setattr(room, "quick_matrix_product_rate", lambda *_: measured.append(80.0) or measured[-1])
-    after.doubt(51 * QUICK_SECONDS)
-    after.doubt(1e9)
+    after.measure(51 * QUICK_SECONDS)
+    after.measure(1e9)
     assert after.rate(0.1) == 80 and len(measured) == 2
     assert known_rates.read_rate({"precision": "float32"}, str(tmp_path)) == 80
 
