@@ -1,4 +1,4 @@
-"""`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
+"""The command line: `mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
 
 A command is a module of launch.commands with
 
@@ -20,6 +20,8 @@ import pkgutil
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -36,16 +38,16 @@ HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 FAILURE, USAGE, PREEMPTED, SIGNAL, BROKEN_PIPE = 1, 2, 75, 128, 128 + 13
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     Args:
-      arguments: list of str, without the program's name; None: those of the process.
+      arguments: without the name of the program; default those of the process.
 
     Returns:
       0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
-      terminal, 141 nobody reads the output any more, or what the command returned. An exception that is none of ours is
-      a defect and passes with its traceback.
+      terminal, 141 closed output, or what the command returned. Other exceptions are defects and pass with their
+      traceback.
     """
     silence.open_missing()
     end = _End() if arguments is None else None
@@ -59,44 +61,45 @@ def main(arguments=None):
         traceback.print_exc()
         code = FAILURE
     if code not in (0, PREEMPTED) and peer_failure.is_watching():
-        # At the end of a process TensorFlow waits for the other workers, who wait for this one.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(code)
+        _exit_now(code)  # At the exit of a process TensorFlow waits for the other workers, which wait for this one.
     if end:
         end.code = code
     return code
 
 
-class _End:
-    """The end of a process whose data pipelines call Python: at once, after everything that was asked for at its exit.
+def _exit_now(code):
+    """Flushes the output and ends the process, without waiting for its threads."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
-    The interpreter waits there for TensorFlow's threads, and they for the interpreter: now and then for ever.
+
+class _End:
+    """Ends a process whose data pipelines call Python at once, after all other functions registered with atexit.
+
+    The interpreter waits at its exit for TensorFlow's threads, and they for the interpreter: sometimes forever.
     """
 
     def __init__(self):
-        """To be made before TensorFlow is imported: what is registered first is called last."""
+        """To be called before TensorFlow is imported: the first function registered is called last."""
         self.code = FAILURE
         atexit.register(self)
 
     def __call__(self):
         if damage.pipelines_call_python():
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(self.code)
+            _exit_now(self.code)
 
 
 def _answer(arguments):
-    """Runs one command and returns its exit code, having said what was wrong; see main."""
+    """Runs one command, reports errors, and returns the exit code; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
         with interruption.heard(name) as signal_number, damage.in_words():
             try:
                 code = _dispatch(arguments)
             except Exception as error:
-                if signal_number():  # What a library makes of being interrupted is nothing of its own.
+                if signal_number():  # An error of a library that was interrupted.
                     raise interruption.Interrupted(signal_number()) from error
                 raise
         sys.stdout.flush()
@@ -113,18 +116,18 @@ def _answer(arguments):
         return _fail(name, interruption.words(getattr(error, "doing", None)),
                      SIGNAL + getattr(error, "number", signal.SIGINT))
     except BrokenPipeError:
-        # The interpreter flushes standard output once more as it exits: let that find somewhere to write.
+        # The interpreter flushes standard output once more at its exit, which needs somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except OSError as error:
         if not no_room(error):
             raise
         where = f" (writing {error.filename})" if error.filename else ""
-        return _fail(name, f"the disk is full{where}: {error.strerror.lower()}; what was saved is safe, make room "
+        return _fail(name, f"the disk is full{where}: {str(error.strerror).lower()}; what was saved is safe, make room "
                            "and run the same command again", FAILURE)
 
 
-def _fail(name, error, code):
+def _fail(name: str, error: Any, code: int) -> int:
     print(f"{name}: {' '.join(str(error).splitlines())}", file=sys.stderr)
     return code
 
@@ -164,24 +167,25 @@ def _run(name, arguments):
         command.check_order(own, rest, flag_values)
     files = flags.parse(arguments, flag_values, name, takes)
     if "extension" in flag_values and flag_values.extension:
-        # Before TensorFlow is loaded; and children of a command, and later ones in its directory, find the same files.
+        # Before TensorFlow is loaded. Children of a command, and later commands in its directory, find the same files.
         flag_values.extension = list(extension.absolute(flag_values.extension))
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
 
 
-def check_working_directory():
-    """Raises UsageError where the working directory is gone: no relative path means anything there."""
+def check_working_directory() -> None:
+    """Raises UsageError if the working directory was removed, so that relative paths mean nothing."""
     try:
         os.getcwd()
     except OSError as error:
-        raise UsageError(f"the working directory is gone or cannot be read ({error.strerror.lower()}): change into one "
-                         "that is there, cd PATH") from error
+        reason = str(error.strerror).lower()
+        raise UsageError(f"the working directory is gone or cannot be read ({reason}): change into one that exists, cd "
+                         "PATH") from error
 
 
 def _load_extensions(arguments):
-    """Loads the extensions that stand beside --help, so that it lists what they add."""
+    """Loads the extensions given with --help, so that it lists what they add."""
     names = [name for text in arguments if text.startswith("--extension=")
              for name in text.partition("=")[2].split(",")]
     if names:
@@ -195,7 +199,7 @@ def _module(name):
 
 
 def _split(arguments):
-    """Returns what stands before `--`, where flags are, and what stands after it."""
+    """Returns the arguments before and after `--`."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:end], arguments[end + 1:]
 

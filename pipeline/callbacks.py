@@ -1,16 +1,16 @@
-"""The callback protocol: what a training run calls, in which order, with what. Standard library only.
+"""The callback protocol of a training run. Standard library only.
 
-The trainer holds one ordered tuple of callbacks. What decides the course of a run (save, evaluate, roll back, stop) is
-no callback: it stands in the loop of `pipeline.training.trainer`.
+The trainer holds one ordered tuple of callbacks. Decisions about the course of a run (evaluate, save, roll back, stop)
+are not callbacks: they are in the loop of `pipeline.training.trainer`.
 """
 import dataclasses
-import typing
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.registration import raise_with_location
 from pipeline.registry import Registry
 
-CALLBACKS = Registry("callback", {})  # Of users: called with (experiment, workdir); see pipeline.register.
+CALLBACKS = Registry("callback", {})  # Registered by users (pipeline.register): called with (experiment, workdir).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Restored:
     """The state that a run continues from.
 
     Attributes:
-      step: global step, 0 for a fresh run.
-      evaluations: records of the evaluations up to there, oldest first: {"step", "split", "loss", "accuracy", ...}.
+      step: global step, 0 for a new run.
+      evaluations: records of the evaluations up to this step, oldest first: {"step", "split", "loss", "accuracy", ...}.
     """
 
     step: int
@@ -33,25 +33,25 @@ class Window:
     Attributes:
       step: global step at the end of the window.
       columns: names of the columns of `rows`.
-      rows: float64 [steps, columns], one row a step.
+      rows: float64 [steps, columns].
       started: wall time at its start, in seconds since the epoch.
       seconds: its duration.
       compiled: whether the step was traced and compiled in it: the first window of a process.
-      steady: whether its speed is that of training: neither compiled nor profiled.
-      system: {name: float} about the machine, added by the first callback for those after it.
+      steady: whether its speed is representative: neither compiled nor profiled.
+      system: metrics of the machine, added by the first callback for those after it.
     """
 
     step: int
     columns: Sequence[str]
-    rows: typing.Any
+    rows: Any
     started: float
     seconds: float
     compiled: bool = False
     steady: bool = True
     system: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def column(self, name: str) -> typing.Any:
-        """Returns one value of every step, float64 [steps]."""
+    def column(self, name: str) -> Any:
+        """Returns the values of a column, float64 [steps]."""
         return self.rows[:, list(self.columns).index(name)]
 
 
@@ -64,12 +64,12 @@ class Evaluated:
       split: the pipeline.data.source.Split that was evaluated.
       evaluation: pipeline.metrics.evaluation.Evaluation.
       wall_time: in seconds since the epoch.
-      weights: in words, which weights were evaluated where it was not those of the training, else "".
+      weights: description of the weights, "" for those being trained.
     """
 
     step: int
-    split: typing.Any
-    evaluation: typing.Any
+    split: Any
+    evaluation: Any
     wall_time: float
     weights: str = ""
 
@@ -80,11 +80,11 @@ class Ending:
 
     Attributes:
       step: global step.
-      result: what result.json is going to hold.
-      should_stop: predicate; a callback that takes long asks it, and leaves with `complete` false where it is true.
-      beat: to be called with a few words now and then by a callback that takes long, else the watchdog ends the run.
-      complete: whether every callback has done its work; where not, the run counts as preempted and the same command
-        does the rest.
+      result: contents of result.json.
+      should_stop: a callback that takes long calls it, and if it is true sets `complete` to False and returns.
+      beat: a callback that takes long calls it with a text now and then, else the watchdog ends the run.
+      complete: whether every callback has completed; if not, the run counts as preempted and the same command does the
+        rest.
     """
 
     step: int
@@ -95,10 +95,10 @@ class Ending:
 
 
 class Callback:
-    """What a run calls; every method does nothing unless a subclass overrides it.
+    """Base class of callbacks: every method does nothing unless overridden.
 
-    A callback may read everything and change nothing of the training state. It is called in the trainer's thread,
-    between two calls of the step, in every worker of a run on several machines.
+    A callback may read the training state but not change it. It is called in the thread of the trainer, between two
+    calls of the step, in every worker of a run on several machines.
     """
 
     def on_start(self, restored: Restored) -> None:
@@ -108,29 +108,29 @@ class Callback:
         """Called after every window of steps."""
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
-        """Called after every evaluation along the way."""
+        """Called after every evaluation during training."""
 
     def on_checkpoint(self, step: int) -> None:
-        """Called when the checkpoint of a step is known to be on the disk."""
+        """Called once the checkpoint of a step is on the disk."""
 
     def on_rollback(self, restored: Restored) -> None:
-        """Called after the run went back to an earlier step because training had diverged."""
+        """Called after a divergence, when an earlier step has been restored."""
 
     def on_end(self, ending: Ending) -> None:
-        """Called once the run has reached its end and its results are known."""
+        """Called at the end of the run, with its results."""
 
     def close(self) -> None:
-        """Called last, however the run ended, unless its process was killed, or interrupted in its first step."""
+        """Called last, however the run ended, unless the process was killed, or interrupted before the first step."""
 
 
 class UserCallback(Callback):
-    """A callback that a user registered: what it raises ends the run in one line that names its location."""
+    """A callback registered by a user: an exception in it ends the run in one line that names its source location."""
 
-    def __init__(self, name: str, experiment, workdir: str):
+    def __init__(self, name: str, experiment: Any, workdir: str):
         """
         Args:
-          name: of CALLBACKS.
-          experiment: Experiment of the run.
+          name: in CALLBACKS.
+          experiment: pipeline.training.experiment.Experiment of the run.
           workdir: directory of the run.
         """
         entry = CALLBACKS.find(name)
@@ -159,6 +159,6 @@ class UserCallback(Callback):
     def close(self) -> None:
         self._call("close")
 
-    def _call(self, method, *arguments):
+    def _call(self, method: str, *arguments: Any) -> None:
         with raise_with_location(self._what, self._location):
             getattr(self._callback, method)(*arguments)

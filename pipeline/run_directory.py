@@ -1,8 +1,10 @@
-"""The directory of a run: whose it is, what it was told, and who is writing there now. Standard library only."""
+"""The directory of a run: its files, its configuration, and its lock. Standard library only."""
 import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline import arithmetic, extension, locks
 from pipeline.config import (
@@ -21,14 +23,14 @@ from pipeline.options import FREE, NEVER
 from pipeline.paths import local_path
 from pipeline.quantities import counted
 
-LONGEST_NAME = 200  # Bytes of the name of a folder of images, in that of a run; a file system takes about 255.
-LENGTH = ("epochs", "steps")  # More of them may be allowed, see check_length.
-# What a run that was killed while it began may leave.
+LONGEST_NAME = 200  # Bytes of the name of a folder of images in that of a run; file systems allow about 255.
+LENGTH = ("epochs", "steps")
+# Files that a run killed at its start may leave.
 PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
 
 
-def default_path(config):
-    """Returns runs/<dataset>-<model> for an ExperimentConfig, with what a file name cannot hold replaced."""
+def default_path(config: ExperimentConfig) -> str:
+    """Returns runs/<dataset>-<model>, as a valid file name."""
     dataset = config.data.dataset
     if dataset.startswith(FOLDER):
         dataset = os.path.basename(located(dataset)) or "folder"
@@ -36,7 +38,7 @@ def default_path(config):
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 
 
-def free_path(path):
+def free_path(path: str) -> str:
     """Returns the first of path-2, path-3, ... that does not exist."""
     if os.path.basename(path) in (os.curdir, os.pardir):
         path = os.path.abspath(path)
@@ -46,14 +48,14 @@ def free_path(path):
     return f"{path}-{number}"
 
 
-def differences(old, new):
-    """Lists what changes the mathematics of a run.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Lists the options that change the mathematics of a run.
 
     Args:
       old, new: {option name: value} as in config.json and in ExperimentConfig.flat().
 
     Returns:
-      [(name, old value, new value)], lengths left out.
+      [(name, old value, new value)], without lengths.
     """
     def plain(value):
         return json.loads(json.dumps(value))
@@ -64,52 +66,52 @@ def differences(old, new):
             and plain(old.get(name, field.default)) != plain(new[name])]
 
 
-def length(values):
-    """Returns the length that options ask for as text: '6 epochs' or '300 steps'."""
+def length(values: Mapping[str, Any]) -> str:
+    """Returns the length of a run as text: '6 epochs' or '300 steps'."""
     if values.get("steps"):
         return counted(values["steps"], "step")
-    epochs = values.get("epochs") or DEFAULT_EPOCHS
-    return counted(epochs, "epoch")
+    return counted(values.get("epochs") or DEFAULT_EPOCHS, "epoch")
 
 
 @dataclasses.dataclass
 class RunDirectory:
-    """Paths of a run's files, its configuration, and the lock that keeps a second process out."""
+    """Paths of the files of a run, its configuration, and the lock against a second process."""
 
     path: str
-    _lock: object = None
+    _lock: Any = None
 
-    def file(self, *names):
+    def file(self, *names: str) -> str:
         """Returns the path of a file of the run."""
         return os.path.join(self.path, *names)
 
     @property
-    def config(self):
-        """What config.json holds, or None for a new run; raises UsageError where it cannot be read."""
+    def config(self) -> dict[str, Any] | None:
+        """Contents of config.json, or None for a new run; raises UsageError if it cannot be read."""
         stored = read_json(self.file("config.json"), ("config", "data"))
         if stored is not None:
             _check_stored(stored, self.file("config.json"))
         return stored
 
     @property
-    def result(self):
-        """What result.json holds, or None; raises UsageError where it cannot be read."""
+    def result(self) -> dict[str, Any] | None:
+        """Contents of result.json, or None; raises UsageError if it cannot be read."""
         return read_json(self.file("result.json"), ("status", "step"))
 
-    def check(self, config, fingerprint=None, num_replicas=None, parity=True):
-        """Checks that a run with this configuration may live here; touches nothing.
+    def check(self, config: ExperimentConfig, fingerprint: str | None = None, num_replicas: int | None = None,
+              parity: bool = True) -> list[tuple[str, Any, Any]]:
+        """Checks whether a run with this configuration may use the directory; changes nothing.
 
         Args:
           config: ExperimentConfig.
           fingerprint: of the data, or None before it is known.
           num_replicas: replicas in sync, or None before they are known.
-          parity: whether the model's layers compute the same on any number of replicas.
+          parity: whether the layers of the model compute the same on any number of replicas.
 
         Returns:
-          [(name, old, new)] of differing settings that `--allow` accepted.
+          [(name, old, new)] of different options that `--allow` accepts.
 
         Raises:
-          UsageError: the path is no directory, holds something else, or another run; names a free one.
+          UsageError: the path is not a directory, or holds other files or another run; names a free path.
         """
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--workdir={self.path} is a file, not a directory; e.g. --workdir={free_path(self.path)}")
@@ -125,7 +127,7 @@ class RunDirectory:
             changed.append(("fingerprint", stored["data"]["fingerprint"][:12], fingerprint[:12]))
         before = stored.get("num_replicas")
         if num_replicas and before != num_replicas and not (config.model.sync_batch_norm and parity):
-            changed.append(("replicas", before, num_replicas))  # Each replica's statistics are of its own part.
+            changed.append(("replicas", before, num_replicas))  # Statistics are those of each replica's part.
         refused = [c for c in changed if c[0] not in config.runtime.allow or _never(c[0])]
         if refused:
             listed = ", ".join(f"{_named(name, old)} (now {_shown(new)})" for name, old, new in refused)
@@ -140,20 +142,20 @@ class RunDirectory:
         try:
             return set(os.listdir(self.path)) if os.path.isdir(self.path) else set()
         except OSError as error:
-            raise UsageError(f"--workdir={self.path} cannot be read: {error.strerror.lower()}; give a directory of "
-                             "your own") from error
+            raise UsageError(f"--workdir={self.path} cannot be read: {str(error.strerror).lower()}; give a directory "
+                             "of your own") from error
 
-    def forget_result(self):
-        """Removes result.json: it is not that of a run which is going on."""
+    def forget_result(self) -> None:
+        """Removes result.json, since the run continues."""
         if os.path.exists(self.file("result.json")):
             os.remove(self.file("result.json"))
             sync(self.path)
 
-    def claim(self):
-        """Makes the directory and locks it until the process ends, however it ends.
+    def claim(self) -> None:
+        """Creates the directory and locks it until the process ends.
 
         Raises:
-          UsageError: it cannot be written, or another process has it; names that process.
+          UsageError: it cannot be written, or another process, which is named, has locked it.
         """
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -162,12 +164,12 @@ class RunDirectory:
             raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
                              f"e.g. --workdir={free_path(self.path)}") from None
         except OSError as error:
-            raise UsageError(f"--workdir={self.path} cannot be written: {error.strerror.lower()}; "
+            raise UsageError(f"--workdir={self.path} cannot be written: {str(error.strerror).lower()}; "
                              "give a directory of your own") from error
 
     @contextlib.contextmanager
-    def claimed(self):
-        """Claims the directory for a while, see `claim`; an error because it is gone meanwhile says that it is."""
+    def claimed(self) -> Iterator[None]:
+        """Claims the directory in the block, see `claim`; reports if it was moved or removed in the meantime."""
         self.claim()
         try:
             yield
@@ -177,21 +179,21 @@ class RunDirectory:
         finally:
             self._lock.close()
 
-    def check_here(self):
-        """Raises RunFailure where the directory was claimed and is not at its path any more."""
+    def check_here(self) -> None:
+        """Raises RunFailure if the directory was claimed and is no longer at its path."""
         if self._lock is None or self._lock.is_held():
             return
         raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing is "
-                         "saved any more; run the same command with where it is now as --workdir, it goes on from its "
-                         "newest checkpoint")
+                         "saved any more; run the same command with its new path as --workdir to continue from its "
+                         "latest checkpoint")
 
-    def write_config(self, values):
+    def write_config(self, values: Mapping[str, Any]) -> None:
         """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
         write_json(self.file("config.json"), values)
 
 
 def _check_stored(stored, path):
-    """Raises UsageError where config.json, perhaps edited, holds no values of options or no facts of data."""
+    """Raises UsageError if config.json, perhaps edited, lacks options or data, or has values of a wrong type."""
     for part in ("config", "data"):
         if not isinstance(stored[part], dict):
             raise UsageError(f"{path} cannot be read: '{part}' is no JSON object")
@@ -204,14 +206,14 @@ def _check_stored(stored, path):
 
 
 def _never(name):
-    """Tells whether what is stored would not fit another value of an option."""
+    """Tells whether the stored state fits no other value of an option."""
     return name in options() and options()[name].metadata["resume"] == NEVER
 
 
 def _length_difference(old, new):
-    """More or fewer epochs are free under a constant schedule; every other one is a function of the length.
+    """Returns the difference of two lengths as `differences` does; with a constant schedule any length is accepted.
 
-    With early stopping they are not: the evaluation at the old end counts, and a run in one piece would not have it.
+    Not with early stopping: the evaluation at the old end counts, which an uninterrupted run would not have.
     """
     if length(old) == length(new) or (new["schedule"] == "constant" and not new["early_stopping_patience"]):
         return []
@@ -219,7 +221,7 @@ def _length_difference(old, new):
 
 
 def _named(name, value):
-    """Returns a setting with its value; that of a length says itself what it is."""
+    """Returns an option with its value as text; that of a length names it already."""
     return _shown(value) if _shown(value).endswith(f" {name}") else f"{name} {_shown(value)}"
 
 
@@ -229,22 +231,22 @@ def _shown(value):
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def evaluates_average(stored):
+def evaluates_average(stored: Mapping[str, Any]) -> bool:
     """Tells whether a run evaluates, and selects its best checkpoint by, the moving average of its weights.
 
-    Those with --ema_decay do; one that was begun before they did goes on as it was begun.
+    Runs with --ema_decay do, except those started by a version that did not.
 
     Args:
-      stored: what config.json of the run holds.
+      stored: contents of config.json.
     """
     return stored.get("evaluated_weights") == MOVING_AVERAGE
 
 
-def stored_config(workdir):
+def stored_config(workdir: str) -> tuple[RunDirectory, dict[str, Any]]:
     """Reads the configuration of an existing run.
 
     Returns:
-      (RunDirectory, what config.json holds).
+      (directory, contents of config.json with the options that are still known).
 
     Raises:
       UsageError: there is no run.
@@ -258,10 +260,10 @@ def stored_config(workdir):
     return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}
 
 
-def evaluation_config(stored, given):
+def evaluation_config(stored: Mapping[str, Any], given: Mapping[str, Any]) -> ExperimentConfig:
     """Returns the configuration of a run with options given for an evaluation, {option name: value}.
 
-    Evaluation computes the same whatever the training step was made of, and as many threads as trained do it.
+    Options of the training step do not affect an evaluation; the number of threads is that of the training.
     """
     return ExperimentConfig.from_flat({**stored["config"], "threads": arithmetic.stored_threads(stored), **given,
                                        "accumulate_steps": 1, "xla": "auto", "cross_device_reduction": "auto"})

@@ -1,69 +1,105 @@
-"""Runs from Python: train, build, evaluate, load, export, predict. The commands go the same way, by these functions."""
+"""Runs from Python: train, build, evaluate, load, predict, export. The commands call these functions."""
+import dataclasses
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pipeline import arithmetic, run_directory
+from pipeline import arithmetic, extension, run_directory
 from pipeline.activity import activity
 from pipeline.callbacks import UserCallback
+from pipeline.config import ExperimentConfig, located
+from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
+from pipeline.monitoring.launches import newest_saved
 from pipeline.options import check_strengths
 from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
-from pipeline.training.start import Outcome, begins, begun_with, console_for, finished, introduce, resolve
+from pipeline.training.cadence import plan
+
+if TYPE_CHECKING:  # These import TensorFlow.
+    from pipeline.evaluation.prediction import Prediction
+    from pipeline.evaluation.trained_model import TrainedModel
+    from pipeline.export.run import Exported
+    from pipeline.metrics.evaluation import Evaluation
+    from pipeline.training.experiment import Experiment
+    from pipeline.training.run_records import RunResult
+
+HELD_OUT = 0.1  # Share of the training split held out for early stopping without another validation split.
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The end of a training.
+
+    Attributes:
+      workdir: directory of the run.
+      status: "finished", "early_stopped" or "preempted": saved, and the same call continues.
+      result: contents of result.json: test_accuracy, test_loss, step, weights_sha256, ...; without a test split these
+        are None, and validation_accuracy and validation_loss the final metrics.
+      ended: the end of the loop; None if the run was finished before and nothing was left to do.
+      total_steps: length of the run.
+    """
+
+    workdir: str
+    status: str
+    result: dict[str, Any]
+    ended: "RunResult | None"
+    total_steps: int
 
 
 @damage.in_words()
-def train(config, console=None):
-    """Trains in the directory of the run, or continues what is there, and evaluates along the way.
+def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
+    """Trains a run in its directory, or continues it.
 
     Args:
       config: ExperimentConfig.
-      console: where messages go; default: that of console_for.
-
-    Returns:
-      Outcome.
+      console: for messages; default that of console_for.
 
     Raises:
-      UsageError: wrong settings, or a directory with another run; nothing was touched.
-      RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written. PeerLost, one of
-        these, where another worker did not come or is gone; this process is then of no more use.
+      UsageError: wrong options, or a directory with another run; nothing was changed.
+      RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written. PeerLost, a
+        subclass, if another worker is missing or lost; this process is then of no more use.
     """
     config, cluster = resolve(config), Cluster.of(os.environ)
     settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(config.runtime.workdir)
-    if cluster and cluster.rank:  # The chief speaks for all.
+    if cluster and cluster.rank:  # Only the chief prints.
         config, console = config.replace(verbosity="quiet", tensorboard="scalars"), None
     console = console or console_for(config)
-    check_strengths(config.data.augment, begun_with=begun_with(shared))
+    stored = shared.config
+    begun_with = tuple(stored["config"].get("augment", ())) if stored else ()
+    check_strengths(config.data.augment, begun_with=begun_with)
     shared.check(config)  # Before the seconds that TensorFlow and the data take.
-    done = finished(shared, config)
+    done = _finished(shared, config)
     if done:
         return done
-    from pipeline.distributed.agreement import lost_peers  # TensorFlow is loaded from here on.
+    from pipeline.distributed.agreement import lost_peers  # These import TensorFlow.
     from pipeline.models.model_checks import departures
+    from pipeline.stored_checkpoint import stored_checkpoints
     from pipeline.training.experiment import compose, start
     from pipeline.training.multi_worker_checkpoint import open_directory
+    from pipeline.training.run_records import report_setup
     from pipeline.training.trainer import Trainer
     directory = open_directory(shared, cluster)
-    strategy, source = start(arithmetic.same_threads(config, shared.config, console), console, cluster, settings,
-                             shared.config)
-    replicas, fresh = strategy.num_replicas_in_sync, begins(shared)
+    strategy, source = start(arithmetic.same_threads(config, stored, console), console, cluster, settings, stored)
+    replicas = strategy.num_replicas_in_sync
+    begins = newest_saved(shared.file("launches.jsonl")) is None and not stored_checkpoints(shared.file("checkpoints"))
     with lost_peers(cluster):
         directory.check(config, source.fingerprint, replicas)
         with activity("building the model", console):
-            experiment = compose(config, source, strategy, directory.config, fresh, begun_with(directory))
+            experiment = compose(config, source, strategy, directory.config, begins, begun_with)
         found = departures(experiment.state.model)
         with directory.claimed():
-            # Everything is known now; another process may have had the directory in between.
+            # Checked again with all that is known now; another process may have used the directory in the meantime.
             accepted = directory.check(config, source.fingerprint, replicas, not found)
-            done = finished(directory, config)
+            done = _finished(directory, config)
             if done:
                 return done
-            introduce(experiment, directory, console)
-            callbacks = tuple(UserCallback(name, experiment, directory.path)
-                              for name in config.training.callbacks)
+            report_setup(experiment, directory, console)
+            callbacks = [UserCallback(name, experiment, directory.path) for name in config.training.callbacks]
             trainer = Trainer(experiment, directory, accepted, console, callbacks)
             for what, instead in found if replicas > 1 else ():
                 trainer.console.warning(f"{replicas} replicas do not compute what one does: {what}; {instead}")
@@ -71,19 +107,49 @@ def train(config, console=None):
     return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
 
 
+def console_for(config: ExperimentConfig) -> Console:
+    """Returns the console of a run, which drops information with verbosity "quiet"."""
+    return Console(quiet=config.runtime.verbosity == "quiet")
+
+
+def resolve(config: ExperimentConfig) -> ExperimentConfig:
+    """Fills in options that follow from others: the directory, the split of early stopping, paths.
+
+    A run that continues has the extensions with which it was started if none are given.
+    """
+    directory = RunDirectory(config.runtime.workdir or run_directory.default_path(config))
+    stored = (directory.config or {}).get("config", {})
+    names = config.data.extension or tuple(stored.get("extension", ()))
+    values = {"workdir": directory.path, "extension": extension.absolute(names),
+              "dataset": located(config.data.dataset)}
+    if config.training.early_stopping_patience and not config.data.validation_split:
+        values["validation_split"] = HELD_OUT
+    return config.replace(**values)
+
+
+def _finished(directory: RunDirectory, config: ExperimentConfig) -> Outcome | None:
+    """Returns the Outcome of a run that has nothing left to do with this configuration, or None."""
+    stored, result = directory.config, directory.result
+    if not stored or not result or result["status"] == "preempted":
+        return None
+    total = plan(config, stored["data"]["num_train"]).total_steps
+    if result["status"] == "early_stopped":
+        done = config.training.early_stopping_patience == stored["config"]["early_stopping_patience"]
+    else:
+        done = result["step"] >= total
+    return Outcome(directory.path, result["status"], result, None, total) if done else None
+
+
 @damage.in_words()
-def build(config, console=None):
+def build(config: ExperimentConfig, console: Console | None = None) -> "Experiment":
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
     Args:
       config: ExperimentConfig.
-      console: where messages go; default: that of console_for.
-
-    Returns:
-      pipeline.training.experiment.Experiment, freshly initialized.
+      console: for messages; default that of console_for.
 
     Raises:
-      UsageError: wrong settings, or a model and data that do not fit each other.
+      UsageError: wrong options, or a model and data that do not fit each other.
     """
     from pipeline.training.experiment import compose, start
     console = console or console_for(config)
@@ -93,48 +159,51 @@ def build(config, console=None):
 
 
 @damage.in_words()
-def evaluate(workdir, split=None, checkpoint="newest", ema=None, average_checkpoints=1, console=None, **options):
-    """Judges the model of a run on a part of its data, every example exactly once.
+def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest", ema: bool | None = None,
+             average_checkpoints: int = 1, console: Console | None = None, **options: Any) -> "Evaluation":
+    """Evaluates the model of a run on a split, every example exactly once.
 
     Args:
       workdir: directory of the run.
-      split: "test", "validation" or "train"; default test, or validation where the data have no test split.
+      split: "test", "validation" or "train"; default test, or validation if the data have no test split.
       checkpoint: "newest", "best", a step ("270"), or a path without suffix.
-      ema: take the moving average of the weights; default: where the run evaluated that, as with --ema_decay.
-      average_checkpoints: take the mean of the weights of this many checkpoints.
-      console: where messages go; default: that of console_for.
-      options: of the configuration that are to be others than in training: batch_size, replicas, data_dir, ...
+      ema: use the moving average of the weights; default: if the run evaluated it, as with --ema_decay.
+      average_checkpoints: use the mean of the weights of this many checkpoints.
+      console: for messages; default that of console_for.
+      options: of the configuration that differ from the training: batch_size, replicas, data_dir, ...
 
     Returns:
-      pipeline.metrics.evaluation.Evaluation: accuracy, loss, and more.
+      Evaluation: accuracy, loss, and more.
 
     Raises:
-      UsageError: there is no such run, checkpoint or split, or its data are not there.
+      UsageError: there is no such run, checkpoint or split, or its data are missing.
     """
     from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data
     from pipeline.training.stored_weights import load_weights
     directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, options)
     strategy, source = reopen_data(config, stored, console or console_for(config))
-    judged = choose_split(source, split)
+    evaluated = choose_split(source, split)
     experiment = rebuild(config, stored, source, strategy)
     ema = run_directory.evaluates_average(stored) if ema is None else ema
     load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
-    return experiment.evaluate(judged)
+    return experiment.evaluate(evaluated)
 
 
-def load(workdir, checkpoint="newest", ema=None, average_checkpoints=1, devices=(), batch_size=None, extension=None):
-    """Loads the model of a run, for predictions; on one GPU where there is one. Its data are not needed.
+def load(workdir: str, checkpoint: str = "newest", ema: bool | None = None, average_checkpoints: int = 1,
+         devices: Sequence[str] = (), batch_size: int | None = None,
+         extension: Sequence[str] | None = None) -> "TrainedModel":
+    """Loads the model of a run for predictions, on one GPU if there is one; the data of the run are not needed.
 
     Args:
       workdir: directory of the run.
       checkpoint, ema, average_checkpoints: as for `evaluate`.
       devices: index of the GPU to use, as a tuple of one str; default the first.
-      batch_size: most images computed at once; default that of training.
-      extension: where the files of its own code lie now, if not where they were.
+      batch_size: maximum number of images computed at once; default that of training.
+      extension: new paths of the extensions of the run, if they were moved.
 
     Returns:
-      pipeline.evaluation.trained_model.TrainedModel: probabilities(images), logits(images), class_names, ...
+      TrainedModel: probabilities(images), logits(images), class_names, ...
 
     Raises:
       UsageError: there is no such run or checkpoint.
@@ -149,26 +218,27 @@ def load(workdir, checkpoint="newest", ema=None, average_checkpoints=1, devices=
         open_strategy(kind, indices)
     precision = stored["config"]["precision"]
     if kind == "CPU" and precision == "mixed_float16":
-        precision = "float32"  # Emulated it would take many times as long.
+        precision = "float32"  # mixed_float16 is emulated there, many times slower.
     return TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, precision, batch_size, extension)
 
 
-def predict(model, files, top=3, invert=False, unreadable=None):
-    """Names the classes of image files, and of all files in folders.
+def predict(model: "TrainedModel", files: Sequence[str], top: int = 3, invert: bool = False,
+            unreadable: Callable[[str, str], Any] | None = None) -> list["Prediction"]:
+    """Classifies image files, and all files in folders.
 
     Args:
-      model: TrainedModel, see `load`.
-      files: list of paths.
-      top: how many classes are told of each, the most probable first; 0 for all.
-      invert: exchange light and dark first.
-      unreadable: called with path and reason of each file that is no image; default: that is an error, but for those in
-        folders that are not called like an image, which are left out.
+      model: see `load`.
+      files: paths.
+      top: number of classes to return, the most probable first; 0 for all.
+      invert: swap light and dark first.
+      unreadable: called with path and reason of each file that is not an image; default: an error, except for files in
+        folders without the name of an image, which are skipped.
 
     Returns:
-      list of pipeline.evaluation.prediction.Prediction: file, classes ((name, probability), ...).
+      Predictions: file, classes ((name, probability), ...).
 
     Raises:
-      UsageError: there is no such file, or it is no image.
+      UsageError: there is no such file, or it is not an image.
     """
     from pipeline.evaluation import prediction
 
@@ -184,24 +254,25 @@ def predict(model, files, top=3, invert=False, unreadable=None):
 
 
 @damage.in_words()
-def export(workdir, forms=("saved_model", "keras", "weights"), output=None, checkpoint="newest", ema=None,
-           average_checkpoints=1, batch_sizes=(), console=None, **options):
-    """Exports the model of a run, on the CPU and in float32, and proves each form in a fresh process.
+def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weights"), output: str | None = None,
+           checkpoint: str = "newest", ema: bool | None = None, average_checkpoints: int = 1,
+           batch_sizes: Sequence[int] = (), console: Console | None = None, **options: Any) -> "Exported":
+    """Exports the model of a run, on the CPU and in float32, and verifies each format in a fresh process.
 
     Args:
       workdir: directory of the run.
       forms: names of pipeline.export.formats.FORMS.
-      output: folder of all its exports; default `export` in the run's directory.
+      output: folder of all exports; default `export` in the directory of the run.
       checkpoint, ema, average_checkpoints: as for `evaluate`.
-      batch_sizes: for which latency is measured; none: not at all.
-      console: where messages go; default: that of console_for.
-      options: of the configuration that are to be others than in training: data_dir, extension.
+      batch_sizes: for which latency is measured.
+      console: for messages; default that of console_for.
+      options: of the configuration that differ from the training: data_dir, extension.
 
     Returns:
-      pipeline.export.run.Exported; what is beyond the bound of its form is in `failed`, and not published.
+      Exported; formats outside their tolerance are in `failed`, and not published.
 
     Raises:
-      UsageError: there is no such run, checkpoint or form, or its data are not there.
+      UsageError: there is no such run, checkpoint or format, or its data are missing.
     """
     import tensorflow as tf
 
@@ -218,7 +289,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
     directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, {**options, "precision": "float32"})
     console = console or console_for(config)
-    with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and forms are compared with this model.
+    with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and formats are compared with this model.
         source = same_data(config, stored, console)
         trained = TrainedModel.load(directory, str(checkpoint), ema, average_checkpoints, "float32",
                                     extension=config.data.extension)
@@ -228,7 +299,7 @@ def export(workdir, forms=("saved_model", "keras", "weights"), output=None, chec
 
 
 def _version():
-    """Returns the version of this product, "not installed" where it runs from a folder alone."""
+    """Returns the version of this package, "not installed" if it runs from a source folder."""
     try:
         return importlib.metadata.version("mirrorline")
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""What a checkpoint on disk is: TensorFlow's files and a manifest that vouches for them.
+"""Checkpoints on disk: TensorFlow's files and a manifest with their checksums.
 
-The manifest, with the checksums of the files, is written when they are synced. What has no manifest was never finished;
-what does not agree with its manifest is damaged.
+The manifest is written after the files are synced. A checkpoint without a manifest was never finished; one that does
+not match its manifest is damaged.
 """
 import dataclasses
 import functools
@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +23,7 @@ from pipeline.quantities import counted
 
 PREFIX = "ckpt"
 MANIFEST = ".manifest.json"
-BEST = "best"  # Folder inside of checkpoints/.
+BEST = "best"  # Folder in checkpoints/.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,31 +34,31 @@ class StoredCheckpoint:
     step: int
 
     @functools.cached_property
-    def problem(self):
-        """What is wrong with its files, in words; None for a good one. Reads them once, when it is asked."""
+    def problem(self) -> str | None:
+        """The problem with its files as text, None for a good one. The files are read once, on first access."""
         return find_problem(self.path)
 
     @property
-    def gone(self):
+    def gone(self) -> bool:
         """Whether it has been removed."""
         return not os.path.exists(self.path + MANIFEST)
 
     @property
-    def specs(self):
-        """What it holds, see TrainState.specs; raises FileNotFoundError where it was removed meanwhile."""
+    def specs(self) -> dict[str, list]:
+        """Its variables, see TrainState.specs; raises FileNotFoundError if it was removed in the meantime."""
         manifest = read_json(self.path + MANIFEST, ("variables",))
         if manifest is None:
             raise FileNotFoundError(self.path + MANIFEST)
         return manifest["variables"]
 
 
-def write_manifest(path, step, specs):
-    """Syncs the files of a checkpoint and vouches for them.
+def write_manifest(path: str, step: int, specs: Mapping[str, list]) -> None:
+    """Syncs the files of a checkpoint and writes its manifest.
 
     Args:
-      path: path of the checkpoint without suffix.
-      step: global step it was taken at.
-      specs: TrainState.specs() of what is in it.
+      path: of the checkpoint without suffix.
+      step: its global step.
+      specs: TrainState.specs() of its variables.
     """
     names = sorted(glob.glob(glob.escape(path) + ".index") + glob.glob(glob.escape(path) + ".data-*"))
     for name in names:
@@ -66,14 +68,14 @@ def write_manifest(path, step, specs):
     write_json(path + MANIFEST, {**manifest, "sha256": digest(manifest)})
 
 
-def digest(manifest):
-    """Returns the SHA-256 of what a manifest says, its own checksum left out."""
-    said = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def digest(manifest: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a manifest without its own checksum."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def find_problem(path):
-    """Returns what is wrong with the files of a checkpoint that has a manifest, in words, or None."""
+def find_problem(path: str) -> str | None:
+    """Returns the problem with the files of a checkpoint that has a manifest as text, or None."""
     manifest = read_cached_json(path + MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
         return "its manifest is damaged"
@@ -89,41 +91,43 @@ def find_problem(path):
     return None
 
 
-def step_of(path):
-    """Returns the step in the name of a checkpoint (path without suffix), or None where it is none of ours."""
+def step_of(path: str) -> int | None:
+    """Returns the step in the name of a checkpoint (path without suffix), or None for another name."""
     match = re.search(rf"{PREFIX}-(\d+)$", path)
     return int(match[1]) if match else None
 
 
-def stored_checkpoints(directory):
-    """Returns the finished checkpoints of a directory as StoredCheckpoint, newest first.
+def stored_checkpoints(directory: str) -> list[StoredCheckpoint]:
+    """Returns the finished checkpoints of a directory, latest first.
 
-    A checkpoint that the manager names was finished, whatever is missing of it now. One with a manifest and files was
-    finished too, though the process may have been killed before the manager named it.
+    A checkpoint that the manager lists was finished, whatever is missing of it now. So was one with a manifest and
+    files, though the process may have been killed before the manager listed it.
     """
     try:
         state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
-    except ValueError:  # The manager's list is damaged (bytes that are no text): the manifests tell as well.
+    except ValueError:  # The manager's list is damaged (not text): the manifests are enough.
         state = None
-    named = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
-    vouched = {p[:-len(MANIFEST)] for p in glob.glob(os.path.join(glob.escape(directory), f"*{MANIFEST}"))}
-    paths = named | {p for p in vouched if os.path.exists(f"{p}.index") and glob.glob(f"{glob.escape(p)}.data-*")}
-    found = [StoredCheckpoint(p, step_of(p)) for p in paths if step_of(p) is not None]
+    paths = {os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths} if state else set()
+    for manifest in glob.glob(os.path.join(glob.escape(directory), f"*{MANIFEST}")):
+        path = manifest[:-len(MANIFEST)]
+        if os.path.exists(f"{path}.index") and glob.glob(f"{glob.escape(path)}.data-*"):
+            paths.add(path)
+    found = [StoredCheckpoint(path, step) for path in paths if (step := step_of(path)) is not None]
     return sorted(found, key=lambda c: -c.step)
 
 
-def check_specs(stored, expected):
-    """Raises UsageError where a checkpoint holds other variables than a state, naming the first difference.
+def check_specs(stored: StoredCheckpoint, expected: Mapping[str, list]) -> None:
+    """Raises UsageError if a checkpoint holds other variables than a state, naming the first difference.
 
     Args:
-      stored: StoredCheckpoint, a good one.
+      stored: a good checkpoint.
       expected: TrainState.specs(), or some of its parts.
     """
-    blame = {"model": ("another model", "give the --model and --precision it was made with"),
-             "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
-             "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
+    reasons = {"model": ("another model", "give the --model and --precision it was made with"),
+               "optimizer": ("another optimizer", "give the --optimizer and --momentum it was made with"),
+               "ema": ("another --ema_decay", "the moving average is kept from the start or never")}
     for part, wanted in expected.items():
-        found, (what, remedy) = stored.specs[part], blame[part]
+        found, (what, remedy) = stored.specs[part], reasons[part]
         for old, new in zip(found, wanted, strict=False):
             if old[1:] != list(new[1:]):
                 raise UsageError(f"{stored.path} is of {what}: {old[0]} is {old[2]} of shape {tuple(old[1])} there, "
@@ -133,29 +137,26 @@ def check_specs(stored, expected):
                              f"here there are {len(wanted)}; {remedy}")
 
 
-def stems(directory):
-    """Returns the names ("ckpt-12") of which a directory has any files, finished checkpoints or not."""
+def stems(directory: str) -> set[str]:
+    """Returns the names ("ckpt-12") of checkpoints, finished or not, of which a directory has any file."""
     names = os.listdir(directory) if os.path.isdir(directory) else []
     return {match[1] for name in names if (match := re.match(rf"({PREFIX}-\d+)[._]", name))}
 
 
-def remove(directory, stem):
-    """Removes every file of a checkpoint, finished or not; the manifest first, so that what is left is none."""
+def remove(directory: str, stem: str) -> None:
+    """Removes every file of a checkpoint, finished or not; the manifest first, so that the rest is no checkpoint."""
     names = [name for name in os.listdir(directory) if re.match(rf"{re.escape(stem)}[._]", name)]
     for name in sorted(names, key=lambda n: not n.endswith(MANIFEST)):
         path = os.path.join(directory, name)
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
-def find_checkpoint(directory, name):
-    """Finds a checkpoint by what a user calls it.
+def find_checkpoint(directory: str, name: str) -> StoredCheckpoint:
+    """Returns the good checkpoint with a name.
 
     Args:
       directory: `checkpoints/` of a run.
       name: "newest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
-
-    Returns:
-      A good StoredCheckpoint.
 
     Raises:
       UsageError: there is none of that name, or it is damaged.

@@ -193,7 +193,7 @@ CURES = [
          part="ragged"),
     Cure("padding that is no number reaches the sum",
          {"pipeline.training.losses:masked": lambda values, weight: values * weight},
-         "tests.training.test_losses:test_padding_counts_nothing_even_where_it_is_nan"),
+         "tests.training.test_losses:test_padding_does_not_count_even_if_it_is_nan"),
     Cure("an evaluation is a mean of the means of its batches",
          {"pipeline.training.inference:Inference._replica_evaluation": means_of_replicas},
          f"{TESTS}:test_every_example_counts_once_in_an_evaluation", dict(replicas=2)),

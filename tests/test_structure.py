@@ -36,8 +36,8 @@ TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
 # Rooms whose public functions have no types yet.
 UNANNOTATED = ("flags/", "launch/", "pipeline/benchmark/", "pipeline/data/", "pipeline/distributed/",
-               "pipeline/evaluation/", "pipeline/export/", "pipeline/internals/", "pipeline/metrics/",
-               "pipeline/models/", "pipeline/monitoring/", "pipeline/pages/", "pipeline/sweep/", "pipeline/training/",
+               "pipeline/evaluation/", "pipeline/export/", "pipeline/internals/",
+               "pipeline/models/", "pipeline/monitoring/", "pipeline/pages/", "pipeline/sweep/",
                "pipeline/verification/", "pipeline/")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 

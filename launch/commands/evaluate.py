@@ -12,7 +12,7 @@ from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
 from pipeline.paths import folder_obstacle, local_path
 from pipeline.quantities import counted
-from pipeline.training.start import console_for
+from pipeline.runs import console_for
 
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 PLACE = 20

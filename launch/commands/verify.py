@@ -16,7 +16,7 @@ from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.options import augmentations, check_strengths
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
-from pipeline.training.start import console_for
+from pipeline.runs import console_for
 
 SUMMARY = "prove on this machine that replicas, kills and bad gradients change no result"
 PLACE = 80

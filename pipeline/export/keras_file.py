@@ -37,7 +37,7 @@ def image_classifier(trained, metadata):
     settings = trained.inference.settings
     return ImageClassifier(
         trained.model, trained.image_shape, settings.image_channels, trained.class_names, settings.image_mean,
-        settings.image_deviation, metadata, name="image_classifier", dtype="float32")
+        settings.image_std, metadata, name="image_classifier", dtype="float32")
 
 
 def load(path):

@@ -96,5 +96,5 @@ def preprocessing(trained):
     height, width, channels = trained.image_shape
     settings = trained.inference.settings
     return {"resize": {"height": height, "width": width, "method": "bilinear, antialiased"},
-            "scale": 1 / 255, "mean": settings.image_mean, "deviation": settings.image_deviation,
+            "scale": 1 / 255, "mean": settings.image_mean, "deviation": settings.image_std,
             "channels": registry.wanted_channels(trained.config.model.model, channels)}

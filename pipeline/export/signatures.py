@@ -25,7 +25,7 @@ def logits_function(trained):
     settings = trained.inference.settings
 
     def logits(images, training=False):
-        seen = normalize(images, settings.image_channels, settings.image_mean, settings.image_deviation)
+        seen = normalize(images, settings.image_channels, settings.image_mean, settings.image_std)
         return trained.model(seen, training=training)
 
     return logits

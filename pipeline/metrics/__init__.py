@@ -1,1 +1,1 @@
-"""Figures of a model on data: exact sums, classes, intervals."""
+"""Metrics of a model: exact sums over examples, metrics by class, confidence intervals."""

@@ -1,4 +1,6 @@
-"""Which classes are found, and which are taken for which: scikit-learn's figures."""
+"""Metrics by class and confusions between classes, by scikit-learn."""
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -6,29 +8,26 @@ PER_CLASS = ("precision", "recall", "f1", "support")
 MOST_PAIRS = 20
 
 
-def per_class(labels, predicted, num_classes):
-    """Precision, recall, F1 and support of each class.
+def per_class(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
+    """Returns {"precision", "recall", "f1": float64 [classes], "support": int64 [classes]}.
+
+    The precision of a class that is never predicted is 0. Every metric of a class without examples is NaN.
 
     Args:
       labels, predicted: int [N].
       num_classes: number of classes.
-
-    Returns:
-      {"precision", "recall", "f1": float64 [classes], "support": int64 [classes]}; 0 for the precision of a class that
-      is never predicted, NaN for every figure of a class without examples: nothing is known of how it is found.
     """
-    found = precision_recall_fscore_support(labels, predicted, labels=np.arange(num_classes), zero_division=0)
-    figures = dict(zip(PER_CLASS, found, strict=True))
+    values = precision_recall_fscore_support(labels, predicted, labels=np.arange(num_classes), zero_division=0)
+    found = dict(zip(PER_CLASS, values, strict=True))
     for name in PER_CLASS[:3]:
-        figures[name][figures["support"] == 0] = np.nan
-    return figures
+        found[name][found["support"] == 0] = np.nan
+    return found
 
 
-def averages(labels, predicted):
-    """Returns {"macro", "weighted": {"precision", "recall", "f1", "support"}}.
+def averages(labels: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float]]:
+    """Returns {"macro", "weighted": {"precision", "recall", "f1", "support": number of examples}}.
 
-    Classes without examples do not count, whether they are predicted or not (scikit-learn's default counts those that
-    are predicted as 0); support is the number of examples.
+    Classes without examples are left out, whether predicted or not (scikit-learn counts those predicted as 0).
     """
     found, classes = {}, np.unique(labels)
     for kind in ("macro", "weighted"):
@@ -37,16 +36,16 @@ def averages(labels, predicted):
     return found
 
 
-def confused_pairs(confusion, names, most=MOST_PAIRS):
-    """Lists which classes are taken for which most often.
+def confused_pairs(confusion: np.ndarray, names: Sequence[str], most: int = MOST_PAIRS) -> list[dict]:
+    """Lists the most frequent confusions between two classes.
 
     Args:
       confusion: int [true, predicted].
       names: class names.
-      most: how many pairs.
+      most: largest number of pairs.
 
     Returns:
-      [{"true", "predicted": names, "count", "share": of the true class's examples}], most first; equal ones in the
+      [{"true", "predicted": names, "count", "share": of the true class's examples}], most frequent first; ties in the
       order of the classes.
     """
     wrong = np.array(confusion)

@@ -1,4 +1,4 @@
-"""The best checkpoint: a copy in a folder of its own, where the sweep of the old ones does not reach it."""
+"""The best checkpoint: a copy in its own folder, out of reach of the removal of old checkpoints."""
 import contextlib
 import os
 import shutil
@@ -8,24 +8,24 @@ from pipeline.stored_checkpoint import BEST, MANIFEST, PREFIX, remove, stems, st
 
 
 class BestCheckpoint:
-    """`best/` of a run: one checkpoint, whole at any moment; the one before stays until the new one is."""
+    """`best/` of a run: one checkpoint; the previous one is kept until the new one is complete."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: str):
         """Args: directory: `checkpoints/` of the run."""
         self._source, self.directory = directory, os.path.join(directory, BEST)
 
-    def has(self, step):
-        """Tells whether the best checkpoint is the one of `step`, whole."""
+    def has(self, step: int) -> bool:
+        """Tells whether the best checkpoint is that of `step`, undamaged."""
         return any(c.step == step and not c.problem for c in stored_checkpoints(self.directory))
 
-    def keep(self, step):
-        """Makes the checkpoint of `step` the best one.
+    def keep(self, step: int) -> bool:
+        """Copies the checkpoint of `step` to `best/`.
 
         Returns:
-          False where that checkpoint is not there any more.
+          False if that checkpoint no longer exists.
 
         Raises:
-          OSError: it cannot be written; the one before is still there.
+          OSError: it cannot be written; the previous one is kept.
         """
         stem = f"{PREFIX}-{step}"
         if self.has(step):
@@ -47,15 +47,15 @@ class BestCheckpoint:
             remove(self.directory, other)
         return True
 
-    def forget_after(self, step):
+    def forget_after(self, step: int) -> None:
         """Removes the best checkpoint if it is of a later step."""
         for stem in stems(self.directory):
-            if step_of(stem) > step:
+            if (step_of(stem) or 0) > step:
                 remove(self.directory, stem)
 
 
 def _duplicate(source, target):
-    """Copies a file, so that damage to one is not damage to both; where there is no room for that, makes a link."""
+    """Copies a file, so that damage to one does not damage both; links it if the disk is too full for a copy."""
     temporary = f"{target}.tmp"
     try:
         shutil.copyfile(source, temporary)

@@ -1,9 +1,9 @@
-"""When things happen: lengths and distances of a run as steps, from one function."""
+"""The lengths and intervals of a run in steps."""
 import dataclasses
 import fractions
 import math
 
-from pipeline.config import DEFAULT_EPOCHS
+from pipeline.config import DEFAULT_EPOCHS, ExperimentConfig
 from pipeline.options import Interval, profiled_steps
 
 
@@ -18,7 +18,7 @@ class Plan:
       warmup_steps: steps of learning-rate warm-up.
       evaluate_every, checkpoint_every: Interval.
       histograms_every: Interval, or None without --histograms_every.
-      profiled: (first, last), the steps after `first` up to `last` are looked into; None without --profile.
+      profiled: (first, last), the steps after `first` up to `last` are profiled; None without --profile.
     """
 
     num_examples: int
@@ -28,122 +28,115 @@ class Plan:
     evaluate_every: Interval
     checkpoint_every: Interval
     histograms_every: Interval | None = None
-    profiled: tuple | None = None
+    profiled: tuple[int, int] | None = None
 
     @property
-    def steps_per_epoch(self):
-        """Steps until every example was seen once; the last one may run on into the next epoch."""
+    def steps_per_epoch(self) -> int:
+        """Steps in which every example is seen once, rounded up: the last one may reach into the next epoch."""
         return math.ceil(self.num_examples / self.batch_size)
 
     @property
-    def epochs(self):
-        """Length of the run in epochs, a float."""
-        return self.total_steps * self.batch_size / self.num_examples
+    def epochs(self) -> float:
+        """Length of the run in epochs."""
+        return self.epoch(self.total_steps)
 
     @property
-    def epochs_text(self):
-        """Length of the run in epochs as text, never 0: two decimals, or three figures of less than one epoch."""
+    def epochs_text(self) -> str:
+        """Length of the run in epochs as text, never 0: two decimals, or three digits of less than one epoch."""
         return f"{round(self.epochs, 2):g}" if self.epochs >= 1 else f"{self.epochs:.3g}"
 
-    def epoch(self, step):
-        """Returns how many epochs, a float, are done after `step` steps."""
+    def epoch(self, step: int) -> float:
+        """Returns the number of epochs that `step` steps are."""
         return step * self.batch_size / self.num_examples
 
-    def boundary(self, interval, number):
+    def boundary(self, interval: Interval, number: int) -> int:
         """Returns the step at which the `number`-th (from 1) interval ends: the first step boundary at or after it."""
         if interval.unit == "steps":
             return int(interval.amount) * number
         return math.ceil(self._steps_each(interval) * number)
 
-    def is_regular(self, step):
+    def is_regular(self, step: int) -> bool:
         """Tells whether an uninterrupted run has a checkpoint of `step`; with intervals of seconds any may be."""
         return step == 0 or self.checkpoint_every.unit == "seconds" or self.is_boundary(self.checkpoint_every, step)
 
-    def is_profiled(self, step):
-        """Tells whether a step is one of those that --profile asks for."""
-        return bool(self.profiled) and self.profiled[0] < step <= self.profiled[1]
+    def is_profiled(self, step: int) -> bool:
+        """Tells whether --profile covers a step."""
+        return self.profiled is not None and self.profiled[0] < step <= self.profiled[1]
 
-    def next_boundary(self, interval, step):
-        """Returns the first boundary of an interval of steps or epochs that lies after `step`."""
+    def next_boundary(self, interval: Interval, step: int) -> int:
+        """Returns the first boundary after `step` of an interval of steps or epochs."""
         if interval.unit == "steps":
             return self.boundary(interval, step // int(interval.amount) + 1)
         return self.boundary(interval, math.floor(step / self._steps_each(interval)) + 1)
 
-    def _steps_each(self, interval):
-        """Returns the length of an interval of epochs in steps, exactly."""
-        return exact(interval.amount) * self.num_examples / self.batch_size
+    def _steps_each(self, interval: Interval) -> fractions.Fraction:
+        return _exact(interval.amount) * self.num_examples / self.batch_size
 
-    def steps_to_boundary(self, step):
-        """Returns how many steps from `step` on pass no evaluation, checkpoint, histogram, profile edge and end."""
+    def steps_to_boundary(self, step: int) -> int:
+        """Returns the steps from `step` to the next evaluation, checkpoint, histogram, edge of a profile, or end."""
         ends = [end for end in self.profiled or () if end > step]
         ends += [self.next_boundary(interval, step)
                  for interval in (self.evaluate_every, self.checkpoint_every, self.histograms_every)
                  if interval and interval.unit != "seconds"]
         return min([self.total_steps, *ends]) - step
 
-    def is_boundary(self, interval, step):
-        """Tells whether an interval of steps or epochs ends at `step`; None has no end."""
+    def is_boundary(self, interval: Interval | None, step: int) -> bool:
+        """Tells whether an interval of steps or epochs ends at `step`."""
         if not interval or interval.unit == "seconds":
             return False
         return step > 0 and self.next_boundary(interval, step - 1) == step
 
 
 class StepsPerLoopController:
-    """How many steps one host call runs: about a second's worth.
+    """Adapts the number of steps of one call to about a second.
 
-    Short enough to stop soon when asked to, long enough that the host's part is small. The first call is of one step,
-    since it is traced and compiled; the second one measures the speed.
+    Short enough to stop soon when asked to, long enough that the overhead of the host is small. The first call, which
+    is traced and compiled, has one step; the second measures the speed.
     """
 
     SECONDS, FIRST = 1.0, (1, 4)
 
-    def __init__(self, fixed=0, longest=math.inf):
+    def __init__(self, fixed: int = 0, longest: float = math.inf):
         """
         Args:
           fixed: steps of every call but the first, 0 to adapt.
-          longest: seconds that a call of a fixed number of steps may last as well.
+          longest: longest duration in seconds of a call of a fixed number of steps.
         """
-        self.fixed, self.longest, self.calls, self._rate = fixed, longest, 0, None
+        self.fixed, self.longest, self.calls, self._rate = fixed, longest, 0, 0.0
 
-    def next(self, limit):
-        """Returns the steps of the next call, from 1 to `limit`."""
-        if self.fixed and self.calls:
-            wanted = min(self.fixed, self._rate * self.longest)
-        elif not self.calls:
+    def next(self, limit: int) -> int:
+        """Returns the number of steps of the next call, from 1 to `limit`."""
+        wanted = self._rate * self.SECONDS
+        if self.calls == 0:
             wanted = self.FIRST[0]
-        elif self.calls < len(self.FIRST):
-            wanted = min(self.FIRST[self.calls], self._rate * self.longest)
-        else:
-            wanted = self._rate * self.SECONDS
+        elif self.fixed or self.calls < len(self.FIRST):
+            wanted = min(self.fixed or self.FIRST[self.calls], self._rate * self.longest)
         return max(1, int(min(wanted, limit)))
 
-    def finished(self, count, seconds):
-        """Takes note of a call of `count` steps that took `seconds`."""
+    def finished(self, count: int, seconds: float) -> None:
+        """Records a call of `count` steps that took `seconds`."""
         self.calls += 1
         self._rate = count / max(seconds, 1e-9)
 
 
-def exact(amount):
-    """Returns the decimal number that a float was read from as a Fraction: 0.1 is a tenth."""
+def _exact(amount: float) -> fractions.Fraction:
+    """Returns the decimal number that a float was read from: 0.1 is a tenth."""
     return fractions.Fraction(repr(float(amount)))
 
 
-def plan(config, num_examples):
-    """Turns the durations of an ExperimentConfig into steps.
+def plan(config: ExperimentConfig, num_examples: int) -> Plan:
+    """Converts the lengths and intervals of a configuration to steps.
 
     Args:
       config: ExperimentConfig.
       num_examples: examples of the training split, > 0.
-
-    Returns:
-      A Plan.
     """
     training, batch_size = config.training, config.training.batch_size
 
-    def steps(interval):
+    def steps(interval: Interval) -> int:
         if interval.unit == "steps":
             return int(interval.amount)
-        return math.ceil(exact(interval.amount) * num_examples / batch_size)
+        return math.ceil(_exact(interval.amount) * num_examples / batch_size)
 
     histograms = Interval.parse("histograms_every", config.runtime.histograms_every)
     length = Interval(float(training.steps), "steps") if training.steps else Interval(
@@ -152,6 +145,5 @@ def plan(config, num_examples):
         num_examples=num_examples, batch_size=batch_size, total_steps=max(1, steps(length)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
-        checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every,
-                                        ("steps", "epochs", "seconds")),
+        checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds")),
         histograms_every=histograms if histograms.amount else None, profiled=profiled_steps(config.runtime.profile))

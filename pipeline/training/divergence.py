@@ -1,18 +1,22 @@
-"""When training has diverged, and in which layer that began."""
+"""Detection of divergence, and the layer in which it began."""
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline.config import TrainingConfig
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.models.recording import record_outputs
+from pipeline.training.experiment import Experiment
 from pipeline.training.settings import preprocess
+from pipeline.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-    """Diverged steps in a row: the first and the last of them, counted from 1, and the training loss of the last."""
+    """Consecutive diverged steps: the first and the last, counted from 1, and the training loss of the last."""
 
     first_step: int
     last_step: int
@@ -24,40 +28,32 @@ class Divergence:
 
 
 class DivergenceGuard:
-    """Looks at the loss of every step; the count of diverged steps in a row is part of the run's state.
+    """Checks the loss of every step; the number of consecutive diverged steps is part of the training state.
 
-    A step has diverged when its loss is not finite or above the limit, or when its gradient is not finite although no
-    loss scale could be lowered (in mixed_float16 a few infinite gradients are how the scale is found).
+    A step has diverged if its loss is not finite or above the limit, or if its gradient is not finite although no loss
+    scale can be lowered (in mixed_float16 a few infinite gradients are part of finding the scale).
     """
 
-    def __init__(self, training, state):
-        """
-        Args:
-          training: TrainingConfig.
-          state: TrainState.
-        """
+    def __init__(self, training: TrainingConfig, state: TrainState):
         self.ignores = training.on_divergence == "ignore"
         self.limit = training.loss_limit or np.inf
         self.needed, self._state = training.divergence_steps, state
         self._count = int(state.diverged_steps.numpy())
         if self.ignores:
-            self.forget()  # Nor does it count for a later process that looks at divergence.
+            self.reset()  # Nor does it count for a later process that checks for divergence.
 
     @property
-    def suspicious(self):
-        """Whether the newest step had diverged: a state that is not worth going back to."""
+    def suspicious(self) -> bool:
+        """Whether the latest step has diverged: such a state is not worth a checkpoint."""
         return self._count > 0
 
-    def look(self, step, columns, rows):
-        """Looks at a window of steps.
+    def look(self, step: int, columns: Sequence[str], rows: np.ndarray) -> Divergence | None:
+        """Checks a window of steps; returns a Divergence once enough consecutive steps have diverged.
 
         Args:
           step: global step at its end.
           columns: names of the columns of `rows`.
-          rows: [window, k] float64, a row a step.
-
-        Returns:
-          A Divergence once enough steps in a row have diverged, else None.
+          rows: float64 [steps, columns].
         """
         if self.ignores:
             return None
@@ -71,8 +67,8 @@ class DivergenceGuard:
                 return Divergence(last - self._count + 1, last, float(loss[i]))
         return None
 
-    def forget(self):
-        """Starts counting anew, after a rollback."""
+    def reset(self) -> None:
+        """Resets the count, after a rollback."""
         self._set(0)
 
     def _set(self, count):
@@ -81,18 +77,18 @@ class DivergenceGuard:
             self._state.diverged_steps.assign(count)
 
 
-def where_it_began(experiment, first_step):
-    """Computes the first diverged step again, layer by layer, with the weights of now.
+def where_it_began(experiment: Experiment, first_step: int) -> str:
+    """Computes the first diverged step again, layer by layer, with the current weights.
 
-    A step that is not finite is skipped, so these are the weights it had. Where the loss is finite but too large they
-    have moved since.
+    A step that is not finite is skipped, so these are the weights it had. If the loss is finite but too large, they
+    have changed since.
 
     Args:
-      experiment: Experiment.
+      experiment: after the divergence.
       first_step: global step, counted from 1.
 
     Returns:
-      A clause naming the layer or the weight.
+      A clause that names the layer or the weight.
     """
     outputs = _outputs(experiment, first_step)
     broken = [name for name, value in outputs if not np.isfinite(value)]
@@ -101,16 +97,16 @@ def where_it_began(experiment, first_step):
     grads, _ = experiment.steps.reduced_gradients(experiment.train_iterator(first_step - 1))
     variables = experiment.state.model.trainable_variables
     broken = [v.path for v, g in zip(variables, grads, strict=True) if not np.isfinite(g.numpy()).all()]
-    if broken:  # Gradients flow backwards: the last one is where it began.
+    if broken:  # Gradients flow backwards, so it began in the last one.
         return f"it began in the gradient of {broken[-1]}, which is not finite"
     name, value = max(outputs, key=lambda output: output[1])
     return f"the largest output is that of layer {name}, {value:.3g}"
 
 
 def _outputs(experiment, first_step):
-    """Returns [(layer path, largest absolute output)] in the order of execution, over one step's batch.
+    """Returns [(layer path, largest absolute output)] in the order of execution, over the batch of one step.
 
-    In parts as large as those of the step: more would not fit into the memory of one device.
+    In parts as large as those of the step, which fit in the memory of one device.
     """
     settings, model, part = experiment.settings, experiment.state.model, experiment.layout.part
     images = next(iter(experiment.train_dataset(first_step - 1)))["image"]
@@ -122,7 +118,7 @@ def _outputs(experiment, first_step):
             call_in_training(model, [tf.convert_to_tensor(v) for v in model.trainable_variables],
                              [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
                              preprocess(images[first:first + part], settings))
-        # Every part calls the layers in the same order; np.maximum keeps what is not a number.
+        # Every part calls the layers in the same order; np.maximum keeps NaN.
         largest = [(name, float(np.maximum(value, before))) for (name, value), (_, before) in
                    zip(outputs, largest or outputs, strict=True)]
     return largest

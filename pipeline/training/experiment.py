@@ -1,9 +1,10 @@
-"""The one place where the parts of an experiment are put together."""
+"""Composition of an experiment from configuration, data, model, state and step."""
 import contextlib
 import dataclasses
 import math
 import time
 import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -11,13 +12,15 @@ import tensorflow as tf
 
 from pipeline.activity import STARTING, activity
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.data import resident
 from pipeline.data.load import load as load_data
-from pipeline.data.source import Source
+from pipeline.data.source import Source, Split
 from pipeline.data.splits import own_validation
 from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
 from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
+from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
@@ -44,16 +47,16 @@ class Experiment:
 
     Attributes:
       config: ExperimentConfig.
-      source: Source of the data.
+      source: the data.
       strategy: tf.distribute.MirroredStrategy.
-      plan: cadence.Plan.
-      settings: StepSettings.
-      state: TrainState.
-      steps: StepFunctions.
-      workers: Workers, the processes of the run.
-      frozen: Frozen.
-      initialization: Initialization of a run that began with the weights of a file, else None.
-      evaluates_average: whether the evaluations of a training are of the moving average of the weights.
+      plan: lengths and intervals in steps.
+      settings: of the step.
+      state: model, optimizer and counters.
+      steps: the compiled functions.
+      workers: the processes of the run.
+      frozen: the frozen weights.
+      initialization: the weights that the run started from, or None.
+      evaluates_average: whether evaluations during training are of the moving average of the weights.
       step_operations: floating-point operations of a training step, None before they were counted.
     """
 
@@ -69,85 +72,85 @@ class Experiment:
     initialization: Initialization | None
     evaluates_average: bool = False
     step_operations: int | None = None
-    # By split, as long as somebody has it: those that lie on the devices with their iterators, and data sets.
+    # By split, as long as it is referenced: splits on the devices with their iterators, and data sets.
     _splits: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
-    _opened: tuple | None = None  # (step, tf.data.Dataset) of the training stream.
+    _opened: tuple[int, tf.data.Dataset] | None = None  # (step, tf.data.Dataset) of the training stream.
     _evaluation_pace: cadence.StepsPerLoopController = dataclasses.field(default_factory=cadence.StepsPerLoopController)
 
     @property
-    def watched(self):
-        """The split that evaluations along the way look at, see Source.watched."""
+    def watched(self) -> Split:
+        """The split that is evaluated during training, see Source.watched."""
         return self.source.watched
 
-    def evaluated_weights(self):
-        """Returns a context in which the model has the weights that the evaluations of a training are of."""
+    def evaluated_weights(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which the model has the weights that are evaluated during training."""
         return self.state.moving_average() if self.evaluates_average else contextlib.nullcontext()
 
     @property
-    def layout(self):
-        """BatchLayout of training."""
+    def layout(self) -> BatchLayout:
+        """Layout of training batches."""
         input_distributor = self.steps.input_distributor
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
                            self.config.optimizer.accumulate_steps, input_distributor.workers, input_distributor.rank)
 
     def evaluation_due(self, step: int) -> bool:
-        """Tells whether a step wants an evaluation that it has not had."""
+        """Tells whether an evaluation is due at a step and has not been done."""
         plan = self.plan
         due = step > 0 and (step >= plan.total_steps or plan.is_boundary(plan.evaluate_every, step))
         return due and int(self.state.evaluated_step.numpy()) != step
 
     def learning_rate(self, step: int) -> float:
-        """Returns the learning rate that the step after `step` steps will have."""
+        """Returns the learning rate of the step after `step` steps."""
         factor = float(self.state.learning_rate_factor.numpy())
         return float(self.steps.schedule(tf.constant(step, tf.int64))) * factor
 
-    def count_operations(self, iterator) -> None:
-        """Counts the operations of a training step, from the graph that ran with this iterator: nothing is traced."""
+    def count_operations(self, iterator: Iterator) -> None:
+        """Counts the operations of a training step in the graph traced with this iterator."""
         graph = self.steps.train_steps.get_concrete_function(iterator, tf.constant(1)).graph
         self.step_operations = operations.count(graph)
 
-    def check_batches(self, begun_with=()):
-        """Raises UsageError where training batches cannot be made: before anything is written for a run.
+    def check_batches(self, begun_with: Sequence[str] = ()) -> None:
+        """Raises UsageError if training batches cannot be made, before anything is written for a run.
 
         Args:
-          begun_with: augmentations of the run that goes on, see check_strengths.
+          begun_with: augmentations with which the run was started, see check_strengths.
         """
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
         check_strengths(self.config.data.augment, self.source.image_shape, begun_with)
 
-    def train_dataset(self, step):
-        """Opens the stream of examples at a step: a tf.data.Dataset of global batches.
+    def train_dataset(self, step: int) -> tf.data.Dataset:
+        """Opens the stream of examples at a step: a data set of global batches.
 
-        Whoever asks for the same step next gets the same one: making it takes longer than a batch of it.
+        The last one is kept: creating it takes longer than a batch of it.
         """
         if self._opened is None or self._opened[0] != step:
             self._opened = step, train_stream(self.source.train, self.layout, self.config.training.seed, step,
                                               augmentations(self.config.data))
         return self._opened[1]
 
-    def train_iterator(self, step):
-        """Opens the stream of examples at a step and returns the iterator of global batches."""
+    def train_iterator(self, step: int) -> Iterator:
+        """Opens the stream of examples at a step and returns an iterator of global batches."""
         if not self.resident:
             return self.steps.input_distributor.iterator(self.train_dataset(step))
         arguments = (self.layout, self.config.training.seed, augmentations(self.config.data))
         return self._resident_iterator(resident.TrainIterator, self.source.train, *arguments).open(step)
 
-    def evaluation_iterator(self, split):
-        """Opens one pass over a split and returns the iterator of its global batches."""
+    def evaluation_iterator(self, split: Split) -> Iterator:
+        """Opens one pass over a split and returns an iterator of its global batches."""
         if not self.resident:
-            if split not in self._evaluations:  # Making a data set takes longer than evaluating a small one.
+            if split not in self._evaluations:  # Creating a data set takes longer than evaluating a small one.
                 self._evaluations[split] = eval_batches(split, self.evaluation_layout())
             return self.steps.input_distributor.iterator(self._evaluations[split])
         return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
 
     @property
-    def resident(self):
-        """Whether the data lies on the devices and the steps make their batches themselves."""
+    def resident(self) -> bool:
+        """Whether the data is on the devices and the steps make their batches themselves."""
         return self.config.data.cache == "device"
 
     def _resident_iterator(self, kind, split, *arguments):
-        """Returns the one iterator of a kind over a split on the devices."""
+        """Returns the cached iterator of a kind over a split on the devices."""
         with self.strategy.scope():
             if split not in self._splits:
                 self._splits[split] = resident.ResidentSplit(split, copy=self.steps.input_distributor.distributes), {}
@@ -156,22 +159,23 @@ class Experiment:
                 iterators[kind] = kind(data, *arguments)
         return iterators[kind]
 
-    def evaluation_layout(self):
-        """BatchLayout of evaluation: the training batch, made divisible by the replicas."""
+    def evaluation_layout(self) -> BatchLayout:
+        """Layout of evaluation batches: the training batch size, rounded up to a multiple of the replicas."""
         input_distributor = self.steps.input_distributor
         return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1,
                            input_distributor.workers, input_distributor.rank)
 
-    def evaluate(self, split, should_stop=lambda: False, beat=lambda text: None):
+    def evaluate(self, split: Split, should_stop: Callable[[], bool] = lambda: False,
+                 beat: Callable[[str], None] = lambda text: None) -> metrics.Evaluation | None:
         """Evaluates the model on every example of a split exactly once, in parts of about a second.
 
         Args:
-          split: a Split with at least one example.
-          should_stop: predicate, looked at between the parts.
+          split: with at least one example.
+          should_stop: called between the parts.
           beat: called with a text after each part.
 
         Returns:
-          An Evaluation, or None where it was stopped.
+          An Evaluation, or None if it was stopped.
 
         Raises:
           UsageError: the split is empty.
@@ -193,7 +197,7 @@ class Experiment:
                                   self.settings.metrics)
 
     def _whole_batches(self, split):
-        """Opens one pass over a split in which this worker computes every row: the others take no part."""
+        """Opens one pass over a split in which this worker computes every row, without the others."""
         if self.workers.count == 1:
             return self.evaluation_iterator(split)
         layout = dataclasses.replace(self.evaluation_layout(), workers=1, worker=0)
@@ -205,15 +209,17 @@ class Experiment:
             raise UsageError(f"the {split.name} split of {self.source.name} has no examples to evaluate")
         return math.ceil(split.num_examples / self.steps.inference.evaluation_batch_size)
 
-    def outputs(self, split, limit=None, look=None, should_stop=lambda: False, beat=lambda text: None):
-        """Returns what the model says of the first `limit` examples of a split (default all), see Outputs.
+    def outputs(self, split: Split, limit: int | None = None, look: Callable[[int, np.ndarray], None] | None = None,
+                should_stop: Callable[[], bool] = lambda: False,
+                beat: Callable[[str], None] = lambda text: None) -> Outputs | None:
+        """Computes the outputs of the model for the first `limit` examples of a split (default all).
 
         Args:
-          split: a Split with at least one example.
-          limit: most examples.
-          look: called with the number of the first example of each batch and what the last layer with weights is given
-            of its examples, float32 [n, F] NumPy array, which is then let go; None where nobody looks.
-          should_stop: predicate, looked at before each batch; then None is returned.
+          split: with at least one example.
+          limit: maximum number of examples.
+          look: called with the index of the first example of each batch and the input of the last layer with weights,
+            a float32 [n, F] NumPy array.
+          should_stop: called before each batch; if true, None is returned.
           beat: called with a text after each batch.
 
         Raises:
@@ -230,27 +236,25 @@ class Experiment:
                 part, features = inference.outputs_of_batch(iterator)
                 look(batch * size, features.numpy()[:count - batch * size])
             logits.append(part.numpy())
-            beat(f"batch {batch + 1} of what the model says of {split.name}")
+            beat(f"batch {batch + 1} of the outputs for {split.name}")
         labels = split.labels if split.labels is not None else split.reader.read_labels()
         return Outputs(np.concatenate(logits)[:count], labels[:count])
 
 
-def build(config, source, strategy, stored=None, begins=None):
-    """Puts an experiment together: nothing is read from or written to a run's directory.
+def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,
+          begins: bool | None = None) -> Experiment:
+    """Composes an experiment with a freshly initialized state; no run directory is read or written.
 
     Args:
       config: ExperimentConfig.
-      source: Source, loaded with this configuration.
-      strategy: tf.distribute.MirroredStrategy, made before any other TensorFlow operation.
-      stored: what config.json of an existing run holds, or None.
-      begins: whether no checkpoint will be read into its state, so that --initialize_from is; default: where nothing is
-        stored. A run that goes on does not need the file any more.
-
-    Returns:
-      An Experiment with a freshly initialized state.
+      source: loaded with this configuration.
+      strategy: tf.distribute.MirroredStrategy, created before any other TensorFlow operation.
+      stored: config.json of an existing run, or None.
+      begins: whether --initialize_from is read, because no checkpoint will be restored; default: without `stored`. A
+        run that continues does not need the file.
 
     Raises:
-      UsageError: model and data, or options, do not fit each other, or the file to start from does not fit.
+      UsageError: model, data, options or the weights to start from do not fit each other.
     """
     height, width, channels = source.image_shape
     wanted = registry.wanted_channels(config.model.model, channels)
@@ -266,7 +270,7 @@ def build(config, source, strategy, stored=None, begins=None):
         if begins:
             initialization = initialize(model, config.training.initialize_from, shape, find, initialization)
         frozen = freeze(model, config.model.freeze, shape)
-        add_l2(model, config.optimizer.l2)
+        _add_l2(model, config.optimizer.l2)
         state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,
                            scale_loss=settings.scale_loss, held=frozen.held)
     if strategy.num_replicas_in_sync > 1:
@@ -278,15 +282,16 @@ def build(config, source, strategy, stored=None, begins=None):
                       initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
-def start(config, console, cluster=None, settings="", stored=None):
-    """Sets the process up and loads the data; returns (strategy, Source).
+def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = None, settings: str = "",
+          stored: Mapping | None = None) -> tuple[tf.distribute.Strategy, Source]:
+    """Sets up the process and loads the data.
 
     Args:
       config: ExperimentConfig.
-      console: where messages go.
-      cluster: pipeline.distributed.cluster.Cluster where several workers train together, or None.
+      console: for messages.
+      cluster: of several workers that train together, or None.
       settings: text that has to be the same on every worker.
-      stored: what config.json of a run that goes on holds, or None.
+      stored: config.json of an existing run, or None.
     """
     with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, console):
         strategy = devices.start(config.runtime, config.training, config.optimizer, console, cluster=cluster,
@@ -295,10 +300,11 @@ def start(config, console, cluster=None, settings="", stored=None):
                                own_validation(stored))
 
 
-def compose(config, source, strategy, stored=None, begins=None, begun_with=()):
-    """Builds an experiment as `build`; its first weights are those of the seed, whatever was drawn before.
+def compose(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,
+            begins: bool | None = None, begun_with: Sequence[str] = ()) -> Experiment:
+    """Composes an experiment as `build`, with the initial weights of the seed, and checks its batches.
 
-    `begun_with`: augmentations of the run that goes on, see Experiment.check_batches.
+    `begun_with`: augmentations with which the run was started, see Experiment.check_batches.
     """
     keras.utils.set_random_seed(config.training.seed)
     experiment = build(config, source, strategy, stored, begins)
@@ -306,8 +312,8 @@ def compose(config, source, strategy, stored=None, begins=None, begun_with=()):
     return experiment
 
 
-def add_l2(model, strength):
-    """Puts an L2 penalty, strength * sum(w^2), on every kernel (variable of two or more axes) without one."""
+def _add_l2(model, strength):
+    """Adds an L2 penalty, strength * sum(w^2), to every kernel (variable of two or more axes) without one."""
     if strength:
         for variable in model.trainable_variables:
             if len(variable.shape) > 1 and variable.regularizer is None:

@@ -1,18 +1,20 @@
-"""Forward passes that change nothing, compiled: evaluation, outputs, saliency."""
+"""Compiled forward passes that change nothing: evaluation, outputs, saliency."""
 import dataclasses
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline.choices import METRICS, example_function, loss_function
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
-from pipeline.training.losses import hits, masked
-from pipeline.training.settings import preprocess
+from pipeline.training.losses import is_correct, masked
+from pipeline.training.settings import StepSettings, preprocess
 
 EVALUATION_SUMS = ("loss", "correct", "examples")
-SMOOTHING_VIEWS = 16  # Noisy views whose gradients a saliency map is the mean of.
-SMOOTHING_NOISE = 0.15  # Their standard deviation, as a share of the range of the image's values.
+SMOOTHING_VIEWS = 16  # Noisy copies of an image over which a saliency map is averaged.
+SMOOTHING_NOISE = 0.15  # Standard deviation of the noise over the range of the values of the image.
 
 
 class Inference:
@@ -26,13 +28,14 @@ class Inference:
       saliency: see `_saliency`.
     """
 
-    def __init__(self, strategy, model, settings, input_distributor=None):
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model, settings: StepSettings,
+                 input_distributor: InputDistributor | None = None):
         """
         Args:
-          strategy: tf.distribute.Strategy in whose scope the model was made.
-          model: built keras.Model.
+          strategy: in whose scope the model was created.
+          model: built.
           settings: StepSettings.
-          input_distributor: InputDistributor of the strategy, where there is one already.
+          input_distributor: that of the strategy, if there is one already.
         """
         self.strategy, self.model, self.settings = strategy, model, settings
         self._loss = loss_function(settings.loss)
@@ -46,8 +49,8 @@ class Inference:
             tf.function(f, autograph=False, reduce_retracing=True) for f in (self._logits, self._saliency))
 
     @property
-    def num_sums(self):
-        """Number of sums of an evaluation: EVALUATION_SUMS and one a metric."""
+    def num_sums(self) -> int:
+        """Number of sums of an evaluation: EVALUATION_SUMS and one for each metric."""
         return len(EVALUATION_SUMS) + len(self._metrics)
 
     def _logits(self, images):
@@ -55,24 +58,23 @@ class Inference:
         return tf.cast(self.model(images, training=False), self.settings.compute_dtype)
 
     def _replica_evaluation(self, batch):
-        """One replica's rows: float64 [3 + metrics] sums, see `sums`, and float32 [rows, 5], EXAMPLE_COLUMNS.
+        """Returns float64 [num_sums] sums and float32 [rows, 5] EXAMPLE_COLUMNS of one replica's part of a batch.
 
-        Padding counts nothing in the sums; its rows are there.
+        Padding does not count in the sums; its rows are included.
         """
         batch = self.input_distributor.rows(batch)
         logits, label = self._logits(batch["image"]), batch["label"]
         losses = self._loss(logits, label)
-        counted = (losses, hits(logits, label), *(metric(logits, label) for metric in self._metrics))
-        loss, hit, *more = (masked(values, batch["weight"]) for values in counted)
-        sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, hit, batch["weight"], *more)])
-        columns = dict(zip(EXAMPLE_COLUMNS, (label, *_judged(logits, label, losses)), strict=True))
-        rows = tf.stack([tf.cast(v, tf.float32) for v in columns.values()], axis=-1)
+        counted = (losses, is_correct(logits, label), *(metric(logits, label) for metric in self._metrics))
+        loss, correct, *more = (masked(values, batch["weight"]) for values in counted)
+        sums = tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in (loss, correct, batch["weight"], *more)])
+        rows = tf.stack([tf.cast(v, tf.float32) for v in _example_columns(logits, label, losses)], axis=-1)
         return (sums, rows) if self.input_distributor.workers == 1 else self._over_workers(sums, rows)
 
     def _over_workers(self, sums, rows):
         """Returns sums and rows of all replicas of all workers, in replica order, on each: one reduction.
 
-        Each replica writes its own line of an otherwise empty table.
+        Each replica contributes its own row of an otherwise zero table.
         """
         replica, replicas = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
         line = tf.concat([sums, tf.cast(tf.reshape(rows, [-1]), sums.dtype)], axis=0)
@@ -82,17 +84,17 @@ class Inference:
         return tf.reduce_sum(table[:, :sums.shape[0]], axis=0), tf.cast(rows, tf.float32)
 
     def _evaluate_steps(self, iterator, num_batches, total):
-        """Adds up `num_batches` batches, and says of each example how it was judged.
+        """Evaluates `num_batches` batches.
 
         Args:
           iterator: of the evaluation batches, see InputDistributor.
           num_batches: int32 scalar tensor.
-          total: [len(EVALUATION_SUMS)] float64, the sums of the batches before: in which parts an evaluation is done
-            may not change its rounding.
+          total: [num_sums] float64, the sums of the batches before, so that the parts in which an evaluation is done do
+            not change its rounding.
 
         Returns:
-          ([len(EVALUATION_SUMS)] float64 sums over examples of all replicas, float32 [num_batches, B, 5]: columns
-          EXAMPLE_COLUMNS, in the order of the split, rows of padding among them).
+          ([num_sums] float64 sums over examples of all replicas, float32 [num_batches, B, 5] EXAMPLE_COLUMNS in the
+          order of the split, including rows of padding).
         """
         def one_more(i, total, rows):
             sums, part = self.strategy.run(self._replica_evaluation, args=(iterator.get_next(),))
@@ -108,8 +110,8 @@ class Inference:
         return total, rows.stack()
 
     @property
-    def evaluation_batch_size(self):
-        """Examples of an evaluation batch: those of a training batch, made divisible by the replicas."""
+    def evaluation_batch_size(self) -> int:
+        """Examples of an evaluation batch: the training batch size, rounded up to a multiple of the replicas."""
         replicas = self.strategy.num_replicas_in_sync
         return -(-self.settings.batch_size // replicas) * replicas
 
@@ -119,16 +121,12 @@ class Inference:
             lambda batch: self._logits(self.input_distributor.rows(batch)["image"]), args=(iterator.get_next(),)))
 
     def _joined(self, value):
-        """Puts the rows of all replicas behind one another: those of the global batch, in its order."""
+        """Concatenates the rows of all replicas in the order of the global batch."""
         parts = self.strategy.experimental_local_results(value)
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
     def _outputs_of_batch(self, iterator):
-        """Looks inside while the next evaluation batch passes.
-
-        Returns:
-          (logits as `_logits_of_batch` gives them, what the last layer with weights is given, float32 [B, F]).
-        """
+        """Returns (logits of the next evaluation batch, input of the last layer with weights, float32 [B, F])."""
         def outputs(batch):
             images = self.input_distributor.rows(batch)["image"]
             logits = self._logits(images)
@@ -138,26 +136,26 @@ class Inference:
             return tuple(map(self._joined, self.strategy.run(outputs, args=(iterator.get_next(),))))
 
     def _saliency(self, images, classes):
-        """Tells which pixels of an image its logit for a class depends on.
+        """Returns how much the logit of a class depends on each pixel.
 
-        The mean over noisy views of the absolute gradient (SmoothGrad, Smilkov et al., arXiv:1706.03825), the noise the
-        same at every call.
+        The mean of the absolute gradient over noisy copies of the image (SmoothGrad, Smilkov et al., arXiv:1706.03825);
+        the noise is the same at every call.
 
         Args:
           images: uint8 [n, H, W, C].
           classes: int32 [n].
 
         Returns:
-          float32 [n, H, W], the largest over the channels, at least 0.
+          float32 [n, H, W], the maximum over the channels, >= 0.
         """
         clean = preprocess(images, self.settings)
         within = dict(axis=(1, 2, 3), keepdims=True)
-        deviation = SMOOTHING_NOISE * (tf.reduce_max(clean, **within) - tf.reduce_min(clean, **within))
+        std = SMOOTHING_NOISE * (tf.reduce_max(clean, **within) - tf.reduce_min(clean, **within))
 
         def one_more(view, total):
             seed = tf.stack([self.settings.seed, view])
             noise = tf.random.stateless_normal(tf.shape(clean)[1:], seed, dtype=clean.dtype)
-            noisy = clean + deviation * noise
+            noisy = clean + std * noise
             with tf.GradientTape() as tape:
                 tape.watch(noisy)
                 logits = tf.cast(self.model(noisy, training=False), self.settings.compute_dtype)
@@ -169,31 +167,31 @@ class Inference:
         total = tf.while_loop(lambda view, _: view < SMOOTHING_VIEWS, one_more, start)[1]
         return total / SMOOTHING_VIEWS
 
-    def graph_def(self, image_shape):
-        """Returns the GraphDef of the forward pass over uint8 images of (H, W, C), without the values of weights."""
+    def graph_def(self, image_shape: tuple[int, int, int]) -> tf.compat.v1.GraphDef:
+        """Returns the graph of the forward pass over uint8 images of (H, W, C), without the values of weights."""
         images = tf.TensorSpec((None, *image_shape), tf.uint8, name="images")
         return tf.function(self._logits, autograph=False).get_concrete_function(images).graph.as_graph_def()
 
 
-def _judged(logits, label, losses):
-    """Returns what is said of each example: predicted class, its probability, loss, rank of the label; each [B]."""
+def _example_columns(logits, label, losses):
+    """Returns EXAMPLE_COLUMNS, each [B]."""
     predicted = tf.argmax(logits, axis=-1, output_type=label.dtype)
     confidence = tf.exp(tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1))
     own = tf.gather(logits, label, batch_dims=1)[:, None]
     behind = tf.range(tf.shape(logits)[-1], dtype=label.dtype)[None] >= label[:, None]
-    # Of equal logits the first class is predicted; what is not a number is never behind.
+    # Of equal logits the first class is predicted; NaN never ranks behind.
     smaller = (logits < own) | ((logits == own) & behind)
-    return predicted, confidence, losses, tf.reduce_sum(tf.cast(~smaller, tf.int32), axis=-1)
+    return label, predicted, confidence, losses, tf.reduce_sum(tf.cast(~smaller, tf.int32), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a model says of the examples of a split, in the split's own order.
+    """Outputs of a model for the examples of a split, in the order of the split.
 
     Attributes:
       logits: float32 or float64 [N, classes].
       labels: int32 [N].
     """
 
-    logits: object
-    labels: object
+    logits: np.ndarray
+    labels: np.ndarray

@@ -1,12 +1,13 @@
-"""Losses and hits per example: nothing here divides by a batch size, the step does that once."""
+"""Losses and correctness of each example: the step alone divides by the batch size."""
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-TOP = 5  # Classes among which the label is looked for beside the first one.
+TOP = 5
 
 
-def cross_entropy(logits, label, label_smoothing=0.0):
+def cross_entropy(logits: tf.Tensor, label: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Cross-entropy of softmax(logits) with integer labels.
 
     Label smoothing mixes the label with the uniform distribution over classes (Szegedy et al., arXiv:1512.00567).
@@ -26,28 +27,21 @@ def cross_entropy(logits, label, label_smoothing=0.0):
     return (1.0 - label_smoothing) * loss + label_smoothing * uniform
 
 
-def neighbour(values):
-    """Exchanges rows 2i and 2i+1.
-
-    Args:
-      values: [B, ...], B even.
-
-    Returns:
-      A tensor of the same shape and dtype.
-    """
+def neighbour(values: tf.Tensor) -> tf.Tensor:
+    """Swaps rows 2i and 2i+1 of [B, ...], B even."""
     pairs = tf.reshape(values, tf.concat([[-1, 2], tf.shape(values)[1:]], 0))
     return tf.reshape(tf.reverse(pairs, axis=[1]), tf.shape(values))
 
 
-def hits(logits, label):
-    """Returns [B] float: 1 where the largest logit is the label's, of the dtype of the logits."""
+def is_correct(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    """Returns [B] of the dtype of the logits: 1 if the largest logit is that of the label, else 0."""
     return tf.cast(tf.argmax(logits, axis=-1, output_type=label.dtype) == label, logits.dtype)
 
 
-def top5_hits(logits, label):
-    """Returns [B] float of the dtype of the logits: 1 where the label's logit is among the five largest.
+def is_top5_correct(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    """Returns [B] of the dtype of the logits: 1 if the logit of the label is among the five largest, else 0.
 
-    Of equal logits the first class goes before, as in an evaluation. NaN where there are no more than five classes.
+    Of equal logits the first class wins, as in an evaluation. NaN with five classes or fewer.
     """
     if logits.shape[-1] <= TOP:
         return tf.fill(tf.shape(label), tf.constant(math.nan, logits.dtype))
@@ -55,43 +49,39 @@ def top5_hits(logits, label):
     return tf.cast(tf.reduce_any(largest == label[:, None], axis=-1), logits.dtype)
 
 
-def smoothed(function, logits, label, label_smoothing):
-    """Returns the losses [B] of a function of (logits, label), with the label spread where that is asked for."""
-    if function is cross_entropy:
-        return cross_entropy(logits, label, label_smoothing)
-    return function(logits, label)
-
-
-def training_losses(logits, batch, label_smoothing, class_weights, function=cross_entropy):
-    """Losses and hits of a training batch; mixed examples mix the loss, not the label.
+def training_losses(logits: tf.Tensor, batch: Mapping[str, tf.Tensor], label_smoothing: float,
+                    class_weights: Sequence[float] | None, function: Callable = cross_entropy) -> tuple[tf.Tensor, ...]:
+    """Losses and correctness of a training batch; mixed examples mix the loss, not the label.
 
     Args:
       logits: [B, classes] float.
       batch: {"label": int32 [B], "weight": float32 [B], optionally "mix": float32 [B], the share of the example's own
-        image; the rest is the neighbour's (2i and 2i+1)}.
-      label_smoothing: in [0, 1).
-      class_weights: a [classes] tuple of factors for the loss, or None.
+        image; the rest is that of its neighbour (2i and 2i+1)}.
+      label_smoothing: in [0, 1), for cross-entropy.
+      class_weights: [classes] factors of the loss, or None.
       function: of (logits, label) to a loss for each example, [B].
 
     Returns:
-      (loss [B], hit [B], top-5 hit [B]) of the dtype of the logits, 0 where the weight is 0; see `top5_hits`.
+      (loss [B], correct [B], top-5 correct [B]) of the dtype of the logits, 0 where the weight is 0; see
+      `is_top5_correct`.
     """
+    smoothing = (label_smoothing,) if function is cross_entropy else ()
 
-    def judged(label):
-        loss = smoothed(function, logits, label, label_smoothing)
+    def compared(label):
+        loss = function(logits, label, *smoothing)
         if class_weights is not None:
             loss *= tf.gather(tf.constant(class_weights, logits.dtype), label)
-        return loss, hits(logits, label), top5_hits(logits, label)
+        return loss, is_correct(logits, label), is_top5_correct(logits, label)
 
-    found = judged(batch["label"])
+    found = compared(batch["label"])
     if "mix" in batch:
         mix = tf.cast(batch["mix"], logits.dtype)
-        others = judged(neighbour(batch["label"]))
-        found = [mix * own + (1 - mix) * other for own, other in zip(found, others, strict=True)]
+        others = compared(neighbour(batch["label"]))
+        found = tuple(mix * own + (1 - mix) * other for own, other in zip(found, others, strict=True))
     return tuple(masked(values, batch["weight"]) for values in found)
 
 
-def masked(values, weight):
-    """Returns values * weight, and exactly 0 where the weight is 0, whatever stands there (0 * NaN is NaN)."""
+def masked(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Returns values * weight, and exactly 0 where the weight is 0, even for NaN (0 * NaN is NaN)."""
     weight = tf.cast(weight, values.dtype)
     return tf.where(weight > 0, values * weight, tf.zeros_like(values))

@@ -1,35 +1,41 @@
-"""What a run's files are to a worker: the chief writes them, the others read its checkpoints."""
+"""The files of a run with several workers: the chief writes them, the others read its checkpoints."""
 import contextlib
+import functools
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from pipeline.console import Console
+from pipeline.distributed.agreement import Workers
 from pipeline.distributed.cluster import Cluster
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.paths import literal
 from pipeline.run_directory import RunDirectory
 from pipeline.stored_checkpoint import check_specs, find_checkpoint
 from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.state import TrainState
 
-NONE = -1  # For a step that is not there, where workers agree on numbers.
+NONE = -1  # Stands for None where workers agree on a step.
 
 
 class WorkerRunDirectory(RunDirectory):
-    """The directory of a run to a worker that is not its chief: what it records itself is for the run of one process.
+    """The directory of a run for a worker that is not the chief.
 
-    The configuration and the checkpoints are the chief's. The report of a hang goes to the run's directory under the
-    worker's own name; the rest into a folder for temporary files, gone when the process ends well.
+    Configuration and checkpoints are those of the chief. The report of a hang goes to the directory of the run under
+    the worker's own name; everything else to a temporary folder that is removed at the end.
     """
 
-    def __init__(self, shared, rank):
+    def __init__(self, shared: RunDirectory, rank: int):
         """
         Args:
-          shared: RunDirectory of the chief.
+          shared: directory of the chief.
           rank: index of this worker.
         """
         super().__init__(tempfile.mkdtemp(prefix=f"mirrorline-worker-{rank}-"))
         self.shared, self.rank = shared, rank
 
-    def file(self, *names):
+    def file(self, *names: str) -> str:
         if names[0] == "checkpoints":
             return self.shared.file(*names)
         if names[0] == "hang.txt":
@@ -37,17 +43,17 @@ class WorkerRunDirectory(RunDirectory):
         return super().file(*names)
 
     @property
-    def config(self):
+    def config(self) -> dict[str, Any] | None:
         return self.shared.config
 
-    def check(self, *arguments):
+    def check(self, *arguments: Any) -> list[tuple]:
         return self.shared.check(*arguments)
 
-    def claim(self):
-        """Claims nothing: the chief has the lock."""
+    def claim(self) -> None:
+        """Does nothing: the chief has the lock."""
 
     @contextlib.contextmanager
-    def claimed(self):
+    def claimed(self) -> Iterator[None]:
         try:
             yield
         finally:
@@ -55,43 +61,44 @@ class WorkerRunDirectory(RunDirectory):
 
 
 class ChiefCheckpointStore(CheckpointStore):
-    """The chief's checkpoints: it tells the other workers from which one they all go on."""
+    """The checkpoints of the chief, which tells the other workers from which one they all continue."""
 
-    def __init__(self, workers, *arguments, **named):
-        """Args: workers: Workers; the others are those of CheckpointStore."""
+    def __init__(self, workers: Workers, *arguments: Any, **named: Any):
+        """Args: workers; the others are those of CheckpointStore."""
         super().__init__(*arguments, **named)
         self._workers = workers
 
-    def restore(self, known=None):
+    def restore(self, known: int | None = None) -> int:
         return int(self._workers.first(super().restore(known)))
 
-    def newest_good(self, wanted):
+    def newest_good(self, wanted: Callable[[int], bool]) -> int | None:
         found = super().newest_good(wanted)
-        return shared_step(self._workers, NONE if found is None else found)
+        return _shared_step(self._workers, NONE if found is None else found)
 
 
 class WorkerCheckpointStore:
-    """The checkpoints of a run to the other workers, which read what the chief names and write nothing.
+    """The checkpoints of a run for the other workers, which read the one that the chief names and write nothing.
 
-    Every worker holds the same values, so that the chief's are the whole state. Attributes and methods are those of
-    CheckpointStore.
+    Every worker holds the same values, so the chief's are the whole state. Attributes and methods are those of
+    CheckpointStore; what the chief does is only recorded.
     """
 
     full_message = "the disk of the chief is full"
 
-    def __init__(self, workers, directory, state):
+    def __init__(self, workers: Workers, directory: str, state: TrainState):
         """
         Args:
           workers: Workers.
-          directory: `checkpoints/` of the run, which all workers see.
+          directory: `checkpoints/` of the run, on a file system that all workers share.
           state: TrainState.
         """
         self._workers, self.directory, self.state = workers, directory, state
-        self.disk, self.last_step = FullDisk(lambda text: None), None
+        self.disk = FullDisk(Console(quiet=True))
+        self.last_step: int | None = None
         self._checkpoint = state.checkpoint()
 
-    def restore(self, known=None):
-        """Restores what the chief has restored; returns its step, 0 for a fresh start."""
+    def restore(self, known: int | None = None) -> int:
+        """Restores the checkpoint that the chief has restored; returns its step, 0 for a new run."""
         del known
         step = int(self._workers.first(NONE))
         if step:
@@ -103,48 +110,47 @@ class WorkerCheckpointStore:
         self.last_step = step or None
         return step
 
-    def newest_good(self, wanted):
+    def newest_good(self, wanted: Callable[[int], bool]) -> int | None:
         """Returns the step that the chief found, or None."""
         del wanted
-        return shared_step(self._workers, NONE)
+        return _shared_step(self._workers, NONE)
 
-    def save(self, step, best=False):
-        """Takes note that the chief saves."""
+    def save(self, step: int, best: bool = False) -> None:
+        """Records that the chief saves."""
         del best
         self.last_step = step
 
-    def forget_after(self, step):
-        """Takes note that the chief removes what is later."""
+    def forget_after(self, step: int) -> None:
+        """Records that the chief removes later checkpoints."""
         self.last_step = step
 
-    def has_best(self, step):
-        """Leaves the best one to the chief."""
+    def has_best(self, step: int) -> bool:
+        """Leaves the best checkpoint to the chief."""
         return bool(step)
 
-    def keep_best(self, step):
-        """Leaves the best one to the chief."""
+    def keep_best(self, step: int) -> None:
+        """Leaves the best checkpoint to the chief."""
 
-    def sync(self):
-        """Waits for nothing."""
+    def sync(self) -> bool:
+        """Has nothing to wait for."""
         return True
 
 
-def shared_step(workers, step):
-    """Returns the chief's step on every worker, or None where it has NONE."""
+def _shared_step(workers, step):
+    """Returns the step of the chief on every worker, or None for NONE."""
     found = int(workers.first(step))
     return None if found == NONE else found
 
 
-def create_store(workers, *arguments, **named):
-    """Returns the store of a worker; the arguments are those of CheckpointStore."""
-    if workers.count == 1:
-        return CheckpointStore(*arguments, **named)
-    if workers.chief:
-        return ChiefCheckpointStore(workers, *arguments, **named)
-    directory, state = arguments[:2]
-    return WorkerCheckpointStore(workers, directory, state)
+def create_store(workers: Workers, directory: str, state: TrainState, *arguments: Any,
+                 **named: Any) -> CheckpointStore | WorkerCheckpointStore:
+    """Returns the store of a worker; the other arguments are those of CheckpointStore."""
+    if not workers.chief:
+        return WorkerCheckpointStore(workers, directory, state)
+    kind = CheckpointStore if workers.count == 1 else functools.partial(ChiefCheckpointStore, workers)
+    return kind(directory, state, *arguments, **named)
 
 
 def open_directory(shared: RunDirectory, cluster: Cluster | None) -> RunDirectory:
-    """Returns the directory that this process writes: of several workers only the chief writes in the run's."""
+    """Returns the directory in which this process writes: that of the run only for the chief of several workers."""
     return WorkerRunDirectory(shared, cluster.rank) if cluster and cluster.rank else shared

@@ -1,63 +1,53 @@
-"""Keras's optimizers, told that their gradients are sums over all replicas already, and with one kernel a variable."""
+"""Optimizers of Keras for gradients that are reduced already, with one fused kernel for each large variable."""
+import functools
 import importlib
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from pipeline.choices import OPTIMIZERS, OptimizerRow
+from pipeline.config import OptimizerConfig
 from pipeline.errors import RunFailure
 from pipeline.internals import keras_internals
 from pipeline.internals.keras_internals import reduced_optimizer
 
 
-def _arguments(config):
-    """Returns {argument: value} of the class beside the learning rate and the weight decay."""
-    row = OPTIMIZERS.find(config.optimizer)
-    options = row.options if isinstance(row, OptimizerRow) else {}
-    return {argument: getattr(config, option) for argument, option in options.items()}
-
-
-def _optimizer_class(config):
-    """Returns the class of an optimizer, its gradients reduced already, with the fused update where it has one."""
+def _optimizer_class(config: OptimizerConfig) -> Callable:
+    """Returns the class of an optimizer, its gradients reduced already, with its own options filled in."""
     row = OPTIMIZERS.find(config.optimizer)
     if not isinstance(row, OptimizerRow):
         return reduced_optimizer(row.origin)
     module, name = row.factory.split(":")
     fused = row.fused if row.fused_if is None or getattr(config, row.fused_if) else None
-    return reduced_optimizer(getattr(importlib.import_module(module), name),
-                             getattr(keras_internals, fused) if fused else None)
+    optimizer_class = reduced_optimizer(getattr(importlib.import_module(module), name),
+                                        getattr(keras_internals, fused) if fused else None)
+    options = {argument: getattr(config, option) for argument, option in row.options.items()}
+    return functools.partial(optimizer_class, **options)
 
 
-def create_optimizer(config, model):
-    """Makes and builds the optimizer of a model; call it inside the strategy's scope.
+def create_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Creates and builds the optimizer of a built model; call it inside the strategy's scope.
 
-    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer, and spares vectors
-    (biases, scale and offset of normalization) unless `decay_all`. The learning rate is assigned by the step.
-
-    Args:
-      config: OptimizerConfig.
-      model: a built keras.Model.
-
-    Returns:
-      A built keras.optimizers.Optimizer.
+    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer and excludes vectors
+    (biases, scale and offset of normalization) unless `decay_all`. The step assigns the learning rate.
     """
-    optimizer = _optimizer_class(config)(learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                                         **_arguments(config))
+    optimizer = _optimizer_class(config)(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     if not config.weight_decay:
         optimizer.weight_decay = None  # Keras would multiply every weight by zero each step.
     if not config.decay_all:
-        spared = [v for v in model.trainable_variables if len(v.shape) < 2]
-        if spared:
-            optimizer.exclude_from_weight_decay(var_list=spared)
+        excluded = [v for v in model.trainable_variables if len(v.shape) < 2]
+        if excluded:
+            optimizer.exclude_from_weight_decay(var_list=excluded)
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
-def check_reduced_once(run, strategy):
-    """Proves that this version of Keras reduces nothing a second time: one update by ones must move by one.
+def check_reduced_once(run: Callable, strategy: tf.distribute.Strategy) -> None:
+    """Checks that this version of Keras does not reduce gradients again: one update by ones must move by one.
 
     Args:
-      run: a function (strategy, replica function) -> None that runs it on every replica.
+      run: pipeline.training.step.run_once.
       strategy: tf.distribute.Strategy.
 
     Raises:

@@ -1,43 +1,46 @@
-"""Being asked to stop: a flag set by the signal, acted on at the next step boundary. Standard library only."""
+"""Stop requests: signals set a flag, which is read at the next step boundary. Standard library only."""
 import contextlib
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from pipeline import interruption, terminal
 
 ORDERS = (signal.SIGTERM, signal.SIGINT)
-# A terminal that was closed, and what engines send some time before the end (Slurm's --signal=USR1).
+# A closed terminal, and the warning of a scheduler before the end (--signal=USR1 of Slurm).
 NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def heard():
-    """Returns the signals that ask this process to stop: not those ignored, as by nohup, or heard by others."""
+def heard() -> tuple[signal.Signals, ...]:
+    """Returns the signals that ask this process to stop: not those ignored, as by nohup, or handled by others."""
     return (*ORDERS, *(number for number in NOTICES
                        if signal.getsignal(number) == signal.SIG_DFL or interruption.hears(number)))
 
 
-def in_main_thread():
-    """Tells whether this is the thread that Python lets hear signals."""
+def in_main_thread() -> bool:
+    """Tells whether this is the main thread, in which alone Python handles signals."""
     return threading.current_thread() is threading.main_thread()
 
 
 class StopRequest:
-    """A predicate that turns true on SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2.
+    """A predicate that becomes true on SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. Use as a context manager.
 
-    A second SIGTERM or SIGINT ends the process at once; of notices there may be many, as where a terminal is closed.
-    Nothing is saved in the handler: it may run in the middle of anything. Python runs handlers between two instructions
-    of the main thread only, and one call of TensorFlow may last; so the signals are counted by a thread that reads them
-    from the interpreter's wake-up descriptor. Use as a context manager; in another thread than the main one it hears
-    nothing.
+    A second SIGTERM or SIGINT ends the process at once; notices may come repeatedly, as from a closed terminal. Nothing
+    is saved in the handler, which may interrupt anything. Python runs handlers between two instructions of the main
+    thread only, and a call of TensorFlow may take long, so a thread reads the signals from the interpreter's wake-up
+    descriptor. Outside the main thread no signals are received.
     """
 
-    def __init__(self):
-        self._asked, self._orders, self._end = False, 0, None
-        self._before, self._sender = {}, None
+    def __init__(self) -> None:
+        self._asked, self._orders = False, 0
+        self._end: Callable[[], None] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._sender: socket.socket | None = None
 
-    def __call__(self):
+    def __call__(self) -> bool:
         return self._asked
 
     def _read(self, receiver, numbers):
@@ -55,15 +58,15 @@ class StopRequest:
                     terminal.let_go()
 
     @contextlib.contextmanager
-    def at_once(self, end):
-        """Lets the first signal end the process inside, after a call of `end` in a thread: nothing is to be saved."""
+    def at_once(self, end: Callable[[], None]) -> Iterator[None]:
+        """Makes the first signal in the block end the process, after a call of `end` in another thread."""
         self._end = end
         try:
             yield
         finally:
             self._end = None
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequest":
         if in_main_thread():
             receiver, self._sender = socket.socketpair()
             self._sender.setblocking(False)
@@ -74,11 +77,11 @@ class StopRequest:
             self._before = {number: signal.signal(number, lambda *_: None) for number in numbers}
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._sender:
             signal.set_wakeup_fd(self._wakeup)
-            self._sender.shutdown(socket.SHUT_RDWR)  # Whoever was forked meanwhile has it open too.
+            self._sender.shutdown(socket.SHUT_RDWR)  # Processes forked in the meantime have it open too.
             self._sender.close()
             self._reader.join()

@@ -1,7 +1,8 @@
-"""How a run ended, and what its config.json and result.json hold."""
+"""What a run reports of itself: at its start, in config.json and in result.json."""
 import dataclasses
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -9,21 +10,31 @@ import tensorflow as tf
 
 from pipeline import arithmetic, extension
 from pipeline.config import AS_TRAINED, MOVING_AVERAGE
+from pipeline.console import Console
+from pipeline.data.splits import TRAINING
 from pipeline.distributed.devices import cpu_features
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.models.identity import weights_sha256
+from pipeline.monitoring.goodput import lost_tail, process_age
+from pipeline.quantities import counted, plural
+from pipeline.run_directory import LENGTH, RunDirectory
 from pipeline.training.experiment import Experiment
+
+if TYPE_CHECKING:
+    from pipeline.training.trainer import Trainer
+
+INCOMPARABLE = {"best_metric", "validation_split"}  # Options whose change makes the best so far meaningless.
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """How the loop of a run ended.
+    """The end of the loop of a run.
 
     Attributes:
       status: "finished", "early_stopped" or "preempted".
       step: global step reached.
       seconds_to_first_step: from the start of the loop to the end of the first step.
-      saved_step: step of the newest checkpoint, None without any; before `step` where training is diverging.
+      saved_step: step of the latest checkpoint, None without any; before `step` if training is diverging.
       disk_full: whether the last checkpoint could not be written.
     """
 
@@ -34,11 +45,74 @@ class RunResult:
     disk_full: bool
 
 
-def describe(experiment: Experiment) -> dict:
-    """Returns what config.json holds: everything needed to build this experiment again."""
+def report_setup(experiment: Experiment, directory: RunDirectory, console: Console) -> None:
+    """Reports data, model and length of the training that is about to start."""
+    source, plan, config = experiment.source, experiment.plan, experiment.config
+    shape = "x".join(map(str, source.image_shape))
+    validation = "held out" if source.validation_from == TRAINING else "validation"
+    splits = {"training": source.train, validation: source.validation, "test": source.test}
+    sizes = ", ".join(f"{split.num_examples:,} {name}" for name, split in splits.items() if split)
+    console.info(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, {sizes} examples")
+    for note in source.notes:
+        console.info(f"        {note}")
+    console.info(f"model   {config.model.model}: {counted(experiment.state.model.count_params(), 'parameter')}, "
+                 f"{config.runtime.precision}, {counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
+    if experiment.frozen.names:
+        console.info(f"frozen  {experiment.frozen.text()}")
+    if config.optimizer.ema_decay:
+        weights = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
+        console.info(f"average evaluations, the best checkpoint and the final figures are of the {weights}"
+                     + ("" if experiment.evaluates_average else ", as when this run was begun"))
+    console.info(f"run     {directory.path}: {counted(plan.total_steps, 'step')} of "
+                 f"{counted(plan.batch_size, 'example')} ({plan.epochs_text} "
+                 f"{plural(float(plan.epochs_text), 'epoch')})")
+
+
+def record_start(trainer: "Trainer", step: int) -> None:
+    """Reports what a run continues from, and records the start in launches.jsonl and config.json.
+
+    Args:
+      trainer: its checkpoint restored.
+      step: of that checkpoint.
+    """
+    experiment, launches, directory, console = trainer.experiment, trainer.launches, trainer.directory, trainer.console
+    # The checkpoint of a process that was killed before it saved does not know what --allow has accepted.
+    changed = {name for name, *_ in trainer.accepted} | launches.allowed(step)
+    if experiment.workers.first(bool(INCOMPARABLE & changed)):
+        experiment.state.forget_best()
+    if step:
+        console.info(f"resume  from the checkpoint of step {step}")
+    initialization = experiment.initialization if trainer.store.last_step is None else None
+    for line in initialization.lines() if initialization else ():
+        console.info(line)
+    for name, old, new in trainer.accepted:
+        rate = f"; the learning rate of step {step + 1} is {experiment.learning_rate(step):.4g}"
+        console.info(f"--allow: {name} was {old}, is {new} from here on{rate if name in LENGTH else ''}")
+    reached, seconds = lost_tail(launches.path, directory.file("metrics.jsonl"))
+    if seconds:
+        launches.record("lost", step, to_step=reached, seconds=round(seconds, 4))
+    launches.record("start", step, process=os.getpid(), replicas=experiment.strategy.num_replicas_in_sync,
+                  allowed=trainer.accepted, age=round(process_age(), 4),
+                  **({"initialized_from": initialization.file, "sha256": initialization.sha256}
+                     if initialization else {}))
+    described = describe(experiment)
+    before = (directory.config or {}).get("device") or {}
+    for line in arithmetic.changes(before, described["device"]) if step else ():
+        console.warning(f"note    {line}")
+    directory.write_config(described)
+    directory.forget_result()
+
+
+def _evaluated_weights(experiment: Experiment) -> str:
+    return MOVING_AVERAGE if experiment.evaluates_average else AS_TRAINED
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """Returns the contents of config.json: everything needed to build this experiment again."""
     source, settings = experiment.source, experiment.settings
+    replicas = experiment.strategy.num_replicas_in_sync
     normalization = None if settings.image_mean is None else {"mean": settings.image_mean,
-                                                              "deviation": settings.image_deviation}
+                                                              "deviation": settings.image_std}
     return {
         "config": experiment.config.flat(),
         "data": {"name": source.name, "fingerprint": source.fingerprint, "class_names": source.class_names,
@@ -50,18 +124,16 @@ def describe(experiment: Experiment) -> dict:
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
         "initialization": experiment.initialization and dataclasses.asdict(experiment.initialization),
         "frozen": experiment.frozen.describe(),
-        "evaluated_weights": MOVING_AVERAGE if experiment.evaluates_average else AS_TRAINED,
-        "normalization": normalization, "num_replicas": experiment.strategy.num_replicas_in_sync,
-        "num_workers": experiment.workers.count,
-        "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU",
-                   "count": experiment.strategy.num_replicas_in_sync, "cores": len(os.sched_getaffinity(0)),
-                   **arithmetic.describe(cpu_features())},
+        "evaluated_weights": _evaluated_weights(experiment),
+        "normalization": normalization, "num_replicas": replicas, "num_workers": experiment.workers.count,
+        "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU", "count": replicas,
+                   "cores": len(os.sched_getaffinity(0)), **arithmetic.describe(cpu_features())},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},
     }
 
 
-def describe_result(experiment: Experiment, status: str, step: int) -> dict:
-    """Returns what result.json holds of the state at the end of a run; figures and times are added to it."""
+def describe_result(experiment: Experiment, status: str, step: int) -> dict[str, Any]:
+    """Returns the part of result.json that follows from the state at the end of a run; metrics and times are added."""
     state, plan = experiment.state, experiment.plan
     described = {
         "status": status, "step": step, "examples_seen": step * plan.batch_size,
@@ -69,7 +141,7 @@ def describe_result(experiment: Experiment, status: str, step: int) -> dict:
         "rollbacks": int(state.rollbacks.numpy()),
         "learning_rate_factor": float(state.learning_rate_factor.numpy()),
         "weights_sha256": weights_sha256(state.model), "selected_on": experiment.watched.name,
-        "evaluated_weights": MOVING_AVERAGE if experiment.evaluates_average else AS_TRAINED,
+        "evaluated_weights": _evaluated_weights(experiment),
     }
     if state.ema:
         with state.moving_average():

@@ -1,10 +1,13 @@
-"""Learning rate as a function of the global step: a pure function, so that a resumed run needs no state for it."""
+"""Learning-rate schedules: pure functions of the global step, so that a resumed run needs no state for them."""
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
-ONE_CYCLE_RISE = 0.3  # Share of the run in which one-cycle rises: fast.ai's and PyTorch's default.
-ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # Of the peak: where one-cycle starts, and of its start: where it ends.
+from pipeline.config import OptimizerConfig
+
+ONE_CYCLE_RISE = 0.3  # Share of the run in which one-cycle rises: the default of fast.ai and PyTorch.
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4  # First rate over the peak, and last rate over the first.
 
 
 def _cosine(start, end, share):
@@ -12,12 +15,13 @@ def _cosine(start, end, share):
     return end + (start - end) * 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
 
 
-def learning_rate_schedule(config, total_steps, warmup_steps):
-    """Returns the function global_step -> learning rate.
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int,
+                           warmup_steps: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the learning rate as a function of the global step.
 
     Warm-up rises linearly so that the step `warmup_steps` (counted from 1) has the full rate (Goyal et al. 2017,
-    arXiv:1706.02677); what follows is scaled to the steps that remain. one-cycle (Smith, arXiv:1708.07120) has a
-    warm-up of its own: --warmup sets the length of its rise.
+    arXiv:1706.02677); the schedule spans the remaining steps. one-cycle (Smith, arXiv:1708.07120) has its own warm-up,
+    whose length --warmup sets.
 
     Args:
       config: OptimizerConfig.

@@ -1,14 +1,16 @@
-"""The train step: a pure core inside a mirrored shell.
+"""The training step: a pure core inside a mirrored shell.
 
     pure(params, state, batch)      -> grads, new state, sums          tensors only; XLA may compile it
     reduce(grads, new state, sums)  -> the same on every replica       one packed reduction
     decide                             finite? loss scale, clipping: on reduced values
     apply                              the optimizer, once, or not at all
 
-Beside inference.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
+With inference.py the only file of the engine with tf.GradientTape, tf.function and strategy.run.
 """
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,30 +22,30 @@ from pipeline.models.context import StepContext, step_context
 from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
-from pipeline.training.settings import preprocess
-from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS
+from pipeline.training.settings import StepSettings, preprocess
+from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS, TrainState
 
-# weight_norm and update_ratio: norm of all weights after the step, and norm of their change over it; NaN on the steps
-# between those that measure them. top5_accuracy: NaN with no more than five classes. input_wait: seconds in which the
-# step could have begun but had no batch yet.
+# weight_norm and update_ratio: norm of all weights after the step, and norm of their change over it; NaN on steps that
+# do not measure them. top5_accuracy: NaN with five classes or fewer. input_wait: seconds the step waited for its batch.
 TRAIN_COLUMNS = ("loss", "accuracy", "learning_rate", "gradient_norm", "loss_scale", "applied", "weight_norm",
                  "update_ratio", "top5_accuracy", "input_wait")
-SUMS = ("objective", "hits", "top5_hits", "weight")  # Over the examples of a step.
-WEIGHTS_EVERY = 20  # Steps: weights are measured on multiples of it.
-PHASES = ("forward", "backward", "reduction")  # In their order; what follows is the update.
+SUMS = ("objective", "correct", "top5_correct", "weight")  # Over the examples of a step.
+WEIGHTS_EVERY = 20  # Steps at whose multiples weights are measured.
+PHASES = ("forward", "backward", "reduction")  # In order; the update follows.
 
 
 class StepFunctions:
     """The compiled functions of one experiment: `train_steps`, `reduced_gradients`, and those of `inference`."""
 
-    def __init__(self, strategy, state, schedule, settings, fault=None):
+    def __init__(self, strategy: tf.distribute.Strategy, state: TrainState, schedule: Callable,
+                 settings: StepSettings, fault: Callable | None = None):
         """
         Args:
           strategy: tf.distribute.MirroredStrategy.
-          state: TrainState, made in its scope.
-          schedule: function of the int64 global step to the float32 learning rate.
+          state: created in its scope.
+          schedule: function of the global step to the learning rate.
           settings: StepSettings.
-          fault: for proofs that bad gradients are caught: a function (grads, replica, step) -> grads, applied on each
+          fault: injects faults, for `mirrorline verify`: a function (grads, replica, step) -> grads, applied on each
             replica before the reduction; replica and step are int64 scalars.
         """
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
@@ -56,7 +58,7 @@ class StepFunctions:
         self.train_steps, self.reduced_gradients = (
             tf.function(f, autograph=False) for f in (self._train_steps, self._reduced_gradients))
         self.inference = Inference(strategy, state.model, settings, self.input_distributor)
-        # For a benchmark, which tells the phases of a step apart.
+        # For the benchmark of the phases of a step.
         self.partial_steps = {phase: tf.function(functools.partial(self._partial_steps, phase), autograph=False)
                               for phase in PHASES}
 
@@ -87,16 +89,16 @@ class StepFunctions:
         with step_context(context):
             logits, state, extra = call_in_training(self.state.model, params, state,
                                                     preprocess(batch["image"], settings))
-            loss, *hits = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
+            loss, *correct = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
                                           settings.class_weights, loss_function(settings.loss))
             weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
             objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
-        return state, tf.stack([objective, *map(tf.reduce_sum, hits), weight])
+        return state, tf.stack([objective, *map(tf.reduce_sum, correct), weight])
 
     def _layer_losses(self, losses, weight):
-        """Adds what layers add: activity losses as example-weighted means, regularizers once over all parts.
+        """Sums the losses of layers: activity losses as example-weighted means, regularizers once over all parts.
 
-        The regularizers of trainable variables are last.
+        The regularizers of trainable variables are last in the list.
         """
         dtype = self.settings.compute_dtype
         regularizers = sum(v.regularizer is not None for v in self.state.model.trainable_variables)
@@ -112,7 +114,7 @@ class StepFunctions:
     def _accumulate(self, compute, batch, step, skipped, loss_scale):
         """Runs `compute`, which is called as `_pure`, on the micro-batches of this replica's rows, one after another.
 
-        Gradients and sums add up, state passes through in order.
+        Gradients and sums are added, the state is passed on from each to the next.
         """
         rows, model = self.settings.batch_size // self.num_replicas, self.state.model
         batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
@@ -157,8 +159,8 @@ class StepFunctions:
         """One replica's part of a step up to a phase.
 
         Returns:
-          float64 [2]: the loss, and a number made of everything that was computed. TensorFlow leaves out what only has
-          to be done before something else, without a value of it being used.
+          float64 [2]: the loss, and a number that depends on everything computed: TensorFlow removes operations whose
+          values are not used.
         """
         compute = self._compile(lambda *args: ([], *self._forward(*args[:-1]))) if phase == "forward" else self._compute
         grads, state, sums = self._accumulate(compute, batch, step, skipped, loss_scale)
@@ -171,7 +173,7 @@ class StepFunctions:
         """Computes `num_steps` steps up to one of PHASES and applies nothing; else as `_train_steps`.
 
         Returns:
-          float64 [2]: the loss of the last step, and a number made of everything that was computed.
+          float64 [2]: the loss of the last step, and a number that depends on everything computed.
         """
         def one_more(i, done):
             with tf.control_dependencies([done]):  # One after the other.
@@ -183,24 +185,21 @@ class StepFunctions:
         return tf.while_loop(lambda i, done: i < num_steps, one_more, start)[1]
 
     def _compile(self, function):
-        """Returns the function, compiled by XLA where that is wanted."""
+        """Returns the function, compiled by XLA if the settings ask for it."""
         return tf.function(function, jit_compile=True, autograph=False) if self.settings.xla else function
-
-    def _set_learning_rate(self, rate):
-        self.state.optimizer.learning_rate = rate
 
     def _apply_gradients(self, grads):
         self.state.optimizer.apply(grads, self.state.model.trainable_variables)
 
     def _apply(self, grads, state, step):
-        """Moves weights, statistics and averages; in cross-replica context, for the steps that are not skipped."""
+        """Updates weights, statistics and averages, in cross-replica context, on steps that are not skipped."""
         self.strategy.run(self._apply_gradients, args=(grads,))
         extended = self.strategy.extended
         changing = self.state.changing(self.state.model.non_trainable_variables)
         for variable, value in zip(changing, state, strict=True):
             extended.update(variable.value, lambda v, new: v.assign(new), args=(value,), group=False)
         if self.settings.ema_decay:
-            # As TensorFlow's ExponentialMovingAverage with num_updates: the start must not weigh for ever.
+            # As TensorFlow's ExponentialMovingAverage with num_updates, which forgets the initial weights.
             t = tf.cast(step, tf.float32)
             decay = tf.minimum(self.settings.ema_decay, (1.0 + t) / (10.0 + t))
             for average, variable in zip(self.state.ema, self.state.averaged(), strict=True):
@@ -208,7 +207,7 @@ class StepFunctions:
                                 args=(variable.value, decay), group=False)
 
     def _finish(self, finite):
-        """Counts the step and moves the loss scale, the same on every replica."""
+        """Counts the step and adapts the loss scale, the same on every replica."""
         state = self.state
         if self.settings.scale_loss:
             grown = finite & (state.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
@@ -241,7 +240,7 @@ class StepFunctions:
         state, settings, first = self.state, self.settings, self._first
         step, skipped, scale = self._counters()
         rate = self.schedule(step) * state.learning_rate_factor
-        self._set_learning_rate(rate)
+        state.optimizer.learning_rate = rate
         batch = iterator.get_next()
         wait = self.input_distributor.wait(skipped, batch)  # The number of skipped steps is counted with the decision.
         grads, new_state, sums, norm, finite = self.strategy.run(self._replica_step, args=(batch, step, skipped, scale))
@@ -255,14 +254,14 @@ class StepFunctions:
 
         tf.cond(finite, apply, lambda: False)  # The same on every replica: it looks at reduced values.
         self._finish(finite)
-        hit, near = sums[1] / settings.batch_size, sums[2] / settings.batch_size
-        row = [sums[0], hit, rate, norm, scale, finite, *self._moved(measured, before), near, wait]
+        accuracy, top5_accuracy = sums[1] / settings.batch_size, sums[2] / settings.batch_size
+        row = [sums[0], accuracy, rate, norm, scale, finite, *self._moved(measured, before), top5_accuracy, wait]
         return tf.stack([tf.cast(value, tf.float64) for value in row])
 
     def _weights(self, measured):
-        """Returns the trainable variables as they are now, or empty tensors on steps that do not measure them.
+        """Returns the values of the trainable variables, or empty tensors on steps that do not measure them.
 
-        Only where they are wanted: an update of a variable whose value somebody holds has to copy it.
+        An update of a variable whose value is still referenced copies it.
         """
         weights = self.state.model.trainable_variables
         return tf.cond(measured, lambda: [tf.identity(tf.convert_to_tensor(v.value)) for v in weights],
@@ -299,7 +298,7 @@ class StepFunctions:
         return [self._first(g) for g in grads], self._first(sums)[0]
 
 
-def run_once(strategy, function):
+def run_once(strategy: tf.distribute.Strategy, function: Callable) -> tuple[Any, ...]:
     """Runs a function on every replica inside a graph, as the step does.
 
     Args:
@@ -307,7 +306,7 @@ def run_once(strategy, function):
       function: called in a replica context with a float32 [1] of ones; returns a tensor or None.
 
     Returns:
-      What it returned, a tuple with an entry a replica.
+      One result for each replica.
     """
     return strategy.experimental_local_results(
         tf.function(lambda: strategy.run(function, args=(tf.ones([1]),)), autograph=False)())

@@ -1,65 +1,69 @@
-"""Weights from checkpoints, without the rest of a run's state."""
+"""Weights from checkpoints, without the rest of the training state."""
 import os
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.errors import UsageError
 from pipeline.paths import literal
-from pipeline.stored_checkpoint import BEST, check_specs, find_checkpoint, stored_checkpoints
+from pipeline.stored_checkpoint import BEST, StoredCheckpoint, check_specs, find_checkpoint, stored_checkpoints
 from pipeline.training.state import averaged, specs
 
-READS = 5  # Of checkpoints that a training beside replaces faster than they are read.
+READS = 5  # Attempts, since a concurrent training may remove a checkpoint while it is read.
 
 
-def load_weights(model, directory, name, ema=False, average=1):
-    """Finds checkpoints and puts their weights into a model; of several, their mean.
+def load_weights(model: keras.Model, directory: str, name: str, ema: bool = False,
+                 average: int = 1) -> list[StoredCheckpoint]:
+    """Loads the weights of a checkpoint, or the mean of several, into a model.
 
-    A training beside may remove one as it is read: then they are found again.
+    Checkpoints are looked up again if a concurrent training removes one while it is read.
 
     Args:
-      model: built keras.Model.
+      model: built.
       directory: `checkpoints/` of a run.
       name: see stored_checkpoint.find_checkpoint.
-      ema: take the moving averages of the weights instead of the weights.
-      average: how many checkpoints, the named one and those before it.
+      ema: load the moving averages of the weights instead.
+      average: number of checkpoints to average, the named one and those before it.
 
     Returns:
-      Their StoredCheckpoints, newest first.
+      The checkpoints, latest first.
 
     Raises:
       UsageError: there are none of that name, too few, or they do not fit.
     """
-    for attempt in range(READS):
+    for attempt in range(1, READS + 1):
         found = newest_checkpoints(find_checkpoint(directory, name), average)
         try:
             read_weights(model, found, ema)
-            return found
+            break
         except Exception:
-            if attempt + 1 == READS or not any(checkpoint.gone for checkpoint in found):
+            if attempt == READS or not any(checkpoint.gone for checkpoint in found):
                 raise
+    return found
 
 
-def read_weights(model, checkpoints, ema=False):
-    """Puts the weights of checkpoints into a model; of several, their mean.
+def read_weights(model: keras.Model, checkpoints: Sequence[StoredCheckpoint], ema: bool = False) -> None:
+    """Assigns the weights of a checkpoint, or the mean of several, to a model.
 
-    The mean is taken in float64 over float variables, moving statistics of normalization among them; others are those
-    of the newest checkpoint.
+    The mean is taken in float64 over float variables, including moving statistics; other variables are those of the
+    latest checkpoint.
 
     Args:
-      model: built keras.Model.
-      checkpoints: list of StoredCheckpoint, good ones, newest first.
-      ema: take the moving averages of the weights instead of the weights.
+      model: built.
+      checkpoints: good ones, latest first.
+      ema: read the moving averages of the weights instead.
 
     Raises:
       UsageError: a checkpoint is of another model, or has no moving averages.
     """
-    totals = None
+    totals: list[np.ndarray] = []
     for stored in checkpoints:
         check_specs(stored, {"model": specs(model.variables)})
         values = _read(stored, model, ema)
-        totals = values if totals is None else [
+        totals = values if not totals else [
             total + value if np.issubdtype(total.dtype, np.floating) else total
             for total, value in zip(totals, values, strict=True)]
     for variable, total in zip(model.variables, totals, strict=True):
@@ -68,7 +72,7 @@ def read_weights(model, checkpoints, ema=False):
 
 
 def _read(stored, model, ema):
-    """Returns the values of the model's variables in a checkpoint, in order; float ones as float64."""
+    """Returns the values of the variables of a model in a checkpoint, in order; float ones as float64."""
     values, averages = [], 0
     floating = {id(v) for v in averaged(model)}
     if ema and not stored.specs["ema"]:
@@ -84,11 +88,11 @@ def _read(stored, model, ema):
     return values
 
 
-def described(steps, ema=False):
-    """Returns in words which weights those of `read_weights` are.
+def described(steps: Sequence[int], ema: bool = False) -> str:
+    """Describes the weights that `read_weights` reads.
 
     Args:
-      steps: global steps of the checkpoints, newest first.
+      steps: of the checkpoints, latest first.
       ema: whether they are the moving averages.
     """
     if len(steps) == 1:
@@ -97,18 +101,14 @@ def described(steps, ema=False):
             f"{', '.join(map(str, reversed(steps)))})")
 
 
-def newest_checkpoints(checkpoint, count):
-    """Returns a checkpoint and the good ones before it of the same run, newest first.
-
-    Args:
-      checkpoint: StoredCheckpoint to begin with.
-      count: how many in all, at least 1.
+def newest_checkpoints(checkpoint: StoredCheckpoint, count: int) -> list[StoredCheckpoint]:
+    """Returns a checkpoint and the good ones before it of the same run, `count` in all, latest first.
 
     Raises:
       UsageError: there are fewer.
     """
     directory = os.path.dirname(checkpoint.path)
-    if os.path.basename(directory) == BEST:  # The best one lies apart from those before it.
+    if os.path.basename(directory) == BEST:  # The earlier ones are in the parent folder.
         directory = os.path.dirname(directory)
     before = [c for c in stored_checkpoints(directory) if c.step < checkpoint.step and not c.problem]
     if len(before) + 1 < count:

@@ -3,6 +3,8 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,9 +26,8 @@ from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
 from pipeline.training.preemption import StopRequest, in_main_thread
-from pipeline.training.restore import record_start, restore_checkpoint
-from pipeline.training.rollback import roll_back
-from pipeline.training.run_records import RunResult, describe_result
+from pipeline.training.restore import restore_checkpoint, roll_back
+from pipeline.training.run_records import RunResult, describe_result, record_start
 from pipeline.training.self_test import reduction_name
 from pipeline.training.step import TRAIN_COLUMNS
 from pipeline.training.watchdog import Watchdog
@@ -35,19 +36,19 @@ WAIT = TRAIN_COLUMNS.index("input_wait")
 
 
 class Trainer:
-    """Trains an experiment in the directory of its run, which is claimed.
+    """Trains an experiment in its run directory.
 
-    Everything that decides the course of the run is in this class; what only looks on is in `callbacks`.
+    Every decision about the course of the run is in this class; `callbacks` only observe.
     """
 
-    def __init__(self, experiment: Experiment, directory: RunDirectory, accepted=(), console: Console = STANDARD,
-                 callbacks: tuple[Callback, ...] = ()):
+    def __init__(self, experiment: Experiment, directory: RunDirectory, accepted: Sequence[tuple] = (),
+                 console: Console = STANDARD, callbacks: Sequence[Callback] = ()):
         """
         Args:
-          experiment: freshly built.
-          directory: of the run, claimed.
-          accepted: [(name, old, new)] settings that differ from those of the run so far.
-          console: where messages go.
+          experiment: with a fresh state.
+          directory: claimed.
+          accepted: [(name, old, new)] options that differ from those of the run so far.
+          console: for messages.
           callbacks: called after the built-in ones, in this order.
         """
         self.experiment, self.directory, self.accepted, self.console = experiment, directory, accepted, console
@@ -60,14 +61,14 @@ class Trainer:
         self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
                                   self.config.training.keep_checkpoints, console, saved=self._saved)
         self.tracker = GoodputTracker(self.launches, process_age())
-        self.callbacks = (self.progress, *callbacks)  # Until it is known what the run goes on from: these are closed.
-        self._more_callbacks = callbacks
+        self.callbacks: tuple[Callback, ...] = (self.progress, *callbacks)  # The others are created by `_restore`.
+        self._user_callbacks = callbacks
 
     def run(self) -> tuple[RunResult, dict]:
-        """Trains to the end of the plan, or until asked to stop, and writes how it ended.
+        """Trains to the end of the plan, or until asked to stop, and writes the result.
 
         Returns:
-          (RunResult, what result.json holds).
+          (RunResult, contents of result.json).
 
         Raises:
           RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written.
@@ -83,11 +84,11 @@ class Trainer:
             return self._finish(result)
 
     def _starting(self, step: int) -> contextlib.ExitStack:
-        """Shows what is done until the first window, which is compiled, ends; a signal ends a command there at once.
+        """Returns a context until the end of the first window, which compiles the step: a signal ends the command.
 
-        A user's own Python is not ended, nor one of several workers: there what was begun comes to its end first.
+        It does not end a Python program of a user, nor one of several workers: these stop after the first window.
         """
-        def end():  # In another thread, as a kill: of the callbacks only the display is closed.
+        def end():  # Runs in another thread, as a kill: of the callbacks only the display is closed.
             self.progress.close()
             again = f"continues from step {step}" if step else "starts again"
             self.console.warning(f"{interruption.command()}: interrupted while compiling the step; no step was "
@@ -99,10 +100,10 @@ class Trainer:
             stack.enter_context(self.stop_request.at_once(end))
         return stack
 
-    # Compose: what was made before is brought to the state that the run goes on from.
+    # Restore: the state that the run continues from.
 
     def _restore(self) -> Restored:
-        """Restores what is there, puts the start on record, and gathers the callbacks."""
+        """Restores the latest checkpoint, records the start, cuts later records, and creates the callbacks."""
         step = restore_checkpoint(self.experiment, self.store, self.launches.newest_saved())
         record_start(self, step)
         self.guard = DivergenceGuard(self.config.training, self.state)
@@ -110,10 +111,10 @@ class Trainer:
                                  self.experiment.source.class_names, self.experiment.settings.scale_loss)
         restored = self.recorder.cut_after(step, int(self.state.evaluated_step.numpy()))
         if step == 0 and self.config.training.on_divergence == "rollback":
-            self.store.save(0)  # Something to go back to from the first steps.
+            self.store.save(0)  # For a rollback from the first steps.
         self.callbacks = (*create_callbacks(self.experiment, self.directory, step, self.recorder, self.progress,
                                             self.tracker, self.launches, self.watchdog, self.console),
-                          *self._more_callbacks)
+                          *self._user_callbacks)
         return restored
 
     # Loop: evaluate if due, save if due, run a window, record it, look for divergence.
@@ -121,21 +122,21 @@ class Trainer:
     def _loop(self, restored: Restored) -> RunResult:
         """Trains from the restored step on.
 
-        The order of every turn: an evaluation belongs to the state before the next steps, so it comes first and is
+        The order of every iteration: an evaluation belongs to the state before the next steps, so it comes first and is
         saved with it; everything recorded up to a step is on disk before the checkpoint of that step (`_save`); after
-        a rollback everything recorded later is cut before the next step.
+        a rollback, later records are cut before the next step.
         """
         plan, step, began, first_step = self.plan, restored.step, time.monotonic(), None
-        # A call as long as the watchdog's patience would look like a hang.
+        # A call as long as the timeout of the watchdog would look like a hang.
         pace = StepsPerLoopController(self.config.training.steps_per_loop,
                                       self.config.runtime.hang_timeout / 4 or math.inf)
         self._saved_at = time.monotonic()
-        iterator = self.experiment.train_iterator(step) if step < plan.total_steps else None
+        iterator = self.experiment.train_iterator(step) if step < plan.total_steps else iter(())
         self._notify("on_start", restored)
         while not self.should_stop():
             improved = self.experiment.evaluation_due(step) and self._evaluate(step)
             if improved is None:
-                break  # Asked to stop in the middle; a resume evaluates first.
+                break  # Stopped during the evaluation; a resume evaluates first.
             if self._save_due(step) or improved or step >= plan.total_steps:
                 self._save(step, best=improved, last=step >= plan.total_steps)
                 self._saved_at = time.monotonic()
@@ -155,8 +156,8 @@ class Trainer:
         """Tells whether this or another worker was asked to stop."""
         return self.experiment.workers.any(self.stop_request())
 
-    def _run_window(self, iterator, step: int, pace: StepsPerLoopController) -> Window:
-        """Runs about a second's worth of steps in one call."""
+    def _run_window(self, iterator: Iterator, step: int, pace: StepsPerLoopController) -> Window:
+        """Runs the steps of about a second in one call."""
         count = int(self.experiment.workers.first(pace.next(self.plan.steps_to_boundary(step))))
         compiled, started, before = not pace.calls, time.time(), time.monotonic()
         with tf.profiler.experimental.Trace("train_steps", step_num=step, _r=1):
@@ -168,8 +169,8 @@ class Trainer:
         steady = not compiled and not self.plan.is_profiled(step)
         return Window(step, TRAIN_COLUMNS, rows, started, seconds, compiled, steady)
 
-    def _record_window(self, window: Window, iterator, pace: StepsPerLoopController):
-        """Books the time of a window and calls the callbacks."""
+    def _record_window(self, window: Window, iterator: Iterator, pace: StepsPerLoopController) -> None:
+        """Records the time of a window and calls the callbacks."""
         self.watchdog.beat(f"step {window.step}")
         self.tracker.window(len(window.rows), window.seconds, window.rows[:, WAIT].sum())
         self._notify("on_window", window)
@@ -177,13 +178,13 @@ class Trainer:
             with self.tracker.measure("reporting"):
                 self.experiment.count_operations(iterator)
         if pace.calls == len(pace.FIRST):
-            self.tracker.commit(window.step)  # From here on a kill leaves on record what the start has cost.
+            self.tracker.commit(window.step)  # A kill from here on leaves a record of the time of the start.
 
     def _evaluate(self, step: int) -> bool | None:
-        """Evaluates the watched split and keeps count of the best.
+        """Evaluates the watched split and updates the best evaluation.
 
         Returns:
-          Whether it is the best so far, or None where it was stopped.
+          Whether it is the best so far, or None if it was stopped.
         """
         state, split = self.state, self.experiment.watched
         self.progress.phase(f"evaluating the {split.name} split")
@@ -213,12 +214,12 @@ class Trainer:
         return self.plan.is_boundary(every, step)
 
     def _save(self, step: int, best: bool = False, last: bool = False) -> bool:
-        """Saves a checkpoint of `step`, after everything recorded up to it; returns whether it is wanted.
+        """Saves a checkpoint of `step`, after everything recorded up to it; returns whether one is due.
 
-        It waits for the checkpoint before this one to be written, at most --save_timeout seconds.
+        Waits until the previous checkpoint is written, at most --save_timeout seconds.
 
-        A state in the middle of a divergence is not saved: it would push the good ones out, and a run that is stopped
-        there goes on from one of them to the same end. The best one and that of a run's end are wanted all the same.
+        A state in the middle of a divergence is not saved: it would displace the good ones, and a run that is stopped
+        there continues from one of them to the same end. The best and the last checkpoint are saved in any case.
         """
         if self.guard.suspicious and not (best or last):
             return False
@@ -230,25 +231,25 @@ class Trainer:
         return True
 
     def _early_stop(self) -> bool:
-        """Tells whether the evaluations have not become better for as long as the user has patience."""
+        """Tells whether the last --early_stopping_patience evaluations brought no improvement."""
         patience = self.config.training.early_stopping_patience
         return patience > 0 and int(self.state.evaluations_since_best.numpy()) >= patience
 
     def _last_save(self, step: int, first_step: float | None) -> RunResult:
-        """Saves the last step and waits for the disk."""
+        """Saves the last step and waits until it is on disk."""
         complete = int(self.state.evaluated_step.numpy()) == step
         status = "preempted"
         if complete and step >= self.plan.total_steps:
             status = "finished"
         elif complete and self._early_stop():
             status = "early_stopped"
-        wanted = step > 0 and self._save(step, last=status != "preempted")
+        due = step > 0 and self._save(step, last=status != "preempted")
         with self.tracker.measure("saving"), self.watchdog.within(self.config.runtime.save_timeout):
-            disk_full = not self.store.sync() or (wanted and self.store.last_step != step)
+            disk_full = not self.store.sync() or (due and self.store.last_step != step)
         self.watchdog.beat("the last checkpoint")
         return RunResult(status, step, first_step, self.store.last_step, disk_full)
 
-    # Result: the figures of the test split, what the callbacks write of the end, result.json.
+    # Result: metrics of the final split, the end of the callbacks, result.json.
 
     def _finish(self, result: RunResult) -> tuple[RunResult, dict]:
         """Computes what result.json holds and writes it."""
@@ -269,7 +270,7 @@ class Trainer:
         described.update(status=result.status, goodput=summarize(self.launches.path))
         write_json(self.directory.file("result.json"), described)
         self.launches.record("stop", result.step, status=result.status,
-                             seconds_to_first_step=result.seconds_to_first_step)
+                           seconds_to_first_step=result.seconds_to_first_step)
         return result, described
 
     def _describe(self, result: RunResult) -> dict:
@@ -280,19 +281,19 @@ class Trainer:
         return described
 
     def _final_figures(self, step: int) -> dict | None:
-        """Returns the figures of the final split (Source.final) at the end, or None where a stop came first."""
+        """Returns the metrics of the final split (Source.final) at the end, or None if stopped before."""
         split = self.experiment.source.final
-        figures = self.recorder.last_evaluation(step, split.name) or {}
+        figures: dict | None = self.recorder.last_evaluation(step, split.name) or {}
         if self.experiment.workers.first(not figures):
             with self.tracker.measure("evaluating"), self.experiment.evaluated_weights():
                 evaluation = self.experiment.evaluate(split, self.should_stop, self.watchdog.beat)
-            figures = evaluation and evaluation.figures
+            figures = evaluation.figures if evaluation else None
         return figures
 
     def _final_entries(self, step: int, figures: dict) -> dict:
-        """Returns what result.json holds of the splits at the end: test_accuracy, test_loss, validation_accuracy, ...
+        """Returns the metrics of the splits for result.json: test_accuracy, test_loss, validation_accuracy, ...
 
-        Those of a split that the data set does not have, or that was not evaluated at the last step, are None.
+        None for a split that the data set does not have, or that was not evaluated at the last step.
         """
         source = self.experiment.source
         found = {"test": None, "validation": None, source.final.name: figures}
@@ -302,29 +303,29 @@ class Trainer:
                 for name in ("loss", "accuracy", "examples", *self.config.training.metrics)}
 
     def _end(self, result: RunResult, described: dict) -> bool:
-        """Lets the callbacks write what they have to of the end; returns whether all was written.
+        """Calls `on_end` of the callbacks; returns whether all have completed.
 
-        The figures are in result.json before, as of a run that was preempted: whatever comes in between, the same
-        command does the rest.
+        The metrics are in result.json before, as those of a preempted run: if it is interrupted here, the same command
+        does the rest.
         """
         write_json(self.directory.file("result.json"),
                    {**described, "status": "preempted", "goodput": summarize(self.launches.path)})
         self.progress.phase("writing for TensorBoard")
-        # Of several workers the chief does this without the others, so only its own signal counts.
+        # The chief of several workers does this without the others, so only its own signal counts.
         ending = Ending(result.step, described, self.stop_request, self.watchdog.beat)
         self._notify("on_end", ending)
         return ending.complete
 
-    # What everything above uses.
+    # Shared by all of the above.
 
-    def _notify(self, event: str, argument) -> None:
-        """Calls one method of every callback in order; the time is booked as "reporting"."""
+    def _notify(self, event: str, argument: Any) -> None:
+        """Calls one method of every callback in order; the time is recorded as "reporting"."""
         with self.tracker.measure("reporting"):
             for callback in self.callbacks:
                 getattr(callback, event)(argument)
 
     def _saved(self, step: int) -> None:
-        """Called by the store when a checkpoint is known to be on the disk."""
+        """Called by the store once a checkpoint is on the disk."""
         self.launches.record("saved", step)
         for callback in self.callbacks:
             callback.on_checkpoint(step)
@@ -335,7 +336,7 @@ class Trainer:
         self.launches.sync()
 
     def _close(self) -> None:
-        """Closes the callbacks, the last one first."""
+        """Closes the callbacks, in reverse order."""
         closing, self.callbacks = self.callbacks, ()
         with contextlib.ExitStack() as stack:
             for callback in closing:

@@ -1,4 +1,4 @@
-"""The watchdog: ends a run in which nothing has happened for too long, and leaves behind where it stood.
+"""Watchdog: ends a run in which nothing finishes for too long, with a report of what it was doing.
 
 A collective that waits for a replica, a read from a dead network disk or a deadlock never returns and raises nothing.
 Standard library only.
@@ -11,53 +11,56 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 FAILURE = 1
-PAUSES = 10  # Looks at the clock in the time allowed.
-STOPPED = 4  # Pauses after which it was not this run that stood still, but the whole process.
+PAUSES = 10  # Checks within the timeout.
+STOPPED = 4  # Pauses between two checks after which the process itself was stopped, not the run.
 LAST_WORDS = 10.0  # Seconds for each part of the report: the disk or the screen may be what hangs.
 
 
 class Watchdog:
-    """Ends the process where no `beat` came for some seconds. Use as a context manager around what is watched.
+    """Ends the process if no `beat` comes for some seconds. Use as a context manager.
 
-    The time in which the process itself was stopped (SIGSTOP, a suspended machine) does not count: afterwards it waits
-    anew. It watches from a thread, which runs whatever the others are stuck in, unless they hold Python's lock; it ends
-    the process by `os._exit`, since nothing else ends a thread inside TensorFlow.
+    Time in which the process was stopped (SIGSTOP, a suspended machine) does not count: the timeout starts again. The
+    watchdog runs in a thread of its own, which works whatever the others wait for unless they hold Python's lock, and
+    ends the process by `os._exit`, since nothing else ends a thread inside TensorFlow.
     """
 
-    def __init__(self, seconds, path, describe, on_hang=lambda record: None):
+    def __init__(self, seconds: float, path: str, describe: Callable[[], str],
+                 on_hang: Callable[[dict], None] = lambda record: None):
         """
         Args:
-          seconds: without a beat for this long the process ends; 0: never.
-          path: the file for the report.
-          describe: function without arguments to a line about the run: the reduction in use.
-          on_hang: takes the record {"event": "hang", "wall_time", "seconds", "progress", "file"} just before the end.
+          seconds: timeout, 0 for none.
+          path: file of the report.
+          describe: returns a line about the run: the reduction in use.
+          on_hang: called with {"event": "hang", "wall_time", "seconds", "progress", "file"} before the end.
         """
         self.seconds, self.path, self._describe, self._on_hang = seconds, path, describe, on_hang
-        self._ended, self._thread = threading.Event(), None
+        self._ended = threading.Event()
         self._progress, self._since = "the start", time.monotonic()
 
     @contextlib.contextmanager
-    def within(self, seconds):
-        """Gives what is done in the block its own time, in seconds, instead of the usual; 0: it may last."""
+    def within(self, seconds: float) -> Iterator[None]:
+        """Sets another timeout in the block, in seconds; 0 for none."""
         usual, self.seconds, self._since = self.seconds, seconds, time.monotonic()
         try:
             yield
         finally:
             self.seconds, self._since = usual, time.monotonic()
 
-    def beat(self, text):
-        """Takes note that something was finished: "step 120", "evaluation at step 120"."""
+    def beat(self, text: str) -> None:
+        """Records that something has finished: "step 120", "evaluation at step 120"."""
         self._progress, self._since = text, time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> "Watchdog":
         self._since = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self._ended.set()
         self._thread.join()
 
@@ -73,7 +76,7 @@ class Watchdog:
                 self._end(now - self._since)
 
     def _end(self, seconds):
-        """Writes the report, tells on_hang, says so in one line, and ends; each whatever became of the others."""
+        """Writes the report, calls on_hang, prints one line and ends the process, whichever of these fails."""
         record = {"event": "hang", "wall_time": time.time(), "seconds": seconds, "progress": self._progress,
                   "file": os.path.basename(self.path)}
         fault = attempt(lambda: self._write(seconds), LAST_WORDS)
@@ -110,9 +113,9 @@ class Watchdog:
             os.fsync(file.fileno())
 
 
-def attempt(work, seconds):
-    """Calls work() in a thread of its own; returns None where that succeeded in time, else in words why not."""
-    outcome = [f"no answer within {seconds:g} s"]
+def attempt(work: Callable[[], Any], seconds: float) -> str | None:
+    """Calls work() in another thread; returns None if that succeeded in time, else the reason as text."""
+    outcome: list[str | None] = [f"no answer within {seconds:g} s"]
 
     def run():
         try:
@@ -128,17 +131,17 @@ def attempt(work, seconds):
 
 
 class NullWatchdog:
-    """Watches nothing, with the interface of `Watchdog`."""
+    """The interface of `Watchdog`, doing nothing."""
 
-    def beat(self, text):
-        """Takes no note."""
+    def beat(self, text: str) -> None:
+        """Does nothing."""
 
-    def within(self, seconds):
-        """Gives no time."""
+    def within(self, seconds: float) -> contextlib.AbstractContextManager:
+        """Does nothing."""
         return contextlib.nullcontext()
 
-    def __enter__(self):
+    def __enter__(self) -> "NullWatchdog":
         return self
 
-    def __exit__(self, *exception):
-        """Ends nothing."""
+    def __exit__(self, *exception: Any) -> None:
+        """Does nothing."""

@@ -30,7 +30,7 @@ def test_rows_say_of_every_example_what_its_logits_say(judged):
     np.testing.assert_allclose(rows[:, metrics.LOSS], -np.log(probabilities[np.arange(360), labels]), rtol=1e-4,
                                atol=1e-6)
     np.testing.assert_array_equal(rows[:, metrics.RANK], (logits > logits[np.arange(360), labels][:, None]).sum(1))
-    assert evaluation.accuracy == (logits.argmax(1) == labels).mean() == metrics.hit_rows(rows).mean()
+    assert evaluation.accuracy == (logits.argmax(1) == labels).mean() == metrics.correct_rows(rows).mean()
     assert evaluation.loss == pytest.approx(rows[:, metrics.LOSS].mean(), rel=1e-5)
 
 

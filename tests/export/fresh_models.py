@@ -55,7 +55,7 @@ def metadata(trained):
             "batch_norm_momentum": trained.config.model.batch_norm_momentum,
             "class_names": list(trained.class_names), "image_shape": list(trained.image_shape),
             "preprocessing": {"mean": settings.image_mean and list(settings.image_mean),
-                              "deviation": settings.image_deviation and list(settings.image_deviation),
+                              "deviation": settings.image_std and list(settings.image_std),
                               "channels": settings.image_channels}}
 
 

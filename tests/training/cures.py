@@ -1,4 +1,4 @@
-"""Calls the tests that notice a missing cure, each without it, and says how they ended.
+"""Calls the tests that detect a missing cure, each without it, and prints their outcomes.
 
 As a program it runs rows of tests.cures in one process and prints a line of JSON for each: the row's number and how the
 test ended.

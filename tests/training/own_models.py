@@ -1,4 +1,4 @@
-"""Models as users write them, with what the models here do not have; for the tests of the training room."""
+"""Models as users write them, for the tests of training."""
 import keras
 
 from pipeline.models import registry
@@ -24,7 +24,7 @@ class Penalized(Classifier):
 
 
 class Nested(Classifier):
-    """Layers in a list of lists, where TensorFlow's checkpoints of a Keras model do not find them."""
+    """Layers in a list of lists, which checkpoints of a Keras model do not find."""
 
     def __init__(self, num_classes: int = 10, **kwargs):
         super().__init__(**kwargs)
@@ -40,6 +40,6 @@ class Nested(Classifier):
 
 
 def offer(monkeypatch):
-    """Puts them into the table of models, by the names penalized and nested."""
+    """Adds them to the table of models as penalized and nested."""
     for name, model_class in (("penalized", Penalized), ("nested", Nested)):
         monkeypatch.setitem(registry.MODELS, name, registry.ModelEntry(model_class, (28, 28, 1)))

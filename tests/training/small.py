@@ -1,4 +1,4 @@
-"""Small experiments on real digits for the tests of the training room, put together as the product does."""
+"""Small experiments on digits for the tests of training."""
 import keras
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,7 @@ DIGITS = {}
 
 
 def build(strategy, **options):
-    """Returns an Experiment on digits with the options over quick defaults; sets the dtype policy."""
+    """Returns an Experiment on digits with quick defaults for other options; sets the dtype policy."""
     options = {"model": "mlp", "batch_size": 16, "steps": 20, "precision": "float64", "seed": 3, **options}
     config = ExperimentConfig.from_flat(options)
     precision = config.runtime.precision

@@ -1,4 +1,4 @@
-"""A checkpoint is good or not there: damage is recognized and named, and the one before is used."""
+"""Checkpoints: damage is detected and reported, and the previous checkpoint is used."""
 import os
 import shutil
 
@@ -16,7 +16,7 @@ from tests.training.small import build, run, weights
 @pytest.fixture(scope="module")
 def trained(strategy, tmp_path_factory):
     """An experiment with checkpoints of steps 1, 2 and 3, their folder, and the variables it had at each."""
-    experiment = build(strategy(2), model="three_apis", precision="float32", ema_decay=0.9)
+    experiment = build(strategy(1), model="three_apis", precision="float32", ema_decay=0.9)
     folder = tmp_path_factory.mktemp("trained") / "checkpoints"
     store = CheckpointStore(str(folder), experiment.state, keep=3)
     values = {}
@@ -30,7 +30,7 @@ def trained(strategy, tmp_path_factory):
 
 @pytest.fixture
 def saved(trained, tmp_path):
-    """The same with the folder copied, so that a test may spoil it."""
+    """The same with a copy of the folder, which a test may damage."""
     experiment, folder, values = trained
     shutil.copytree(folder, tmp_path / "checkpoints")
     return experiment, str(tmp_path / "checkpoints"), values
@@ -43,7 +43,7 @@ def _everything(experiment):
 
 
 def _fresh(saved, console=STANDARD):
-    """A store on the directory with a model that has other weights, as another process would have it."""
+    """A store of the directory with other weights in the model, as in another process."""
     experiment, directory, _ = saved
     for variable in [*experiment.state.model.variables, *experiment.state.optimizer.variables, *experiment.state.ema,
                      *experiment.state.counters().values()]:
@@ -55,7 +55,7 @@ def _equal(first, second):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
 
 
-def test_a_restore_brings_back_every_variable(saved):
+def test_a_restore_restores_every_variable(saved):
     experiment, _, values = saved
     store = _fresh(saved)
     assert not _equal(_everything(experiment), values[3])
@@ -79,7 +79,7 @@ def _flip_a_bit(path):
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".manifest.json"])
 @pytest.mark.parametrize("damage", [_cut_short, _flip_a_bit, os.remove])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, damage, suffix):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(saved, damage, suffix):
     experiment, directory, values = saved
     damage(os.path.join(directory, f"ckpt-3{suffix}"))
     said = []
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, damage,
     assert len(said) == 1 and "ckpt-3" in said[0] and "step 2" in said[0]
 
 
-def test_with_every_checkpoint_damaged_it_does_not_start_anew(saved):
+def test_a_run_does_not_start_again_if_every_checkpoint_is_damaged(saved):
     _, directory, _ = saved
     for step in (1, 2, 3):
         _cut_short(os.path.join(directory, f"ckpt-{step}.data-00000-of-00001"))
@@ -96,7 +96,7 @@ def test_with_every_checkpoint_damaged_it_does_not_start_anew(saved):
         _fresh(saved, RecordingConsole([])).restore()
 
 
-def test_a_save_that_was_not_finished_is_no_checkpoint(saved):
+def test_an_unfinished_save_is_not_a_checkpoint(saved):
     _, directory, _ = saved
     for name in ("ckpt-4.index", "ckpt-4.data-00000-of-00001"):
         with open(os.path.join(directory, name), "wb") as file:
@@ -107,7 +107,7 @@ def test_a_save_that_was_not_finished_is_no_checkpoint(saved):
     assert said == [] and not any("ckpt-4" in name for name in os.listdir(directory))
 
 
-def test_the_last_ones_are_kept_over_restarts(saved):
+def test_the_latest_checkpoints_are_kept_over_restarts(saved):
     experiment, directory, _ = saved
     again = _fresh(saved)
     step = again.restore()
@@ -118,7 +118,7 @@ def test_the_last_ones_are_kept_over_restarts(saved):
     assert not any("ckpt-1." in name for name in os.listdir(directory))
 
 
-def test_the_best_survives_the_sweep(saved):
+def test_the_best_checkpoint_outlives_the_removal_of_old_ones(saved):
     experiment, directory, values = saved
     store = _fresh(saved)
     store.restore()
@@ -135,7 +135,7 @@ def test_the_best_survives_the_sweep(saved):
     assert [c.step for c in stored_checkpoints(os.path.join(directory, "best"))] == [7]
 
 
-def test_names_of_checkpoints(saved):
+def test_checkpoints_are_found_by_name(saved):
     _, directory, _ = saved
     assert find_checkpoint(directory, "newest").step == 3
     assert find_checkpoint(directory, "2").step == 2
@@ -148,7 +148,7 @@ def test_names_of_checkpoints(saved):
 
 def test_a_checkpoint_of_another_architecture_is_refused(saved, strategy):
     _, directory, _ = saved
-    other = build(strategy(2), model="mlp", precision="float32")
+    other = build(strategy(1), model="mlp", precision="float32")
     before = weights(other)
     with pytest.raises(UsageError, match="another model: .* of shape"):
         CheckpointStore(directory, other.state, keep=3).restore()
@@ -160,14 +160,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(saved, strategy):
                                           (dict(ema_decay=0.0), "another --ema_decay")])
 def test_a_checkpoint_of_another_state_is_refused(saved, strategy, options, says):
     _, directory, _ = saved
-    other = build(strategy(2), model="three_apis", precision="float32", **{"ema_decay": 0.9, **options})
+    other = build(strategy(1), model="three_apis", precision="float32", **{"ema_decay": 0.9, **options})
     before = _everything(other)
     with pytest.raises(UsageError, match=says):
         CheckpointStore(directory, other.state, keep=3).restore()
     assert _equal(before, _everything(other))
 
 
-def test_a_checkpoint_that_was_being_swept_is_not_called_damaged(saved):
+def test_a_checkpoint_that_was_being_removed_is_not_reported_as_damaged(saved):
     _, directory, _ = saved
     for suffix in (".index", ".data-00000-of-00001"):  # Killed while the manager deletes its oldest one.
         os.remove(os.path.join(directory, f"ckpt-1{suffix}"))
@@ -189,7 +189,7 @@ def test_an_error_of_the_writer_is_raised(saved):
 
 
 def _train_to(saved, store, steps, best=()):
-    """Trains and saves on from the step restored to; adds to the values known."""
+    """Trains from the restored step on and saves; adds the values of each step."""
     experiment, _, values = saved
     for step in steps:
         run(experiment, 1, start=step - 1)
@@ -197,7 +197,7 @@ def _train_to(saved, store, steps, best=()):
         values[step] = _everything(experiment)
 
 
-def test_going_back_forgets_what_came_later(saved):
+def test_forget_after_removes_later_checkpoints(saved):
     experiment, directory, values = saved
     store = CheckpointStore(directory, experiment.state, keep=5)
     values = dict(values)
@@ -228,7 +228,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("removals", range(6))
-def test_a_kill_while_it_goes_back_leaves_whole_checkpoints(saved, monkeypatch, removals):
+def test_a_kill_during_forget_after_leaves_complete_checkpoints(saved, monkeypatch, removals):
     experiment, directory, _ = saved
     store, left = _fresh(saved), [removals]
 
@@ -255,7 +255,7 @@ def test_a_missing_checkpoint_does_not_replace_the_best(saved):
     assert store.has_best(2)
 
 
-def test_the_best_of_a_future_that_is_gone_is_forgotten(saved):
+def test_a_best_checkpoint_of_a_later_step_is_removed(saved):
     experiment, directory, _ = saved
     store = _fresh(saved)
     store.keep_best(3)

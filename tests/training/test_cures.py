@@ -1,4 +1,4 @@
-"""Every cure of a way to go wrong is needed: with it taken out a test fails, and fails for that reason.
+"""Every cure of a possible error is needed: without it a test fails, and for that reason.
 
 Those that a whole training step shows take minutes, and all but one of them are in make acceptance alone.
 """
@@ -20,7 +20,7 @@ QUICK = [row for row, cure in enumerate(TESTED)
 
 @pytest.fixture(scope="module")
 def outcomes(request):
-    """How the test of each row ended without its cure; one process for all, since a start takes seconds."""
+    """The outcome of the test of each row without its cure, all in one process."""
     rows = {item.callspec.params["row"] for item in request.session.items if item.path == request.path}
     command = [sys.executable, "-m", "tests.training.cures", *map(str, sorted(rows))]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment(), text=True, capture_output=True, timeout=1800,
@@ -31,5 +31,5 @@ def outcomes(request):
 
 
 @pytest.mark.parametrize("row", quick(range(len(TESTED)), *QUICK), ids=[cure.wrong for cure in TESTED])
-def test_without_it_a_test_fails(outcomes, row):
+def test_a_test_fails_without_the_cure(outcomes, row):
     assert re.search(TESTED[row].symptom, outcomes[row]), f"{TESTED[row].test} without the cure: {outcomes[row]}"

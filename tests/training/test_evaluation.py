@@ -1,4 +1,4 @@
-"""An evaluation is exact sums over examples: whatever the batch, the replicas, and the parts it is done in."""
+"""An evaluation sums exactly over examples, for any batch size, replicas and parts."""
 import dataclasses
 
 import pytest
@@ -8,7 +8,7 @@ from pipeline.training import cadence
 from tests.training.small import build
 
 
-def test_an_evaluation_of_nothing_is_refused(strategy):
+def test_an_empty_split_is_refused(strategy):
     experiment = build(strategy(2))
     with pytest.raises(UsageError, match="the test split of digits has no examples"):
         experiment.evaluate(dataclasses.replace(experiment.source.test, num_examples=0))
@@ -25,7 +25,7 @@ def test_the_parts_of_an_evaluation_do_not_change_it(strategy, monkeypatch):
     assert figures[0]["examples"] == 360 and figures[1:] == figures[:1] * 3
 
 
-def test_neither_batch_nor_replicas_change_the_figures(strategy):
+def test_batch_size_and_replicas_do_not_change_the_metrics(strategy):
     found = []
     for replicas, size in ((1, 360), (1, 7), (4, 96)):
         experiment = build(strategy(replicas), batch_size=size)
@@ -35,7 +35,7 @@ def test_neither_batch_nor_replicas_change_the_figures(strategy):
         assert figures["loss"] == pytest.approx(found[0]["loss"], rel=1e-13)
 
 
-def test_an_evaluation_that_is_stopped_gives_no_figures(strategy):
+def test_a_stopped_evaluation_has_no_metrics(strategy):
     experiment = build(strategy(1))
     answers = iter([False, False, True])
     assert experiment.evaluate(experiment.source.test, should_stop=lambda: next(answers)) is None

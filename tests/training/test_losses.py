@@ -1,4 +1,4 @@
-"""Losses per example against Keras's, and mixing against its definition."""
+"""Losses of examples compared with those of Keras, and mixing with its definition."""
 import keras
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def test_cross_entropy_is_that_of_keras_for_sparse_and_one_hot_labels(smoothing)
     np.testing.assert_allclose(cross_entropy(tf.constant(LOGITS), LABELS, smoothing), expected, rtol=1e-6)
 
 
-def test_padding_counts_nothing_even_where_it_is_nan():
+def test_padding_does_not_count_even_if_it_is_nan():
     values = masked(tf.constant([1.0, np.nan, np.inf]), tf.constant([1.0, 0.0, 0.0]))
     assert values.numpy().tolist() == [1, 0, 0]
 
 
-def test_neighbours_change_places():
+def test_neighbours_are_swapped():
     assert neighbour(tf.constant([1, 2, 3, 4])).numpy().tolist() == [2, 1, 4, 3]
     assert neighbour(tf.constant([[1, 0], [2, 0]])).numpy().tolist() == [[2, 0], [1, 0]]
 

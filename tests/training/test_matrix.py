@@ -29,11 +29,12 @@ CELLS = [
     ("three_apis", 1, "float32", dict(augment=("rotate", "randaugment"), model_options=("api=functional",), xla="on",
                                       clip_norm=1.0)),
     ("three_apis", 2, "mixed_float16", dict(model_options=("api=sequential",), learning_rate=1e-2)),
+    ("mlp", 1, "float32", dict(augment=("rotate", "randaugment"), xla="on", clip_norm=1.0)),
 ]
 
 
-@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1, 7))
-def test_it_trains_and_goes_on_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
+@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1, 9))
+def test_a_run_continues_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
     steps = 24 if model in ("mlp", "three_apis") else 10
     options = dict(model=model, precision=precision, force=True, batch_size=16, steps=steps, seed=1) | options
     whole = build(strategy(replicas), **options)

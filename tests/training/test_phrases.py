@@ -1,4 +1,4 @@
-"""Lines about a run: no length of 0 for a short run, and of every figure the split that it is of."""
+"""Lines about a run: a short run is not of 0 epochs, and every metric names its split."""
 import numpy as np
 import pytest
 
@@ -16,7 +16,7 @@ from tests.monitoring.windows import evaluated
     (3, 1_281_167, "0.00015"), (20, 60_000, "0.0213"), (938, 60_000, "1"), (1_000, 60_000, "1.07"),
     (10_000, 64, "10000"),
 ])
-def test_a_length_in_epochs_is_never_shown_as_none(steps, examples, text):
+def test_a_short_run_is_not_shown_as_zero_epochs(steps, examples, text):
     assert plan(ExperimentConfig.from_flat({"steps": steps}), examples).epochs_text == text
 
 
@@ -24,7 +24,7 @@ def test_a_length_in_epochs_is_never_shown_as_none(steps, examples, text):
     (0.02, 0.0103, "0.01/0.02"), (0.02, 0.02, "0.02"), (0.5, 0.0004, "0.0004/0.5"), (4.0, 1.3, "1.3/4"),
     (4.0, 4.0, "4"),
 ])
-def test_a_trial_of_less_than_an_epoch_is_not_of_none(length, done, text):
+def test_a_short_trial_is_not_shown_as_zero_epochs(length, done, text):
     trial = Trial(1, {}, "stopped", [{"step": 1, "epoch": done, "accuracy": 0.5, "loss": 1.0, "examples": 9}], 9, 1.0)
     trial.epochs = length
     assert epochs_text(trial) == text

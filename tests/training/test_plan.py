@@ -1,4 +1,4 @@
-"""Durations become steps once, and boundaries lie where an epoch is complete."""
+"""Lengths and intervals in steps, with boundaries at the end of epochs; learning-rate schedules."""
 import math
 
 import numpy as np
@@ -58,12 +58,12 @@ def test_constant_with_warmup():
     np.testing.assert_allclose(_rates(6, 4, learning_rate=0.4), [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-6)
 
 
-def test_cosine_falls_to_nothing():
+def test_cosine_falls_to_zero():
     rates = _rates(100, schedule="cosine", learning_rate=1.0)
     assert rates[0] == 1 and rates[50] == pytest.approx(0.5) and rates[99] < 1e-3 and (np.diff(rates) < 0).all()
 
 
-def test_step_drops_where_it_is_told():
+def test_step_drops_at_the_given_shares():
     rates = _rates(100, schedule="step", learning_rate=1.0, step_decay_at=("0.5", "0.9"), step_decay_factor=0.1)
     assert rates[[0, 49, 50, 89, 90]].tolist() == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
@@ -74,7 +74,7 @@ def test_one_cycle_rises_and_falls():
     assert rates[99] == pytest.approx(1 / 25 * 1e-4)
 
 
-def test_a_call_lasts_about_a_second_and_passes_no_boundary():
+def test_a_call_takes_about_a_second_and_crosses_no_boundary():
     pace, calls = StepsPerLoopController(), []
     for _ in range(4):
         calls.append(pace.next(100))

@@ -1,4 +1,4 @@
-"""What asks a run to stop, and that it is saved then."""
+"""Signals that ask a run to stop, and that it is saved."""
 import contextlib
 import fcntl
 import json
@@ -19,6 +19,7 @@ from pipeline.training import preemption
 from pipeline.training.preemption import NOTICES, StopRequest, heard
 from tests.commands import environment, metrics, start
 from tests.consoles import RecordingConsole
+from tests.selection import quick
 
 RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1000000", "--steps_per_loop=10",
        "--checkpoint_every=500000", "--evaluate_every=500000", "--tensorboard=scalars", "--workdir=run")
@@ -26,7 +27,7 @@ SAVED = 75
 
 
 def wait_for_a_step(process, folder, seconds=300, terminal=None):
-    """Waits until a run has made a step, reading what it writes to a terminal: else it would wait itself."""
+    """Waits for the first step of a run, reading its terminal, which would block it otherwise."""
     deadline = time.monotonic() + seconds
     while not metrics(folder / "run") and process.poll() is None:
         assert time.monotonic() < deadline
@@ -37,13 +38,13 @@ def wait_for_a_step(process, folder, seconds=300, terminal=None):
 
 
 def saved_step(folder):
-    """Returns the newest step that the run's record calls saved."""
+    """Returns the latest saved step in launches.jsonl."""
     lines = (folder / "run" / "launches.jsonl").read_text().splitlines()
     return max(record["step"] for record in map(json.loads, lines) if record["event"] == "saved")
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), (signal.SIGUSR1, signal.SIGUSR1),
-                                     (signal.SIGUSR2,)])
+@pytest.mark.parametrize("numbers", quick([[signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM],
+                                           [signal.SIGUSR2]], 0))
 def test_a_signal_saves_the_run(tmp_path, numbers):
     process = start(*RUN, cwd=tmp_path)
     wait_for_a_step(process, tmp_path)
@@ -54,7 +55,7 @@ def test_a_signal_saves_the_run(tmp_path, numbers):
     assert saved_step(tmp_path) > 0
 
 
-def test_a_terminal_that_is_closed_saves_the_run(tmp_path):
+def test_a_closed_terminal_saves_the_run(tmp_path):
     ours, theirs = pty.openpty()
 
     def take_terminal():
@@ -71,7 +72,7 @@ def test_a_terminal_that_is_closed_saves_the_run(tmp_path):
     assert saved_step(tmp_path) > 0
 
 
-def test_what_is_ignored_or_heard_by_another_is_left_alone(monkeypatch):
+def test_signals_that_are_ignored_or_handled_by_others_are_not_taken(monkeypatch):
     assert set(NOTICES) <= set(heard())
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
@@ -97,7 +98,7 @@ def test_a_second_order_ends_at_once_a_second_notice_does_not(monkeypatch):
         assert ended.wait(60)
 
 
-def test_from_python_in_another_thread(tmp_path):
+def test_training_in_another_thread_reports_that_signals_do_not_save_it(tmp_path):
     said, found = [], []
     config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "tensorboard": "scalars",
                                          "workdir": str(tmp_path / "run"), "verbosity": "quiet"})

@@ -1,4 +1,4 @@
-"""Data on the devices: the steps make the same batches that the stream makes, and compute the same."""
+"""Data on the devices: batches and results equal those of the stream."""
 import dataclasses
 
 import numpy as np
@@ -15,7 +15,8 @@ MIXED = {"augment": ("flip", "crop", "mixup"), "accumulate_steps": 2, "batch_siz
 
 
 @pytest.mark.parametrize("replicas,options", quick([(1, {}), (1, MIXED), (2, MIXED),
-                                                    (4, {"batch_size": 32, "model": "mlp"})], 2))
+                                                    (2, {**MIXED, "model": "mlp"}),
+                                                    (4, {"batch_size": 32, "model": "mlp"})], 3))
 def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, options):
     found = {}
     for cache in ("host", "device"):
@@ -44,7 +45,7 @@ def test_an_iterator_opens_anywhere_and_nothing_is_traced_twice(strategy):
 
 
 @pytest.mark.parametrize("cache", ["host", "device"])
-def test_another_split_of_the_same_name_is_evaluated_itself(strategy, cache):
+def test_splits_of_the_same_name_are_not_confused(strategy, cache):
     experiment = build(strategy(1), cache=cache)
     test = experiment.source.test
     for size in (40, 7, 40):

@@ -1,4 +1,4 @@
-"""A run that starts from a trained model, as a user runs it: killed, resumed, and asked for something else."""
+"""A run that starts from a trained model, killed, resumed, and restarted with other options."""
 import json
 import shutil
 import signal
@@ -12,7 +12,7 @@ TRANSFER = (*QUICK, "--initialize_from=backbone", "--freeze=network/convolution1
             "--on_divergence=ignore", "--ema_decay=0.9")
 
 
-def test_a_killed_run_needs_no_file_and_ends_as_if_it_had_not_been_killed(tmp_path):
+def test_a_killed_run_needs_no_file_and_ends_with_the_same_weights(tmp_path):
     assert mirrorline(*QUICK, "--steps=4", "--workdir=backbone", cwd=tmp_path).returncode == 0
     whole = mirrorline(*TRANSFER, "--workdir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -42,7 +42,7 @@ def test_a_killed_run_needs_no_file_and_ends_as_if_it_had_not_been_killed(tmp_pa
         assert ("--allow" in refused.stderr) == ("initialize" in change)  # What is stored fits no other --freeze.
 
 
-def test_a_start_that_does_not_fit_touches_nothing(tmp_path):
+def test_weights_that_do_not_fit_leave_no_run(tmp_path):
     np.save(tmp_path / "weights.npy", np.zeros(3))
     done = mirrorline(*QUICK, "--steps=4", "--initialize_from=weights.npy", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 2 and "--initialize_from: weights.npy is no model" in done.stderr

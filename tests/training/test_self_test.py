@@ -1,4 +1,4 @@
-"""The self-test passes where the reduction is right, and names what is wrong where it is not."""
+"""The self-test passes a correct reduction and names the fault of a wrong one."""
 import subprocess
 import sys
 import threading
@@ -19,7 +19,7 @@ def replica_id():
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 @pytest.mark.parametrize("compute_dtype", ["float32", "float64"])
-def test_a_reduction_that_is_right_passes(strategy, replicas, compute_dtype):
+def test_a_correct_reduction_passes(strategy, replicas, compute_dtype):
     self_test.check_reduction(strategy(replicas), compute_dtype)
 
 
@@ -31,7 +31,7 @@ def test_the_other_reductions_work_on_an_even_number_of_cpus(strategy, monkeypat
 
 
 def lost(replica):
-    """The part of one replica does not arrive."""
+    """The part of one replica is lost."""
     def broken(grads, state, sums, replicas):
         kept = tf.cast(replica_id() != replica, sums.dtype)
         return reduce_once([g * kept for g in grads], state, sums * kept, replicas)
@@ -45,13 +45,13 @@ def doubled(grads, state, sums, replicas):
 
 
 def shifted(grads, state, sums, replicas):
-    """The part of replica 1 arrives one place further."""
+    """The part of replica 1 is shifted by one element."""
     grads = [tf.where(replica_id() == 1, tf.roll(g, 1, 0), g) for g in grads]
     return reduce_once(grads, state, sums, replicas)
 
 
 def one_copy(grads, state, sums, replicas):
-    """Replica 1 gets one wrong number, of the largest reduction alone."""
+    """Replica 1 gets one wrong number, in the largest reduction only."""
     grads, state, sums = reduce_once(grads, state, sums, replicas)
     here = (replica_id() == 1) & (grads[0].shape[0] + 1 == max(self_test.SIZES))
     return grads, state, sums + tf.cast(here, sums.dtype)
@@ -74,14 +74,14 @@ reduce_once = reduction.reduce_once
     (one_copy, "float32", "replica 1 got 1 of 262144 float32 sums wrong"),
     (only_float64, "float64", "replica 0 got 1 of 1 float64 sum wrong"),
 ])
-def test_a_reduction_that_is_wrong_fails(strategy, monkeypatch, broken, compute_dtype, found):
+def test_a_wrong_reduction_fails(strategy, monkeypatch, broken, compute_dtype, found):
     monkeypatch.setattr(reduction, "reduce_once", broken)
     with pytest.raises(RunFailure, match=rf"^self-test of the reduction, CollectiveAllReduce \(RING\) over 2 CPU "
                                          rf"replicas: {found}; try --cross_device_reduction=tree, or --replicas=1$"):
         self_test.check_reduction(strategy(2), compute_dtype)
 
 
-def test_the_replica_that_a_reduction_of_tensorflow_leaves_out_is_missed(strategy, monkeypatch):
+def test_a_replica_that_a_reduction_of_tensorflow_loses_is_found(strategy, monkeypatch):
     monkeypatch.setattr(strategy(3).extended, "_cross_device_ops", tf.distribute.HierarchicalCopyAllReduce())
     with pytest.raises(RunFailure, match="HierarchicalCopyAllReduce over 3 CPU replicas: replica 0 got 262144 of"):
         self_test.check_reduction(strategy(3))
@@ -115,7 +115,7 @@ def test_a_defect_keeps_its_traceback(strategy, monkeypatch):
         self_test.check_reduction(strategy(2))
 
 
-def test_the_reduction_in_use_is_named(strategy, monkeypatch):
+def test_the_reduction_is_named(strategy, monkeypatch):
     assert self_test.reduction_name(strategy(1)) == "no reduction, 1 CPU replica"
     assert self_test.reduction_name(strategy(2)) == "CollectiveAllReduce (RING) over 2 CPU replicas"
     monkeypatch.setattr(strategy(2).extended, "_cross_device_ops", tf.distribute.ReductionToOneDevice())

@@ -1,4 +1,4 @@
-"""The step computes the same on any number of replicas, and what it claims to compute."""
+"""The step computes the right numbers, and the same on any number of replicas."""
 import math
 
 import keras
@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from tests.parity_cells import EVERYTHING, PARITY
 from tests.selection import quick
+from tests.training.own_models import offer
 from tests.training.small import build, copies, distance, run, weights
 
 LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, TOP5, WAIT = range(len(TRAIN_COLUMNS))
@@ -28,11 +29,12 @@ def test_replicas_agree_with_everything_on(strategy):
     assert distance(runs[1][1], runs[4][1]) < 1e-8
 
 
-def test_statistics_are_equal_on_every_replica_without_synchronization(strategy):
-    experiment = build(strategy(2), model="three_apis", sync_batch_norm=False)
+def test_statistics_are_equal_on_every_replica_without_synchronization(strategy, monkeypatch):
+    offer(monkeypatch)
+    experiment = build(strategy(2), model="nested", sync_batch_norm=False)
     run(experiment, 3)
     assert all((every[0] == every[1]).all() for every in copies(experiment))
-    synchronized = build(strategy(2), model="three_apis")
+    synchronized = build(strategy(2), model="nested")
     run(synchronized, 3)
     assert distance(weights(experiment), weights(synchronized)) > 1e-6  # The option does something.
 
@@ -76,7 +78,7 @@ def test_one_step_is_that_of_keras_fit(strategy, name, optimizer):
 
 
 def _poisoned(monkeypatch, poison, replica, at_step):
-    """Puts a value into the first gradient of one replica at one step."""
+    """Adds a value to the first gradient of one replica at one step."""
     pure = StepFunctions._pure
 
     def poisoning(self, params, state, batch, draw_index, first_row, statistics_updates, loss_scale):
@@ -90,7 +92,8 @@ def _poisoned(monkeypatch, poison, replica, at_step):
 @pytest.mark.parametrize("poison, replica", quick([(np.inf, 0), (np.nan, 1)], 1))
 def test_an_infinite_gradient_of_any_replica_skips_the_step_on_all(strategy, monkeypatch, poison, replica):
     _poisoned(monkeypatch, poison, replica, at_step=2)
-    experiment = build(strategy(2), model="three_apis", precision="mixed_float16", force=True, ema_decay=0.9)
+    offer(monkeypatch)
+    experiment = build(strategy(2), model="nested", precision="mixed_float16", force=True, ema_decay=0.9)
     experiment.state.loss_scale.assign(8.0)
     run(experiment, 2)
     before = weights(experiment), int(experiment.state.optimizer.iterations.numpy())
@@ -226,8 +229,8 @@ def test_normalization_per_channel_reaches_the_model(strategy):
 
 
 @pytest.mark.parametrize("replicas", quick([1, 2], 0))
-def test_parts_of_a_step_apply_nothing_and_compute_its_loss(strategy, replicas):
-    experiment = build(strategy(replicas), model="three_apis", batch_size=32, accumulate_steps=2)
+def test_partial_steps_apply_nothing_and_compute_the_loss(strategy, replicas):
+    experiment = build(strategy(replicas), batch_size=32, accumulate_steps=2)
     before, steps = weights(experiment), tf.constant(3)
     losses = {phase: partial(experiment.train_iterator(0), steps).numpy()[0]
               for phase, partial in experiment.steps.partial_steps.items()}
@@ -239,7 +242,7 @@ def test_parts_of_a_step_apply_nothing_and_compute_its_loss(strategy, replicas):
 
 
 def _convolutions(function, experiment):
-    """Returns (those forward, gradients of their filters) in what TensorFlow leaves of a function to be executed."""
+    """Returns (forward convolutions, gradients of their filters) in the optimized graph of a function."""
     context.enable_run_metadata()
     function(experiment.train_iterator(0), tf.constant(2)).numpy()
     graphs = context.export_run_metadata().partition_graphs
@@ -248,7 +251,7 @@ def _convolutions(function, experiment):
     return sum("Backprop" not in name for name in names), sum("BackpropFilter" in name for name in names)
 
 
-def test_parts_of_a_step_are_really_computed(strategy):
+def test_partial_steps_are_not_optimized_away(strategy):
     experiment = build(strategy(1), model="three_apis", precision="float32")
     functions = {**experiment.steps.partial_steps, "update": experiment.steps.train_steps}
     found = {phase: _convolutions(function, experiment) for phase, function in functions.items()}

@@ -1,4 +1,4 @@
-"""A trained model from its run's directory alone: weights of one checkpoint, of several, or their moving average."""
+"""A trained model from its run directory: weights of one checkpoint, of several, or their moving average."""
 import os
 import shutil
 
@@ -37,7 +37,7 @@ def variables(model):
     return [np.asarray(v) for v in model.model.variables]
 
 
-def test_it_computes_what_the_experiment_computes(trained):
+def test_a_trained_model_computes_what_its_experiment_computes(trained):
     experiment, directory, _ = trained
     model = TrainedModel.load(directory, ema=False)
     test = experiment.source.test
@@ -59,8 +59,8 @@ def test_checkpoints_are_chosen_and_averaged(trained):
         TrainedModel.load(directory, average=4)
 
 
-def test_checkpoints_named_by_a_path_are_averaged_with_those_of_their_own_run(trained, strategy, tmp_path):
-    """The run that is asked has other ones before that step, of other weights."""
+def test_a_checkpoint_given_by_path_is_averaged_with_those_of_its_own_run(trained, strategy, tmp_path):
+    """The given run has other checkpoints before that step, with other weights."""
     experiment, directory, values = trained
     other = RunDirectory(str(tmp_path))
     write_json(other.file("config.json"), describe(experiment))
@@ -77,7 +77,7 @@ def test_checkpoints_named_by_a_path_are_averaged_with_those_of_their_own_run(tr
         TrainedModel.load(other, path, average=4)
 
 
-def test_a_checkpoint_that_a_training_beside_removes_is_looked_for_again(trained, tmp_path, monkeypatch):
+def test_a_checkpoint_removed_by_a_concurrent_training_is_looked_up_again(trained, tmp_path, monkeypatch):
     _, directory, values = trained
     copy, reads = RunDirectory(str(tmp_path / "run")), []
     shutil.copytree(directory.path, copy.path)
@@ -106,7 +106,7 @@ def test_the_moving_average_is_read_from_the_checkpoint(trained):
         np.testing.assert_array_equal(a, b)
 
 
-def test_saliency_shows_the_pixels_that_the_class_depends_on(trained):
+def test_saliency_shows_the_pixels_on_which_the_class_depends(trained):
     _, directory, _ = trained
     model = TrainedModel.load(directory)
     images = np.full([3, 28, 28, 1], 128, np.uint8)

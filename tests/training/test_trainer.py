@@ -1,4 +1,4 @@
-"""How a run ends: figures first, then what TensorBoard shows of them, watched and stoppable; recording is booked."""
+"""The end of a run: metrics, then TensorBoard, with watchdog and stop requests; the time of callbacks is recorded."""
 import contextlib
 
 import pytest
@@ -14,16 +14,16 @@ from tests.commands import metrics
 from tests.training import small
 
 STEPS = 6
-PASS = "batch {} of what the model says of test"
+PASS = "batch {} of the outputs for test"
 
 
 class Attending(NullWatchdog):
     """Stands in for the watchdog and for the user: asks to stop after the beat `until`.
 
     Attributes:
-      beats: what the run has said of itself, in order.
-      found: result.json as it was at the first forward pass of the end.
-      phases: what the display was told.
+      beats: texts of the beats, in order.
+      found: result.json at the first forward pass of the end.
+      phases: phases of the display.
     """
 
     def __init__(self, directory, until):
@@ -31,7 +31,7 @@ class Attending(NullWatchdog):
         self.beats, self.phases, self.found = [], [], None
 
     def beat(self, text):
-        """Takes note."""
+        """Records the text."""
         self.beats.append(text)
         if text == PASS.format(1):
             self.found = read_json(self.directory.file("result.json"))
@@ -41,7 +41,7 @@ class Attending(NullWatchdog):
 
 
 class Booked(Callback):
-    """A callback that keeps as what the time of each of its windows and evaluations is booked."""
+    """A callback that keeps the categories in which the time of windows and evaluations is measured."""
 
     def __init__(self):
         self.opened, self.seen = [], []
@@ -53,7 +53,7 @@ class Booked(Callback):
         self.seen.append(("evaluation", *self.opened))
 
     def follow(self, monkeypatch):
-        """Looks at what every tracker measures from here on; returns this."""
+        """Follows the measurements of every tracker from here on; returns this."""
         measure = GoodputTracker.measure
 
         @contextlib.contextmanager
@@ -68,7 +68,7 @@ class Booked(Callback):
 
 
 def train(strategy, folder, until=None, callbacks=()):
-    """Trains with the product's own Trainer; returns (RunResult, what result.json holds, Attending)."""
+    """Trains with a Trainer; returns (RunResult, contents of result.json, Attending)."""
     experiment = small.build(strategy, precision="float32", steps=STEPS, evaluate_every="4", steps_per_loop=1,
                              verbosity="quiet")
     directory = RunDirectory(str(folder))
@@ -81,12 +81,12 @@ def train(strategy, folder, until=None, callbacks=()):
     return result, described, attending
 
 
-def test_the_end_is_watched_and_stopped_and_made_up_for(tmp_path, strategy, monkeypatch):
+def test_the_end_of_a_run_can_be_stopped_and_is_completed_by_the_next_start(tmp_path, strategy, monkeypatch):
     booked = Booked().follow(monkeypatch)
     curves = tmp_path / "tensorboard" / "test" / "penultimate.tsv"
     result, first, attending = train(strategy(1), tmp_path, PASS.format(2), (booked,))
     assert (result.status, first["status"], result.step) == ("preempted", "preempted", STEPS)
-    assert [text for text in attending.beats if "model says" in text] == [PASS.format(1), PASS.format(2)]
+    assert [text for text in attending.beats if "outputs" in text] == [PASS.format(1), PASS.format(2)]
     assert not curves.exists() and attending.phases[-1] == "writing for TensorBoard"
     found = attending.found
     assert found["status"] == "preempted" and found["test_accuracy"] == first["test_accuracy"] > 0
@@ -95,14 +95,14 @@ def test_the_end_is_watched_and_stopped_and_made_up_for(tmp_path, strategy, monk
 
     result, second, attending = train(strategy(1), tmp_path)
     assert (result.status, second["status"]) == ("finished", "finished") and curves.exists()
-    assert [text for text in attending.beats if "model says" in text] == [PASS.format(i) for i in range(1, 24)]
+    assert [text for text in attending.beats if "outputs" in text] == [PASS.format(i) for i in range(1, 24)]
     for name in ("test_accuracy", "test_loss", "weights_sha256", "train_loss"):
         assert second[name] == first[name]
     assert second["goodput"]["launches"] == 2 and second["goodput"]["steps_repeated"] == 0
     assert second["goodput"]["share"] == pytest.approx(
         second["goodput"]["seconds"]["steps"] / sum(second["goodput"]["seconds"].values()), abs=1e-3)
 
-    # Stopped in the middle of an evaluation, a run saves its step without it, and makes up for it.
+    # Stopped during an evaluation, a run saves its step without it, and evaluates after the resume.
     other = tmp_path / "other"
     result, _, attending = train(strategy(1), other, "batch 1 of the evaluation of test")
     assert (result.status, result.step, result.saved_step) == ("preempted", 4, 4)

@@ -1,19 +1,17 @@
-"""The watchdog in real processes: what it writes where nothing moves, and when it keeps still."""
+"""The watchdog: its report of a hang in real processes, and when it ends a process."""
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
+from pipeline.training import watchdog
 from pipeline.training.watchdog import FAILURE, NullWatchdog, Watchdog
 from tests.commands import REPOSITORY, environment
 
-# The main thread waits in C for a pipe that nobody writes to, another one in Python.
+# The main thread waits in C for a pipe without a writer, another one in Python.
 HANG = """
 import json, os, sys, threading, time
 from pipeline.training.watchdog import Watchdog
@@ -32,17 +30,6 @@ with Watchdog(float(sys.argv[1]), sys.argv[2], lambda: "ReductionToOneDevice ove
     hangs_here()
 """
 
-# Each line of standard input is a step.
-STEPS = """
-import sys
-from pipeline.training.watchdog import Watchdog
-with Watchdog(float(sys.argv[1]), sys.argv[2], lambda: "none") as watchdog:
-    print("waiting", flush=True)
-    for step, line in enumerate(sys.stdin):
-        watchdog.beat(f"step {step}")
-print("done", flush=True)
-"""
-
 
 def process(code, *arguments):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=REPOSITORY, env=environment(),
@@ -51,7 +38,7 @@ def process(code, *arguments):
 
 def test_a_hang_is_reported_with_the_stacks_of_all_threads(tmp_path):
     path = tmp_path / "hang.txt"
-    hung = process(HANG, 3.0, path)
+    hung = process(HANG, 2.0, path)
     output, errors = hung.communicate(timeout=600)
     assert hung.returncode == FAILURE == 1
     assert re.match(rf"mirrorline: nothing finished for \d+ s after step 3, so the process ends; .* in {path}; run the "
@@ -67,42 +54,68 @@ def test_a_hang_is_reported_with_the_stacks_of_all_threads(tmp_path):
     assert f"Thread {main} (most recent call first):\n  File \"<string>\", line 9 in hangs_here" in report
     event = json.loads(output.splitlines()[1])
     assert (event["event"], event["progress"], event["file"]) == ("hang", "step 3", "hang.txt")
-    assert event["seconds"] >= 3 and abs(event["wall_time"] - path.stat().st_mtime) < 600
+    assert event["seconds"] >= 2 and abs(event["wall_time"] - path.stat().st_mtime) < 600
 
 
-def test_a_run_that_moves_is_left_alone(tmp_path):
-    moving = process(STEPS, 5.0, tmp_path / "hang.txt")
-    for _ in range(12):
-        time.sleep(0.5)
-        print("step", file=moving.stdin, flush=True)
-    output, errors = moving.communicate(timeout=600)
-    assert (moving.returncode, output, errors) == (0, "waiting\ndone\n", "")
-    assert not (tmp_path / "hang.txt").exists()
+class Clock:
+    """Stands in for the module `time` and for the event on which a watchdog waits: waiting advances it.
+
+    Attributes:
+      now: seconds.
+      ended: when the watchdog ended its process, None before.
+    """
+
+    def __init__(self, guard, events, until):
+        """
+        Args:
+          guard: Watchdog.
+          events: [(time, function of the watchdog and the clock)], called once the clock has reached their time.
+          until: end of the watching.
+        """
+        self.guard, self.events, self.until, self.now, self.ended = guard, list(events), until, 0.0, None
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, pause):
+        self.now += pause
+        while self.events and self.events[0][0] <= self.now:
+            self.events.pop(0)[1](self.guard, self)
+        return self.now >= self.until or self.ended is not None
+
+    def end(self, passed):
+        self.ended = self.now
 
 
-def test_the_time_in_which_the_process_was_stopped_does_not_count(tmp_path):
-    stopped = process(STEPS, 6.0, tmp_path / "hang.txt")
-    assert stopped.stdout.readline() == "waiting\n"
-    time.sleep(4)
-    stopped.send_signal(signal.SIGSTOP)
-    time.sleep(7)
-    stopped.send_signal(signal.SIGCONT)
-    time.sleep(3)  # More than the rest of the time allowed: it waits anew.
-    assert stopped.poll() is None
-    print("step", file=stopped.stdin, flush=True)
-    output, errors = stopped.communicate(timeout=600)
-    assert (stopped.returncode, output, errors) == (0, "done\n", "")
+def beat(guard, clock):
+    guard.beat("a step")
 
 
-def test_it_still_fires_after_the_process_was_stopped(tmp_path):
-    stopped = process(STEPS, 0.5, tmp_path / "hang.txt")
-    assert stopped.stdout.readline() == "waiting\n"
-    stopped.send_signal(signal.SIGSTOP)
-    time.sleep(1)
-    stopped.send_signal(signal.SIGCONT)
-    assert stopped.wait(timeout=600) == 1
-    assert "after the start" in stopped.stderr.read()
-    stopped.communicate()
+def stop(guard, clock):
+    clock.now += 100
+
+
+def enter_block(guard, clock):
+    clock.block = guard.within(5)
+    clock.block.__enter__()
+
+
+@pytest.mark.parametrize("seconds, events, expected", [
+    (5, [], 5),
+    (5, [(3, beat), (6, beat)], 11),
+    (5, [(3 * i, beat) for i in range(1, 334)], None),
+    (0, [], None),
+    (6, [(4, stop)], 110),  # The process was stopped for 100 s: the timeout starts again.
+    (6, [(4, stop), *((109 + 5 * i, beat) for i in range(200))], None),
+    (600, [(100, enter_block)], 105),
+])
+def test_a_process_ends_after_the_timeout_without_a_beat(monkeypatch, seconds, events, expected):
+    guard = Watchdog(seconds, "/nowhere/hang.txt", str)
+    clock = Clock(guard, events, until=1000)
+    monkeypatch.setattr(watchdog, "time", clock)
+    guard._since, guard._ended, guard._end = clock.now, clock, clock.end
+    guard._watch()
+    assert clock.ended == (expected and pytest.approx(expected, abs=1.1))
 
 
 def test_a_report_that_cannot_be_written_does_not_keep_the_process(tmp_path):
@@ -120,19 +133,8 @@ def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path):
     assert hung.returncode == 1 and "hang.txt cannot be written (no answer within 0.5 s)" in errors
 
 
-@pytest.mark.parametrize("watchdog", [Watchdog(0, "/nowhere/hang.txt", str), NullWatchdog()])
-def test_without_a_timeout_nothing_ends(watchdog):
-    before = threading.active_count()
-    with watchdog as entered:
+def test_a_null_watchdog_does_nothing():
+    with NullWatchdog() as entered:
         entered.beat("step 1")
         with entered.within(0):
-            time.sleep(1.2)  # Longer than it looks away.
-    assert threading.active_count() == before
-
-
-def test_what_has_a_time_of_its_own_ends_the_process_after_it(tmp_path):
-    saving = HANG.replace("    hangs_here()\n", "    with watchdog.within(0.5):\n        hangs_here()\n")
-    hung = process(saving, 600.0, tmp_path / "hang.txt")
-    _, errors = hung.communicate(timeout=600)
-    assert hung.returncode == FAILURE and "after step 3" in errors and (tmp_path / "hang.txt").exists()
-    assert "hangs_here" in (tmp_path / "hang.txt").read_text()
+            pass

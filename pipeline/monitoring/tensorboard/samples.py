@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.stream import examples
-from pipeline.metrics.evaluation import CONFIDENCE, LABEL, LOSS, PREDICTED, hit_rows
+from pipeline.metrics.evaluation import CONFIDENCE, LABEL, LOSS, PREDICTED, correct_rows
 from pipeline.monitoring.tensorboard.gallery import gallery
 from pipeline.quantities import counted
 
@@ -53,7 +53,7 @@ def worst_mistakes(rows: np.ndarray, most: int = MOST_MISTAKES) -> np.ndarray:
       rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
       most: maximum number of them.
     """
-    wrong = np.flatnonzero(~hit_rows(rows))
+    wrong = np.flatnonzero(~correct_rows(rows))
     losses = np.nan_to_num(rows[wrong, LOSS], nan=np.inf, posinf=np.inf)
     return wrong[np.argsort(-losses, kind="stable")[:most]]
 
