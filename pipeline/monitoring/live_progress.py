@@ -1,10 +1,12 @@
-"""The live display of a terminal: bars of the epoch and of the run, and below them what one asks of a run."""
+"""The live display of a training run on a terminal: two bars, the latest figures, the speed and the last checkpoint."""
 import math
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, cast
 
+import rich.console
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from pipeline.callbacks import Evaluated, Restored, Window
@@ -13,164 +15,147 @@ from pipeline.monitoring.progress import PlainProgress, means
 from pipeline.quantities import clock, rate
 from pipeline.terminal import LastingStream
 
-REFRESHES = 2  # A second; drawing takes the processor from the training.
-TWO_COLUMNS = 80  # Columns of a window from which on two things stand side by side.
-GAP, MARGIN = 3, 3  # Columns; the margin has room for the ^C that the terminal shows.
+REFRESHES = 2  # A second; drawing takes processor time from the training.
+TWO_COLUMNS = 80  # Columns of a terminal from which on two items share a line.
+GAP, MARGIN = 3, 3  # Columns; the margin leaves room for the ^C that the terminal shows.
 SHORTEST_BAR = 5
 
 
 class LiveProgress(PlainProgress):
-    """A few lines that move, with those of evaluations and warnings above them."""
+    """A few lines that are redrawn, with evaluations and warnings printed above them."""
 
-    def __init__(self, plan, console=None):
+    def __init__(self, plan: Any, console: rich.console.Console | None = None):
         """
         Args:
           plan: Plan of the run.
-          console: rich.console.Console of a terminal; default that of standard output, as long as there is one.
+          console: of a terminal; default that of standard output, as long as it is open.
         """
-        self.console = console or Console(file=LastingStream(sys.stdout))
         super().__init__(plan)
+        self.console = console or rich.console.Console(file=cast(IO[str], LastingStream(sys.stdout)))
         self.activity_console = None
-        self._screen = Screen(self)
+        self._widths: list[int] = []  # Columns of each line as it was drawn.
         self._live = ResizableLive(
-            self._screen, lambda: self._screen.widths, console=self.console, refresh_per_second=REFRESHES,
-            transient=True, vertical_overflow="crop", redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
-        self.step, self.loss, self.accuracy, self.system, self.doing = 0, None, None, {}, None
-        self.split, self.checkpoint = None, None
+            self, lambda: self._widths, console=self.console, refresh_per_second=REFRESHES, transient=True,
+            vertical_overflow="crop", redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
+        self._step = 0
+        self._activity: str | None = None
+        self._figures: dict[str, float] = {}
+        self._system: dict[str, float] = {}
+        self._split: str | None = None
+        self._checkpoint: tuple[int, float | None] | None = None
 
-    def _print(self, text, style=None):
-        self.console.print(Text(text, style=style or "", overflow="fold"))
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style, overflow="fold"))
 
     def on_start(self, restored: Restored) -> None:
         """Shows the display."""
         super().on_start(restored)
-        self.step, self.doing = restored.step, "compiling the step"
-        self.checkpoint = (restored.step, None) if restored.step else None
+        self._step, self._activity = restored.step, "compiling the step"
+        self._checkpoint = (restored.step, None) if restored.step else None
         self._live.start()
 
     def on_rollback(self, restored: Restored) -> None:
-        """Takes the evaluations on record, see PlainProgress."""
+        """Replaces the best evaluations by those on record."""
         super().on_rollback(restored)
-        self.split = restored.evaluations[-1]["split"] if restored.evaluations else None
+        self._split = restored.evaluations[-1]["split"] if restored.evaluations else None
 
     def on_window(self, window: Window) -> None:
-        """Moves the bars."""
+        """Updates the display."""
         self._time_left.window(window.step, window.system.get("examples_per_second"))
-        self.step, self.doing, (self.loss, self.accuracy) = window.step, None, means(window)
+        self._step, self._activity = window.step, None
+        self._figures = dict(zip(("loss", "accuracy"), means(window), strict=True))
         shown = ("examples_per_second", "ceiling_share")
-        self.system = {**self.system, **{name: window.system[name] for name in shown if name in window.system}}
+        self._system.update({name: window.system[name] for name in shown if name in window.system})
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
-        """Prints an evaluation above the display, in one line where that can be."""
-        self.split, self.doing = evaluated.split.name, None
+        """Prints an evaluation above the display, in one line if one fits."""
+        self._split, self._activity = evaluated.split.name, None
         super().on_evaluation(evaluated)
 
-    def _evaluation_lines(self, step, split, figures):
+    def _evaluation_lines(self, step: int, split: str, figures: Mapping[str, Any]) -> list[str]:
         lines, room = super()._evaluation_lines(step, split, figures), self.console.width
         return [line for line in lines if cell_len(line) <= room] or lines[-1:]
 
-    def phase(self, text):
-        """Shows what is done between two windows."""
-        self.doing = text
+    def phase(self, text: str) -> None:
+        """Shows the activity between two windows."""
+        self._activity = text
 
     def on_checkpoint(self, step: int) -> None:
-        """Shows a checkpoint; that of step 0 is nobody's work yet."""
+        """Shows a checkpoint, except that of step 0."""
         if step:
-            self.checkpoint = (step, time.monotonic())
+            self._checkpoint = (step, time.monotonic())
 
-    def info(self, text):
+    def info(self, text: str) -> None:
         """Prints a line above the display."""
         self._print(text)
 
-    def warning(self, text):
+    def warning(self, text: str) -> None:
         """Prints a warning above the display."""
         self._print(f"warning: {text}", "yellow")
 
-    def seconds_left(self):
-        """Returns the seconds until the end of the run, None where they are not known."""
-        return self._time_left.seconds()
-
     def close(self) -> None:
-        """Takes the display away."""
+        """Removes the display."""
         self._live.stop()
 
-
-class Screen:
-    """Draws the display in the width that the window has now.
-
-    Attributes:
-      widths: columns of each line as it was drawn.
-    """
-
-    def __init__(self, progress):
-        """Args: progress: LiveProgress."""
-        self._progress, self.widths = progress, []
-
-    def __rich_console__(self, console, options):
+    def __rich_console__(self, console: rich.console.Console, options: rich.console.ConsoleOptions) -> Iterator[Text]:
+        """Draws the display in the present width of the terminal."""
         width = max(1, options.max_width - MARGIN)
         columns = 2 if options.max_width >= TWO_COLUMNS else 1
         each = (width - GAP * (columns - 1)) // columns
-        cells = [self._epoch(each, options.ascii_only), self._run(each, options.ascii_only), *self._items(each)]
+        cells = [self._epoch_bar(each, options.ascii_only), self._run_bar(each, options.ascii_only), *(
+            fitting(variants, each) for variants in (
+                self._figure("loss", "{:.4f}"), self._figure("accuracy", "{:.2%}"), self._speed(),
+                self._last_checkpoint()))]
         lines = [cells[i:i + columns] for i in range(0, len(cells), columns)]
         lines = lines[:max(1, console.height - 1)]
         for line in lines:
             for cell in line[:-1]:
                 cell.pad_right(each + GAP - cell.cell_len)
-        self.widths = [sum(cell.cell_len for cell in line) for line in lines]
+        self._widths = [sum(cell.cell_len for cell in line) for line in lines]
         yield Text("\n", end="").join(Text.assemble(*line, no_wrap=True) for line in lines)
 
-    def _epoch(self, width, ascii_only):
-        plan, step = self._progress.plan, self._progress.step
-        number, last, share = epoch_at(plan, step)
+    def _epoch_bar(self, width: int, ascii_only: bool) -> Text:
+        number, last, share = epoch_at(self.plan, self._step)
         return bar(f"epoch {number:{len(str(last))}d}/{last}", share, f"{share:4.0%}", width, ascii_only)
 
-    def _run(self, width, ascii_only):
-        progress = self._progress
-        plan, step, left = progress.plan, progress.step, progress.seconds_left()
-        share = step / plan.total_steps
+    def _run_bar(self, width: int, ascii_only: bool) -> Text:
+        total, left = self.plan.total_steps, self._time_left.seconds()
+        share = self._step / total
         done = f"{share:4.0%}"
-        if progress.doing:
-            tails = [f"{done}  {progress.doing}", progress.doing, progress.doing.split()[0]]
+        if self._activity:
+            tails = [f"{done}  {self._activity}", self._activity, self._activity.split()[0]]
         else:
             tails = [done] if left is None else [f"{done}  {clock(left)} left", f"{done}  {clock(left)}", done]
-        head = f"step {step:{len(str(plan.total_steps))}d}/{plan.total_steps}"
+        head = f"step {self._step:{len(str(total))}d}/{total}"
         room = width - cell_len(head) - 2 - SHORTEST_BAR
         return bar(head, share, next((tail for tail in tails if cell_len(tail) <= room), tails[-1]), width, ascii_only)
 
-    def _items(self, width):
-        """Returns one Text for each thing to know, in the longest form that fits."""
-        progress = self._progress
-        figures = [("loss", "{:.4f}", progress.loss), ("accuracy", "{:.2%}", progress.accuracy)]
-        variants = [self._figure(name, form, value) for name, form, value in figures]
-        variants += [self._speed(), self._checkpoint()]
-        return [fitting(v, width) for v in variants]
-
-    def _figure(self, name, form, value):
-        now = f"{name} {form.format(value) if value is not None else '–'}"
-        if name not in self._progress.best:
+    def _figure(self, name: str, form: str) -> list[str]:
+        """Returns a figure of the last window and its best evaluation, longest form first."""
+        now = f"{name} {form.format(self._figures[name]) if name in self._figures else '–'}"
+        if name not in self.best:
             return [now]
-        best, step = self._progress.best[name]
-        best, split = form.format(best), self._progress.split
-        # The one is of the last training steps, the other of an evaluation: never beside each other without saying so.
+        value, step = self.best[name]
+        best, split = form.format(value), self._split
+        # Figures of training and of an evaluation are never shown together without naming them.
         return [f"training {now}; best {split} {name} {best} at step {step}",
                 f"training {now}; best {split} {best} at step {step}", f"training {now}; best {split} {best}",
                 f"{now}; best {split} {best}", f"{now}; {split} {best}", now]
 
-    def _speed(self):
-        system = self._progress.system
-        if "examples_per_second" not in system:
+    def _speed(self) -> list[str]:
+        if "examples_per_second" not in self._system:
             return ["– examples/s"]
-        speed = rate(system["examples_per_second"])
-        if "ceiling_share" not in system:
+        speed = rate(self._system["examples_per_second"])
+        if "ceiling_share" not in self._system:
             return [speed]
-        share = f"{system['ceiling_share']:.0%}"
+        share = f"{self._system['ceiling_share']:.0%}"
         return [f"{speed}, {share} of the machine's ceiling", f"{speed}, {share} of the ceiling",
                 f"{speed}, {share} of ceiling", speed]
 
-    def _checkpoint(self):
-        if self._progress.checkpoint is None:
+    def _last_checkpoint(self) -> list[str]:
+        if self._checkpoint is None:
             return ["no checkpoint yet"]
-        step, when = self._progress.checkpoint
+        step, when = self._checkpoint
         if when is None:  # The run was resumed from it.
             return [f"last checkpoint of step {step}", f"checkpoint of step {step}", f"saved step {step}"]
         ago = clock(time.monotonic() - when)
@@ -178,33 +163,32 @@ class Screen:
                 f"saved step {step}, {ago} ago", f"saved {ago} ago"]
 
 
-def epoch_at(plan, step):
-    """Returns (number of the epoch that a step is in, from 1; number of the last one; share of it that is done)."""
-    # The last step of an epoch runs on into the next one: that is no epoch of its own.
+def epoch_at(plan: Any, step: int) -> tuple[int, int, float]:
+    """Returns (epoch that a step is in, from 1; last epoch; share of it that is done)."""
+    # The last step of an epoch may run on into the next one, which is then no epoch of its own.
     last = math.floor(plan.epochs)
     if last == 0 or plan.epochs - last >= plan.batch_size / plan.num_examples:
         last += 1
     number = min(last, math.floor(plan.epoch(step)) + 1)
-    # Of an epoch that the run will not come to the end of, what it trains is the whole.
+    # An epoch in which the run ends is shown as long as its trained part.
     length = min(1.0, plan.epoch(plan.total_steps) - (number - 1)) or 1.0
     return number, last, min(1.0, (plan.epoch(step) - (number - 1)) / length)
 
 
-def bar(head, share, tail, width, ascii_only):
-    """Returns one line of `width` columns, a bar between two texts; where it has no room, without."""
+def bar(head: str, share: float, tail: str, width: int, ascii_only: bool) -> Text:
+    """Returns one line of `width` columns, a bar between two texts; without the bar where it does not fit."""
     room = width - cell_len(head) - cell_len(tail) - 2
     if room < SHORTEST_BAR:
         return fitting([f"{head} {tail}", head], width)
     done = min(room, int(room * share))
-    # Two characters, so that it can be read without colours as well.
+    # Two characters, so that it is readable without colors as well.
     full, empty = "#." if ascii_only else "━─"
     return Text.assemble(f"{head} ", (full * done, "green" if done == room else "cyan"),
                          (empty * (room - done), "bright_black"), f" {tail}", end="")
 
 
-def fitting(variants, width):
-    """Returns the first of texts that fits into `width` columns as a Text, the last one cut off if none does."""
-    text = next((v for v in variants if cell_len(v) <= width), variants[-1])
-    text = Text(text, end="", no_wrap=True)
+def fitting(variants: Sequence[str], width: int) -> Text:
+    """Returns the first of texts that fits into `width` columns, else the last one, cut off."""
+    text = Text(next((v for v in variants if cell_len(v) <= width), variants[-1]), end="", no_wrap=True)
     text.truncate(width)
     return text

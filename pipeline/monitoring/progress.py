@@ -1,5 +1,7 @@
-"""What a person sees while a model trains: a live display on a terminal, plain lines in a file, or nothing."""
+"""Progress of a training run as lines, or none; `live_progress` is the display for terminals."""
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.callbacks import Callback, Evaluated, Restored, Window
 from pipeline.console import Console
@@ -9,87 +11,87 @@ from pipeline.quantities import clock, counted, rate
 
 
 class PlainProgress(Callback):
-    """A line a window and a line an evaluation: for files and pipes.
+    """One line per window and one per evaluation, for files and pipes.
 
     Attributes:
       activity_console: where a long activity is reported; None where the display shows it.
       best: {"loss", "accuracy": (value, step)} of the best evaluations so far.
     """
 
-    def __init__(self, plan, console=None):
+    def __init__(self, plan: Any, console: Console | None = None):
         """
         Args:
           plan: Plan of the run.
-          console: where lines go; default standard output, as long as anybody reads it.
+          console: default standard output, as long as anybody reads it.
         """
-        self.plan, self.activity_console, self.best = plan, console or Console(lasting=True), {}
+        self.plan, self._console = plan, console or Console(lasting=True)
+        self.activity_console: Console | None = self._console
+        self.best: dict[str, tuple[float, int]] = {}
         self._started, self._time_left = time.monotonic(), TimeLeft(plan)
-        self._digits = len(str(plan.total_steps))
 
-    def _where(self, step):
-        return (f"epoch {self.plan.epoch(step):5.2f}/{self.plan.epochs_text}  "
-                f"step {step:{self._digits}d}/{self.plan.total_steps}")
+    def _position(self, step: int) -> str:
+        total = self.plan.total_steps
+        return f"epoch {self.plan.epoch(step):5.2f}/{self.plan.epochs_text}  step {step:{len(str(total))}d}/{total}"
 
     def on_start(self, restored: Restored) -> None:
-        """Shows where training begins."""
+        """Starts the clock."""
         self._started = time.monotonic()
         self.on_rollback(restored)
 
     def on_rollback(self, restored: Restored) -> None:
-        """Takes the evaluations that are on record instead of those seen so far."""
+        """Replaces the best evaluations by those on record."""
         self.best = {}
         for figures in restored.evaluations:
             self._see(figures["step"], figures)
 
     def on_window(self, window: Window) -> None:
-        """Shows a window of steps: the means of loss and accuracy, and the speed."""
+        """Prints the mean loss and accuracy of a window of steps, and the speed."""
         speed, (loss, accuracy) = window.system.get("examples_per_second"), means(window)
         self._time_left.window(window.step, speed)
-        line = f"{self._where(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
-        if speed:  # A window that is compiled or profiled says nothing about the speed.
+        line = f"{self._position(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
+        if speed:  # The window was neither compiled nor profiled.
             line += f"  {rate(speed)}  {clock(self._time_left.seconds())} left"
         self.info(line)
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
-        """Shows an evaluation."""
+        """Prints an evaluation."""
         step, figures = evaluated.step, evaluated.evaluation.figures
         self._see(step, figures)
         self._time_left.evaluated()
         self.info(self._evaluation_lines(step, evaluated.split.name, figures)[0])
 
-    def _evaluation_lines(self, step, split, figures):
-        """Returns what is said of an evaluation, the longest form first."""
+    def _evaluation_lines(self, step: int, split: str, figures: Mapping[str, Any]) -> list[str]:
+        """Returns a line about an evaluation in several lengths, the longest first."""
         loss, accuracy = f"loss {figures['loss']:.4f}", f"accuracy {figures['accuracy']:.2%}"
-        where, since = self._where(step), clock(time.monotonic() - self._started)
-        judged = f"{where}  {split} {loss}  {split} {accuracy}"
-        return [f"{judged}  of {counted(figures['examples'], 'example')}, {since} since the start", judged,
+        line, since = f"{self._position(step)}  {split} {loss}  {split} {accuracy}", time.monotonic() - self._started
+        return [f"{line}  of {counted(figures['examples'], 'example')}, {clock(since)} since the start", line,
                 f"step {step}  {split} {loss}  {accuracy}", f"step {step}  {loss}  {accuracy}"]
 
-    def _see(self, step, figures):
+    def _see(self, step: int, figures: Mapping[str, Any]) -> None:
         for name in ("loss", "accuracy"):
             value = figures[name]
             if value is not None and is_better(name, value, self.best.get(name, (float("nan"),))[0]):
                 self.best[name] = (value, step)
 
-    def phase(self, text):
-        """Shows what is done between two windows, in a few words, until the next window or evaluation."""
+    def phase(self, text: str) -> None:
+        """Shows the activity between two windows, in a few words, until the next window or evaluation."""
 
-    def info(self, text):
-        """Shows a line."""
-        self.activity_console.info(text)
+    def info(self, text: str) -> None:
+        """Prints a line."""
+        self._console.info(text)
 
-    def warning(self, text):
-        """Shows a warning."""
+    def warning(self, text: str) -> None:
+        """Prints a warning."""
         self.info(f"warning: {text}")
 
 
-def means(window):
+def means(window: Window) -> tuple[float, float]:
     """Returns the mean loss and the mean accuracy of a window."""
-    return (float(window.column(name).mean()) for name in ("loss", "accuracy"))
+    return float(window.column("loss").mean()), float(window.column("accuracy").mean())
 
 
 class NullProgress(PlainProgress):
-    """Says nothing."""
+    """Prints nothing."""
 
-    def __init__(self, plan):
+    def __init__(self, plan: Any):
         super().__init__(plan, Console(quiet=True))

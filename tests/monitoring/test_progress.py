@@ -130,7 +130,7 @@ def _live(width, height=20, **more):
 
 def _drawn(live):
     """Returns the lines of the display as they are drawn now."""
-    lines = live.console.render_lines(live._screen, pad=False)
+    lines = live.console.render_lines(live, pad=False)
     return ["".join(segment.text for segment in line) for line in lines]
 
 
@@ -215,7 +215,7 @@ def test_a_window_that_becomes_narrower_keeps_no_old_lines():
     live.close()
 
 
-def test_without_colours_and_without_unicode_it_can_be_read():
+def test_without_colors_and_without_unicode_it_can_be_read():
     live, screen = _live(60, no_color=True)
     live.on_start(Restored(0))
     _train(live)
