@@ -1,5 +1,7 @@
-"""Operations of a training step, counted from the graph that runs."""
+"""Counts the floating-point operations of a training step in the graph that runs."""
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline.internals.tensorflow_internals import called_graph
 
@@ -11,18 +13,18 @@ FUNCTION_TYPES = ("func", "list(func)")
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 
 
-def count(graph):
-    """Counts floating-point operations of matrix products and convolutions, two for a multiply-add.
+def count(graph: Any) -> float | None:
+    """Counts the operations of matrix products and convolutions over all replicas, two for a multiply-add.
 
-    Element-wise operations are left out, as is usual: they are bound by memory, and a machine's matrix product does not
-    say how fast they could be. The body of a loop counts once, so that what is counted for a function of N steps is one
-    step; of branches the most expensive counts. Positions of a convolution that lie on padding count like any other.
+    Element-wise operations are left out, as is usual: they are bound by memory. The body of a loop counts once, so that
+    a function of N steps has the operations of one; of branches the most expensive counts. Positions of a convolution
+    on padding count like any other.
 
     Args:
       graph: tf.Graph of a concrete function, of static shapes.
 
     Returns:
-      Operations over all replicas as float, or None where a shape is not known or a function cannot be looked into.
+      The number, or None where a shape is not known or a called function is not found.
     """
     try:
         return float(_count_graph(graph, {}))
@@ -35,14 +37,14 @@ _CALLING: dict[str, list[str]] = {}
 
 
 class _Unknown(Exception):
-    """Something that cannot be counted."""
+    """A graph that cannot be counted."""
 
 
-def _count_graph(graph, known):
+def _count_graph(graph: Any, known: dict[str, int]) -> int:
     return sum(_count_operation(op, graph, known) for op in graph.get_operations())
 
 
-def _count_operation(op, graph, known):
+def _count_operation(op: Any, graph: Any, known: dict[str, int]) -> int:
     if op.type == "MatMul":
         rows = _shape(op.inputs[0])
         return 2 * _size(op.outputs[0]) * rows[0 if op.get_attr("transpose_a") else 1]
@@ -58,12 +60,12 @@ def _count_operation(op, graph, known):
     return max(counted) if op.type in BRANCHES else sum(counted)
 
 
-def _each_output(kernel, kind):
-    """Returns the multiply-adds for one number of the output; kernel: [height, width, channels in, channels out]."""
+def _each_output(kernel: Sequence[int], kind: str) -> int:
+    """Returns the multiply-adds of one output value; kernel: [height, width, channels in, channels out]."""
     return math.prod(kernel[:2]) * (1 if kind.startswith("Depthwise") else kernel[2])
 
 
-def _functions(op):
+def _functions(op: Any) -> list[str]:
     """Returns the names of the functions that an operation calls."""
     if op.type not in _CALLING:
         _CALLING[op.type] = [attribute.name for attribute in op.op_def.attr if attribute.type in FUNCTION_TYPES]
@@ -75,7 +77,7 @@ def _functions(op):
     return names
 
 
-def _count_function(name, graph, known):
+def _count_function(name: str, graph: Any, known: dict[str, int]) -> int:
     if name not in known:
         found = called_graph(graph, name)
         if found is None:
@@ -84,11 +86,11 @@ def _count_function(name, graph, known):
     return known[name]
 
 
-def _shape(tensor):
+def _shape(tensor: Any) -> list[int]:
     if not tensor.shape.is_fully_defined():
         raise _Unknown(tensor.name)
     return tensor.shape.as_list()
 
 
-def _size(tensor):
+def _size(tensor: Any) -> int:
     return math.prod(_shape(tensor))

@@ -71,7 +71,7 @@ class Experiment:
     frozen: Frozen
     initialization: Initialization | None
     evaluates_average: bool = False
-    step_operations: int | None = None
+    step_operations: float | None = None
     # By split, as long as it is referenced: splits on the devices with their iterators, and data sets.
     _splits: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
     _evaluations: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)

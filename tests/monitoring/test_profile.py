@@ -1,4 +1,4 @@
-"""What a profile says: every moment of a step is counted once, and nothing of it can end a run."""
+"""Profiles: every moment of a step is counted once, and no failure ends a run."""
 import pathlib
 
 import pytest
@@ -72,7 +72,7 @@ def test_on_a_cpu_threads_share_a_moment_and_what_is_contained_counts_once():
     assert sum(row["operations_share"] for row in rows.values()) == pytest.approx(1)
 
 
-def test_what_xla_does_not_record_has_the_time_that_nothing_else_has():
+def test_unrecorded_operations_of_xla_have_the_time_that_no_other_has():
     found, rows = summarize(trace({"/host:CPU": {
         "python": [(MARKER, 0, 10)],
         "tf_Compute/1": [("CpuExecutable::ExecuteAsyncOnStream", 1, 9),
@@ -128,7 +128,7 @@ def test_windows_of_steps_end_where_the_profile_begins_and_ends():
 
 
 @pytest.mark.parametrize("text", ["5", "5:5", "12:5", "0:1001", "a:b", "1.5:3", "-1:4", "", "1:2:3", "\u0661:\u0663"])
-def test_a_window_that_is_none_is_refused(text):
+def test_an_invalid_range_is_refused(text):
     with pytest.raises(UsageError, match="--profile=.*from:to.*e.g. --profile=100:120"):
         ExperimentConfig.from_flat({"profile": text})
 
@@ -158,7 +158,7 @@ def traces(folder):
     return {p.name for p in (folder / "tensorboard/train/plugins/profile").glob("*")}
 
 
-def test_a_rollback_into_the_window_begins_it_anew(looker, tmp_path):
+def test_a_rollback_into_the_range_restarts_the_profile(looker, tmp_path):
     profile, (shown, warned) = looker(tmp_path, (2, 6))
     profile.on_start(Restored(0))
     for step, until in ((0, 2), (2, 4)):
@@ -173,7 +173,7 @@ def test_a_rollback_into_the_window_begins_it_anew(looker, tmp_path):
     assert not (tmp_path / "profile.tmp").exists()
 
 
-def test_an_evaluation_inside_the_window_is_not_profiled(looker, tmp_path):
+def test_an_evaluation_inside_the_range_is_not_profiled(looker, tmp_path):
     profile, (shown, warned) = looker(tmp_path, (0, 4), evaluated_at=(0, 2))
     profile.on_start(Restored(0))
     assert not profile._running  # A run that was stopped before this evaluation makes up for it first.
@@ -197,7 +197,7 @@ def test_a_trace_without_a_step_is_not_kept(looker, tmp_path, end):
     assert not (tmp_path / "profile.tmp").exists()
 
 
-def test_on_a_full_disk_the_run_goes_on_without_a_profile(looker, tmp_path):
+def test_on_a_full_disk_the_run_continues_without_a_profile(looker, tmp_path):
     with small_disk(tmp_path / "disk", 1) as disk:
         profile, (shown, warned) = looker(disk.folder, (0, 2))
         disk.fill()
@@ -210,9 +210,9 @@ def test_on_a_full_disk_the_run_goes_on_without_a_profile(looker, tmp_path):
 
 
 @pytest.mark.parametrize("step, profiled, said", [
-    (0, "40:50", "ends at step 40"), (30, "20:30", "goes on from step 30"), (40, "30:60", "goes on from step 40"),
+    (0, "40:50", "ends at step 40"), (30, "20:30", "continues from step 30"), (40, "30:60", "continues from step 40"),
     (10, "5:15", None), (0, "30:60", None), (0, None, None)])
-def test_a_window_that_lies_elsewhere_is_said(step, profiled, said):
+def test_a_range_that_is_never_reached_is_reported(step, profiled, said):
     p, lines = plan(ExperimentConfig.from_flat(dict(steps=40, profile=profiled)), 1000), []
     made = create_profile(p, step, None, None, None, lines.append, None)
     assert (made is None) == (said is not None or profiled is None)
