@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
       terminal, 141 closed output, or what the command returned. Other exceptions are defects and pass with their
       traceback.
     """
-    silence.open_missing()
+    silence.open_missing_streams()
     end = _End() if arguments is None else None
-    silence.escape_what_cannot_be_encoded()
+    silence.escape_unencodable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _answer(arguments)

@@ -1,37 +1,41 @@
-"""What the bits of a computation on the CPU depend on beside the program: threads, oneDNN, instructions.
+"""What the bits of a computation on a CPU depend on besides the program: threads, oneDNN, instructions.
 
-Kernels add up a part in each thread, so another number of threads is another order of sums. oneDNN, which TensorFlow
-takes by default on processors with AVX-512 VNNI and newer, has kernels of its own, chosen by the instructions.
+Kernels add up one part per thread, so the number of threads decides the order of sums. oneDNN, which TensorFlow uses by
+default on processors with AVX-512 VNNI and newer, has kernels of its own, selected by the instruction set.
 """
 import os
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.quantities import counted
 
-# What oneDNN has kernels for, best first; names of /proc/cpuinfo.
+# For which oneDNN has kernels, best first; names of /proc/cpuinfo.
 INSTRUCTIONS = ("amx_fp16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2",
                 "avx", "sse4_1")
 
 
-def default_threads(environment=os.environ):
-    """Returns how many threads TensorFlow computes an operation with where nobody says it."""
+def default_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Returns the number of threads with which TensorFlow computes an operation by default."""
     text = environment.get("TF_NUM_INTRAOP_THREADS", "")
     return int(text) if text.isdigit() and int(text) else len(os.sched_getaffinity(0))
 
 
-def threads():
-    """Returns how many threads this process computes an operation with."""
-    import tensorflow as tf
+def threads() -> int:
+    """Returns the number of threads with which this process computes an operation."""
+    import tensorflow as tf  # This module is imported before the flags are checked.
     return tf.config.threading.get_intra_op_parallelism_threads() or default_threads()
 
 
-def set_threads(number):
-    """Lets operations be computed with a number of threads; to be called before any other TensorFlow operation.
+def set_threads(number: int) -> bool:
+    """Sets the number of threads of an operation; to be called before any other TensorFlow operation.
 
     Args:
-      number: of threads; 0: as it is.
+      number: of threads; 0: unchanged.
 
     Returns:
-      Whether that is their number now: it stays as it is where TensorFlow has begun to compute.
+      Whether it is set: it cannot be changed once TensorFlow is initialized.
     """
     import tensorflow as tf
     if number and number != threads():
@@ -42,18 +46,14 @@ def set_threads(number):
     return True
 
 
-def stored_threads(stored):
-    """Returns with how many threads a run computes on the CPU; 0 where nothing says it, or it is on GPUs.
-
-    Args:
-      stored: what config.json of the run holds, or None.
-    """
+def stored_threads(stored: Mapping[str, Any] | None) -> int:
+    """Returns the threads of a run on CPUs by its config.json; 0 where they are unknown, and on GPUs."""
     device = (stored or {}).get("device") or {}
     return 0 if device.get("kind") == "GPU" else device.get("threads") or device.get("cores") or 0
 
 
-def describe(features):
-    """Returns {"threads", "onednn" (None where that is not known), "instructions"}: what config.json says of it.
+def describe(features: Collection[str]) -> dict[str, Any]:
+    """Returns {"threads", "onednn" (None where it is unknown), "instructions"} for config.json.
 
     Args:
       features: of the CPU, see pipeline.distributed.devices.cpu_features.
@@ -65,37 +65,34 @@ def describe(features):
             "instructions": best if most in ("", "all", "default") else f"{best}, at most {most}"}
 
 
-def changes(before, now):
-    """Returns a line for each thing because of which a run on CPUs has other bits than in one piece.
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each reason why a resumed run on CPUs has other bits than an uninterrupted one.
 
     Args:
-      before, now: `device` of config.json, of the start before and of this one; what is missing is not known.
+      before, now: `device` of config.json at the start before and at this one; missing values are unknown.
     """
     if (before.get("kind"), now.get("kind")) != ("CPU", "CPU"):
         return []
-    lines, ends = [], "the weights will not be those of a run in one piece, bit for bit"
+    lines, effect = [], "the weights will differ from those of an uninterrupted run"
     was, number = before.get("threads") or before.get("cores"), now["threads"]
     if was and was != number:
-        lines.append(f"this run was computed with {counted(was, 'thread')}, now with {number}: {ends} "
+        lines.append(f"this run was computed with {counted(was, 'thread')}, now with {number}: {effect} "
                      f"(--threads={was})")
     was, is_on = before.get("onednn"), now["onednn"]
     if None not in (was, is_on) and was != is_on:
-        lines.append(f"this run was computed {_with(was)} oneDNN, now {_with(is_on)} it: {ends} "
-                     f"(TF_ENABLE_ONEDNN_OPTS={int(was)})")
+        words = {True: "with", False: "without"}
+        lines.append(f"this run was computed {words[bool(was)]} oneDNN, now {words[is_on]} it: {effect} "
+                     f"(TF_ENABLE_ONEDNN_OPTS={int(bool(was))})")
     elif is_on and before.get("instructions") not in (None, now["instructions"]):
         lines.append(f"this run was computed with the instructions {before['instructions']}, now with "
-                     f"{now['instructions']}: {ends} (ONEDNN_MAX_CPU_ISA sets the most that oneDNN uses)")
+                     f"{now['instructions']}: {effect} (ONEDNN_MAX_CPU_ISA limits what oneDNN uses)")
     return lines
 
 
-def _with(is_on):
-    return "with" if is_on else "without"
-
-
-def same_threads(config, stored, console):
-    """Returns the configuration with the number of threads that a run on CPUs began with, where none is given."""
-    number, here = config.runtime.threads or stored_threads(stored), default_threads()
-    if not config.runtime.threads and number not in (0, here):
-        console.info(f"threads {number}, as this run began, for the same bits ({here} here by default: "
-                     f"--threads={here})")
+def same_threads(config: ExperimentConfig, stored: Mapping[str, Any] | None, console: Console) -> ExperimentConfig:
+    """Returns the configuration with the number of threads of the run so far, where none is given."""
+    number, default = config.runtime.threads or stored_threads(stored), default_threads()
+    if not config.runtime.threads and number not in (0, default):
+        console.info(f"threads {number}, as this run began, for the same bits ({default} by default: "
+                     f"--threads={default})")
     return config.replace(threads=number)

@@ -1,4 +1,4 @@
-"""Writing that survives a power cut and a full disk, and reading of what others may have edited."""
+"""Writes that survive a power cut and a full disk, and reads of files that others may have edited."""
 import codecs
 import contextlib
 import errno
@@ -6,24 +6,26 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable
+from typing import Any
 
 from pipeline.errors import UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def no_room(error):
-    """Returns the number (ENOSPC, EDQUOT, EFBIG) of an error that says that the disk is full, None of any other.
+def no_room(error: object) -> int | None:
+    """Returns the errno (ENOSPC, EDQUOT, EFBIG) of an error because of a full disk, None for any other.
 
-    TensorFlow's errors have no number, and a class that others share (ResourceExhaustedError is also raised where the
-    memory of a device is full): they are known by the system's words, which they carry.
+    TensorFlow's errors have no errno, and share a class with others (ResourceExhaustedError also means full device
+    memory): they are recognized by the system's message, which they contain.
     """
     if isinstance(error, OSError):
         return error.errno if error.errno in NO_ROOM else None
     return next((number for number in NO_ROOM if os.strerror(number) in str(error)), None)
 
 
-def sync(path):
+def sync(path: str) -> None:
     """Makes the bytes of a file, or the names in a directory, durable (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -32,18 +34,18 @@ def sync(path):
         os.close(handle)
 
 
-def write_json(path, value):
-    """Writes JSON under a temporary name, syncs, renames: a reader sees the old file or the new one, whole."""
+def write_json(path: str, value: Any) -> None:
+    """Writes JSON under a temporary name, syncs, renames: readers see the old or the new file, complete."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def write_text(path, text):
-    """Writes a text file as `write_json` does: whole or not at all."""
+def write_text(path: str, text: str) -> None:
+    """Writes a text file as `write_json` does."""
     write_bytes(path, text.encode())
 
 
-def write_bytes(path, data):
-    """Writes a file of bytes as `write_json` does: whole or not at all."""
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a binary file as `write_json` does."""
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -53,13 +55,13 @@ def write_bytes(path, data):
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
-            os.remove(temporary)  # On a full disk it would take the room that is needed.
+            os.remove(temporary)  # On a full disk it takes space that is needed.
         raise
     sync(os.path.dirname(os.path.abspath(path)))
 
 
-def plain(value):
-    """Returns a value with what JSON cannot hold replaced: tuples become lists, NaN and infinities null."""
+def plain(value: Any) -> Any:
+    """Replaces what JSON cannot hold: tuples become lists, NaN and infinities null."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -67,12 +69,12 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_text(path):
-    """Returns the text of a file in UTF-8, with or without a byte order mark.
+def read_text(path: str) -> str:
+    """Returns the text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
       FileNotFoundError: there is no such file.
-      UsageError: it cannot be read, or is no text; in one line that names it.
+      UsageError: it cannot be read, or is not text; one line with its path.
     """
     try:
         with open(path, "rb") as file:
@@ -80,15 +82,15 @@ def read_text(path):
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror.lower()}") from error
+        raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:
         return decode(data)
     except ValueError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
-def decode(data):
-    """Returns the text of bytes in UTF-8, with or without a byte order mark; raises ValueError that says where not."""
+def decode(data: bytes) -> str:
+    """Decodes UTF-8, with or without a byte order mark; raises ValueError that names the line."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,15 +103,15 @@ def decode(data):
     return text
 
 
-def read_json(path, keys=None):
-    """Returns the value in a JSON file, or None where there is none.
+def read_json(path: str, keys: Iterable[str] | None = None) -> Any:
+    """Returns the value of a JSON file, or None without one.
 
     Args:
       path: of the file.
-      keys: names that the value, an object, needs to have; None: it may be any value.
+      keys: names that the value, an object, must have; None: any value.
 
     Raises:
-      UsageError: it cannot be read, or is not that; says in one line where and why.
+      UsageError: it cannot be read, or has another content; one line with the place.
     """
     try:
         value = parse_json(read_text(path))
@@ -127,15 +129,15 @@ def read_json(path, keys=None):
     return value
 
 
-def read_cached_json(path):
-    """Returns the value in a JSON file that can be made again, or None where there is none or it cannot be read."""
+def read_cached_json(path: str) -> Any:
+    """Returns the value of a JSON file that can be made again, or None if it is missing or cannot be read."""
     with contextlib.suppress(UsageError):
         return read_json(path)
     return None
 
 
-def parse_json(text):
-    """Returns the value of JSON; raises ValueError that says line and column of what is wrong."""
+def parse_json(text: str) -> Any:
+    """Parses JSON; raises ValueError with line and column."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -144,7 +146,7 @@ def parse_json(text):
         raise ValueError("it is nested too deeply") from None
 
 
-def sha256(path):
-    """Returns the SHA-256 of a file's bytes as hex."""
+def sha256(path: str) -> str:
+    """Returns the SHA-256 of a file as hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and a lost terminal, where a command does not hear them itself: it ends in words.
+"""Ends a command with one line on Ctrl-C, SIGTERM or a lost terminal, unless the command handles them itself.
 
-A handler of Python runs between two instructions of the main thread, and one call of TensorFlow may last; a thread
-hears the signals meanwhile, and ends the process where the main thread does not come to its end. Standard library only.
+Python runs a signal handler between two instructions of the main thread, and one call of TensorFlow may take long; a
+thread receives the signals meanwhile, and ends the process where the main thread does not. Standard library only.
 """
 import contextlib
 import os
@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
 
 from pipeline import activity
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 10.0  # Seconds for the main thread to clear up.
-_command = None
+PATIENCE = 10.0  # Seconds for the main thread to clean up.
+_command: str | None = None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,32 +25,32 @@ class Interrupted(KeyboardInterrupt):
       number: of the signal.
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int):
         super().__init__()
         self.number = number
 
 
-def command():
-    """Returns what the process runs as a command, "mirrorline train"; None where a user's Python runs it."""
+def command() -> str | None:
+    """Returns the command that the process runs, "mirrorline train"; None in a user's Python."""
     return _command
 
 
-def hears(number):
-    """Tells whether a signal ends the process as an Interrupted: whoever wants to hear it instead may."""
+def hears(number: int) -> bool:
+    """Tells whether a signal ends the process as Interrupted, so that others may handle it instead."""
     return getattr(signal.getsignal(number), "interrupts", False)
 
 
-def words(doing):
-    """Returns the line about an interruption; doing: see activity.activity, or None."""
+def words(doing: str | None) -> str:
+    """Returns the line about an interruption of an activity."""
     return f"interrupted while {doing}; nothing was written" if doing else "interrupted"
 
 
 @contextlib.contextmanager
-def heard(name):
-    """Lets signals end what is inside as an Interrupted; those that are ignored, as nohup asks for, stay so.
+def heard(name: str) -> Iterator[Callable[[], int | None]]:
+    """Makes signals raise Interrupted inside the block; ignored ones, as with nohup, stay ignored.
 
     Args:
-      name: of the command, for the words where the process ends from a thread.
+      name: of the command, for the line where the process ends from a thread.
 
     Yields:
       Function that returns the number of the signal that came, None before.
@@ -58,7 +59,9 @@ def heard(name):
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    came, raised, (receiver, sender) = [], [], socket.socketpair()
+    came: list[int] = []
+    raised: list[int] = []
+    receiver, sender = socket.socketpair()
     sender.setblocking(False)
 
     def end(number, frame):
@@ -66,35 +69,31 @@ def heard(name):
             raised.append(number)
             raise Interrupted(number)
 
-    end.interrupts = True
+    end.interrupts = True  # type: ignore[attr-defined]
 
-    def listen():
-        while number := receiver.recv(1):
-            # What the command hears itself is not for us.
-            if number[0] not in SIGNALS or signal.getsignal(number[0]) is not end:
-                continue
-            came.append(number[0])
-            if len(came) == 1:
-                receiver.settimeout(PATIENCE)
-                continue
-            give_up()
-
-    def listen_until_closed():
-        try:
-            listen()
-        except TimeoutError:
-            give_up()
-        except OSError:
-            pass  # It was closed.
-
-    def give_up():
+    def exit_now():
         print(f"{name}: {words(activity.running())}", file=sys.stderr, flush=True)
         os._exit(128 + came[0])
+
+    def listen():
+        try:
+            while number := receiver.recv(1):
+                # Signals that the command handles itself are left to it.
+                if number[0] not in SIGNALS or signal.getsignal(number[0]) is not end:
+                    continue
+                came.append(number[0])
+                if len(came) > 1:
+                    exit_now()
+                receiver.settimeout(PATIENCE)
+        except TimeoutError:
+            exit_now()
+        except OSError:
+            pass  # It was closed.
 
     before = {number: signal.signal(number, end) for number in SIGNALS
               if signal.getsignal(number) != signal.SIG_IGN}
     wakeup, outer, _command = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False), _command, name
-    threading.Thread(target=listen_until_closed, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
     try:
         yield lambda: came[0] if came else None
     finally:

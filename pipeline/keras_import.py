@@ -1,66 +1,50 @@
-"""How Keras is imported and what it computes with: the same whatever a user's keras.json and environment say.
+"""Imports Keras with fixed defaults, independent of a user's keras.json and environment.
 
-Standard library only: importing Keras here would load TensorFlow, seconds before a command has looked at its flags.
+Standard library only: importing Keras here would load TensorFlow, seconds before a command has checked its flags.
 """
 import contextlib
 import importlib
-import importlib.abc
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
 from pipeline.errors import UsageError
+from pipeline.import_hook import ImportHook
 
 BACKEND = "tensorflow"
-MODULE = "module://"  # Before the name of a module that matplotlib is to draw with.
+MODULE = "module://"  # Before the name of a module that is matplotlib's backend.
 
 
-def install():
-    """Sees to it that Keras is imported with its own defaults, and knows the models of this project from then on."""
+def install() -> None:
+    """Makes Keras be imported with its own defaults, followed by the models of this package."""
     if "keras" not in sys.modules:
         sys.meta_path.insert(0, KerasImport())
     elif _backend() == BACKEND:
         importlib.import_module("pipeline.models")
 
 
-class KerasImport(importlib.abc.MetaPathFinder):
+class KerasImport(ImportHook):
     """Imports Keras with its own defaults, and the models after it: it then knows them when it reads a file of one.
 
-    TensorFlow has an older Keras inside, which reads the same file of a user's, and fails as it does.
+    The Keras 2 inside TensorFlow reads the same keras.json, and fails on what is wrong in it.
     """
 
-    _looking = False
+    names = ("keras", "tensorflow")
 
-    def find_spec(self, name, path=None, target=None):
-        """Returns the spec of Keras or TensorFlow with a loader that does so; None for any other module.
-
-        The Keras 2 inside TensorFlow reads the same file, and fails on what is wrong in it.
-        """
-        if name not in ("keras", "tensorflow") or self._looking:
-            return None
-        self._looking = True
-        try:
-            spec = importlib.util.find_spec(name)  # As the other finders see it.
-        finally:
-            self._looking = False
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def execute_with_defaults(module):
-            with _defaults():
-                execute(module)
-            if name == "keras":
-                _find_home()
-                importlib.import_module("pipeline.models")
-
-        spec.loader.exec_module = execute_with_defaults
-        return spec
+    def execute(self, module: ModuleType, load: Callable[[ModuleType], None]) -> None:
+        """Imports Keras or TensorFlow."""
+        with _defaults():
+            load(module)
+        if module.__name__ == "keras":
+            _set_home()
+            importlib.import_module("pipeline.models")
 
 
 @contextlib.contextmanager
-def _defaults():
-    """Hides from Keras what a user has told it: a keras.json with a wrong value ends the import with a traceback."""
+def _defaults() -> Iterator[None]:
+    """Hides a user's settings from Keras: a keras.json with a wrong value ends the import with a traceback."""
     hidden = {name: value for name, value in os.environ.items() if name.startswith("KERAS_")}
     for name in hidden:
         del os.environ[name]
@@ -75,24 +59,24 @@ def _defaults():
         os.environ.update(hidden)
 
 
-def _find_home():
-    """Tells Keras where it keeps what it downloads: where it would have kept it."""
-    from pipeline.internals.keras_internals import set_home
+def _set_home() -> None:
+    """Sets the folder of Keras's downloads to that of its own default."""
+    from pipeline.internals.keras_internals import set_home  # Keras is imported by now.
     user = os.path.expanduser("~")
     user = user if os.access(user, os.W_OK) else "/tmp"
     set_home(os.environ.get("KERAS_HOME") or os.path.join(user, ".keras"))
 
 
-def _backend():
+def _backend() -> str:
     import keras
     return keras.config.backend()
 
 
-def set_defaults():
-    """Sets what Keras builds layers with; to be called before anything is built.
+def set_defaults() -> None:
+    """Sets the defaults with which Keras builds layers; to be called before anything is built.
 
     Raises:
-      UsageError: Keras was imported before this project, with another backend.
+      UsageError: Keras was imported before this package, with another backend.
     """
     import keras
     if _backend() != BACKEND:
@@ -102,8 +86,8 @@ def set_defaults():
     keras.config.set_epsilon(1e-7)
 
 
-def set_precision(precision):
-    """Sets the precision of the layers that are made from now on; one of pipeline.config.PRECISIONS."""
+def set_precision(precision: str) -> None:
+    """Sets the precision, one of pipeline.config.PRECISIONS, of the layers that are made from now on."""
     import keras
     keras.config.set_floatx("float64" if precision == "float64" else "float32")
     keras.config.set_dtype_policy(precision)

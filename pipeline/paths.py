@@ -1,31 +1,32 @@
-"""Paths: those that users give, and how TensorFlow is given them. Standard library only."""
+"""Checks and converts paths from users, and protects them from TensorFlow's patterns. Standard library only."""
 import contextlib
 import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
 
 from pipeline.errors import UsageError
 
-LONGEST_SUFFIX = ".partial"  # Of what a file is called until it is complete.
+LONGEST_SUFFIX = ".partial"  # Of incomplete files.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-PATTERN = frozenset("*?[]\\")  # What TensorFlow's matcher of file names (fnmatch) gives a meaning.
+PATTERN = frozenset("*?[]\\")  # Special to TensorFlow's matching of file names (fnmatch).
 
 
 @contextlib.contextmanager
-def literal(path):
+def literal(path: str) -> Iterator[str]:
     """Gives another path of the same file or folder, in which TensorFlow finds no pattern.
 
-    TensorFlow looks for checkpoints by patterns made of their path: it does not find the run `lr=[1e-3]` that it has
-    written, and at the removal of old checkpoints of `lr=[12]` it removes those of `lr=1`. An open folder has a path
-    without such characters, /proc/self/fd/NUMBER, until it is closed.
+    TensorFlow uses the path of a checkpoint as a pattern: it does not find the run `lr=[1e-3]` that it has written, and
+    removing old checkpoints of `lr=[12]` it removes those of `lr=1`. An open folder has a path without such characters,
+    /proc/self/fd/NUMBER, until it is closed.
 
     Args:
-      path: of a folder, of a file or of a checkpoint (without suffix) in a folder that exists.
+      path: of a folder, a file or a checkpoint (without suffix) in an existing folder.
 
     Yields:
-      The path to give to TensorFlow, for this block and this process alone; `path` itself where that has no pattern, or
-      the system no /proc.
+      The path for TensorFlow, valid in this block and process; `path` itself if it has no pattern, or the system no
+      /proc.
     """
     if not PATTERN.intersection(path):
         yield path
@@ -34,7 +35,7 @@ def literal(path):
     try:
         handle = os.open(folder or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        yield path  # TensorFlow says best itself what is not there.
+        yield path  # TensorFlow reports best what is missing.
         return
     try:
         opened = f"/proc/self/fd/{handle}"
@@ -43,18 +44,18 @@ def literal(path):
         os.close(handle)
 
 
-def local_path(text, flag="", any_bytes=False):
-    """Returns the path that a user means: `~` is the home directory, and a trailing slash nothing.
+def local_path(text: str | os.PathLike[str], flag: str = "", any_bytes: bool = False) -> str:
+    """Returns a user's path with `~` expanded and without a trailing slash.
 
-    Variables (`$HOME`) are the shell's matter and stay as they are.
+    Variables (`$HOME`) are expanded by the shell only.
 
     Args:
-      text: as it was given, str or os.PathLike.
-      flag: how it was given, for the message, such as "--workdir".
-      any_bytes: whether a name that is not UTF-8 will do; TensorFlow takes none.
+      text: as given.
+      flag: for the message, such as "--workdir".
+      any_bytes: accept a name that is not UTF-8, which TensorFlow does not.
 
     Raises:
-      UsageError: nothing, an address (gs://...) or the home of nobody.
+      UsageError: an empty path, an address (gs://...) or an unknown home directory.
     """
     path, given = os.fspath(text), f"{flag}={text}" if flag else f"'{text}'"
     if not path.strip():
@@ -81,7 +82,7 @@ def local_path(text, flag="", any_bytes=False):
     return path.rstrip("/") or "/"
 
 
-def folder_obstacle(folder):
+def folder_obstacle(folder: str) -> str | None:
     """Returns why no file can be written into a folder, which need not exist, or None; leaves nothing behind."""
     try:
         if not stat.S_ISDIR(os.stat(folder).st_mode):
@@ -90,7 +91,7 @@ def folder_obstacle(folder):
         if os.path.islink(folder):
             return "it is a link to what is not there"
     except OSError as error:
-        return error.strerror.lower()
+        return (error.strerror or str(error)).lower()
     missing, parent = [], os.path.abspath(folder)
     while not os.path.lexists(parent):
         missing.append(parent)
@@ -107,16 +108,16 @@ def folder_obstacle(folder):
                 os.rmdir(path)
 
 
-def check_folder(flag, path):
-    """Raises UsageError where files could not be written into a folder, which need not exist; leaves nothing behind."""
+def check_folder(flag: str, path: str) -> None:
+    """Raises UsageError if files cannot be written into a folder, which need not exist; leaves nothing behind."""
     problem = folder_obstacle(path)
     if problem:
-        raise UsageError(f"{flag}={path} cannot be written: {problem}; give a folder of your own that is there or can "
+        raise UsageError(f"{flag}={path} cannot be written: {problem}; give a folder of your own that exists or can "
                          "be made")
 
 
-def check_file(flag, path):
-    """Raises UsageError where a file could not be written: before anything is computed; leaves nothing behind."""
+def check_file(flag: str, path: str) -> None:
+    """Raises UsageError if a file cannot be written, before anything is computed; leaves nothing behind."""
     if is_special(path):
         return
     folder = os.path.dirname(path) or os.curdir
@@ -127,12 +128,12 @@ def check_file(flag, path):
         if not os.path.isdir(folder):
             problem = f"there is no folder '{folder}'"
     except OSError as error:
-        problem = error.strerror.lower()
+        problem = (error.strerror or str(error)).lower()
     problem = problem or ("it is a folder" if os.path.isdir(path) else folder_obstacle(folder))
     if problem:
         raise UsageError(f"{flag}={path} cannot be written: {problem}; give a file in a directory that exists")
 
 
-def is_special(path):
-    """Tells whether a path is a pipe or a device, which is written to and not replaced."""
+def is_special(path: str) -> bool:
+    """Tells whether a path is a pipe or a device, which is not replaced when it is written."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

@@ -1,9 +1,11 @@
-"""Other processes of this program: started alike, ended with it. Standard library only."""
+"""Child processes of this program, which end with it. Standard library only."""
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from typing import IO, Any, Self
 
 from pipeline.child_environment import child_environment
 from pipeline.errors import RunFailure, UsageError
@@ -18,22 +20,22 @@ class Processes:
     A context manager. Processes may be started from several threads.
 
     Attributes:
-      ended: whether it is being left: what processes say from here on is of their being killed.
+      ended: whether it is being left: errors of processes from then on are of their being killed.
     """
 
-    def __init__(self, timeout):
+    def __init__(self, timeout: float):
         """
         Args:
           timeout: seconds that one process may take.
         """
-        self.timeout = timeout
-        self.ended, self._running, self._lock = False, [], threading.Lock()
+        self.timeout, self.ended, self._lock = timeout, False, threading.Lock()
+        self._running: list[Any] = []
         self._environment = child_environment()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self.ended = True
             for process in self._running:
@@ -42,24 +44,29 @@ class Processes:
             process.wait()
             process.errors.close()
 
-    def start(self, *arguments):
-        """Starts `python ARGUMENTS`, in a session of its own: Ctrl-C is for this process to deal with."""
-        errors = tempfile.TemporaryFile()
+    def start(self, *arguments: str) -> Any:
+        """Starts `python ARGUMENTS` in a session of its own, since this process handles Ctrl-C.
+
+        Returns:
+          subprocess.Popen with the attribute `errors`, a binary file of its standard error.
+        """
+        errors: IO[bytes] = tempfile.TemporaryFile()
         with self._lock:
             if self.ended:
                 raise RunFailure("ended while starting another process")
-            process = subprocess.Popen([sys.executable, *arguments], env=self._environment, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+            process: Any = subprocess.Popen([sys.executable, *arguments], env=self._environment,
+                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                                            start_new_session=True)
             process.errors = errors
             self._running.append(process)
         return process
 
-    def finish(self, process):
-        """Waits for a process to end well.
+    def finish(self, process: Any) -> None:
+        """Waits for a process to succeed.
 
         Raises:
-          UsageError: it says that it was asked for what cannot be (exit code 2); carries its line.
-          RunFailure: any other end but a good one, or none within the time limit; carries its last line.
+          UsageError: it ended with exit code 2; carries its line.
+          RunFailure: it failed otherwise, or did not end within the time limit; carries its last line.
         """
         try:
             code = process.wait(self.timeout)
@@ -68,22 +75,18 @@ class Processes:
             raise RunFailure(f"a process did not end within {self.timeout:g} s") from None
         if not code:
             return
-        text = said(process)
+        text = read_errors(process)
         if "Traceback" in text and not self.ended:
             sys.stderr.write(text)  # A defect, which one line would not explain.
         if code == USAGE:
             raise UsageError(last_line(text))
-        raise RunFailure(last_line(text) or f"a process ended with {code} and without a word")
+        raise RunFailure(last_line(text) or f"a process ended with {code} and without a message")
 
-    def kill_when(self, process, condition):
-        """Ends a process by SIGKILL as soon as a condition holds.
-
-        Args:
-          process: a running one.
-          condition: function without arguments, asked every few milliseconds.
+    def kill_when(self, process: Any, condition: Callable[[], bool]) -> None:
+        """Kills a running process (SIGKILL) as soon as a condition, checked every few milliseconds, holds.
 
         Raises:
-          UsageError, RunFailure: it ended by itself before that, or the condition never held.
+          UsageError, RunFailure: it ended by itself before, or the condition never held.
         """
         deadline = time.monotonic() + self.timeout
         while not condition():
@@ -91,19 +94,19 @@ class Processes:
                 self.finish(process)
                 raise RunFailure("the run was over before it could be killed; give it more --verify_steps")
             if time.monotonic() > deadline:
-                raise RunFailure(f"a process did not come to where it is killed within {self.timeout:g} s")
+                raise RunFailure(f"a process did not reach the point at which it is killed within {self.timeout:g} s")
             time.sleep(POLL_SECONDS)
         process.kill()
         process.wait()
 
 
-def said(process):
+def read_errors(process: Any) -> str:
     """Returns what an ended process wrote to standard error."""
     process.errors.seek(0)
     return process.errors.read().decode(errors="replace")
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     """Returns the last line of a text, without the name of the command in front."""
     last = (text.strip().splitlines() or [""])[-1].strip()
     name, colon, rest = last.partition(": ")

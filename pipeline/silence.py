@@ -1,29 +1,32 @@
-"""Keeps TensorFlow's own messages off the screen, unless --verbosity=debug asks for them."""
+"""Keeps TensorFlow's own messages off the terminal, unless --verbosity=debug asks for them."""
 import contextlib
-import importlib.abc
-import importlib.util
+import io
 import logging
 import os
 import re
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+from pipeline.import_hook import ImportHook
 
 # Lines of the C++ logger: severity and date, and the two that come without.
 NOISE = re.compile(rb"[IWE]\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog|"
                    rb"To enable the following instructions:")
 
 
-def quiet(verbosity):
-    """Turns down TensorFlow, Keras and absl; to be called before TensorFlow is imported, which it does not do.
+def quiet(verbosity: str) -> None:
+    """Lowers the log level of TensorFlow, Keras and absl; to be called before TensorFlow is imported.
 
-    Environment variables that the user has set stay as they are.
+    Environment variables that the user has set stay unchanged.
     """
     if verbosity == "debug":
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import absl.logging  # makes its own kind of logger, which logging.getLogger would not
+    import absl.logging  # It makes its own kind of logger, which logging.getLogger would not.
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     for name in ("tensorflow", "keras", "matplotlib"):
@@ -33,10 +36,10 @@ def quiet(verbosity):
         sys.meta_path.insert(0, QuietImport())
 
 
-def open_missing():
-    """Opens what a process was started without of standard input, output and error: nobody reads or writes it.
+def open_missing_streams() -> None:
+    """Opens standard input, output and error on the null device where the process was started without them.
 
-    Else the next file that is opened would take the number of standard output, and get what is printed.
+    Otherwise the next file that is opened would get the descriptor of standard output, and what is printed.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -47,50 +50,35 @@ def open_missing():
             setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
 
 
-def escape_what_cannot_be_encoded():
-    """Lets the name of a class be printed as \\xe4 and the like where standard output cannot encode it."""
+def escape_unencodable() -> None:
+    """Prints characters that standard output or standard error cannot encode as \\xe4 and the like."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            with contextlib.suppress(OSError):  # Nobody reads what was written there.
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):  # The reader of what was written is gone.
                 stream.reconfigure(errors="backslashreplace")
 
 
-class QuietImport(importlib.abc.MetaPathFinder):
+class QuietImport(ImportHook):
     """Imports TensorFlow and Keras with standard error held back.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach what is logged while the libraries are being loaded (oneDNN, missing CUDA
+    TF_CPP_MIN_LOG_LEVEL does not affect what is logged while the libraries are being loaded (oneDNN, missing CUDA
     drivers), and TensorFlow is imported wherever a command first needs it.
     """
 
-    _looking = False
+    names = ("tensorflow", "keras")
 
-    def find_spec(self, name, path=None, target=None):
-        """Returns the module's spec with a loader that is quiet; None for any other module."""
-        if name not in ("tensorflow", "keras") or self._looking:
-            return None
-        self._looking = True
-        try:
-            spec = importlib.util.find_spec(name)  # As the other finders see it.
-        finally:
-            self._looking = False
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def execute_quietly(module):
-            with held_back_stderr():
-                execute(module)
-
-        spec.loader.exec_module = execute_quietly
-        return spec
+    def execute(self, module: ModuleType, load: Callable[[ModuleType], None]) -> None:
+        """Imports a library without its log lines."""
+        with held_back_stderr():
+            load(module)
 
 
 @contextlib.contextmanager
-def held_back_stderr():
-    """Holds back what is written to the process's standard error, and shows at the end what is no log line of C++."""
+def held_back_stderr() -> Iterator[None]:
+    """Holds back the process's standard error, and writes it at the end without log lines of C++."""
     try:
-        screen = os.dup(2)
-    except OSError:  # standard error is closed: nothing to keep clean
+        original = os.dup(2)
+    except OSError:  # Standard error is closed.
         yield
         return
     with tempfile.TemporaryFile() as held:
@@ -100,14 +88,14 @@ def held_back_stderr():
             yield
         finally:
             _flush_stderr()
-            os.dup2(screen, 2)
-            os.close(screen)
+            os.dup2(original, 2)
+            os.close(original)
             held.seek(0)
             rest = b"".join(line for line in held if not NOISE.match(line))
             if rest:
                 os.write(2, rest)
 
 
-def _flush_stderr():
+def _flush_stderr() -> None:
     if sys.stderr is not None:
         sys.stderr.flush()

@@ -43,6 +43,7 @@ def test_a_run_resumed_on_another_number_of_cores_has_the_weights_of_one_in_one_
     assert result(folder / "parts")["weights_sha256"] == result(folder / "whole")["weights_sha256"]
 
 
+@pytest.mark.acceptance
 def test_another_number_that_is_asked_for_is_warned_of(folder):
     _, errors = train(folder, "whole", "--steps=7", "--threads=1")
     assert "computed with 3 threads, now with 1" in errors and "(--threads=3)" in errors and errors.count("\n") == 1

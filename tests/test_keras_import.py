@@ -50,7 +50,7 @@ def test_a_run_has_the_same_weights(plain, tmp_path):
 def test_the_proof_of_an_export_in_its_own_process(plain, tmp_path):
     folder, _ = plain
     process = start("export", "--workdir=plain", "--format=keras", "--nolatency", f"--output={tmp_path / 'out'}",
-                    cwd=folder, fresh=True, more=settings(tmp_path, FILES[1]))
+                    cwd=folder, more=settings(tmp_path, FILES[1]))
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, said + errors
     assert json.loads((tmp_path / ".keras" / "keras.json").read_text()) == FILES[1]  # A user's file stays.

@@ -125,6 +125,7 @@ def test_the_doctor_says_it_of_the_folder(tmp_path, kind):
     assert ("has no flock" in found.text) == bool(kind) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.acceptance
 def test_training_goes_on_after_a_kill_without_flock(tmp_path):
     (tmp_path / "without_flock.py").write_text(WITHOUT.format(name="ENOSYS") + RUNNING)
     train = ("train", "--model=mlp", "--checkpoint_every=5", "--workdir=run", "--tensorboard=scalars", "--quiet",

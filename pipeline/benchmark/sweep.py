@@ -11,7 +11,7 @@ from pipeline.benchmark import out_of_memory
 from pipeline.benchmark.grid import KEY, halved, unit
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_cached_json
-from pipeline.processes import last_line, said
+from pipeline.processes import last_line, read_errors
 
 CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
 POLL_SECONDS = 0.05
@@ -145,7 +145,7 @@ class Sweep:
         else:
             process = self.start_workers(self._file("order.json"), workers)
         timed_out = self._wait(process)
-        text = f"no end within {self.timeout:g} s (--hang_timeout)" if timed_out else said(process)
+        text = f"no end within {self.timeout:g} s (--hang_timeout)" if timed_out else read_errors(process)
         found = chief_and_slowest([read_cached_json(path) for path in results])
         return process.returncode if not timed_out else None, text, found
 

@@ -53,8 +53,10 @@ def default_cache_dir() -> str:
 
     For a user without a home directory it cannot be written, and nothing is kept.
     """
-    folder = platformdirs.user_cache_dir("mirrorline")
-    return folder if os.path.isabs(folder) else os.path.join(os.devnull, "mirrorline")
+    try:
+        return platformdirs.user_cache_dir("mirrorline")
+    except RuntimeError:  # It has no home directory.
+        return os.path.join(os.devnull, "mirrorline")
 
 
 def read_table(files, cache_dir=None):

@@ -1,14 +1,10 @@
 """Which devices a run gets, and what is refused before it starts."""
-import os
-import subprocess
-import sys
-
 import pytest
 
 from pipeline.data.stream import check_batch_size
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
-from tests.commands import REPOSITORY
+from tests.commands import mirrorline
 
 
 @pytest.mark.parametrize("gpus, wanted, replicas, chosen", [
@@ -126,9 +122,9 @@ print(first == keras.random.normal((3,)).numpy().tolist())
 """
 
 
-def test_start_refuses_before_it_touches_anything_and_then_sets_everything():
-    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, cwd=REPOSITORY, timeout=600,
-                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+def test_start_refuses_before_it_touches_anything_and_then_sets_everything(tmp_path):
+    (tmp_path / "starting.py").write_text(START)
+    done = mirrorline(cwd=tmp_path, module="starting")
     assert done.stdout.splitlines() == [
         "float32 float32 []",
         "ReductionToOneDevice over 2 CPU replicas",

@@ -9,8 +9,8 @@ from tests.commands import assert_every_step_once, metrics, mirrorline, result
 from tests.distributed.processes import ends, free_ports, start, start_workers, task
 
 PEER_LOST = 76
-COMMAND = ("train", "--dataset=digits", "--model=three_apis", "--batch_size=96", "--evaluate_every=12",
-           "--checkpoint_every=6", "--augment=flip,crop,mixup", "--tensorboard=scalars", "--optimizer=sgd",
+COMMAND = ("train", "--dataset=digits", "--model=mlp", "--batch_size=96", "--evaluate_every=8",
+           "--checkpoint_every=4", "--augment=flip,mixup", "--tensorboard=scalars", "--optimizer=sgd",
            "--learning_rate=0.01")
 
 # What srun says to the second of two tasks.
@@ -31,24 +31,24 @@ def wait_for_step(workdir, step, processes, timeout=600):
 def whole(tmp_path_factory):
     """A run of one process with two replicas."""
     folder = tmp_path_factory.mktemp("one")
-    done = mirrorline(*COMMAND, "--steps=24", "--replicas=2", "--workdir=run", cwd=folder)
+    done = mirrorline(*COMMAND, "--steps=16", "--replicas=2", "--workdir=run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
 def test_a_lost_worker_costs_nothing_but_time(tmp_path, whole):
-    workers = start_workers(2, *COMMAND, "--steps=24", "--steps_per_loop=1", "--workdir=run", cwd=tmp_path)
-    wait_for_step(tmp_path / "run", 13, workers)  # The save at step 12 waited for that of step 6.
+    workers = start_workers(2, *COMMAND, "--steps=16", "--steps_per_loop=1", "--workdir=run", cwd=tmp_path)
+    wait_for_step(tmp_path / "run", 9, workers)  # The save at step 8 waited for that of step 4.
     workers[1].send_signal(signal.SIGKILL)
     (_, chief_code), (_, other_code) = found = ends(workers, timeout=600)
     assert (chief_code, other_code) == (PEER_LOST, -signal.SIGKILL), found
     assert re.fullmatch(r"mirrorline train: worker 0 lost (another worker \(.*\)|worker 1, whose process is gone); run "
                         r"the same command .*\n", found[0][0][1]), found[0][0][1]
-    again = ends(start_workers(2, *COMMAND, "--steps=24", "--workdir=run", cwd=tmp_path))
+    again = ends(start_workers(2, *COMMAND, "--steps=16", "--workdir=run", cwd=tmp_path))
     assert [code for _, code in again] == [0, 0], again
     assert "resume  from the checkpoint of step" in again[0][0][0]
     assert again[1][0][0] == ""  # The chief speaks for all.
-    assert_every_step_once(tmp_path / "run", 24)
+    assert_every_step_once(tmp_path / "run", 16)
     assert result(tmp_path / "run")["weights_sha256"] == result(whole)["weights_sha256"]
     assert [r["loss"] for r in metrics(tmp_path / "run", "train")] == [r["loss"] for r in metrics(whole, "train")]
     for name in ("loss", "accuracy", "calibration_error"):
@@ -58,7 +58,7 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path, whole):
 
 
 def test_asking_one_worker_to_stop_stops_all_at_the_same_step(tmp_path):
-    workers = start_workers(2, *COMMAND, "--model=mlp", "--augment=", "--steps=200000", "--steps_per_loop=2",
+    workers = start_workers(2, *COMMAND, "--augment=", "--steps=200000", "--steps_per_loop=2",
                             "--evaluate_every=100000", "--checkpoint_every=100000", "--workdir=run", cwd=tmp_path)
     wait_for_step(tmp_path / "run", 4, workers)
     workers[1].send_signal(signal.SIGTERM)

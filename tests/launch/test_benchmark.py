@@ -42,7 +42,7 @@ def measured(tmp_path_factory):
                                   cwd=folder)
         done = with_forked_children(*REAL, cwd=folder)
         assert trained.result().returncode == 0
-        small = small.wait(240), processes.said(small)
+        small = small.wait(240), processes.read_errors(small)
     assert (done.returncode, done.stderr) == (0, ""), done
     return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text()), "small": small}
 

@@ -19,7 +19,7 @@ def python(processes, text):
      "no such thing"),
     ("import sys; print('first'); print('all are damaged', file=sys.stderr); sys.exit(1)", RunFailure,
      "all are damaged"),
-    ("import os; os.kill(os.getpid(), 9)", RunFailure, "a process ended with -9 and without a word"),
+    ("import os; os.kill(os.getpid(), 9)", RunFailure, "a process ended with -9 and without a message"),
     ("import time; time.sleep(3600)", RunFailure, "a process did not end within 2 s"),
 ])
 def test_an_end_that_is_not_good_is_an_error_with_its_line(text, error, line):

@@ -10,6 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.processes import Processes
 from pipeline.sweep import trials
 from tests.commands import result, start
+from tests.selection import quick
 
 RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1", "--tensorboard=scalars", "--workdir=run")
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "4",
@@ -20,11 +21,11 @@ JOBSET = {"JOB_COMPLETION_INDEX": "0", "MIRRORLINE_JOBSET": "digits", "MIRRORLIN
 CHIEF = {"TF_CONFIG": json.dumps({"cluster": {"chief": ["pool-0:2222"]}, "task": {"type": "chief", "index": 0}})}
 
 
-@pytest.mark.parametrize("environment, says", [
+@pytest.mark.parametrize("environment, says", quick([
     ({**STEP, "SLURM_PTY_PORT": "40000", "SLURM_PTY_WIN_COL": "80"},
      "alone   this shell is task 0 of 4 of a step of Slurm"),
     (CHIEF, "data    digits"),
-])
+], 0))
 def test_who_is_alone_trains(tmp_path, environment, says):
     process = start(*RUN, cwd=tmp_path, more=environment)
     out, errors = process.communicate(timeout=300)
