@@ -1,4 +1,4 @@
-"""The command line: `mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
+"""`mirrorline COMMAND --flag=value`, the same as `python -m launch COMMAND ...`.
 
 A command is a module of launch.commands with
 
@@ -21,7 +21,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 from absl import flags as absl_flags
 
@@ -42,65 +42,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     Args:
-      arguments: without the name of the program; default those of the process.
+      arguments: without the program's name; None: those of the process.
 
     Returns:
-      0 done, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
-      terminal, 141 closed output, or what the command returned. Other exceptions are defects and pass with their
-      traceback.
+      0 success, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
+      terminal, 141 nobody reads the output any more, or what the command returned. Any other exception is a defect and
+      passes with its traceback.
     """
     silence.open_missing_streams()
-    end = _End() if arguments is None else None
+    end = _ProcessEnd() if arguments is None else None
     silence.escape_unencodable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _answer(arguments)
+        code = _run_reporting_errors(arguments)
     except Exception:
         if not peer_failure.is_watching():
             raise
         traceback.print_exc()
         code = FAILURE
     if code not in (0, PREEMPTED) and peer_failure.is_watching():
-        _exit_now(code)  # At the exit of a process TensorFlow waits for the other workers, which wait for this one.
+        _exit(code)  # At the end of a process TensorFlow waits for the other workers, and they for this one.
     if end:
         end.code = code
     return code
 
 
-def _exit_now(code):
-    """Flushes the output and ends the process, without waiting for its threads."""
+class _ProcessEnd:
+    """Exits immediately, after all other exit handlers, a process whose data pipelines call Python.
+
+    The interpreter waits for TensorFlow's threads at exit, and they for the interpreter: sometimes forever.
+    """
+
+    def __init__(self) -> None:
+        """To be made before TensorFlow is imported: the first registered handler is called last."""
+        self.code = FAILURE
+        atexit.register(self)
+
+    def __call__(self) -> None:
+        if damage.pipelines_call_python():
+            _exit(self.code)
+
+
+def _exit(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-class _End:
-    """Ends a process whose data pipelines call Python at once, after all other functions registered with atexit.
-
-    The interpreter waits at its exit for TensorFlow's threads, and they for the interpreter: sometimes forever.
-    """
-
-    def __init__(self):
-        """To be called before TensorFlow is imported: the first function registered is called last."""
-        self.code = FAILURE
-        atexit.register(self)
-
-    def __call__(self):
-        if damage.pipelines_call_python():
-            _exit_now(self.code)
-
-
-def _answer(arguments):
-    """Runs one command, reports errors, and returns the exit code; see main."""
+def _run_reporting_errors(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code, after reporting its error; see main."""
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
         with interruption.heard(name) as signal_number, damage.in_words():
             try:
                 code = _dispatch(arguments)
             except Exception as error:
-                if signal_number():  # An error of a library that was interrupted.
-                    raise interruption.Interrupted(signal_number()) from error
+                number = signal_number()
+                if number:  # A library's own error about the interruption.
+                    raise interruption.Interrupted(number) from error
                 raise
         sys.stdout.flush()
         return code
@@ -116,7 +116,7 @@ def _answer(arguments):
         return _fail(name, interruption.words(getattr(error, "doing", None)),
                      SIGNAL + getattr(error, "number", signal.SIGINT))
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at its exit, which needs somewhere to write.
+        # The interpreter flushes standard output once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except OSError as error:
@@ -127,12 +127,12 @@ def _answer(arguments):
                            "and run the same command again", FAILURE)
 
 
-def _fail(name: str, error: Any, code: int) -> int:
+def _fail(name: str, error: object, code: int) -> int:
     print(f"{name}: {' '.join(str(error).splitlines())}", file=sys.stderr)
     return code
 
 
-def _dispatch(arguments):
+def _dispatch(arguments: list[str]) -> int:
     first, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     if first in HELP or (first == "help" and not rest):
         print(_overview())
@@ -149,13 +149,14 @@ def _dispatch(arguments):
     return _run(first, rest)
 
 
-def _run(name, arguments):
+def _run(name: str, arguments: list[str]) -> int:
     command = _module(name)
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
     command.define(flag_values)
     takes, launched = getattr(command, "TAKES_FILES", None), getattr(command, "LAUNCHED", None)
-    own, rest = _split(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own, rest = arguments[:end], arguments[end + 1:]
     if set(own) & set(HELP):
         _load_extensions(own)
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
@@ -167,24 +168,23 @@ def _run(name, arguments):
         command.check_order(own, rest, flag_values)
     files = flags.parse(arguments, flag_values, name, takes)
     if "extension" in flag_values and flag_values.extension:
-        # Before TensorFlow is loaded. Children of a command, and later commands in its directory, find the same files.
-        flag_values.extension = list(extension.absolute(flag_values.extension))
+        # Before TensorFlow is loaded, and so that children and later commands in the directory find the same files.
+        flag_values["extension"].value = list(extension.absolute(flag_values.extension))
     config = flags.config_from_flags(flag_values)
     silence.quiet(config.runtime.verbosity)
     return command.run(config, flag_values, *([files] if takes else []))
 
 
 def check_working_directory() -> None:
-    """Raises UsageError if the working directory was removed, so that relative paths mean nothing."""
+    """Raises UsageError if the working directory is gone: relative paths have no meaning then."""
     try:
         os.getcwd()
     except OSError as error:
-        reason = str(error.strerror).lower()
-        raise UsageError(f"the working directory is gone or cannot be read ({reason}): change into one that exists, cd "
-                         "PATH") from error
+        raise UsageError(f"the working directory is gone or cannot be read ({str(error.strerror).lower()}): change "
+                         "into one that exists, cd PATH") from error
 
 
-def _load_extensions(arguments):
+def _load_extensions(arguments: Sequence[str]) -> None:
     """Loads the extensions given with --help, so that it lists what they add."""
     names = [name for text in arguments if text.startswith("--extension=")
              for name in text.partition("=")[2].split(",")]
@@ -193,19 +193,13 @@ def _load_extensions(arguments):
         extension.load(extension.absolute(names))
 
 
-def _module(name):
+def _module(name: str) -> ModuleType:
     """Returns the module of a command."""
     return importlib.import_module(f"{commands.__name__}.{name}")
 
 
-def _split(arguments):
-    """Returns the arguments before and after `--`."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:end], arguments[end + 1:]
-
-
-def _overview():
-    """Returns the list of commands, a line each, in the order in which one meets them."""
+def _overview() -> str:
+    """Returns the list of commands, in the order in which one meets them."""
     width = max(map(len, COMMANDS)) + 4
     modules = sorted(((name, _module(name)) for name in COMMANDS), key=lambda item: item[1].PLACE)
     lines = [f"  {name.ljust(width)}{module.SUMMARY}" for name, module in modules]

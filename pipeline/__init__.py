@@ -1,8 +1,8 @@
-"""The engine of Mirrorline: data, models, training, monitoring and evaluation behind one configuration."""
+"""The engine of Mirrorline: data, models, training, monitoring, evaluation and export."""
 import time
 
 from pipeline import keras_import
 
-BEGAN = time.monotonic()  # The commands import this first.
+BEGAN = time.monotonic()  # Commands import this module first.
 
 keras_import.install()

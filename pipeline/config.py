@@ -1,12 +1,15 @@
-"""The configuration of an experiment: frozen dataclasses, validated; standard library only.
+"""The configuration of an experiment: validated frozen dataclasses. Standard library only.
 
-Every field is a flag of the same name (flags/ builds the command line from this table), so a field says everything a
-flag has to say: default, meaning, unit, range, choices, and whether a run may be resumed with another value.
+Every field is a flag of the same name (flags/ builds the command line from this table), so a field has all that a flag
+needs: default, help, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
 import os
 import re
+import types
 import typing
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline import extension
 from pipeline.callbacks import CALLBACKS
@@ -28,69 +31,70 @@ from pipeline.registry import Registry
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
-# Which weights of a run its evaluations, its best checkpoint and its figures are of.
+# The weights that evaluations, the best checkpoint and the final metrics of a run use.
 AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 
 
-def located(dataset):
-    """Returns the name of a data set with the path of a folder made absolute, so that it is found from anywhere."""
+def located(dataset: str) -> str:
+    """Returns the name of a data set with the path of a folder made absolute."""
     if not dataset.startswith(FOLDER):
         return dataset
     return FOLDER + os.path.abspath(dataset[len(FOLDER):])
 
 
-def may_be_same(one, another):
-    """Tells whether two data sets, or models, may be the same: folders move, and are told apart by their content."""
+def may_be_same(one: str, another: str) -> bool:
+    """Tells whether two data sets, or models, may be the same: folders may move, and are compared by their content."""
     return one == another or (one.startswith(FOLDER) and another.startswith(FOLDER))
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Options):
-    """Where examples come from and what is done to them."""
+    """Data and augmentation."""
 
     dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
                                     "synthetic:HxWxC, or one of an --extension", added=DATASETS, path=True)
-    data_dir: str = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
+    data_dir: str | None = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
                            resume=FREE, path=True)
-    image_size: int = option(None, "height and width that images are resized to; needed where they differ in size",
-                             unit="pixels", low=1)
-    validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, where the "
+    image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
+                                          "size", unit="pixels", low=1)
+    validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, if the "
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
-    subset: int = option(0, "use only this many batches of each split, to try a run out; 0: all", unit="batches", low=0)
-    augment: tuple = option((), "augmentations in order of application, each name or name:strength (crop:3): "
+    subset: int = option(0, "use only this many batches of each split, to try a run; 0: all", unit="batches", low=0)
+    augment: tuple[str, ...] = option((), "augmentations in order of application, each name or name:strength (crop:3): "
                             + describe_augmentations(), many=True)
-    normalize: str = option("none", "images in [0, 1] (none), or shifted and scaled by the training split's mean and "
-                                    "deviation (per_channel)", choices=("none", "per_channel"))
+    normalize: str = option("none", "images in [0, 1] (none), or normalized by the training split's mean and std "
+                                    "(per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
                                choices=("none", "balanced"))
-    memory_budget: int = option(2048, "a data set up to this size stays in memory, a larger one streams",
+    memory_budget: int = option(2048, "data sets up to this size are kept in memory, larger ones are streamed",
                                 unit="MiB", low=0)
-    skip_unreadable: bool = option(False, "go on without images that cannot be read, and say how many", resume=FREE)
-    cache: str = option("host", "where a data set that fits into memory lies: host (batches are made beside the step) "
-                                "or device (made inside of it)", choices=("host", "device"), resume=FREE)
-    cache_dir: str = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE, path=True)
-    extension: tuple = option((), "Python files (my_models.py) or modules that bring data sets and models of your own; "
-                                  "a run keeps their checksums", many=True, resume=FREE)
+    skip_unreadable: bool = option(False, "continue without unreadable images, and report how many", resume=FREE)
+    cache: str = option("host", "where a data set that fits into memory is kept: host (batches are made outside the "
+                                "step) or device (inside it)", choices=("host", "device"), resume=FREE)
+    cache_dir: str | None = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE,
+                                   path=True)
+    extension: tuple[str, ...] = option((), "Python files (my_models.py) or modules that register your own models, "
+                                            "data sets and more; a run stores their checksums", many=True, resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Options):
-    """Which network is trained."""
+    """The network."""
 
     model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
                                 "--extension", added=MODELS, resume=NEVER)
-    model_options: tuple = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
+    model_options: tuple[str, ...] = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas, so that N compute what one does; "
-                                   "off: each replica's own (faster)")
-    freeze: tuple = option((), "layers and weights that do not train, by patterns of their names: block1,*/norm; "
-                               "backbone: all but the last layer", many=True, resume=NEVER)
+                                   "off: of each replica (faster)")
+    freeze: tuple[str, ...] = option((), "layers and weights that are not trained, by patterns of their names: "
+                                         "block1,*/norm; backbone: all but the last layer", many=True, resume=NEVER)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Options):
-    """How the weights move."""
+    """Loss, optimizer and regularization."""
 
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
     loss: str = option("cross_entropy", "loss of an example", choices=LOSSES)
@@ -98,9 +102,9 @@ class OptimizerConfig(Options):
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
     warmup: str = option("0", "linear warm-up from 0: steps (100) or epochs (1epoch)", unit="steps or epochs")
-    step_decay_at: tuple = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate drops",
-                                  many=True)
-    step_decay_factor: float = option(0.1, "schedule=step: what the rate is multiplied by", above=0.0, high=1.0)
+    step_decay_at: tuple[str, ...] = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate "
+                                                             "drops", many=True)
+    step_decay_factor: float = option(0.1, "schedule=step: factor of the rate at each drop", above=0.0, high=1.0)
     momentum: float = option(0.9, "momentum of sgd", low=0.0, below=1.0)
     nesterov: bool = option(False, "Nesterov momentum for sgd")
     weight_decay: float = option(0.0, "decoupled weight decay; not on biases and normalization", low=0.0)
@@ -109,46 +113,48 @@ class OptimizerConfig(Options):
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
     clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
-                              "best checkpoint, predictions and exports are then of; 0: none", low=0.0,
+                              "best checkpoint, predictions and exports then use; 0: none", low=0.0,
                               below=1.0)
-    accumulate_steps: int = option(1, "micro-batches a step: the batch is computed in this many parts", low=1,
+    accumulate_steps: int = option(1, "micro-batches per step: the batch is computed in this many parts", low=1,
                                    unit="micro-batches")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Options):
-    """How long, how often, and what is kept."""
+    """Length, intervals, checkpoints and divergence."""
 
-    epochs: float = option(None, "length of the run; default 10 where --steps is not given", unit="epochs", above=0.0)
-    steps: int = option(None, "length of the run, instead of --epochs", unit="steps", low=1)
+    epochs: float | None = option(None, "length of the run; default 10 if --steps is not given", unit="epochs",
+                                  above=0.0)
+    steps: int | None = option(None, "length of the run, instead of --epochs", unit="steps", low=1)
     batch_size: int = option(64, "examples of one optimizer step, over all replicas and micro-batches",
                              unit="examples", low=1, resume=NEVER)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
                                              "holds out 10% of training if no validation split", low=0,
                                           unit="evaluations")
-    initialize_from: str = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 file, "
-                                        "or a run's directory; the last layer may have another number of classes",
-                                  path=True)
-    best_metric: str = option("accuracy", "what makes a checkpoint the best", choices=("accuracy", "loss"))
-    metrics: tuple = option((), "more metrics that evaluations compute, of an --extension", many=True, choices=METRICS,
-                            resume=FREE)
-    callbacks: tuple = option((), "callbacks of an --extension, called after the built-in ones, in this order",
-                              many=True, choices=CALLBACKS, resume=FREE)
+    initialize_from: str | None = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 "
+                                               "file, or a run's directory; the last layer may have another number of "
+                                               "classes", path=True)
+    best_metric: str = option("accuracy", "metric that selects the best checkpoint", choices=("accuracy", "loss"))
+    metrics: tuple[str, ...] = option((), "more metrics that evaluations compute, of an --extension", many=True,
+                                      choices=METRICS, resume=FREE)
+    callbacks: tuple[str, ...] = option((), "callbacks of an --extension, called after the built-in ones in this order",
+                                        many=True, choices=CALLBACKS, resume=FREE)
     evaluate_every: str = option("1epoch", "interval of evaluations: 100 (steps), 1epoch", unit="steps or epochs")
     checkpoint_every: str = option("1epoch", "interval of checkpoints: 100 (steps), 1epoch, 30s",
                                    unit="steps, epochs or seconds", resume=FREE)
-    keep_checkpoints: int = option(3, "how many of the newest checkpoints are kept", low=1, unit="checkpoints",
+    keep_checkpoints: int = option(3, "number of latest checkpoints to keep", low=1, unit="checkpoints",
                                    resume=FREE)
-    steps_per_loop: int = option(0, "steps a host call; 0: adapts to about a second", low=0, unit="steps", resume=FREE)
+    steps_per_loop: int = option(0, "steps per host call; 0: adapts to about a second", low=0, unit="steps",
+                                 resume=FREE)
     seed: int = option(0, "seed of weights, order, augmentation and dropout", low=0, high=2**31 - 1)
-    on_divergence: str = option("rollback", "when the loss has diverged: stop, go back to the last good checkpoint "
-                                            "with a lower learning rate, or ignore it",
+    on_divergence: str = option("rollback", "when the loss has diverged: stop, roll back to the last good "
+                                            "checkpoint with a lower learning rate, or ignore it",
                                 choices=("stop", "rollback", "ignore"), resume=FREE)
-    loss_limit: float = option(0.0, "a step with a loss above this has diverged; 0: only one that is not finite",
+    loss_limit: float = option(0.0, "a step with a loss above this has diverged; 0: only a non-finite one",
                                low=0.0, resume=FREE)
     divergence_steps: int = option(10, "diverged steps in a row after which --on_divergence acts", low=1, unit="steps",
                                    resume=FREE)
-    rollback_factor: float = option(0.5, "what a rollback multiplies the learning rate by", above=0.0, high=1.0,
+    rollback_factor: float = option(0.5, "factor of the learning rate at a rollback", above=0.0, high=1.0,
                                     resume=FREE)
     max_rollbacks: int = option(3, "rollbacks after which a divergence ends the run", low=0, unit="rollbacks",
                                 resume=FREE)
@@ -156,45 +162,46 @@ class TrainingConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig(Options):
-    """On which hardware, how, and where the run is written."""
+    """Hardware, output and logging."""
 
-    workdir: str = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE, path=True)
+    workdir: str | None = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE, path=True)
     precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
-    threads: int = option(0, "threads that an operation is computed with on the CPU: the same number gives the same "
-                             "bits; 0: those the run began with, at first the cores this process may use",
+    threads: int = option(0, "threads of an operation on the CPU: the same number gives the same bits; 0: as the run "
+                             "began, at first the cores of this process",
                           unit="threads", low=0, high=4096, resume=FREE)
-    devices: tuple = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
+    devices: tuple[str, ...] = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)
-    reduction_bucket_mb: float = option(0.0, "gradients are reduced in parts of this size, which on several GPUs may "
-                                             "overlap with the backward pass; 0: all at once", unit="MiB", low=0.0,
+    reduction_bucket_mb: float = option(0.0, "gradients are reduced in buckets of this size, which on several GPUs "
+                                             "may overlap with the backward pass; 0: all at once", unit="MiB", low=0.0,
                                         resume=FREE)
     hang_timeout: float = option(1800.0, "without a finished step for this long the run writes the stacks of its "
                                          "threads and ends; 0: never", unit="seconds", low=0.0, resume=FREE)
-    save_timeout: float = option(600.0, "where writing a checkpoint takes longer than this, the run ends as with "
+    save_timeout: float = option(600.0, "if writing a checkpoint takes longer than this, the run ends as with "
                                         "--hang_timeout; 0: never", unit="seconds", low=0.0, resume=FREE)
-    listen: str = option("address", "of several workers: where TensorFlow listens, at the worker's own address or on "
-                                    "all interfaces of its machine", choices=("address", "all"), resume=FREE)
-    start_timeout: float = option(600.0, "of several workers: without all the others for this long a worker gives up "
-                                         "(exit code 76) and names those that do not answer; 0: never", unit="seconds",
+    listen: str = option("address", "several workers: TensorFlow listens at the worker's own address or on all "
+                                    "interfaces of its machine", choices=("address", "all"), resume=FREE)
+    start_timeout: float = option(600.0, "several workers: without all others for this long a worker gives up (exit "
+                                         "code 76) and names the missing ones; 0: never", unit="seconds",
                                   low=0.0, resume=FREE)
-    deterministic: bool = option(False, "deterministic operations on GPUs (on CPU they are anyway)", resume=FREE)
+    deterministic: bool = option(False, "deterministic operations on GPUs (on CPUs they always are)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
-    profile: str = option(None, "steps to look into, from:to (100:120): a trace for TensorBoard's profiler and a table "
-                                "of the most expensive operations", resume=FREE)
+    profile: str | None = option(None, "range of steps to profile, from:to (100:120): a trace for TensorBoard's "
+                                       "profiler and a table of the most expensive operations", resume=FREE)
     histograms_every: str = option("0", "interval of histograms of weights and gradients for TensorBoard: 100 (steps), "
                                         "1epoch; 0: none", unit="steps or epochs", resume=FREE)
-    tensorboard: str = option("full", "what is written for TensorBoard: full (pictures, graph, embeddings too) or "
+    tensorboard: str = option("full", "what is written for TensorBoard: full (images, graph, embeddings too) or "
                                       "scalars", choices=("full", "scalars"), resume=FREE)
-    force: bool = option(False, "go on where a warning would stop the run", resume=FREE)
-    allow: tuple = option((), "settings that may differ from those of the run in the workdir", many=True, resume=FREE)
-    verbosity: str = option("normal", "how much is said", choices=("quiet", "normal", "debug"), resume=FREE)
+    force: bool = option(False, "continue where a warning would stop the run", resume=FREE)
+    allow: tuple[str, ...] = option((), "settings that may differ from those of the run in the workdir", many=True,
+                                    resume=FREE)
+    verbosity: str = option("normal", "log verbosity", choices=("quiet", "normal", "debug"), resume=FREE)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything a run is told. Construction validates: a UsageError names the flag, the value and what would work."""
+    """All settings of a run, validated when it is made: a UsageError names the flag, the value and what would work."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -202,27 +209,27 @@ class ExperimentConfig:
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for group in self.groups():
             for field in dataclasses.fields(group):
                 check_option(field, getattr(group, field.name))
         _check_together(self)
 
-    def groups(self):
-        """Returns the groups in the order in which --help shows them."""
+    def groups(self) -> list[Any]:
+        """Returns the groups in the order of --help."""
         return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
-    def flat(self):
+    def flat(self) -> dict[str, Any]:
         """Returns {option name: value} over all groups: JSON types and tuples."""
         return {field.name: getattr(group, field.name) for group in self.groups()
                 for field in dataclasses.fields(group)}
 
     @classmethod
-    def from_flat(cls, values):
+    def from_flat(cls, values: Mapping[str, Any]) -> "ExperimentConfig":
         """Builds a configuration from {option name: value}; names left out keep their defaults.
 
         Raises:
-          UsageError: a name that is no option, or a value out of its range.
+          UsageError: an unknown name, or a value out of its range.
         """
         known = {f.name for group in GROUPS.values() for f in dataclasses.fields(group)}
         for name in values:
@@ -237,7 +244,7 @@ class ExperimentConfig:
             parts[group_name] = group(**given)
         return cls(**parts)
 
-    def replace(self, **values):
+    def replace(self, **values: Any) -> "ExperimentConfig":
         """Returns a copy with options replaced by name."""
         return ExperimentConfig.from_flat({**self.flat(), **values})
 
@@ -246,26 +253,29 @@ GROUPS = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig
           "runtime": RuntimeConfig}
 
 
-def _as_kept(field, value):
-    """Returns a value as config.json keeps it: from Python a list may be any sequence, and an interval a number."""
+def _as_kept(field: dataclasses.Field, value: Any) -> Any:
+    """Returns a value as config.json stores it: from Python a list may be any sequence, and an interval a number."""
     if field.metadata["many"]:
         return tuple(value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return str(value) if number and value_type(field) in (str, str | None) else value
+    return str(value) if number and value_type(field) is str else value
 
 
-def options():
+def options() -> dict[str, dataclasses.Field]:
     """Returns {option name: dataclasses.Field} over all groups, in order."""
     return {f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)}
 
 
-def value_type(field):
-    """Returns the Python type of one value of an option: str, int, float, bool, or tuple for a list."""
-    return typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
+def value_type(field: dataclasses.Field) -> Any:
+    """Returns the Python type of an option: str, int, float, bool, or tuple for a list."""
+    hint = typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
+    if isinstance(hint, types.UnionType):  # Of a type with None.
+        hint, _ = typing.get_args(hint)
+    return typing.get_origin(hint) or hint
 
 
-def _check_names(config):
-    """Checks names against their tables; one that an extension may bring is looked up once that is loaded."""
+def _check_names(config: ExperimentConfig) -> None:
+    """Checks names against their tables; with an extension only after it is loaded."""
     if config.data.extension or extension.is_offered():
         return
     for name, field in options().items():
@@ -276,8 +286,8 @@ def _check_names(config):
                 table.find(one, f"--{name}")
 
 
-def _check_together(config):
-    """Checks what concerns more than one option."""
+def _check_together(config: ExperimentConfig) -> None:
+    """Checks combinations of options, and the syntax of values."""
     training, data, optimizer = config.training, config.data, config.optimizer
     _check_names(config)
     if optimizer.label_smoothing and optimizer.loss != "cross_entropy":

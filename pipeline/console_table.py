@@ -1,40 +1,44 @@
-"""Tables of the terminal: columns where the window has room for them, else a few lines a row."""
+"""Tables for the terminal: columns where the window is wide enough, otherwise a few lines for each row."""
 import shutil
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from pipeline.terminal import printable
 
-LEAST = 12  # Columns of a text that may be broken.
+# Rich is imported inside the functions, since commands import this module before their flags are checked.
+LEAST = 12  # Columns of a text that may be wrapped.
 INDENT = 2
 
 
-def open_console(file, width=None):
+def open_console(file: Any, width: int | None = None) -> Any:
     """Returns the rich.console.Console of an open text file.
 
     Args:
-      file: standard output, for example.
-      width: columns where it is no terminal; there nothing is coloured then.
+      file: for example standard output.
+      width: columns if it is not a terminal; then without colours.
     """
     import rich.console
 
     console = rich.console.Console(file=file)
     if not console.is_terminal and width:
         return rich.console.Console(file=file, width=width, no_color=True)
-    if console.is_dumb_terminal:  # Rich takes every one of these for 80 columns wide.
+    if console.is_dumb_terminal:  # Rich assumes 80 columns for all of these.
         width, height = shutil.get_terminal_size()
         return rich.console.Console(file=file, width=width, height=height)
     return console
 
 
-def print_rows(console, columns, rows, left=(0,), styles=(), fold=None):
-    """Prints a table. Numbers and single words are never broken, texts between words.
+def print_rows(console: Any, columns: Sequence[str], rows: Sequence[Sequence[Any]], left: Collection[int] = (0,),
+               styles: Sequence[str | None] = (), fold: Collection[int] | None = None) -> None:
+    """Prints a table. Numbers and single words are never wrapped, texts between words.
 
     Args:
       console: rich.console.Console.
-      columns: names, text each.
-      rows: lists of cells, text or rich.text.Text.
-      left: positions of the columns that begin at the left; the others are numbers.
-      styles: one a row, or none at all.
-      fold: positions of the columns that may be broken; default `left`.
+      columns: their titles.
+      rows: lists of cells, str or rich.text.Text.
+      left: positions of the left-aligned columns; the others are numbers.
+      styles: one for each row, or none at all.
+      fold: positions of the columns that may be wrapped; default `left`.
     """
     import rich.box
     import rich.table
@@ -48,7 +52,7 @@ def print_rows(console, columns, rows, left=(0,), styles=(), fold=None):
         return
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, name in enumerate(columns):
-        # What may be broken is where it has to be; a column of numbers keeps the room that they need.
+        # Only what may be wrapped shrinks; a column of numbers keeps its width.
         table.add_column(rich.text.Text(name), justify="left" if i in left else "right", overflow="fold",
                          min_width=least[i])
     for i, row in enumerate(rows):
@@ -56,10 +60,11 @@ def print_rows(console, columns, rows, left=(0,), styles=(), fold=None):
     console.print(table)
 
 
-def print_records(console, columns, rows, styles=()):
-    """Prints each row as a few lines: its first cell, and below it the others with their names.
+def print_records(console: Any, columns: Sequence[str], rows: Sequence[Sequence[Any]],
+                  styles: Sequence[str | None] = ()) -> None:
+    """Prints each row as a few lines: its first cell, and below it the others with their titles.
 
-    The arguments are as for `print_rows`, cells of rich.text.Text.
+    Arguments as of `print_rows`, with cells of rich.text.Text.
     """
     import rich.table
 
@@ -79,21 +84,21 @@ def print_records(console, columns, rows, styles=()):
     console.print()
 
 
-def as_text(cell):
-    """Returns a cell as rich.text.Text: brackets in a name are no markup, and nothing moves the cursor."""
+def as_text(cell: Any) -> Any:
+    """Returns a cell as rich.text.Text: brackets are not markup, and nothing moves the cursor."""
     import rich.text
     if isinstance(cell, rich.text.Text):
         return cell
     return rich.text.Text("\n".join(map(printable, cell.split("\n"))))
 
 
-def least_width(name, cells, folds):
-    """Returns the columns that a column needs.
+def least_width(name: str, cells: Sequence[Any], folds: bool) -> int:
+    """Returns the width that a column needs.
 
     Args:
-      name: its head, which may be broken between words.
+      name: its title, which may be wrapped between words.
       cells: rich.text.Text.
-      folds: whether they may be broken, to LEAST columns and no more.
+      folds: whether they may be wrapped, down to LEAST columns.
     """
     import rich.cells
     lines = [line for cell in cells for line in cell.plain.split("\n")]

@@ -1,7 +1,7 @@
-"""A user's own models and data sets: files and modules that register them, loaded once a process.
+"""A user's own extensions: files and modules that register models, data sets and more, loaded once per process.
 
-What is loaded is known again by its contents: a run keeps the SHA-256 of the files of its extensions, so that going on
-with changed code is noticed. Standard library only; the tables of names are in models/registry.py and data/registry.py.
+They are identified by their content: a run stores the SHA-256 of the files of its extensions, so that continuing with
+changed code is noticed. Standard library only.
 """
 import dataclasses
 import hashlib
@@ -12,19 +12,21 @@ import os
 import re
 import sys
 import types
-import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from pipeline.console import STANDARD
 from pipeline.errors import UsageError
 from pipeline.paths import local_path
 from pipeline.registration import INSTALLED, is_below, raise_with_location
 
-GROUP = "mirrorline.extensions"  # Of entry points: an installed package offers its module there.
+GROUP = "mirrorline.extensions"  # Of entry points, by which an installed package offers its module.
 FILE, MODULE, ENTRY_POINT = "file", "module", "entry point"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extension:
-    """One that is loaded.
+    """A loaded extension.
 
     Attributes:
       kind: FILE, MODULE or ENTRY_POINT.
@@ -36,10 +38,10 @@ class Extension:
     kind: str
     name: str
     root: str
-    files: dict
+    files: dict[str, str]
 
-    def collect(self):
-        """Adds the parts that were imported since it was asked last; those that are no files are left out."""
+    def collect(self) -> "Extension":
+        """Adds the parts that were imported since the last call; parts without a file are left out."""
         for name, module in list(sys.modules.items()):
             path = _file_of(module)
             part = os.path.relpath(path, self.root)
@@ -50,20 +52,20 @@ class Extension:
         return self
 
 
-_loaded: dict[str, typing.Any] = {}  # By name, in the order of loading.
-_unusable: dict[str, str] = {}  # Entry points that could not be loaded: why.
+_loaded: dict[str, Extension] = {}  # By name, in the order of loading.
+_unusable: dict[str, str] = {}  # Entry points that could not be loaded, with the reason.
 
 
-def is_file(name):
+def is_file(name: str) -> bool:
     """Tells whether a name of --extension is that of a file, not of a module."""
     return name.endswith(".py") or os.sep in name
 
 
-def absolute(names):
-    """Returns names of --extension with files as absolute paths; looks at them, but runs nothing.
+def absolute(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns names of --extension with absolute paths of files; compiles but does not run them.
 
     Raises:
-      UsageError: a file that is not there or is no Python, or what is neither a file nor the name of a module.
+      UsageError: a missing file or one that is not Python, or neither a file nor the name of a module.
     """
     found = []
     for name in names:
@@ -79,34 +81,33 @@ def absolute(names):
     return tuple(dict.fromkeys(found))
 
 
-def load(names, records=()):
-    """Imports what --extension names, each once a process.
+def load(names: Iterable[str], records: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Imports extensions, each once per process.
 
-    To be called after the devices are chosen: a file may compute with TensorFlow as it is imported.
+    To be called after the devices are chosen: a file may compute with TensorFlow when it is imported.
 
     Args:
-      names: tuple of str, see `absolute`.
-      records: what config.json of a run keeps of its extensions, see `records`: where they have changed since, a line
-        on standard error says so.
+      names: of --extension, see `absolute`.
+      records: of a run's config.json, see `records`: a warning reports what has changed since.
 
     Raises:
       UsageError: one that cannot be imported; names file and line.
     """
-    for name in absolute(names):
+    names = absolute(names)
+    for name in names:
         if name not in _loaded:
             _loaded[name] = _load_file(name) if is_file(name) else _load_module(MODULE, name)
     for _, old, new in changes(records, names):
-        print(f"the code of this run's model or data has changed since it was trained: {old}, now {new}",
-              file=sys.stderr)
+        STANDARD.warning(f"the code of this run's model or data has changed since it was trained: {old}, now {new}")
 
 
-def is_offered():
+def is_offered() -> bool:
     """Tells whether an installed package offers an extension; imports nothing."""
     return any(True for _ in importlib.metadata.entry_points(group=GROUP))
 
 
-def load_entry_points():
-    """Imports what installed packages offer, once a process; one that cannot be is named, and the others go on."""
+def load_entry_points() -> None:
+    """Imports what installed packages offer, once per process; warns of those that cannot be imported."""
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.module in _loaded or point.value in _unusable:
             continue
@@ -115,31 +116,32 @@ def load_entry_points():
         except UsageError as error:
             _unusable[point.value] = str(error)
             origin = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
-            print(f"the extension '{point.name}'{origin} is left out: {error}", file=sys.stderr)
+            STANDARD.warning(f"the extension '{point.name}'{origin} is left out: {error}")
 
 
-def records():
-    """Returns what config.json keeps of the extensions that are loaded, as JSON."""
+def records() -> list[dict[str, Any]]:
+    """Returns what config.json stores of the loaded extensions, as JSON."""
     return [{**dataclasses.asdict(extension.collect()), "files": dict(sorted(extension.files.items()))}
             for extension in _loaded.values()]
 
 
-def digests(names):
-    """Returns {file name or module: SHA-256 of its file} of names of --extension, without loading them."""
+def digests(names: Iterable[str]) -> dict[str, str]:
+    """Returns {file name or module: SHA-256 of its file} for names of --extension, without loading them."""
     return {os.path.basename(name): digest(name if is_file(name) else _origin(name)) for name in names}
 
 
-def changes(records, names):
-    """Compares the extensions of a run with those of now, without loading them.
+def changes(records: Iterable[Mapping[str, Any]] | None, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Compares the extensions of a run with the present ones, without loading them.
 
     Args:
-      records: of config.json, see `records`; None or [] for a run without.
-      names: those of --extension of now; a file may have moved, it is known by its name.
+      records: of config.json, see `records`; None or empty for a run without extensions.
+      names: of --extension now; a file may have moved, it is identified by its name.
 
     Returns:
-      [("extension", how it was, how it is)], [] where nothing has changed.
+      [("extension", before, now)], [] without a change.
     """
-    here, old, new = {os.path.basename(name): name for name in names if is_file(name)}, [], []
+    here = {os.path.basename(name): name for name in names if is_file(name)}
+    old, new = [], []
     for record in records or ():
         label = os.path.basename(record["name"])
         root = _root(record["name"]) if record["kind"] != FILE else (
@@ -152,8 +154,8 @@ def changes(records, names):
     return [("extension", ", ".join(old), ", ".join(new))] if old else []
 
 
-def digest(path):
-    """Returns the SHA-256 of a file's bytes as hex, "" where there is none."""
+def digest(path: str) -> str:
+    """Returns the SHA-256 of a file as hex, "" without a file."""
     try:
         with open(path or "", "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -161,8 +163,8 @@ def digest(path):
         return ""
 
 
-def _compile(path):
-    """Returns (code, SHA-256) of a Python file; raises UsageError where there is none."""
+def _compile(path: str) -> tuple[types.CodeType, str]:
+    """Returns (code, SHA-256) of a Python file; raises UsageError if it cannot be compiled."""
     if os.path.isdir(path):
         raise UsageError(f"--extension={path} is a folder: give a Python file, or the name of an installed package")
     try:
@@ -172,26 +174,26 @@ def _compile(path):
         raise UsageError(f"--extension={path}: {(error.strerror or str(error)).lower()}; where it has moved, give its "
                          "new place") from error
     try:
-        # Not by way of __pycache__: what is hashed is what runs.
+        # Not through __pycache__: what is hashed is what runs.
         return compile(source, path, "exec", dont_inherit=True), hashlib.sha256(source).hexdigest()
     except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UsageError(f"--extension={path}{line}: {getattr(error, 'msg', None) or error}") from error
 
 
-def _load_file(path):
-    """Runs a file as the module of its name, unless this process has imported it; returns the Extension."""
+def _load_file(path: str) -> Extension:
+    """Runs a file as the module of its name, unless this process has imported it."""
     code, checksum = _compile(path)
     root, name = os.path.dirname(os.path.realpath(path)), os.path.splitext(os.path.basename(path))[0]
     extension = Extension(FILE, path, root, {os.path.basename(os.path.realpath(path)): checksum})
     if os.path.realpath(path) in map(_file_of, list(sys.modules.values())):
         return extension.collect()
     if name in sys.modules or not name.isidentifier() or importlib.util.find_spec(name):
-        name = f"extension_{name}"  # Of another one by that name it must not take the place.
+        name = f"extension_{name}"  # The name belongs to another module.
     module = types.ModuleType(name)
     module.__file__, sys.modules[name] = path, module
     if root not in sys.path:
-        sys.path.append(root)  # Its neighbours may be imported as from a script; they hide nothing.
+        sys.path.append(root)  # Its neighbours can be imported as from a script; at the end they hide nothing.
     try:
         with raise_with_location("--extension", (path, 1)):
             exec(code, module.__dict__)
@@ -201,23 +203,23 @@ def _load_file(path):
     return extension.collect()
 
 
-def _load_module(kind, name, function=None):
-    """Imports a module; returns the Extension. `function` returns what is called after it."""
+def _load_module(kind: str, name: str, load_function: Callable[[], Callable[[], Any]] | None = None) -> Extension:
+    """Imports a module, and calls the function that `load_function` returns."""
     with raise_with_location(f"--extension={name}" if kind == MODULE else name, (_origin(name) or name, 1)):
         importlib.import_module(name)
-        if function:
-            function()()
+        if load_function:
+            load_function()()
     origin, root = os.path.realpath(_origin(name)), _root(name)
     return Extension(kind, name, root, {os.path.relpath(origin, root): digest(origin)}).collect()
 
 
-def _file_of(module):
-    """Returns the path of a module's file, "/" of one without."""
+def _file_of(module: types.ModuleType) -> str:
+    """Returns the path of a module's file, "/" without one."""
     return os.path.realpath(getattr(module, "__file__", None) or os.sep)
 
 
-def _origin(name):
-    """Returns the path of a module's file, "" where there is none."""
+def _origin(name: str) -> str:
+    """Returns the path of a module's file by its name, "" without one."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -225,7 +227,7 @@ def _origin(name):
     return spec.origin if spec and spec.origin and os.path.isfile(spec.origin) else ""
 
 
-def _root(name):
-    """Returns the folder of the package that a module is of, of a module alone that of its file, "" without any."""
+def _root(name: str) -> str:
+    """Returns the folder of a module's package, or of its file; "" without any."""
     origin = _origin(name.split(".")[0]) or _origin(name)
     return os.path.dirname(os.path.realpath(origin)) if origin else ""

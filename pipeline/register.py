@@ -1,37 +1,38 @@
-"""What a file of yours (`--extension=FILE.py`) calls to add something of its own, one decorator for each kind.
+"""Decorators for the files of users (`--extension=FILE.py`), one for each kind of thing that they can add.
 
     from pipeline import register
 
     @register.loss("squared_error")
     def squared_error(logits, label): ...
 
-Each takes the name by which flags choose it. Standard library only; TensorFlow is imported where it is needed.
+Each takes the name by which flags select it. Standard library only; TensorFlow is imported where it is needed.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.callbacks import CALLBACKS
 from pipeline.choices import LOSSES, METRICS, OPTIMIZERS
 
 
-def _function(origin) -> str | None:
+def _function(origin: Any) -> str | None:
     return None if callable(origin) and not isinstance(origin, type) else "is no function"
 
 
-def _class(origin) -> str | None:
+def _class(origin: Any) -> str | None:
     return None if isinstance(origin, type) else "is no class"
 
 
 def optimizer(name: str) -> Callable:
     """Adds an optimizer (`--optimizer=NAME`): a subclass of keras.optimizers.Optimizer.
 
-    It is called with learning_rate and weight_decay; its gradients are sums over all replicas already. The learning
-    rate is assigned by the step; clipping, and whether a step is skipped, are decided before it.
+    It is called with learning_rate and weight_decay; its gradients are already summed over all replicas. The step
+    assigns the learning rate, clips the gradients and decides whether the update is skipped.
     """
     return OPTIMIZERS.register(name, _class)
 
 
 def loss(name: str) -> Callable:
-    """Adds a loss (`--loss=NAME`): a function of (logits, label) to one value an example.
+    """Adds a loss (`--loss=NAME`): a function of (logits, label) to one value for each example.
 
     logits are float [B, classes], label is int32 [B]; the values are float [B] of the dtype of the logits. The step
     divides by the batch size, once, and evaluations report the mean.
@@ -40,7 +41,7 @@ def loss(name: str) -> Callable:
 
 
 def metric(name: str) -> Callable:
-    """Adds a metric (`--metrics=NAME,...`): a function of (logits, label) to one value an example.
+    """Adds a metric (`--metrics=NAME,...`): a function of (logits, label) to one value for each example.
 
     Shapes are those of a loss. Evaluations report the mean over all examples, each counted once.
     """
@@ -56,13 +57,13 @@ def callback(name: str) -> Callable:
     return CALLBACKS.register(name, _class)
 
 
-def model(name: str, example_shape=(28, 28, 1), wanted_channels=None) -> Callable:
+def model(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None) -> Callable:
     """Adds a model (`--model=NAME`), see pipeline.models.registry.register."""
-    from pipeline.models import registry  # Keras; whoever registers a model has imported it.
+    from pipeline.models import registry  # It imports Keras, as a file that registers a model does.
     return registry.register(name, example_shape, wanted_channels, depth=2)
 
 
 def dataset(name: str) -> Callable:
     """Adds a data set (`--dataset=NAME`), see pipeline.data.registry.register."""
-    from pipeline.data import registry
+    from pipeline.data import registry  # It imports TensorFlow.
     return registry.register(name, depth=2)

@@ -81,7 +81,7 @@ def submit(flag_values: absl_flags.FlagValues, least: int, most: int, command: S
 def compose(flag_values: absl_flags.FlagValues, least: int, most: int, command: Sequence[str], train: ExperimentConfig
             ) -> str:
     """Returns the engine's job as text; arguments as of `submit`."""
-    engine, workdir = flag_values.engine, os.path.abspath(train.runtime.workdir)
+    engine, workdir = flag_values.engine, os.path.abspath(train.runtime.workdir or "")
     name = flag_values.name or default_name(workdir)
     given = [f"--{limit}={flag_values[limit].value:g}" for limit in ("stopped_timeout", "max_restarts")]
     shared: dict[str, Any] = {"name": name, "command": without_workdir(command), "workdir": workdir}

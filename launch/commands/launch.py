@@ -58,7 +58,7 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues, command: S
     least, most = parse_workers(flag_values.workers)
     gpus = cuda.count_gpus() if most > 1 else 0
     sizes, left_out = usable_sizes(least, most, train, gpus)
-    workdir = train.runtime.workdir
+    workdir = train.runtime.workdir or ""
     run_directory.RunDirectory(workdir).check(train)
     display = LaunchDisplay(train.runtime.verbosity == "quiet")
     if left_out:
@@ -123,7 +123,7 @@ def limits_of(flag_values: absl_flags.FlagValues) -> Limits:
 
 def run_on_engine(flag_values: absl_flags.FlagValues, command: Sequence[str], train: ExperimentConfig) -> int:
     """Runs what involves a cluster's engine: submits a job, supervises steps of Slurm, or is one worker."""
-    workdir = train.runtime.workdir
+    workdir = train.runtime.workdir or ""
     program = [sys.executable, "-m", "launch"]
     worker = [*command, f"--workdir={workdir}"]
     if flag_values.agent:

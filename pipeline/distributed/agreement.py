@@ -5,6 +5,7 @@ Every worker makes the same calls in the same order: a collective that one of th
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +44,7 @@ class Workers:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
-    def first(self, *values: float):
+    def first(self, *values: float) -> Any:
         """Returns the chief's values, numbers or booleans that float64 holds exactly, as float64 [n].
 
         With one value: a Python float.

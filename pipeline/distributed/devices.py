@@ -3,6 +3,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from pipeline import arithmetic, keras_import
 from pipeline.config import OptimizerConfig, RuntimeConfig, TrainingConfig
@@ -20,7 +21,7 @@ BFLOAT16_COST = ("mixed_bfloat16 is about 2 times slower than float32 on this CP
 
 
 def start(runtime: RuntimeConfig, training: TrainingConfig, optimizer: OptimizerConfig, console: Console = STANDARD,
-          share_batch: bool = True, cluster: Cluster | None = None, settings: str = ""):
+          share_batch: bool = True, cluster: Cluster | None = None, settings: str = "") -> Any:
     """Sets the process up and returns its strategy; to be called before any other TensorFlow operation.
 
     Wrong settings are refused before a device is used. A second call with the same devices returns the same strategy;
@@ -85,7 +86,7 @@ def check_workers(runtime: RuntimeConfig) -> None:
 
 
 @functools.cache
-def open_strategy(kind: str, indices: tuple[int, ...], cross_device_reduction: str = "auto"):
+def open_strategy(kind: str, indices: tuple[int, ...], cross_device_reduction: str = "auto") -> Any:
     """Returns the tf.distribute.MirroredStrategy with one replica on each of the devices.
 
     Args:

@@ -2,6 +2,7 @@
 import faulthandler
 import signal
 import threading
+from typing import Any
 
 from pipeline.console import STANDARD
 from pipeline.distributed import peer_failure
@@ -11,7 +12,7 @@ from pipeline.distributed.rendezvous import PeerLost, meet
 
 
 def open_strategy(cluster: Cluster, devices: tuple[str, int], reduction: str, start_timeout: float, settings: str = "",
-                  everywhere: bool = False):
+                  everywhere: bool = False) -> Any:
     """Waits for the other workers and returns the strategy over all of them.
 
     To be called before any other TensorFlow operation.

@@ -10,7 +10,7 @@ def is_averaged(tensor: tf.Tensor) -> bool:
 
 
 def reduce_once(grads: Sequence[tf.Tensor], state: Sequence[tf.Tensor], sums: tf.Tensor, num_replicas: int,
-                bucket_bytes: int = 0):
+                bucket_bytes: int = 0) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor], tf.Tensor]:
     """Adds gradients and sums over the replicas and averages float state, in one collective or a few.
 
     To be called in a replica context. Integer state (seed generators, counters) is equal on all replicas and stays out:

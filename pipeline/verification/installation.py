@@ -1,25 +1,28 @@
-"""Checks of a machine: each looks at one thing and returns what it found, and what to do about it."""
+"""Checks of an installation and a machine, each with its finding and a remedy."""
 import configparser
 import importlib.metadata
 import os
 import shutil
 import tempfile
 import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from pipeline import locks
+from pipeline.config import RuntimeConfig
 from pipeline.distributed import cuda, devices
 from pipeline.distributed.machine import GIB, cpu_model
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-PINNED = ("tensorflow", "keras")  # training overrides internals of these: outside the tried range it may be wrong
+PINNED = ("tensorflow", "keras")  # Training overrides their internals, and may be wrong outside the tested range.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # Of a checkout.
 GPU_EXTRA = "pip install 'mirrorline[gpu]'"
 
 
 class Finding(typing.NamedTuple):
-    """One line of the report: what was looked at, how it is, what was found, and what to do about it."""
+    """One line of the report: subject, state, finding and remedy."""
 
     name: str
     state: str
@@ -27,17 +30,17 @@ class Finding(typing.NamedTuple):
     remedy: str = ""
 
 
-def declared_requirements():
-    """Returns (Python's range, requirements as str), from setup.cfg in a checkout, else from the installed package."""
+def declared_requirements() -> tuple[str, list[str]]:
+    """Returns (range of Python, requirements), from setup.cfg in a checkout, else from the installed package."""
     path = os.path.join(ROOT, "setup.cfg")
     parser = configparser.ConfigParser()
     if parser.read(path) and parser.get("metadata", "name", fallback="") == "mirrorline":
         return parser["options"]["python_requires"], parser["options"]["install_requires"].strip().splitlines()
     installed = importlib.metadata.distribution("mirrorline")
-    return installed.metadata["Requires-Python"], [line for line in installed.requires if "extra ==" not in line]
+    return installed.metadata["Requires-Python"], [line for line in installed.requires or () if "extra ==" not in line]
 
 
-def check_python(version, requires):
+def check_python(version: str, requires: str) -> Finding:
     """Checks a version of Python ("3.11.7") against a range (">=3.11,<3.14")."""
     from packaging.specifiers import SpecifierSet
 
@@ -47,15 +50,15 @@ def check_python(version, requires):
                    f"make the environment with a Python {requires}, e.g. python3.11 -m venv")
 
 
-def check_packages(requirements, version_of):
-    """Checks installed packages against the ranges that were tried.
+def check_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> list[Finding]:
+    """Checks installed packages against the tested ranges.
 
     Args:
-      requirements: list of str, e.g. "keras>=3.15,<3.16".
-      version_of: function from a name to its version, raising PackageNotFoundError where it is not installed.
+      requirements: such as "keras>=3.15,<3.16".
+      version_of: returns the version of a package; raises PackageNotFoundError for a missing one.
 
     Returns:
-      A Finding for each package that is missing or outside its range, and one for all the others together.
+      A Finding for each package that is missing or outside its range, and one for all others.
     """
     from packaging.requirements import Requirement
 
@@ -71,13 +74,13 @@ def check_packages(requirements, version_of):
             good.append(f"{requirement.name} {version}")
         else:
             state = PROBLEM if requirement.name in PINNED else WARNING
-            findings.append(Finding(requirement.name, state, f"{version} is outside the tried range "
+            findings.append(Finding(requirement.name, state, f"{version} is outside the tested range "
                                                              f"{requirement.specifier}", remedy))
     return [Finding("packages", OK, ", ".join(good)), *findings] if good else findings
 
 
-def check_cpu(features, cores, machine):
-    """Checks the processor: TensorFlow's own builds for x86 need AVX."""
+def check_cpu(features: Collection[str], cores: int, machine: str) -> Finding:
+    """Checks the processor: TensorFlow's builds for x86 need AVX."""
     found = [name for name, mark in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile")) if mark in features]
     text = f"{cpu_model()}, {counted(cores, 'core')}, {', '.join(found) or 'no vector extensions known'}"
     if machine == "x86_64" and features and "avx" not in features:
@@ -85,14 +88,14 @@ def check_cpu(features, cores, machine):
     return Finding("CPU", OK, text)
 
 
-def check_memory(available, total):
+def check_memory(available: int, total: int) -> Finding:
     """Checks main memory, in bytes: TensorFlow and a small model take about 1 GiB."""
     text = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available"
     state = OK if available >= 2 * GIB else WARNING if available >= GIB else PROBLEM
     return Finding("memory", state, text, "" if state == OK else "close other programs; 2 GiB is a comfortable minimum")
 
 
-def check_tensorflow():
+def check_tensorflow() -> Finding:
     """Checks that TensorFlow and Keras can be loaded."""
     try:
         import keras  # noqa: F401
@@ -104,8 +107,8 @@ def check_tensorflow():
     return Finding("TensorFlow", OK, f"loads; built for {f'CUDA {cuda_version}' if cuda_version else 'CPUs alone'}")
 
 
-def check_gpus():
-    """Returns a Finding for each GPU that TensorFlow can use, or one saying why it uses none."""
+def check_gpus() -> list[Finding]:
+    """Returns a Finding for each GPU that TensorFlow can use, or one that explains why it uses none."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -124,15 +127,16 @@ def check_gpus():
     return findings
 
 
-def explain_no_gpu(hardware, driver, build, visible=None, folders=None):
+def explain_no_gpu(hardware: str | None, driver: str | None, build: Mapping[str, Any], visible: str | None = None,
+                   folders: Sequence[str] | None = None) -> Finding:
     """Returns the Finding for a machine on which TensorFlow finds no GPU.
 
     Args:
-      hardware: what shows that there is a GPU, as of cuda.hardware; None where there is none.
-      driver: the driver's version, None where none is loaded.
+      hardware: description of the GPU, of cuda.hardware; None without one.
+      driver: the driver's version, None if none is loaded.
       build: tf.sysconfig.get_build_info().
       visible: the value of CUDA_VISIBLE_DEVICES.
-      folders: where CUDA's libraries are looked for beside the system's places; None: NVIDIA's Python packages.
+      folders: searched for CUDA's libraries in addition to the system's; None: NVIDIA's Python packages.
     """
     if not hardware:
         return Finding("GPU", OK, "none in this machine: training runs on the CPU")
@@ -154,12 +158,12 @@ def explain_no_gpu(hardware, driver, build, visible=None, folders=None):
         of_driver = list(missing) == ["libcuda.so.1"]
         return Finding("GPU", WARNING, f"{found}; missing: {named}",
                        "give the container the driver's libraries (docker run --gpus=all)" if of_driver else GPU_EXTRA)
-    return Finding("GPU", WARNING, f"{found}, although driver {driver} and every CUDA library are there",
-                   "TF_CPP_MIN_LOG_LEVEL=0 mirrorline doctor --verbosity=debug shows what TensorFlow says")
+    return Finding("GPU", WARNING, f"{found}, although driver {driver} and every CUDA library are present",
+                   "TF_CPP_MIN_LOG_LEVEL=0 mirrorline doctor --verbosity=debug shows TensorFlow's log")
 
 
-def check_replicas(settings):
-    """Checks the reduction across the replicas of a RuntimeConfig: every GPU, or two logical CPUs."""
+def check_replicas(settings: RuntimeConfig) -> Finding:
+    """Checks the reduction across the replicas: every GPU, or two logical CPUs."""
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -167,27 +171,27 @@ def check_replicas(settings):
         kind, indices = devices.choose_devices(gpus, settings.devices, settings.replicas or (0 if gpus else 2))
         devices.check_cross_device_reduction(settings.cross_device_reduction, kind, len(indices))
     except UsageError as error:
-        return Finding("reduction", PROBLEM, str(error), "ask for what is there")
+        return Finding("reduction", PROBLEM, str(error), "request devices that exist")
     return check_reduction(devices.open_strategy(kind, indices, settings.cross_device_reduction))
 
 
-def check_reduction(strategy):
-    """Checks the reduction of a strategy by the self-test with which training starts."""
+def check_reduction(strategy: Any) -> Finding:
+    """Checks the reduction of a strategy by the self-test of training."""
     from pipeline.training import self_test
 
     name = self_test.reduction_name(strategy)
     try:
         fault = self_test.find_fault(strategy)
-    except Exception as error:  # whatever TensorFlow raises is what the user has to know
-        fault = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no word'}"
+    except Exception as error:  # Whatever TensorFlow raises is the finding.
+        fault = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
     if fault:
         return Finding("reduction", PROBLEM, f"{name}: {fault}", self_test.remedy(strategy))
-    tried = "" if strategy.num_replicas_in_sync == 1 else f": {max(self_test.SIZES):,} sums are right on each"
+    tried = "" if strategy.num_replicas_in_sync == 1 else f": {max(self_test.SIZES):,} sums are correct on each"
     return Finding("reduction", OK, name + tried)
 
 
-def check_data_dir(data_dir):
-    """Checks which prepared TensorFlow Datasets a folder holds; None is the default folder, which need not exist."""
+def check_data_dir(data_dir: str | None) -> Finding:
+    """Checks which prepared TensorFlow Datasets are in a folder; None: the default folder, which need not exist."""
     from pipeline.data.sources.tfds_prepare import default_data_dir
 
     try:
@@ -196,20 +200,20 @@ def check_data_dir(data_dir):
         return Finding("data sets", WARNING, f"digits is built in; {error}", "set HOME, or give --data_dir")
     if not os.path.isdir(folder):
         if data_dir is None:
-            return Finding("data sets", OK, f"digits is built in; {folder} is made when another one is downloaded")
-        return Finding("data sets", PROBLEM, f"--data_dir={data_dir} is no folder", "name the folder that holds "
+            return Finding("data sets", OK, f"digits is built in; {folder} is created when another one is downloaded")
+        return Finding("data sets", PROBLEM, f"--data_dir={data_dir} is no folder", "give the folder that holds "
                        "<data set>/<version>, or leave --data_dir out to download")
     if not os.access(folder, os.R_OK | os.X_OK):
-        return Finding("data sets", PROBLEM, f"{folder} cannot be read", f"give yourself the right to read {folder}")
+        return Finding("data sets", PROBLEM, f"{folder} cannot be read", f"make {folder} readable")
     found = prepared_datasets(folder)
     if found:
         return Finding("data sets", OK, f"digits is built in; in {folder}: {', '.join(found)}")
     return Finding("data sets", OK if data_dir is None else WARNING, f"digits is built in; none prepared in {folder}",
-                   "" if data_dir is None else "it must hold <data set>/<version>/dataset_info.json")
+                   "" if data_dir is None else "it must contain <data set>/<version>/dataset_info.json")
 
 
-def prepared_datasets(folder):
-    """Returns "name version" of each prepared data set: folders that hold a dataset_info.json."""
+def prepared_datasets(folder: str) -> list[str]:
+    """Returns "name version" of each prepared data set: folders with a dataset_info.json."""
     found = []
     for parent, folders, files in os.walk(folder):
         depth = os.path.relpath(parent, folder).split(os.sep)
@@ -220,18 +224,18 @@ def prepared_datasets(folder):
     return sorted(found)
 
 
-def existing_parent(path):
-    """Returns the innermost folder or file of a path that exists."""
+def existing_parent(path: str) -> str:
+    """Returns the innermost existing folder or file of a path."""
     path = os.path.abspath(path)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 
 
-def check_workdir(workdir):
-    """Checks that files can be made where the run would be written; leaves none behind."""
+def check_workdir(workdir: str) -> Finding:
+    """Checks that files can be written where the run would be; leaves none behind."""
     folder = existing_parent(workdir)
-    remedy = "name another one with --workdir"
+    remedy = "give another one with --workdir"
     if not os.path.isdir(folder):
         return Finding("workdir", PROBLEM, f"{folder} is a file", remedy)
     try:
@@ -243,16 +247,16 @@ def check_workdir(workdir):
         return Finding("workdir", PROBLEM, f"cannot write into {folder}: {error.strerror}", remedy)
     if unlocked:
         return Finding("workdir", WARNING, f"the file system of {folder} has no flock ({unlocked}): a file keeps other "
-                       "processes out of a run instead; one that a machine leaves which went down is removed by hand",
-                       "mount it with locks (Lustre: -o flock; NFS: its lock daemon), or name another one with "
+                       "processes out of a run instead, and has to be removed by hand after a crash of the machine",
+                       "mount it with locks (Lustre: -o flock; NFS: its lock daemon), or give another one with "
                        "--workdir")
     return Finding("workdir", OK, f"{os.path.abspath(workdir)} can be written")
 
 
-def check_disk(workdir, free=None):
-    """Checks the free disk where the run would be written, in bytes; None: asks the file system."""
+def check_disk(workdir: str, free: int | None = None) -> Finding:
+    """Checks the free disk space where the run would be written, in bytes; None: of the file system."""
     folder = existing_parent(workdir)
     free = shutil.disk_usage(folder).free if free is None else free
     state = OK if free >= 2 * GIB else WARNING if free >= GIB // 4 else PROBLEM
     return Finding("disk", state, f"{free / GIB:.1f} GiB free at {folder}",
-                   "" if state == OK else "free some space, or name another disk with --workdir")
+                   "" if state == OK else "free some space, or use another disk with --workdir")

@@ -38,8 +38,8 @@ def test_packages_outside_their_range_or_missing_are_named_with_the_remedy():
                                                                "rich": "13.1"}))
     assert findings == [
         Finding("packages", OK, "tensorflow 2.21.0"),
-        Finding("keras", PROBLEM, "3.16.0 is outside the tried range <3.16,>=3.15", "pip install 'keras<3.16,>=3.15'"),
-        Finding("rich", WARNING, "13.1 is outside the tried range <16,>=14", "pip install 'rich<16,>=14'"),
+        Finding("keras", PROBLEM, "3.16.0 is outside the tested range <3.16,>=3.15", "pip install 'keras<3.16,>=3.15'"),
+        Finding("rich", WARNING, "13.1 is outside the tested range <16,>=14", "pip install 'rich<16,>=14'"),
         Finding("absl-py", PROBLEM, "not installed", "pip install 'absl-py>=2'")]
 
 
@@ -193,7 +193,7 @@ def test_a_reduction_that_does_not_work_here_is_a_problem(settings, text):
 def test_the_reduction_is_tried_and_named(strategy, monkeypatch):
     name = "CollectiveAllReduce (RING) over 2 CPU replicas"
     found = installation.check_reduction(strategy(2))
-    assert found == Finding("reduction", OK, f"{name}: 262,144 sums are right on each")
+    assert found == Finding("reduction", OK, f"{name}: 262,144 sums are correct on each")
     assert installation.check_reduction(strategy(1)) == Finding("reduction", OK, "no reduction, 1 CPU replica")
     # TensorFlow's own reductions: one that forgets the last of three replicas, and one that needs GPUs.
     monkeypatch.setattr(strategy(3).extended, "_cross_device_ops", tf.distribute.HierarchicalCopyAllReduce())
@@ -260,6 +260,6 @@ def test_the_doctor_finds_this_machine_well(tmp_path):
                       "--cross_device_reduction=tree", "--replicas=2", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     said = " ".join(done.stdout.split())  # Where a line is broken depends on how long the paths in it are.
-    assert "reduction ReductionToOneDevice over 2 CPU replicas: 262,144 sums are right on each" in said
+    assert "reduction ReductionToOneDevice over 2 CPU replicas: 262,144 sums are correct on each" in said
     assert "mnist 3.0.1" in said and "\x1b" not in done.stdout
     assert not (tmp_path / "run").exists()
