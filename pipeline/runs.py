@@ -65,7 +65,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
         subclass, if another worker is missing or lost; this process is then of no more use.
     """
     config, cluster = resolve(config), Cluster.of(os.environ)
-    settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(config.runtime.workdir)
+    settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(str(config.runtime.workdir))
     if cluster and cluster.rank:  # Only the chief prints.
         config, console = config.replace(verbosity="quiet", tensorboard="scalars"), None
     console = console or console_for(config)
@@ -104,7 +104,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
             for what, instead in found if replicas > 1 else ():
                 trainer.console.warning(f"{replicas} replicas do not compute what one does: {what}; {instead}")
             ended, described = trainer.run()
-    return Outcome(config.runtime.workdir, ended.status, described, ended, experiment.plan.total_steps)
+    return Outcome(shared.path, ended.status, described, ended, experiment.plan.total_steps)
 
 
 def console_for(config: ExperimentConfig) -> Console:
@@ -120,7 +120,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     directory = RunDirectory(config.runtime.workdir or run_directory.default_path(config))
     stored = (directory.config or {}).get("config", {})
     names = config.data.extension or tuple(stored.get("extension", ()))
-    values = {"workdir": directory.path, "extension": extension.absolute(names),
+    values: dict[str, Any] = {"workdir": directory.path, "extension": extension.absolute(names),
               "dataset": located(config.data.dataset)}
     if config.training.early_stopping_patience and not config.data.validation_split:
         values["validation_split"] = HELD_OUT

@@ -16,7 +16,7 @@ class FullDisk:
 
     def __init__(self, console: Console):
         self._console, self._warned = console, False
-        self.make_room: Callable[[int], object] = lambda number: None
+        self.make_room: Callable[[int | None], object] = lambda number: None
 
     def failed(self, line: str) -> None:
         """Records that a write failed; gives the warning if it is the first."""
