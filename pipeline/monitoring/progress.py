@@ -50,7 +50,7 @@ class PlainProgress(Callback):
         self._time_left.window(window.step, speed)
         line = f"{self._position(window.step)}  loss {loss:.4f}  accuracy {accuracy:7.2%}"
         if speed:  # The window was neither compiled nor profiled.
-            line += f"  {rate(speed)}  {clock(self._time_left.seconds())} left"
+            line += f"  {rate(speed)}  {clock(self._time_left.seconds() or 0)} left"
         self.info(line)
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
