@@ -18,7 +18,7 @@ from pipeline.config import (
     value_type,
 )
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import read_json, sync, write_json
+from pipeline.files import read_json, sync
 from pipeline.options import FREE, NEVER
 from pipeline.paths import local_path
 from pipeline.quantities import counted
@@ -102,7 +102,6 @@ class RunDirectory:
         """Checks whether a run with this configuration may use the directory; changes nothing.
 
         Args:
-          config: ExperimentConfig.
           fingerprint: of the data, or None before it is known.
           num_replicas: replicas in sync, or None before they are known.
           parity: whether the layers of the model compute the same on any number of replicas.
@@ -186,10 +185,6 @@ class RunDirectory:
         raise RunFailure(f"--workdir={self.path} was moved or removed while this run was writing there: nothing is "
                          "saved any more; run the same command with its new path as --workdir to continue from its "
                          "latest checkpoint")
-
-    def write_config(self, values: Mapping[str, Any]) -> None:
-        """Writes config.json: {"config", "data", "plan", "normalization", "num_replicas", "versions", ...}."""
-        write_json(self.file("config.json"), values)
 
 
 def _check_stored(stored, path):

@@ -55,9 +55,7 @@ class Outcome:
 def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     """Trains a run in its directory, or continues it.
 
-    Args:
-      config: ExperimentConfig.
-      console: for messages; default that of console_for.
+    `console`: for messages; default that of console_for.
 
     Raises:
       UsageError: wrong options, or a directory with another run; nothing was changed.
@@ -144,9 +142,7 @@ def _finished(directory: RunDirectory, config: ExperimentConfig) -> Outcome | No
 def build(config: ExperimentConfig, console: Console | None = None) -> "Experiment":
     """Builds the experiment that `train` would train, without a directory: its step, streams and evaluation.
 
-    Args:
-      config: ExperimentConfig.
-      console: for messages; default that of console_for.
+    `console`: for messages; default that of console_for.
 
     Raises:
       UsageError: wrong options, or a model and data that do not fit each other.

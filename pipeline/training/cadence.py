@@ -127,9 +127,7 @@ def _exact(amount: float) -> fractions.Fraction:
 def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     """Converts the lengths and intervals of a configuration to steps.
 
-    Args:
-      config: ExperimentConfig.
-      num_examples: examples of the training split, > 0.
+    `num_examples`: of the training split, > 0.
     """
     training, batch_size = config.training, config.training.batch_size
 

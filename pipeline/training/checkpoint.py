@@ -48,7 +48,6 @@ class CheckpointStore:
         """
         Args:
           directory: `checkpoints/` of the run; created by the first save.
-          state: TrainState.
           keep: number of latest checkpoints to keep.
           console: for warnings.
           disk: shared with the records of the run; default a new one.

@@ -46,9 +46,7 @@ class Experiment:
     """Configuration, data, model, state and step of one run.
 
     Attributes:
-      config: ExperimentConfig.
       source: the data.
-      strategy: tf.distribute.MirroredStrategy.
       plan: lengths and intervals in steps.
       settings: of the step.
       state: model, optimizer and counters.
@@ -246,7 +244,6 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
     """Composes an experiment with a freshly initialized state; no run directory is read or written.
 
     Args:
-      config: ExperimentConfig.
       source: loaded with this configuration.
       strategy: tf.distribute.MirroredStrategy, created before any other TensorFlow operation.
       stored: config.json of an existing run, or None.
@@ -287,7 +284,6 @@ def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = 
     """Sets up the process and loads the data.
 
     Args:
-      config: ExperimentConfig.
       console: for messages.
       cluster: of several workers that train together, or None.
       settings: text that has to be the same on every worker.

@@ -34,7 +34,6 @@ class Inference:
         Args:
           strategy: in whose scope the model was created.
           model: built.
-          settings: StepSettings.
           input_distributor: that of the strategy, if there is one already.
         """
         self.strategy, self.model, self.settings = strategy, model, settings

@@ -88,9 +88,7 @@ class WorkerCheckpointStore:
     def __init__(self, workers: Workers, directory: str, state: TrainState):
         """
         Args:
-          workers: Workers.
           directory: `checkpoints/` of the run, on a file system that all workers share.
-          state: TrainState.
         """
         self._workers, self.directory, self.state = workers, directory, state
         self.disk = FullDisk(Console(quiet=True))

@@ -46,9 +46,7 @@ def create_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optim
 def check_reduced_once(run: Callable, strategy: tf.distribute.Strategy) -> None:
     """Checks that this version of Keras does not reduce gradients again: one update by ones must move by one.
 
-    Args:
-      run: pipeline.training.step.run_once.
-      strategy: tf.distribute.Strategy.
+    `run`: pipeline.training.step.run_once.
 
     Raises:
       RunFailure: the gradient was reduced again (the override of Keras's private method had no effect).

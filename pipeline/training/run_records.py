@@ -14,6 +14,7 @@ from pipeline.console import Console
 from pipeline.data.splits import TRAINING
 from pipeline.distributed.devices import cpu_features
 from pipeline.distributed.input_distribution import uses_gpus
+from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
 from pipeline.monitoring.goodput import lost_tail, process_age
 from pipeline.quantities import counted, plural
@@ -99,7 +100,7 @@ def record_start(trainer: "Trainer", step: int) -> None:
     before = (directory.config or {}).get("device") or {}
     for line in arithmetic.changes(before, described["device"]) if step else ():
         console.warning(f"note    {line}")
-    directory.write_config(described)
+    write_json(directory.file("config.json"), described)
     directory.forget_result()
 
 

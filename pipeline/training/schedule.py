@@ -24,7 +24,6 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int,
     whose length --warmup sets.
 
     Args:
-      config: OptimizerConfig.
       total_steps: length of the run in steps.
       warmup_steps: steps of warm-up, 0 for none.
 

@@ -59,7 +59,6 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
     """Returns the settings of the step.
 
     Args:
-      config: ExperimentConfig.
       source: of the data; with --normalize=per_channel and --class_weight=balanced its statistics are computed.
       image_channels: channels of the model's input.
       replicas: number of replicas.
@@ -105,7 +104,6 @@ def preprocess(images: tf.Tensor, settings: StepSettings) -> tf.Tensor:
 
     Args:
       images: [B, H, W, C] uint8.
-      settings: StepSettings.
 
     Returns:
       [B, H, W, settings.image_channels] of the compute dtype, in [0, 1], or normalized.

@@ -41,10 +41,8 @@ class StepFunctions:
                  settings: StepSettings, fault: Callable | None = None):
         """
         Args:
-          strategy: tf.distribute.MirroredStrategy.
           state: created in its scope.
           schedule: function of the global step to the learning rate.
-          settings: StepSettings.
           fault: injects faults, for `mirrorline verify`: a function (grads, replica, step) -> grads, applied on each
             replica before the reduction; replica and step are int64 scalars.
         """
@@ -302,7 +300,6 @@ def run_once(strategy: tf.distribute.Strategy, function: Callable) -> tuple[Any,
     """Runs a function on every replica inside a graph, as the step does.
 
     Args:
-      strategy: tf.distribute.MirroredStrategy.
       function: called in a replica context with a float32 [1] of ones; returns a tensor or None.
 
     Returns:

@@ -128,20 +128,3 @@ def attempt(work: Callable[[], Any], seconds: float) -> str | None:
     thread.start()
     thread.join(seconds)
     return outcome[0]
-
-
-class NullWatchdog:
-    """The interface of `Watchdog`, doing nothing."""
-
-    def beat(self, text: str) -> None:
-        """Does nothing."""
-
-    def within(self, seconds: float) -> contextlib.AbstractContextManager:
-        """Does nothing."""
-        return contextlib.nullcontext()
-
-    def __enter__(self) -> "NullWatchdog":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        """Does nothing."""

@@ -9,7 +9,6 @@ from pipeline.files import read_json
 from pipeline.monitoring.goodput import GoodputTracker
 from pipeline.run_directory import RunDirectory
 from pipeline.training.trainer import Trainer
-from pipeline.training.watchdog import NullWatchdog
 from tests.commands import metrics
 from tests.training import small
 
@@ -17,7 +16,7 @@ STEPS = 6
 PASS = "batch {} of the outputs for test"
 
 
-class Attending(NullWatchdog):
+class Attending(contextlib.nullcontext):
     """Stands in for the watchdog and for the user: asks to stop after the beat `until`.
 
     Attributes:
@@ -27,6 +26,7 @@ class Attending(NullWatchdog):
     """
 
     def __init__(self, directory, until):
+        super().__init__()
         self.directory, self.until = directory, until
         self.beats, self.phases, self.found = [], [], None
 
@@ -35,6 +35,10 @@ class Attending(NullWatchdog):
         self.beats.append(text)
         if text == PASS.format(1):
             self.found = read_json(self.directory.file("result.json"))
+
+    def within(self, seconds):
+        """Has no timeout."""
+        return contextlib.nullcontext()
 
     def __call__(self):
         return self.until in self.beats

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipeline.training import watchdog
-from pipeline.training.watchdog import FAILURE, NullWatchdog, Watchdog
+from pipeline.training.watchdog import FAILURE, Watchdog
 from tests.commands import REPOSITORY, environment
 
 # The main thread waits in C for a pipe without a writer, another one in Python.
@@ -131,10 +131,3 @@ def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path):
     hung = process(impatient + HANG, 0.5, tmp_path / "hang.txt")
     _, errors = hung.communicate(timeout=600)
     assert hung.returncode == 1 and "hang.txt cannot be written (no answer within 0.5 s)" in errors
-
-
-def test_a_null_watchdog_does_nothing():
-    with NullWatchdog() as entered:
-        entered.beat("step 1")
-        with entered.within(0):
-            pass
