@@ -1,4 +1,4 @@
-"""What takes long: lines about it, a line that is drawn over, and a process that does not hear its signals."""
+"""Reports of long activities, status lines, and processes that do not handle their signals."""
 import io
 import signal
 import subprocess
@@ -41,7 +41,7 @@ def until(condition):
         time.sleep(0.005)
 
 
-def test_a_line_now_and_then_where_it_is_no_terminal(monkeypatch):
+def test_long_activity_prints_lines_without_a_terminal(monkeypatch):
     monkeypatch.setattr(activity, "PRINTED", 0.01)
     lines = []
     with activity.activity("reading images", RecordingConsole(lines), 3000) as doing:
@@ -52,14 +52,14 @@ def test_a_line_now_and_then_where_it_is_no_terminal(monkeypatch):
     assert lines[0].startswith("reading images: 1,234 of 3,000, 00:0") and activity.running() is None
 
 
-def test_what_is_short_says_nothing():
+def test_short_activity_prints_nothing():
     lines = []
     with activity.activity("reading images", RecordingConsole(lines)):
         assert activity.running() == "reading images"
     assert lines == []
 
 
-def test_a_line_on_a_terminal_is_drawn_over_and_gives_way(monkeypatch):
+def test_status_line_is_redrawn_and_erased_by_messages(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(activity, "DRAWN", 0.01)
@@ -75,13 +75,13 @@ def test_a_line_on_a_terminal_is_drawn_over_and_gives_way(monkeypatch):
     assert max(len(part) for part in text.split(console.ERASE)) < 40  # Nothing is wrapped, which could not be erased.
 
 
-def test_an_interruption_knows_what_was_done():
+def test_interruption_names_the_activity():
     with pytest.raises(KeyboardInterrupt) as caught, activity.activity("reading images"):
         raise KeyboardInterrupt
     assert caught.value.doing == "reading images" and activity.running() is None
 
 
-def test_a_process_that_does_not_hear_is_ended_in_words():
+def test_unresponsive_process_is_ended_with_a_message():
     process = subprocess.Popen([sys.executable, "-c", DEAF], cwd=REPOSITORY, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"

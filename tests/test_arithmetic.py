@@ -23,7 +23,7 @@ def train(folder, workdir, *flags):
 
 
 def device(folder, workdir):
-    """Returns what config.json says of what the run was computed with."""
+    """Returns the device of a run's config.json."""
     return json.loads((folder / workdir / "config.json").read_text())["device"]
 
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_run_resumed_on_another_number_of_cores_has_the_weights_of_one_in_one_piece(folder):
+def test_run_resumed_on_other_cores_has_the_same_weights(folder):
     train(folder, "parts", "--steps=3", "--threads=3")
     out, errors = train(folder, "parts", "--steps=6")
     assert "threads 3, as this run began" in out and not errors
@@ -44,13 +44,13 @@ def test_a_run_resumed_on_another_number_of_cores_has_the_weights_of_one_in_one_
 
 
 @pytest.mark.acceptance
-def test_another_number_that_is_asked_for_is_warned_of(folder):
+def test_requested_other_number_of_threads_gives_a_warning(folder):
     _, errors = train(folder, "whole", "--steps=7", "--threads=1")
     assert "computed with 3 threads, now with 1" in errors and "(--threads=3)" in errors and errors.count("\n") == 1
     assert device(folder, "whole")["threads"] == 1
 
 
-def test_an_evaluation_takes_the_threads_of_the_run(folder):
+def test_evaluation_uses_the_threads_of_the_run(folder):
     stored = json.loads((folder / "whole" / "config.json").read_text())
     assert evaluation_config(stored, {}).runtime.threads == stored["device"]["threads"]
 
@@ -72,12 +72,12 @@ NOW = {"kind": "CPU", "threads": 8, "onednn": True, "instructions": "avx512_vnni
     ({**NOW, "onednn": None}, []), ({**NOW, "onednn": False, "instructions": "avx2"}, ["TF_ENABLE_ONEDNN_OPTS=0"]),
     ({**NOW, "instructions": "avx2"}, ["the instructions avx2, now with avx512_vnni"]),
     ({**NOW, "threads": 2, "instructions": "avx2"}, ["with 2 threads", "avx512_vnni"])])
-def test_what_gives_other_bits(before, says):
+def test_changes_of_the_arithmetic(before, says):
     lines = arithmetic.changes(before, NOW)
     assert len(lines) == len(says) and all(text in line for text, line in zip(says, lines, strict=True))
 
 
-def test_what_is_known_of_this_process(monkeypatch):
+def test_arithmetic_of_this_process(monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     found = arithmetic.describe({"avx", "avx2", "avx512f"})
     assert found["instructions"] == "avx512f, at most avx2" and found["threads"] >= 1

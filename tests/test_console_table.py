@@ -1,4 +1,4 @@
-"""Every table of the terminal at every width: no number is broken in two, nothing is wider than the window."""
+"""Tables of the terminal at every width: no number is wrapped, nothing is wider than the window."""
 import io
 import re
 
@@ -45,7 +45,7 @@ TABLES = {
 @pytest.mark.parametrize("columns", [28, 40, 80, 200])
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("terminal", [{"TERM": "dumb"}, {"TERM": "xterm-256color", "NO_COLOR": "1"}])
-def test_no_table_breaks_a_number(name, columns, terminal, monkeypatch):
+def test_tables_do_not_wrap_numbers(name, columns, terminal, monkeypatch):
     for key, value in {"COLUMNS": str(columns), "FORCE_COLOR": "1", **terminal}.items():
         monkeypatch.setenv(key, value)
     show, expected = TABLES[name]

@@ -1,4 +1,4 @@
-"""Files that somebody edited, tore or replaced: a byte order mark is nothing, all else is named with its place."""
+"""Edited, torn and replaced files: a byte order mark is ignored, everything else is reported with its place."""
 import json
 
 import pytest
@@ -58,7 +58,7 @@ def written(folder, name, data):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_json_file_that_cannot_be_read_is_named_with_the_place(tmp_path, reader, damage):
+def test_unreadable_json_is_reported_with_its_place(tmp_path, reader, damage):
     name, value, read = READERS[reader]
     change, where = DAMAGES[damage]
     path = written(tmp_path, name, change and change(json.dumps(value, indent=2) + "\n"))
@@ -68,7 +68,7 @@ def test_a_json_file_that_cannot_be_read_is_named_with_the_place(tmp_path, reade
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path, reader):
+def test_byte_order_mark_and_line_ends_are_ignored(tmp_path, reader):
     name, value, read = READERS[reader]
     text = json.dumps(value, indent=2).replace("\n", "\r\n")
     read(written(tmp_path, name, text.encode("utf-8-sig")), str(tmp_path))
@@ -76,13 +76,13 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path, reader):
 
 @pytest.mark.parametrize("name, value", [("batch_size", "64"), ("batch_size", 1.5), ("nesterov", 1), ("model", 3),
                                          ("freeze", "a"), ("epochs", True)])
-def test_an_option_in_config_json_of_another_type(tmp_path, name, value):
+def test_option_of_another_type_in_config_json(tmp_path, name, value):
     (tmp_path / "config.json").write_text(json.dumps({**RUN, "config": {name: value}}))
     with pytest.raises(UsageError, match=rf"config\.json cannot be read: {name} is "):
         stored_config(str(tmp_path))
 
 
-def test_a_manifest_that_cannot_be_read_makes_a_damaged_checkpoint_and_a_byte_order_mark_does_not(tmp_path):
+def test_unreadable_manifest_makes_a_damaged_checkpoint(tmp_path):
     manifest = {"step": 1, "variables": {}, "files": {}}
     text = json.dumps({**manifest, "sha256": digest(manifest)})
     for number, (data, problem) in enumerate([(text.encode("utf-8-sig"), None), (text[:-1].encode(), "damaged"),
@@ -101,7 +101,7 @@ def lines(records, end="\n"):
 
 @pytest.mark.parametrize("data", [b"\xef\xbb\xbf" + lines(LINES), lines(LINES, "\r\n"), lines(LINES) + b"\n",
                                   lines(LINES) + b'{"torn', b"\xef\xbb\xbf" + lines(LINES) + b"\0\0\0"])
-def test_lines_are_read_whatever_an_editor_or_a_kill_left_at_their_ends(tmp_path, data):
+def test_lines_are_read_with_any_ends(tmp_path, data):
     path = written(tmp_path, "launches.jsonl", data)
     assert list(read_records(path)) == LINES and list(read_backwards(path)) == LINES[::-1]
     assert newest_saved(path) == 3
@@ -111,7 +111,7 @@ def test_lines_are_read_whatever_an_editor_or_a_kill_left_at_their_ends(tmp_path
 
 @pytest.mark.parametrize("line, where", [(b'{"event": }', "line 2: column 11"), (b"[]", "line 2"), (b"\xff", "line 2"),
                                          (b'{"event": "saved",}', "line 2")])
-def test_a_line_that_cannot_be_read_is_named_and_hides_none_after_it(tmp_path, line, where):
+def test_unreadable_line_is_reported_and_hides_no_later_one(tmp_path, line, where):
     path = written(tmp_path, "launches.jsonl", lines(LINES[:1]) + line + b"\n" + lines(LINES[1:]))
     with pytest.raises(UsageError, match=rf"launches\.jsonl cannot be read: {where}"):
         newest_saved(path)
@@ -127,11 +127,11 @@ def parsed(*arguments):
 @pytest.mark.parametrize("data", [
     b"\xef\xbb\xbf--steps=3\n--model=mlp", b"--steps=3\r\n\r\n# text\r\n--model=mlp\r\n",
     b"  --steps=3 \n// x\n--model='mlp'", b'--steps="3"\n--model="mlp"\n'])
-def test_flag_files_as_editors_write_them(tmp_path, data):
+def test_flag_files_of_editors(tmp_path, data):
     assert parsed(f"--flagfile={written(tmp_path, 'a b.flags', data)}") == {"steps": 3, "model": "mlp"}
 
 
-def test_flag_files_hold_paths_and_lists_and_other_flag_files_as_they_are(tmp_path):
+def test_flag_files_contain_paths_lists_and_flag_files(tmp_path):
     inner = written(tmp_path, "inner.flags", b"--workdir=runs/#1 [a] $HOME 'b'\n--freeze=\"a,b\",'c'\n")
     outer = written(tmp_path, "outer.flags", f"--flagfile={inner}\n--steps=2\n".encode())
     assert parsed("--steps=1", f"--flagfile={outer}") == {
@@ -141,7 +141,7 @@ def test_flag_files_hold_paths_and_lists_and_other_flag_files_as_they_are(tmp_pa
 @pytest.mark.parametrize("data, where", [(None, "is a directory"), ("--steps=3".encode("utf-16"), "UTF-16"),
                                          (b"--steps=3\n--model=\xff", "line 2"), (b"\x7fELF\0", "line 1"),
                                          (b"--flagfile=own.flags", "is read by itself")])
-def test_flag_files_that_cannot_be_read(tmp_path, monkeypatch, data, where):
+def test_unreadable_flag_files(tmp_path, monkeypatch, data, where):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "own.flags", data)
     with pytest.raises(UsageError, match=where):
@@ -150,11 +150,11 @@ def test_flag_files_that_cannot_be_read(tmp_path, monkeypatch, data, where):
         parsed("--flagfile=none.flags")
 
 
-def test_an_extension_with_a_byte_order_mark(tmp_path):
+def test_extension_with_a_byte_order_mark(tmp_path):
     assert absolute((written(tmp_path, "own.py", "\ufeffVALUE = 'é'\n".encode()),))
 
 
-def test_a_command_says_it_in_one_line(tmp_path):
+def test_command_reports_it_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{\n  "config": {},\n}\n')
     for command in ("evaluate", "train"):
         done = mirrorline(command, f"--workdir={tmp_path}", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A forked command is the command: what it says, how it ends, and what it is given."""
+"""A forked command behaves as a new process: output, exit code and environment."""
 import os
 import signal
 import subprocess
@@ -10,13 +10,13 @@ from tests.commands import mirrorline, start
 
 @pytest.mark.parametrize("arguments", [("--version",), ("trian",), ("train", "--epochs=0"), ("evaluate", "--help"),
                                        ("evaluate", "--workdir=nowhere")])
-def test_it_says_and_ends_as_one_started_from_nothing(tmp_path, arguments):
+def test_fork_behaves_as_a_new_process(tmp_path, arguments):
     one, other = (mirrorline(*arguments, cwd=tmp_path, fresh=fresh) for fresh in (True, False))
     assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
     assert one.stdout or one.stderr
 
 
-def test_it_has_its_own_directory_and_end(tmp_path):
+def test_fork_has_its_own_directory_and_end(tmp_path):
     process = start("train", "--model=mlp", "--steps=1000000", "--workdir=run", cwd=tmp_path)
     try:
         with pytest.raises(subprocess.TimeoutExpired):

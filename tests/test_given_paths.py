@@ -1,4 +1,4 @@
-"""Paths as users give them: the home directory, addresses, and names that no file can have."""
+"""Paths of users: the home directory, addresses, and invalid names."""
 import os
 import pathlib
 import re
@@ -28,7 +28,7 @@ CASES = [(command, flag) for command, names in PATHS.items() for flag in names]
 
 
 def value(command, flag, text):
-    """Returns what a command makes of a flag."""
+    """Returns the parsed value of a flag."""
     module, values = COMMANDS[command], absl_flags.FlagValues()
     flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
     module.define(values)
@@ -46,7 +46,7 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command, flag", CASES)
-def test_every_flag_that_takes_a_path(home, command, flag):
+def test_every_path_flag(home, command, flag):
     assert value(command, flag, "~/runs/x") == f"{home}/runs/x" and value(command, flag, "~") == home
     assert value(command, flag, "./~x/$HOME [a]/") == "./~x/$HOME [a]"
     for text, found in (("gs://bucket/x", "mount it"), ("s3://bucket", "mount it"), ("hdfs://x/y", "mount it"),
@@ -57,8 +57,8 @@ def test_every_flag_that_takes_a_path(home, command, flag):
         assert f"--{flag}" in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_no_flag_of_a_path_is_left_out():
-    """A flag that takes a path says so in its help: by one of these words it is found."""
+def test_no_path_flag_is_left_out():
+    """Flags that take a path are found by one of these words in their help."""
     for name, module in COMMANDS.items():
         values = absl_flags.FlagValues()
         flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
@@ -70,7 +70,7 @@ def test_no_flag_of_a_path_is_left_out():
         assert asks <= known, name
 
 
-def test_python_gives_paths_the_same_way(home, tmp_path):
+def test_paths_from_python(home, tmp_path):
     config = ExperimentConfig.from_flat({"workdir": pathlib.Path("~/x"), "dataset": "folder:~/cats/"})
     assert config.runtime.workdir == f"{home}/x" and config.data.dataset == f"folder:{home}/cats"
     assert config.replace(data_dir="~/d").data.data_dir == f"{home}/d" == DataConfig(data_dir="~/d").data_dir
@@ -85,7 +85,7 @@ def test_python_gives_paths_the_same_way(home, tmp_path):
 
 
 def obstacles(folder):
-    """Makes what is in the way; returns {path: words of the message}."""
+    """Makes obstacles; returns {path: words of the message}."""
     (folder / "file").write_text("mine")
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("nothing")
@@ -94,7 +94,7 @@ def obstacles(folder):
             "/proc/mirrorline": "", f"{folder}/{'p/' * 3000}x": "name too long"}
 
 
-def test_what_is_in_the_way_is_said_in_one_line_and_nothing_is_left(tmp_path):
+def test_obstacles_are_reported_in_one_line_and_nothing_is_left(tmp_path):
     found = obstacles(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     folders = {**found, f"{tmp_path}/file": "it is a file", f"{tmp_path}/dangling": "link to what is not there"}
@@ -117,7 +117,7 @@ def test_what_is_in_the_way_is_said_in_one_line_and_nothing_is_left(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_names_of_runs_that_nobody_gave(tmp_path, monkeypatch):
+def test_default_names_of_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for folder in ("n" * 255, "é" * 127, "cats [v2]"):
@@ -127,7 +127,7 @@ def test_names_of_runs_that_nobody_gave(tmp_path, monkeypatch):
     assert free_path(".") == f"{tmp_path}-2" and free_path("runs") == "runs-2"
 
 
-def test_commands_refuse_addresses_before_anything_is_written(tmp_path):
+def test_addresses_are_refused_before_anything_is_written(tmp_path):
     orders = [("train", "--workdir=gs://bucket/run"), ("train", "--flagfile=s3://b/my.flags"),
               ("train", f"--workdir={'n' * 300}"), ("predict", "--workdir=x", "s3://bucket/a.png"),
               ("train", "--workdir=file:///x"), ("train", "--extension=gs://b/own.py")]
@@ -138,7 +138,7 @@ def test_commands_refuse_addresses_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_in_the_home_directory(tmp_path):
+def test_run_in_the_home_directory(tmp_path):
     home = {**environment(), "HOME": str(tmp_path / "home")}
     process = start("train", "--model=mlp", "--steps=1", "--subset=1", "--workdir=~/runs/x", "--quiet", cwd=tmp_path,
                     more=home)

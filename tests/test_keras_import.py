@@ -1,4 +1,4 @@
-"""Whatever a user's Keras file, environment or notebook says, the same is computed."""
+"""A user's Keras settings, environment or notebook do not change the results."""
 import json
 import os
 import subprocess
@@ -39,7 +39,7 @@ def settings(folder, content):
     return {"HOME": str(folder), "KERAS_HOME": str(folder / ".keras"), **VARIABLES}
 
 
-def test_a_run_has_the_same_weights(plain, tmp_path):
+def test_run_has_the_same_weights(plain, tmp_path):
     folder, weights = plain
     process = start("train", *RUN, "--workdir=hostile", cwd=folder, fresh=True, more=settings(tmp_path, FILES[0]))
     _, errors = process.communicate(timeout=300)
@@ -47,7 +47,7 @@ def test_a_run_has_the_same_weights(plain, tmp_path):
     assert result(folder / "hostile")["weights_sha256"] == weights
 
 
-def test_the_proof_of_an_export_in_its_own_process(plain, tmp_path):
+def test_export_verification_in_its_own_process(plain, tmp_path):
     folder, _ = plain
     process = start("export", "--workdir=plain", "--format=keras", "--nolatency", f"--output={tmp_path / 'out'}",
                     cwd=folder, more=settings(tmp_path, FILES[1]))
@@ -67,14 +67,14 @@ print(before, keras.config.image_data_format(), keras.config.epsilon(), keras.co
 """
 
 
-def test_from_python_where_keras_was_imported_before(tmp_path):
+def test_python_with_keras_imported_before(tmp_path):
     content = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1}
     done = subprocess.run([sys.executable, "-c", PYTHON], capture_output=True, text=True, timeout=300, cwd=tmp_path,
                           env={**environment(), "KERAS_HOME": settings(tmp_path, content)["KERAS_HOME"]})
     assert done.stdout == "('channels_first', 0.1) channels_last 1e-07 float32\n", done.stderr
 
 
-def test_from_python_with_keras_on_another_backend(plain, monkeypatch, tmp_path):
+def test_python_with_another_keras_backend(plain, monkeypatch, tmp_path):
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")  # It would have to be installed.
     for use in (lambda: runs.train(ExperimentConfig.from_flat({"workdir": str(tmp_path / "run")}), Console(quiet=True)),
                 lambda: runs.load(str(plain[0] / "plain")), keras_import.set_defaults):

@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder, on file systems without flock too.
+"""One process at a time writes into a folder, also on file systems without flock.
 
 No such file system can be had here without root: the system's answer is replaced, in this process and in children.
 """
@@ -44,7 +44,7 @@ RUNNING = "import runpy\nrunpy.run_module('launch', run_name='__main__', alter_s
 
 @pytest.fixture(params=[None, "ENOSYS", "ENOLCK", "EOPNOTSUPP"])
 def kind(request, monkeypatch):
-    """The name of the error that flock ends with, None where it works."""
+    """The error of flock, None where it works."""
     if request.param:
         def flock(file, operation):
             number = getattr(errno, request.param)
@@ -68,7 +68,7 @@ CLAIMS = {"run": claim_run, "sweep": claim_sweep, "launch": lambda folder: locke
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_a_folder_is_claimed_once_and_again_when_it_is_free(tmp_path, kind, claim, capsys):
+def test_folder_is_locked_once_and_again_after_release(tmp_path, kind, claim, capsys):
     for _ in range(2):
         with CLAIMS[claim](tmp_path / "own"):
             with pytest.raises(UsageError, match=rf"process {os.getpid()} on "), CLAIMS[claim](tmp_path / "own"):
@@ -79,7 +79,7 @@ def test_a_folder_is_claimed_once_and_again_when_it_is_free(tmp_path, kind, clai
     assert told.count("has no flock") == bool(kind) and told.count("\n") == bool(kind)
 
 
-def test_exports_into_one_folder_have_numbers_of_their_own_and_leave_nothing(tmp_path, kind):
+def test_exports_into_one_folder_have_separate_versions(tmp_path, kind):
     with claimed(str(tmp_path / "out"), ("keras",)) as first, claimed(str(tmp_path / "out"), ("keras",)) as second:
         assert (first.version, second.version, second.replaced) == (1, 2, [])
         first.publish(["keras"])
@@ -90,7 +90,7 @@ def test_exports_into_one_folder_have_numbers_of_their_own_and_leave_nothing(tmp
 
 
 @pytest.mark.parametrize("kind", [None, "ENOSYS"], indirect=True)
-def test_the_lock_of_a_process_that_lives_holds_and_that_of_a_killed_one_does_not(tmp_path, kind):
+def test_lock_of_a_killed_process_is_released(tmp_path, kind):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(name=kind) if kind else "")
     path = str(tmp_path / ".lock")
     env = {**environment(), "PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
@@ -107,7 +107,7 @@ def test_the_lock_of_a_process_that_lives_holds_and_that_of_a_killed_one_does_no
 
 @pytest.mark.parametrize("kind", ["ENOLCK"], indirect=True)
 @pytest.mark.parametrize("change", [{"machine": "another"}, {"process": 2**22 + 1}, {"started": 1}, None])
-def test_an_owner_that_has_ended_or_may_live_elsewhere(tmp_path, kind, change):
+def test_owner_that_has_ended_or_may_run_elsewhere(tmp_path, kind, change):
     path = str(tmp_path / ".lock")
     with locks.acquire(path):
         owner = json.loads((tmp_path / ".lock.owner").read_text())
@@ -119,14 +119,14 @@ def test_an_owner_that_has_ended_or_may_live_elsewhere(tmp_path, kind, change):
             locks.acquire(path)
 
 
-def test_the_doctor_says_it_of_the_folder(tmp_path, kind):
+def test_doctor_reports_missing_flock(tmp_path, kind):
     found = installation.check_workdir(str(tmp_path / "runs"))
     assert found.state == (installation.WARNING if kind else installation.OK)
     assert ("has no flock" in found.text) == bool(kind) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.acceptance
-def test_training_goes_on_after_a_kill_without_flock(tmp_path):
+def test_training_continues_after_a_kill_without_flock(tmp_path):
     (tmp_path / "without_flock.py").write_text(WITHOUT.format(name="ENOSYS") + RUNNING)
     train = ("train", "--model=mlp", "--checkpoint_every=5", "--workdir=run", "--tensorboard=scalars", "--quiet",
              "--evaluate_every=100000")
@@ -145,6 +145,6 @@ def test_training_goes_on_after_a_kill_without_flock(tmp_path):
     assert [record["step"] for record in metrics(tmp_path / "run", "train")] == list(range(1, steps + 1))
 
 
-def test_locks_are_taken_in_one_module():
+def test_locks_are_acquired_in_one_module():
     users = [path for path, text in SOURCES.items() if any(under(name, "fcntl") for name in imports(text))]
     assert users == ["pipeline/locks.py"]

@@ -1,4 +1,4 @@
-"""Any name that a file may have serves as the name of a run's folder, of an export, of data and of every file given."""
+"""Any valid file name works for runs, exports, data and given files."""
 import os
 import pathlib
 import re
@@ -34,7 +34,7 @@ def experiment(strategy):
 
 
 @pytest.mark.parametrize("name", quick(list(NAMES), 0, 4, 6))
-def test_checkpoints_are_read_and_old_ones_removed_and_no_neighbours(experiment, tmp_path, name):
+def test_checkpoints_are_read_and_removed_without_their_neighbours(experiment, tmp_path, name):
     folder, neighbours = tmp_path / name / "checkpoints", tmp_path / (NAMES[name] or "other") / "checkpoints"
     neighbours.mkdir(parents=True)
     for suffix in ("index", "data-00000-of-00001"):
@@ -69,7 +69,7 @@ def images(folder):
                 Image.fromarray(np.full((8, 8), 200 * label + number, np.uint8)).save(target / f"{number}.png")
 
 
-def test_every_command_works_in_folders_of_the_oddest_name(tmp_path):
+def test_every_command_works_in_folders_with_special_characters(tmp_path):
     images(tmp_path / ODDEST)
     dataset = f"--dataset=folder:{ODDEST}"
     train = ("train", dataset, "--model=mlp", "--batch_size=4", "--checkpoint_every=1", "--keep_checkpoints=1",
@@ -104,14 +104,14 @@ CALLS = re.compile(r"tf\.train\.(load_checkpoint|CheckpointManager|load_variable
                    r"heckpoint\.(read|restore)\(|tf\.saved_model\.load\(|gfile\.glob\(")
 
 
-def test_every_path_that_tensorflow_takes_for_a_pattern_is_given_literally():
+def test_paths_are_passed_literally_to_tensorflow():
     found = {path: [text[max(0, call.start() - 120):call.end() + 40] for call in CALLS.finditer(text)]
              for path, text in SOURCES.items() if path != "pipeline/export/loading.py"}  # Text for users.
     assert sum(map(len, found.values())) > 5
     assert [(path, text) for path, texts in found.items() for text in texts if "literal(" not in text] == []
 
 
-def test_tensorflow_datasets_in_a_folder_of_the_oddest_name(tmp_path):
+def test_tensorflow_datasets_in_a_folder_with_special_characters(tmp_path):
     prepare(tmp_path / ODDEST)
     for budget in (0, 100):
         source = load(DataConfig(dataset="numbered", data_dir=str(tmp_path / ODDEST), memory_budget=budget,

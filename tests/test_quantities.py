@@ -1,4 +1,4 @@
-"""Numbers with their units, as every screen, page and message writes them."""
+"""Formats of numbers with their units."""
 import re
 
 import numpy as np
@@ -19,11 +19,11 @@ IN_TEMPLATES = re.compile(r"""%\}e?s\{%|(form\(","\)|length) \}\} ([a-z]+ )?[a-z
     (0.02, ("epoch",), "0.02 epochs"), (np.int64(1), ("step",), "1 step"),
     (np.int64(2000000), ("step",), "2,000,000 steps"),
 ])
-def test_one_of_a_thing_is_singular(count, words, text):
+def test_count_of_one_is_singular(count, words, text):
     assert counted(count, *words) == text
 
 
-def test_nobody_writes_a_plural_by_hand():
+def test_plurals_are_formatted_by_counted():
     by_hand = re.compile(r"""\{?\s*["'](e?s)["'] (\* \(|if )|\bimages?["'] if """)
     found = [(path, line) for path, text in SOURCES.items() for line in text.splitlines() if by_hand.search(line)]
     assert not found
@@ -36,11 +36,11 @@ def test_nobody_writes_a_plural_by_hand():
     ("launch{% if n != 1 %}es{% endif %}", True), ('{{ n | form(",") }} examples of', True),
     ('on {{ (n + 1) | form(",") }} test examples', True), ("{{ names | length }} classes", True),
 ])
-def test_a_plural_in_a_template_by_hand_is_seen(line, by_hand):
+def test_check_detects_a_literal_plural_in_a_template(line, by_hand):
     assert bool(IN_TEMPLATES.search(line)) == by_hand
 
 
-def test_nobody_writes_a_plural_into_a_template_by_hand():
+def test_plurals_of_templates_are_formatted_by_counted():
     found = [(path.name, line) for folder in FOLDERS for path in folder.iterdir()
              for line in path.read_text(encoding="utf-8").splitlines() if IN_TEMPLATES.search(line)]
     assert not found
@@ -51,7 +51,7 @@ def test_nobody_writes_a_plural_into_a_template_by_hand():
     (12.34, "12.3 examples/s"), (432.1, "432 examples/s"), (56789.0, "56,789 examples/s"),
     (1e6, "1,000,000 examples/s"),
 ])
-def test_a_speed_of_any_size_says_something(speed, text):
+def test_rates_of_any_size(speed, text):
     assert rate(speed) == text
     assert float(number(speed).replace(",", "")) == pytest.approx(speed, rel=5e-3)
 
@@ -60,5 +60,5 @@ def test_a_speed_of_any_size_says_something(speed, text):
     (-1, "00:00"), (0, "00:00"), (59.9, "00:59"), (3599, "59:59"), (3600, "1:00:00"), (86_399, "23:59:59"),
     (86_400, "1 d 00 h"), (90_000 + 86_400, "2 d 01 h"), (99 * 86_400, "99 d 00 h"), (1e9, "11,574 d"),
 ])
-def test_a_duration_of_any_size_is_short(seconds, text):
+def test_durations_of_any_size(seconds, text):
     assert clock(seconds) == text

@@ -1,4 +1,4 @@
-"""The rules by which the house is built, read from the source."""
+"""The rules of the code's structure, checked in the source."""
 import ast
 import os
 import re
@@ -85,7 +85,7 @@ def under(name, *parents):
 
 
 def wrong_direction(path, text):
-    """Returns the imports of a file that go against the one direction."""
+    """Returns the imports of a file in the wrong direction."""
     room = path.split("/")[0]
     wrong = [name for name in imports(text) if under(name, *PACKAGES) and not under(name, *MAY_IMPORT[room])]
     if path in BOTTOM:
@@ -98,7 +98,7 @@ def wrong_direction(path, text):
 
 
 def step_only(text):
-    """Returns what a file uses of that which belongs to the step's files alone."""
+    """Returns what a file uses that belongs to the step's files only."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute):
@@ -133,7 +133,7 @@ def undocumented(text):
     ("pipeline/models/cnn.py", "def f():\n    from pipeline.runs import build"),
     ("recipes/__init__.py", "import pipeline"),
 ])
-def test_the_check_of_directions_sees_a_wrong_one(path, text):
+def test_import_check_detects_a_wrong_direction(path, text):
     assert wrong_direction(path, text)
 
 
@@ -141,7 +141,7 @@ def test_imports_go_one_way():
     assert {path: wrong for path, text in SOURCES.items() if (wrong := wrong_direction(path, text))} == {}
 
 
-def test_the_rooms_of_the_engine_do_not_import_each_other_in_a_circle():
+def test_packages_do_not_import_each_other_in_a_circle():
     rooms = {}
     for path, text in sources("pipeline").items():
         room = path.split("/")[1].removesuffix(".py")
@@ -155,7 +155,7 @@ def test_the_rooms_of_the_engine_do_not_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize("text", ["def f(x): pass", "def f(x: int): pass", "class A:\n    def f(x) -> None: pass"])
-def test_the_check_of_types_sees_a_missing_one(text):
+def test_type_check_detects_a_missing_annotation(text):
     assert unannotated(text) == ["f"]
 
 
@@ -174,11 +174,11 @@ def test_absl_flags_stay_on_the_command_line():
 
 @pytest.mark.parametrize("text", ["with tf.GradientTape() as tape: pass", "@tf.function\ndef f(): pass",
                                   "self.strategy.run(f)", "strategy.run(f)"])
-def test_the_check_of_the_step_sees_what_belongs_there(text):
+def test_step_check_detects_what_belongs_there(text):
     assert step_only(text)
 
 
-def test_tape_graph_and_replicas_are_in_the_step_alone():
+def test_tape_graph_and_replicas_are_only_in_the_step():
     assert {path: found for path, text in SOURCES.items() if path not in STEP and (found := step_only(text))} == {}
     assert all(step_only(SOURCES[path]) for path in STEP)
 
@@ -217,18 +217,18 @@ PRIVATE = re.compile(r"keras\.src|tensorflow\.(python|core|tsl|lite\.python)\b|_
                      r"_backend_update_step|_open_name_scope|_seed_generators|\._ingester|_stdin_handle")
 
 
-def test_private_interfaces_stand_in_one_module_a_library():
+def test_private_interfaces_are_in_one_module_per_library():
     users = {path for path, text in SOURCES.items() if PRIVATE.search(text)}
     assert users == {f"pipeline/internals/{library}_internals.py"
                      for library in ("keras", "tensorflow", "tensorboard", "rich")}
 
 
-def test_modules_have_names_that_say_something():
+def test_modules_have_specific_names():
     names = {part.removesuffix(".py") for path in sources(*PACKAGES, "tests", "benchmarks") for part in path.split("/")}
     assert not names & VAGUE
 
 
-def test_files_fit_a_sitting():
+def test_files_are_short():
     assert {path: lines for path, text in SOURCES.items() if (lines := text.count("\n")) > MOST_LINES} == {}
 
 
@@ -240,6 +240,6 @@ def test_every_public_function_and_class_is_documented():
 
 
 def test_every_folder_of_modules_is_a_package():
-    """Else it would be there in a checkout and missing from an installation."""
+    """Otherwise it would be missing from an installation."""
     folders = {os.path.dirname(path) for path in SOURCES}
     assert [folder for folder in folders if f"{folder}/__init__.py" not in SOURCES] == []

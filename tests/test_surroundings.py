@@ -1,4 +1,4 @@
-"""The tests are given the same surroundings everywhere."""
+"""The tests run in the same environment everywhere."""
 import os
 
 import pytest
@@ -12,16 +12,16 @@ AROUND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "KERAS_BACK
 
 
 @pytest.mark.parametrize("name", AROUND)
-def test_what_is_around_decides_nothing(name):
+def test_environment_of_the_user_is_removed(name):
     assert name not in clean({name: AROUND[name]}) and environment().get(name) != AROUND[name]
 
 
-def test_the_home_is_empty_and_the_terminal_and_language_are_the_same_everywhere():
+def test_home_terminal_and_language_are_fixed():
     found = clean({"LANG": "C", "TERM": "xterm-256color", "USER": "me", "PATH": "/bin"})
     assert (found["LANG"], found["TERM"], found["PATH"]) == ("C.UTF-8", "dumb", "/bin") and found["USER"] != "me"
     assert not os.path.exists(os.path.join(os.environ["HOME"], "tensorflow_datasets"))
 
 
 @pytest.mark.parametrize("name", ["TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS"])
-def test_another_choice_of_kernels_and_threads_is_kept(name):
+def test_choice_of_kernels_and_threads_is_kept(name):
     assert clean({name: "1"})[name] == "1"

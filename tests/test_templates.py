@@ -1,4 +1,4 @@
-"""Templates: no value can break out of the language that it is inserted into, and every template is installed."""
+"""Templates: no value can break out of its language, and every template is installed."""
 import ast
 import configparser
 import html.parser
@@ -50,7 +50,7 @@ class Text(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_value_stays_a_value_in_every_language(rendered, value):
+def test_values_are_escaped_in_every_language(rendered, value):
     page = Text(rendered("html", '<p title="{{ v }}">{{ v }}</p>', v=value))
     assert (page.tags, page.values, page.text) == (["p"], [value], value)
     assert yaml.safe_load(rendered("yaml", "a: {{ v }}\nb: {c: {{ v }}}\nd: {{ l }}\n", v=value, l=[value, 3])) == {
@@ -67,24 +67,24 @@ def test_a_value_stays_a_value_in_every_language(rendered, value):
     ("a|b", r"a\|b"), ("<b>&amp;", r"\<b\>\&amp;"), ("`x`", r"\`x\`"), ("x\n# y", r"x \# y"), ("2*3*4", r"2\*3\*4"),
     ("mixed_float16", "mixed_float16"), ("_x_ __init__", r"\_x\_ \_\_init\_\_"), ("[a](b)", r"\[a\](b)"),
     ("\\|", r"\\\|"), ("~~s~~ $x$", r"\~\~s\~\~ \$x\$"), (1.5, "1.5")])
-def test_text_is_no_markdown(rendered, value, text):
+def test_markdown_is_escaped(rendered, value, text):
     assert rendered("md", "| {{ v }} |", v=value) == f"| {text} |" == f"| {markdown(value)} |"
 
 
 @pytest.mark.parametrize("value, text", [("a_b", "`a_b`"), ("a`b", "``a`b``"), ("`a``b", "``` `a``b ```"),
                                          ("two\nlines", "`two lines`")])
-def test_code_is_fenced_by_more_backticks_than_it_has(rendered, value, text):
+def test_code_is_fenced_by_more_backticks_than_it_contains(rendered, value, text):
     assert rendered("md", "{{ v | code }}", v=value) == text == code(value)
 
 
-def test_what_is_escaped_once_is_not_escaped_again(rendered):
+def test_escaped_text_is_not_escaped_again(rendered):
     text = "{% macro cell(v) %}<td>{{ v }}</td>{% endmacro %}{{ cell(v) }}{{ [v] | join(',') }}"
     assert rendered("html", text, v="<") == "<td>&lt;</td>&lt;"
     assert rendered("sh", "{% macro word(v) %}-x {{ v }}{% endmacro %}{{ word(v) }}", v="a b") == (
         f"-x {shlex.quote('a b')}")
 
 
-def test_a_value_that_is_not_given_is_an_error(rendered):
+def test_missing_value_is_an_error(rendered):
     with pytest.raises(jinja2.UndefinedError):
         rendered("html", "{{ missing }}")
 

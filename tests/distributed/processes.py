@@ -1,4 +1,4 @@
-"""Several workers of one run on this machine, as whoever starts them sees them."""
+"""Processes of several workers of one run on this machine."""
 import contextlib
 import json
 import signal

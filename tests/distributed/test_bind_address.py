@@ -1,4 +1,4 @@
-"""Where TensorFlow's server of a worker listens, as the kernel reports it, and what is left unchanged."""
+"""The address at which a worker's TensorFlow server listens, and libraries that are left unchanged."""
 import ctypes
 import json
 import mmap
@@ -23,7 +23,7 @@ signal.pause()
 """
 
 
-def test_a_worker_listens_at_its_address_and_everywhere_only_with_a_warning(tmp_path):
+def test_worker_listens_at_its_address_and_warns_if_everywhere(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     ports = free_ports(2)
     workers = [start(cwd=tmp_path, more={**task(ports, rank), "EVERYWHERE": everywhere}, module="worker")
@@ -56,7 +56,7 @@ class Library:
         return bind_address._table_entries(0, ctypes.addressof(self.dynamic), b"bind")
 
 
-def test_a_table_is_changed_inside_the_block_alone(monkeypatch):
+def test_table_is_changed_only_inside_the_block(monkeypatch):
     table = ctypes.c_uint64(4711)
     library = Library(ctypes.addressof(table))
     monkeypatch.setattr(bind_address, "_loaded", lambda libraries: [(0, ctypes.addressof(library.dynamic))])
@@ -69,13 +69,13 @@ def test_a_table_is_changed_inside_the_block_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("tag", [(30, 0x8), (0x6ffffffb, 0x1)], ids=["DT_FLAGS", "DT_FLAGS_1"])
-def test_a_library_that_was_bound_when_it_was_loaded_is_left_unchanged(tag):
+def test_library_bound_at_load_is_unchanged(tag):
     table = ctypes.c_uint64(4711)
     assert Library(ctypes.addressof(table)).entries() == [ctypes.addressof(table)]
     assert Library(ctypes.addressof(table), tag).entries() == []
 
 
-def test_a_table_in_a_read_only_page_is_left_unchanged(monkeypatch):
+def test_table_in_read_only_page_is_unchanged(monkeypatch):
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -94,7 +94,7 @@ def test_a_table_in_a_read_only_page_is_left_unchanged(monkeypatch):
     (("[fd00::1]", "10.0.0.2"), 0, "fd00::1"),
     # Others know this machine by another address than it does itself.
     (("127.0.1.1", "10.0.0.2"), 0, None), (("no-such-host.invalid", "10.0.0.2"), 0, None)])
-def test_the_address_of_a_worker(hosts, rank, expected):
+def test_address_of_a_worker(hosts, rank, expected):
     value = {"cluster": {"worker": [f"{host}:{2222 + i}" for i, host in enumerate(hosts)]},
              "task": {"type": "worker", "index": rank}}
     assert bind_address.own_address(Cluster.of({"TF_CONFIG": json.dumps(value)})) == expected

@@ -1,4 +1,4 @@
-"""TF_CONFIG, read."""
+"""Reading TF_CONFIG."""
 import json
 
 import pytest
@@ -13,7 +13,7 @@ def tf_config(workers=TWO, index=1, kind="worker", **more):
     return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers, **more}, "task": {"type": kind, "index": index}})}
 
 
-def test_it_says_where_the_workers_are_and_which_this_is():
+def test_cluster_of_tf_config():
     assert Cluster.of(tf_config()) == Cluster(tuple(TWO), 1)
 
 
@@ -26,7 +26,7 @@ def test_it_says_where_the_workers_are_and_which_this_is():
         {"cluster": {"chief": ["pool0-0:2222"], "worker": [], "ps": []}, "environment": "cloud", "job": "{}",
          "task": {"type": "chief", "index": 0, "trial": "1"}},
         {"cluster": {"master": ["algo-1:8890"]}, "task": {"type": "master", "index": 0}, "environment": "cloud"}))])
-def test_one_machine_is_no_cluster(environment):
+def test_single_machine_is_no_cluster(environment):
     assert Cluster.of(environment) is None
 
 
@@ -45,12 +45,12 @@ def test_one_machine_is_no_cluster(environment):
     (tf_config([], 0, "evaluator", chief=["a:1"]), "tasks of the kind chief"),
     (tf_config([], 0, "ps", ps=["a:1"]), "tasks of the kind ps"), (tf_config(TWO[:1], 1), "it is 0 to 0"),
 ])
-def test_what_it_cannot_be_is_said_in_one_line(environment, words):
+def test_invalid_tf_config_is_reported_in_one_line(environment, words):
     with pytest.raises(UsageError, match=words) as caught:
         Cluster.of(environment)
     assert "\n" not in str(caught.value) and 'looks like {"cluster": {"worker": ["host0:2222"' in str(caught.value)
 
 
-def test_an_address_may_be_of_ipv6():
+def test_ipv6_addresses():
     assert Cluster.of(tf_config(["[fd00::1]:2222", "b:1"], 0)).rank == 0
     assert host_and_port("[fd00::1]:2222") == ("fd00::1", 2222) and host_and_port("b:1") == ("b", 1)

@@ -1,4 +1,4 @@
-"""Which devices a run gets, and what is refused before it starts."""
+"""The choice of devices, and settings that are refused before a run starts."""
 import pytest
 
 from pipeline.data.stream import check_batch_size
@@ -16,7 +16,7 @@ from tests.commands import mirrorline
     (4, ("3", "1"), 1, ("GPU", (3,))),
     (1, (), 1, ("GPU", (0,))),
 ])
-def test_devices(gpus, wanted, replicas, chosen):
+def test_chosen_devices(gpus, wanted, replicas, chosen):
     assert devices.choose_devices(gpus, wanted, replicas) == chosen
 
 
@@ -28,7 +28,7 @@ def test_devices(gpus, wanted, replicas, chosen):
     (2, (), 3, "--replicas=3 on 2 GPUs: give at most 2, or set CUDA_VISIBLE_DEVICES=-1"),
     (4, ("1",), 2, "--replicas=2 on 1 GPU: give at most 1"),
 ])
-def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
+def test_unavailable_devices_are_refused(gpus, wanted, replicas, line):
     with pytest.raises(UsageError) as caught:
         devices.choose_devices(gpus, wanted, replicas)
     assert str(caught.value).startswith(line)
@@ -41,7 +41,7 @@ def test_devices_that_cannot_be_had(gpus, wanted, replicas, line):
     ("hierarchical", "GPU", 7, "--cross_device_reduction=hierarchical would leave out one of 7 replicas: give an even "
                                "number of replicas, or auto, nccl or tree"),
 ])
-def test_reductions_that_do_not_work_here(name, kind, replicas, line):
+def test_unsupported_reductions_are_refused(name, kind, replicas, line):
     with pytest.raises(UsageError) as caught:
         devices.check_cross_device_reduction(name, kind, replicas)
     assert str(caught.value).startswith(line)
@@ -50,14 +50,14 @@ def test_reductions_that_do_not_work_here(name, kind, replicas, line):
 @pytest.mark.parametrize("name, kind, replicas", [
     ("auto", "CPU", 3), ("tree", "CPU", 3), ("hierarchical", "CPU", 4), ("hierarchical", "CPU", 1), ("nccl", "GPU", 3),
 ])
-def test_reductions_that_work_here(name, kind, replicas):
+def test_supported_reductions(name, kind, replicas):
     devices.check_cross_device_reduction(name, kind, replicas)
 
 
 @pytest.mark.parametrize("batch, replicas, micro, sizes", [
     (64, 3, 1, "63 or 66"), (30, 4, 1, "28 or 32"), (32, 2, 3, "30 or 36"), (5, 2, 3, "6 or 12"),
 ])
-def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replicas, micro, sizes):
+def test_indivisible_batch_names_the_nearest_sizes(batch, replicas, micro, sizes):
     with pytest.raises(UsageError, match=f"--batch_size={batch} does not divide by {replicas} replicas times {micro} "
                                          f"micro-batch.*: the nearest that do are {sizes}$"):
         check_batch_size(batch, replicas, micro)
@@ -75,12 +75,12 @@ def test_a_batch_that_cannot_be_shared_names_the_nearest_that_can(batch, replica
     ("float32", "CPU", False, set(), None),
     ("float64", "CPU", False, set(), None),
 ])
-def test_slow_precisions_are_warned_of(precision, kind, force, features, says):
+def test_slow_precisions_give_a_warning(precision, kind, force, features, says):
     warning = devices.check_precision(precision, kind, force, features)
     assert warning == says or (says and warning.startswith(says))
 
 
-def test_float16_on_a_cpu_is_refused():
+def test_float16_on_cpu_is_refused():
     with pytest.raises(UsageError, match="3 to 60 times slower than float32; take --precision=float32, or --force"):
         devices.check_precision("mixed_float16", "CPU", False, set())
 
@@ -122,7 +122,7 @@ print(first == keras.random.normal((3,)).numpy().tolist())
 """
 
 
-def test_start_refuses_before_it_touches_anything_and_then_sets_everything(tmp_path):
+def test_start_validates_before_it_changes_anything(tmp_path):
     (tmp_path / "starting.py").write_text(START)
     done = mirrorline(cwd=tmp_path, module="starting")
     assert done.stdout.splitlines() == [

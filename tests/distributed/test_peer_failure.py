@@ -1,4 +1,4 @@
-"""A lost worker ends the others, whatever they are busy with; one that has done its part does not."""
+"""A lost worker ends the others; a worker that has finished does not."""
 import signal
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def say(process, word, answer):
     assert process.stdout.readline() == f"{answer}\n"
 
 
-def test_a_lost_worker_ends_the_chief_and_that_the_others(start):
+def test_lost_worker_ends_the_chief_and_the_others(start):
     ports = free_ports(3)
     workers = [start(rank, ports) for rank in range(3)]
     assert [worker.stdout.readline() for worker in workers] == ["met\n"] * 3
@@ -64,7 +64,7 @@ def test_a_lost_worker_ends_the_chief_and_that_the_others(start):
 
 
 @pytest.mark.parametrize("first, says_so", [(0, True), (1, True), (1, False)])
-def test_who_has_done_its_part_may_go(start, first, says_so):
+def test_finished_worker_may_leave(start, first, says_so):
     ports = free_ports(2)
     workers = [start(rank, ports) for rank in range(2)]
     assert [worker.stdout.readline() for worker in workers] == ["met\n"] * 2
@@ -78,7 +78,7 @@ def test_who_has_done_its_part_may_go(start, first, says_so):
     assert [worker.returncode for worker in workers] == [0, 0]
 
 
-def test_who_is_gone_before_all_have_come_is_waited_for_again(start):
+def test_worker_lost_during_the_rendezvous_is_waited_for_again(start):
     ports = free_ports(3)
     chief, first = start(0, ports), start(1, ports)
     time.sleep(1.0)  # It has been heard, if the machine is not busy.

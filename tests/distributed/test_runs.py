@@ -1,4 +1,4 @@
-"""Several workers compute what one machine computes, stop together, and go on after a loss."""
+"""Several workers compute what one machine computes, stop together, and continue after a loss."""
 import re
 import signal
 import time
@@ -36,7 +36,7 @@ def whole(tmp_path_factory):
     return folder / "run"
 
 
-def test_a_lost_worker_costs_nothing_but_time(tmp_path, whole):
+def test_lost_worker_changes_no_result(tmp_path, whole):
     workers = start_workers(2, *COMMAND, "--steps=16", "--steps_per_loop=1", "--workdir=run", cwd=tmp_path)
     wait_for_step(tmp_path / "run", 9, workers)  # The save at step 8 waited for that of step 4.
     workers[1].send_signal(signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path, whole):
     assert sorted(p.name for p in (tmp_path / "run").glob("hang*")) == []
 
 
-def test_asking_one_worker_to_stop_stops_all_at_the_same_step(tmp_path):
+def test_stopping_one_worker_stops_all_at_the_same_step(tmp_path):
     workers = start_workers(2, *COMMAND, "--augment=", "--steps=200000", "--steps_per_loop=2",
                             "--evaluate_every=100000", "--checkpoint_every=100000", "--workdir=run", cwd=tmp_path)
     wait_for_step(tmp_path / "run", 4, workers)
@@ -68,7 +68,7 @@ def test_asking_one_worker_to_stop_stops_all_at_the_same_step(tmp_path):
     assert steps[0] == steps[1] == str(result(tmp_path / "run")["step"])
 
 
-def test_a_worker_that_never_comes_is_named_at_the_deadline(tmp_path):
+def test_missing_worker_is_named_at_the_deadline(tmp_path):
     ports = free_ports(2)
     found = ends([start(*COMMAND, "--steps=4", "--start_timeout=4", "--workdir=run", cwd=tmp_path,
                         more=task(ports, 0))], timeout=600)
@@ -76,7 +76,7 @@ def test_a_worker_that_never_comes_is_named_at_the_deadline(tmp_path):
     assert f"no word from worker 1 at 127.0.0.1:{ports[1]}" in found[0][0][1]
 
 
-def test_workers_with_other_flags_do_not_begin(tmp_path):
+def test_workers_with_different_flags_do_not_start(tmp_path):
     ports = free_ports(2)
     workers = [start(*COMMAND, f"--steps={4 + rank}", "--workdir=run", cwd=tmp_path, more=task(ports, rank))
                for rank in range(2)]
@@ -91,7 +91,7 @@ def test_workers_with_other_flags_do_not_begin(tmp_path):
     (("--cross_device_reduction=tree",), "works on one machine only", {}),
     (("--histograms_every=10",), "works on one machine only", {}),
 ])
-def test_what_several_workers_cannot_do_is_refused_before_they_meet(tmp_path, flags, words, told):
+def test_unsupported_options_of_several_workers_are_refused_before_the_rendezvous(tmp_path, flags, words, told):
     done = start(*COMMAND, *flags, "--workdir=run", cwd=tmp_path, more=told or task(free_ports(2), 1))
     _, errors = done.communicate(timeout=600)
     assert done.returncode == 2 and words in errors and errors.count("\n") == 1, errors

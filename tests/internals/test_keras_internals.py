@@ -1,4 +1,4 @@
-"""What is used of Keras's private interfaces is there: each test is named after what an upgrade would take away."""
+"""Keras's private interfaces exist: each test is named after what an upgrade would remove."""
 import io
 import zipfile
 
@@ -15,7 +15,7 @@ def network():
                              keras.layers.Dense(2, name="outer")])
 
 
-def test_model_flatten_layers_walks_the_tree():
+def test_model_flatten_layers_yields_nested_layers():
     names = [layer.name for layer in internals.layers_of(network())]
     assert {"inner", "outer"} < set(names)
     assert len(list(internals.layers_of(network(), include_self=False))) == len(names) - 1

@@ -1,4 +1,4 @@
-"""What is used of rich's private interfaces is there."""
+"""Rich's private interfaces exist."""
 import io
 
 from rich.console import Console
@@ -7,7 +7,7 @@ from rich.live import Live
 from pipeline.internals.rich_internals import ResizableLive
 
 
-def test_live_render_shape_says_where_the_display_was():
+def test_live_render_shape_gives_the_position():
     console = Console(file=io.StringIO(), force_terminal=True, width=40, height=10, _environ={"TERM": "xterm"})
     live = ResizableLive("two\nlines", lambda: [3, 5], console=console, auto_refresh=False)
     live.start()

@@ -1,4 +1,4 @@
-"""What is used of TensorBoard's private interfaces is there."""
+"""TensorBoard's private interfaces exist."""
 import inspect
 import types
 

@@ -1,4 +1,4 @@
-"""What is used of TensorFlow's private interfaces is there: tests are named after what an upgrade would take away."""
+"""TensorFlow's private interfaces exist: tests are named after what an upgrade would remove."""
 import ast
 import inspect
 
@@ -42,7 +42,7 @@ def test_extended_cross_device_ops_of_a_strategy(strategy):
     assert isinstance(internals.cross_device_ops(strategy(2)), tf.distribute.CrossDeviceOps)
 
 
-def test_initialize_local_devices_of_the_collective_strategy_is_replaced_for_a_while():
+def test_initialize_local_devices_is_replaced_temporarily():
     from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended as extended
     before = extended._initialize_local_devices
     with internals.logical_cpu_replicas(2):
@@ -51,7 +51,7 @@ def test_initialize_local_devices_of_the_collective_strategy_is_replaced_for_a_w
     assert extended._initialize_local_devices is before
 
 
-def test_pywrap_enable_collective_ops_is_replaced_for_a_while():
+def test_pywrap_enable_collective_ops_is_replaced_temporarily():
     from tensorflow.python import pywrap_tfe
     before = pywrap_tfe.TFE_EnableCollectiveOps
     with internals.connecting_without_gil():
@@ -64,7 +64,7 @@ def test_schema_and_converter_error_of_tflite():
     assert issubclass(internals.tflite_converter_error(), Exception)
 
 
-def test_private_modules_are_imported_by_who_uses_them_alone():
+def test_private_modules_are_imported_only_where_they_are_used():
     top = ast.parse(inspect.getsource(internals)).body
     names = [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
     assert not [name for name in names if name.startswith("tensorflow")]

@@ -1,1 +1,1 @@
-"""Tests of the room that starts and watches several workers."""
+"""Tests of launch.cluster."""

@@ -1,4 +1,4 @@
-"""The supervisor over stand-in workers, in a process of its own, as a user has it.
+"""The supervisor with stand-in workers, in a process of its own.
 
     python -m tests.launch.cluster.supervised WORKDIR SIZES LIMITS TOLD
 """

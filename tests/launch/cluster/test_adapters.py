@@ -1,4 +1,4 @@
-"""From an engine's environment to hosts, ports, rank and attempt."""
+"""The Cluster of an engine's environment."""
 import json
 
 import pytest
@@ -33,19 +33,19 @@ JOBSET = {"JOB_COMPLETION_INDEX": "1", "MIRRORLINE_JOBSET": "digits", "MIRRORLIN
     ("b,a[2,1]-ib,c", ["b", "a2-ib", "a1-ib", "c"]),  # The order is Slurm's, not the alphabet's.
     ("r[1-2]n[01-02]", ["r1n01", "r1n02", "r2n01", "r2n02"]),
 ])
-def test_a_list_of_nodes_is_written_out_in_its_order(text, names):
+def test_node_list_is_expanded_in_its_order(text, names):
     assert expand_nodes(text) == names
 
 
 @pytest.mark.parametrize("text", ["", "n[1-", "n[1-3]]", "n[3-1]", "n[a]", "n[]", "n1,,n2", ",n1", "n[1,]",
                                   "n[0-99999]m[0-99999]", "n[1-999999999]"])
-def test_what_is_no_list_of_nodes_is_refused_in_one_line(text):
+def test_invalid_node_list_is_refused_in_one_line(text):
     with pytest.raises(UsageError, match="SLURM_STEP_NODELIST=") as error:
         expand_nodes(text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
-def test_tasks_of_nodes_are_written_out_and_dealt_to_ranks():
+def test_tasks_are_expanded_and_assigned_to_ranks():
     assert expand_counts("2(x3),1") == [2, 2, 2, 1]
     assert place_tasks([2, 1]) == place_tasks([2, 1], "block:cyclic,Pack") == [0, 0, 1]
     assert place_tasks([2, 1, 2], "cyclic") == [0, 1, 2, 0, 2]
@@ -56,7 +56,7 @@ def test_tasks_of_nodes_are_written_out_and_dealt_to_ranks():
         place_tasks([2, 2], "plane=2")
 
 
-def test_workers_of_slurm():
+def test_cluster_of_slurm():
     found = from_environment(slurm("n[9-10]", "2,1", rank=2, SLURM_NODEID="1"))
     assert (found.hosts, found.rank, found.attempt) == (("n9", "n9", "n10"), 2, 0)
     assert len(set(found.ports)) == 3 and all(1024 < port < 32768 for port in found.ports)
@@ -100,14 +100,14 @@ def test_workers_of_slurm():
     (tf_config(chief=["c:1"]), "tasks of the kind chief"),
     ({**tf_config(), "MIRRORLINE_ATTEMPT": "-1"}, "MIRRORLINE_ATTEMPT must be"),
 ])
-def test_what_does_not_go_together_is_refused_in_one_line(environment, words):
+def test_contradictory_variables_are_refused_in_one_line(environment, words):
     with pytest.raises(UsageError, match=words) as error:
         from_environment(environment)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("environment", [{"TF_CONFIG": "{"}, tf_config(index=2), slurm(rank=2)])
-def test_the_command_says_what_is_wrong_with_them_before_it_begins(environment, tmp_path, monkeypatch, capsys):
+def test_command_reports_wrong_variables_before_it_starts(environment, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -117,7 +117,7 @@ def test_the_command_says_what_is_wrong_with_them_before_it_begins(environment, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_of_a_jobset():
+def test_cluster_of_a_jobset():
     found = from_environment({**JOBSET, "MIRRORLINE_ATTEMPT": "4"})
     assert found.addresses == ("digits-workers-0-0.digits:2222", "digits-workers-0-1.digits:2222")
     assert (found.rank, found.attempt) == (1, 4)
@@ -125,7 +125,7 @@ def test_workers_of_a_jobset():
     assert other.addresses[0] == "digits-workers-3-0.digits:8000"
 
 
-def test_workers_of_tf_config_which_wins():
+def test_tf_config_takes_precedence():
     found = from_environment({**slurm(), **JOBSET, **tf_config(["a:1", "[fe80::1]:2", "10.0.0.3:3"], index=1, ps=[]),
                               "MIRRORLINE_ATTEMPT": "2"})
     assert found == Cluster.from_hosts(("a", "fe80::1", "10.0.0.3"), (1, 2, 3), 1, 2)
@@ -141,5 +141,5 @@ def test_workers_of_tf_config_which_wins():
     {"JOB_COMPLETION_INDEX": "3"},  # An indexed job of somebody's own: its pods do not belong together.
     {**tf_config(["a:1"]), **slurm()},  # One worker is one worker, whatever is around it.
 ])
-def test_one_worker_needs_nothing_that_listens(environment):
+def test_single_worker_has_no_cluster(environment):
     assert from_environment(environment) is None

@@ -1,4 +1,4 @@
-"""The agent: what its trainer is told, what it hears, and when another attempt is not worth it."""
+"""The agent: the environment and signals of its trainer, and when it refuses another attempt."""
 import json
 import os
 import pathlib
@@ -44,7 +44,7 @@ def start(workdir, variables, *command):
     (STEP, signal.SIGUSR1, 0, signal.SIGINT), (STEP, signal.SIGTERM, 0, signal.SIGINT),
     (TF_CONFIG, signal.SIGTERM, 75, signal.SIGTERM),
 ])
-def test_the_trainer_hears_one_request_though_all_are_signalled(tmp_path, variables, number, code, heard):
+def test_trainer_receives_one_request_of_several(tmp_path, variables, number, code, heard):
     process = start(tmp_path, variables, sys.executable, "-c", TRAINER)
     if "SLURM_STEP_ID" in variables:
         assert process.stdout.readline() == f"{agent.STEP}7.0\n"
@@ -63,7 +63,7 @@ def test_the_trainer_hears_one_request_though_all_are_signalled(tmp_path, variab
     assert rest.splitlines() == [f"heard {int(heard)}", f"{agent.ENDED}75"] and process.returncode == code
 
 
-def test_a_trainer_that_was_killed_and_what_it_had_started_are_told_apart_from_its_own_end(tmp_path):
+def test_killed_trainer_and_its_children_end(tmp_path):
     process = start(tmp_path, {}, "sh", "-c", "sleep 1000 & echo $!; kill -9 $$")
     child, last = process.communicate(timeout=600)[0].splitlines()
     assert last == f"{agent.ENDED}-9" and process.returncode == 128 + 9
@@ -71,7 +71,7 @@ def test_a_trainer_that_was_killed_and_what_it_had_started_are_told_apart_from_i
         f"/proc/{child}/status").read_text().replace("zombie", "("))
 
 
-def test_a_name_that_the_cluster_does_not_know_yet_is_waited_for():
+def test_unresolved_host_name_is_waited_for():
     class Asked:
         count = 0
 
@@ -110,7 +110,7 @@ class Run:
     ([(None, None), (None, None), (None, None), (None, None)], [None, None, None, "no checkpoint later than step 0"]),
     ([(12, 10), (14, None), (16, None), (18, None)], [None, None, None, "no checkpoint later than step 10"]),
 ])
-def test_attempts_are_counted_as_the_supervisor_counts_them(tmp_path, attempts, why):
+def test_attempts_are_counted_as_by_the_supervisor(tmp_path, attempts, why):
     run = Run(tmp_path)
     found = [run.attempt(*attempt) for attempt in attempts]
     assert [bool(one) for one in found] == [bool(one) for one in why], found
@@ -118,13 +118,13 @@ def test_attempts_are_counted_as_the_supervisor_counts_them(tmp_path, attempts, 
     assert len(records(tmp_path / "workers/attempts.jsonl")) == len(attempts)
 
 
-def test_a_new_submission_counts_anew(tmp_path):
+def test_new_submission_resets_the_count(tmp_path):
     run = Run(tmp_path)
     assert [bool(run.attempt(5)) for _ in range(3)] == [False, False, True]
     assert run.attempt(5, number=0) is None and run.attempt(6, number=1) is None
 
 
-def test_the_chief_of_a_jobset_gives_up_with_its_own_exit_code(tmp_path):
+def test_chief_of_a_jobset_gives_up_with_its_own_exit_code(tmp_path):
     run = Run(tmp_path)
     run.attempt(5), run.attempt(5)
     process = start(tmp_path, {**JOBSET, "JOB_COMPLETION_INDEX": "0", "MIRRORLINE_ATTEMPT": "2"}, "false")

@@ -1,4 +1,4 @@
-"""What a terminal shows of several workers: one line of progress, in place, and everything else above it."""
+"""The terminal of several workers: one line of progress in place, everything else above it."""
 import contextlib
 import os
 import pty
@@ -18,7 +18,7 @@ def read_all(descriptor):
     return said
 
 
-def test_on_a_terminal_the_line_of_progress_stays_the_last_one(monkeypatch):
+def test_progress_stays_the_last_line_of_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
     with open(theirs, "w") as stream:
@@ -34,7 +34,7 @@ def test_on_a_terminal_the_line_of_progress_stays_the_last_one(monkeypatch):
         "[1] a warning\n", f"[1] {STEP}\n", "launch  a note\n", ""))
 
 
-def test_in_a_file_every_line_stands(tmp_path):
+def test_file_gets_every_line(tmp_path):
     with open(tmp_path / "out", "w") as out, open(tmp_path / "errors", "w") as errors:
         display = LaunchDisplay(out=out, errors=errors)
         display.worker(0, STEP)
@@ -48,7 +48,7 @@ def test_in_a_file_every_line_stands(tmp_path):
     assert (tmp_path / "errors").read_text() == "an error\nanother\n"
 
 
-def test_nobody_reading_any_more_ends_nothing():
+def test_closed_output_is_ignored():
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as stream:

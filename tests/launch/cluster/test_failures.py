@@ -1,4 +1,4 @@
-"""Who failed first, in words, and how far a run has come."""
+"""The first failure, and the progress of a run."""
 import json
 
 import pytest
@@ -9,7 +9,7 @@ from launch.cluster.supervisor import Budget, Sizes
 
 
 class Seen:
-    """A worker as it is seen: its rank, its exit code, when it ended, whether it is stopped."""
+    """A worker with rank, exit code, time of its end, and whether it is stopped."""
 
     def __init__(self, rank, code=None, ended=None, is_stopped=False):
         self.rank, self.code, self.ended, self.stopped = rank, code, ended, lambda: is_stopped
@@ -24,16 +24,16 @@ class Seen:
     ([Seen(0, 0, 1.0), Seen(1, 137, 2.0)], 1, "ended with exit code 137", True),
     ([Seen(0, -64, 1.0), Seen(1)], 0, "was ended by SIGRTMAX", True),
 ])
-def test_the_cause_is_told_from_its_echo(workers, rank, what, certain):
+def test_cause_is_distinguished_from_lost_peers(workers, rank, what, certain):
     found = failures.find(workers, {})
     assert (found.rank, found.what, found.certain) == (rank, what, certain)
 
 
-def test_nobody_has_failed():
+def test_no_failure():
     assert failures.find([Seen(0, 0, 1.0), Seen(1, 75, 1.0), Seen(2), Seen(3, is_stopped=True)], {}) is None
 
 
-def test_the_line_that_says_most():
+def test_most_informative_line():
     def error(code, *lines):
         return failures.describe(0, "ended", code, {0: lines}).error
 
@@ -50,7 +50,7 @@ def write(path, *records):
     path.write_text("".join(json.dumps(r) + "\n" for r in records) + '{"torn')
 
 
-def test_progress_is_that_of_this_attempt(tmp_path):
+def test_progress_of_the_current_attempt(tmp_path):
     def event(name, step, when):
         return {"event": name, "step": step, "wall_time": when}
 
@@ -71,7 +71,7 @@ def test_progress_is_that_of_this_attempt(tmp_path):
     assert (progress.step, progress.step_at, progress.first_step) == (7, 3.6, 3.5)
 
 
-def test_a_checkpoint_counts_that_was_published_and_not_put_on_record(tmp_path):
+def test_unrecorded_checkpoint_counts(tmp_path):
     assert RunRecords(str(tmp_path)).saved_step() == 0
     write(tmp_path / "launches.jsonl", {"event": "saved", "step": 60, "wall_time": 1.0})
     assert RunRecords(str(tmp_path)).saved_step() == 60
@@ -81,7 +81,7 @@ def test_a_checkpoint_counts_that_was_published_and_not_put_on_record(tmp_path):
     assert RunRecords(str(tmp_path)).saved_step() == 80
 
 
-def test_time_is_lost_until_something_new_is_computed():
+def test_time_is_lost_until_a_new_step():
     lost = LostTime()
     assert lost.reached(3, 1.0) is None
     lost.failed(7, 10.0)
@@ -94,19 +94,19 @@ def test_time_is_lost_until_something_new_is_computed():
 
 
 class Come:
-    """How far an attempt came; `begun` tells whether its trainer did."""
+    """The progress of an attempt; `begun`: whether its trainer started."""
 
     def __init__(self, step, begun=True):
         self.step, self.begun = step, 1.0 if begun else None
 
 
-def test_the_budget_is_renewed_by_checkpoints_alone():
+def test_only_checkpoints_renew_the_budget():
     budget = Budget(2, saved=0)
     assert [budget.refuse(Come(step), saved) for step, saved in ((3, 0), (4, 0), (12, 10), (13, 10))] == [None] * 4
     assert "later than step 10 in 2 restarts" in budget.refuse(Come(14), 10)
 
 
-def test_the_same_step_twice_is_enough_but_not_a_start_that_failed():
+def test_same_step_failing_twice_ends_the_run_but_failed_starts_do_not():
     budget = Budget(3, saved=0)
     assert budget.refuse(Come(7), 5) is None and budget.refuse(Come(5, begun=False), 5) is None
     assert budget.refuse(Come(7), 5) == "it failed twice after step 7"
@@ -116,7 +116,7 @@ def test_the_same_step_twice_is_enough_but_not_a_start_that_failed():
     assert Budget(0, saved=0).refuse(Come(7), 5) is not None
 
 
-def test_a_smaller_number_of_workers_is_free_once_until_there_is_progress():
+def test_fewer_workers_are_free_once_until_progress():
     budget = Budget(1, saved=0)
     assert budget.refuse(Come(0, begun=False), 0) is None
     assert budget.refuse(Come(0, begun=False), 0, shrunk_from=4) is None
@@ -124,7 +124,7 @@ def test_a_smaller_number_of_workers_is_free_once_until_there_is_progress():
     assert budget.refuse(Come(0, begun=False), 0, shrunk_from=4) is not None
 
 
-def test_the_number_of_workers_shrinks_after_two_vain_attempts_and_grows_after_a_step():
+def test_number_of_workers_shrinks_after_two_failed_starts_and_grows_after_a_step():
     sizes = Sizes([1, 2, 4])
     seen = []
     for stepped in (False, False, False, False, True, False, True, True):

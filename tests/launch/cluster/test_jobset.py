@@ -1,4 +1,4 @@
-"""The manifest against the public schema of its kinds, and what its variables make of a pod."""
+"""The manifest against the public schema, and the cluster of its pods."""
 import copy
 import json
 import re
@@ -39,7 +39,7 @@ def accept(document):
 
 @pytest.mark.parametrize("changed", [{}, {"gpus": 8, "cpus": "500m", "memory": "16Gi"}, {"workers": 1},
                                      {"command": ["train", "--class_names=a: 'b',\"c\"", "--x=$(HOME) #"]}])
-def test_it_is_what_the_schema_of_a_jobset_says(changed):
+def test_manifest_matches_the_schema_of_a_jobset(changed):
     accept(documents(**changed)[0])
 
 
@@ -49,7 +49,7 @@ def test_it_is_what_the_schema_of_a_jobset_says(changed):
     (("spec", "replicatedJobs", 0, "template", "spec", "podFailurePolicy", "rules", 0, "action"), 5),
     (("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "arguments"), []),
 ])
-def test_the_check_sees_what_the_schema_does_not_have(path, value):
+def test_schema_check_detects_unknown_fields(path, value):
     document = copy.deepcopy(documents()[0])
     place = document
     for step in path[:-1]:
@@ -59,7 +59,7 @@ def test_the_check_sees_what_the_schema_does_not_have(path, value):
         accept(document)
 
 
-def test_all_pods_are_workers_of_one_run():
+def test_pods_are_workers_of_one_run():
     document, _ = documents(gpus=2)
     job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert (job["completionMode"], job["completions"], job["parallelism"], job["backoffLimit"]) == ("Indexed", 3, 3, 0)
@@ -76,14 +76,14 @@ def test_all_pods_are_workers_of_one_run():
 
 
 @pytest.mark.parametrize("word", ["on", "no", "true", "null", "y"])
-def test_a_word_that_yaml_takes_for_a_value_is_a_name(word):
+def test_yaml_keyword_stays_a_name(word):
     document, policy = documents(name=word, volume=f"{word}:/runs")
     assert document["metadata"]["name"] == policy["metadata"]["name"] == word
     assert document["spec"]["network"]["subdomain"] == word
     assert pod_spec(document)["volumes"][0]["persistentVolumeClaim"]["claimName"] == word
 
 
-def test_wrong_flags_and_a_vain_run_are_not_started_again():
+def test_wrong_flags_and_given_up_runs_are_not_restarted():
     document, _ = documents()
     job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
     rule, = job["podFailurePolicy"]["rules"]
@@ -108,7 +108,7 @@ def variables(document, index, attempt):
 
 
 @pytest.mark.parametrize("workers, index, attempt", [(3, 0, 0), (3, 2, 5), (2, 1, 1)])
-def test_from_the_variables_of_a_pod_to_tf_config(workers, index, attempt):
+def test_pod_variables_give_tf_config(workers, index, attempt):
     document, _ = documents(workers=workers)
     found = from_environment(variables(document, index, attempt))
     assert json.loads(found.tf_config) == {
@@ -118,11 +118,11 @@ def test_from_the_variables_of_a_pod_to_tf_config(workers, index, attempt):
     assert document["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "digits"}
 
 
-def test_one_pod_needs_nothing_that_listens():
+def test_single_pod_has_no_cluster():
     assert from_environment(variables(documents(workers=1)[0], 0, 0)) is None
 
 
-def test_only_the_workers_of_the_run_reach_its_pods():
+def test_network_policy_admits_only_workers_of_the_run():
     document, policy = documents()
     own = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": document["metadata"]["name"]}}
     assert policy["apiVersion"] == "networking.k8s.io/v1" and policy["kind"] == "NetworkPolicy"
@@ -130,13 +130,13 @@ def test_only_the_workers_of_the_run_reach_its_pods():
                               "ingress": [{"from": [{"podSelector": own}]}]}
 
 
-def test_no_pod_is_ever_without_its_fence():
+def test_network_policy_comes_before_the_pods():
     # kubectl creates one document after the other.
     assert [document["kind"] for document in yaml.safe_load_all(jobset.manifest(**MANIFEST))] == [
         "NetworkPolicy", "JobSet"]
 
 
-def test_what_looks_like_a_variable_stays_as_it_is():
+def test_arguments_are_not_expanded_as_variables():
     # Kubernetes puts the value of a variable in the place of $(NAME), and $(NAME) in that of $$(NAME).
     assert pod_spec(documents(command=["train", "--x=$(HOME)"])[0])["containers"][0]["args"][-2] == "--x=$$(HOME)"
 
@@ -148,13 +148,13 @@ def test_what_looks_like_a_variable_stays_as_it_is():
     ({"workdir": "/home/x"}, "not in the volume"), ({"workdir": "/runs2/x"}, "not in the volume"),
     ({"image": ""}, "--image is missing"), ({"memory": "16 GB"}, "no quantity"), ({"cpus": "many"}, "no quantity"),
 ])
-def test_what_kubernetes_would_refuse_is_said_in_one_line(changed, words):
+def test_invalid_values_are_reported_in_one_line(changed, words):
     with pytest.raises(UsageError, match=words) as error:
         documents(**changed)
     assert "\n" not in str(error.value)
 
 
-def test_the_command_prints_it(tmp_path):
+def test_command_prints_the_job(tmp_path):
     done = mirrorline("launch", "--engine=kubernetes", "--print", "--workers=2", "--image=mirrorline:1", "--gpus=1",
                       "--volume=shared:/runs", "--", "train", "--model=mlp", "--workdir=/runs/digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""mirrorline launch: what it takes, what it refuses, and that a mistake touches nothing."""
+"""The arguments of mirrorline launch; mistakes change nothing."""
 import dataclasses
 import os
 import subprocess
@@ -37,7 +37,7 @@ from tests.commands import REPOSITORY, environment
     (["--grace_seconds=-1", "--", "train"], "--grace_seconds"),
     (["--", "train", "--workdir=full"], "holds files that are not of a run"),
 ])
-def test_a_mistake_is_told_in_one_line_and_nothing_is_touched(arguments, words, tmp_path, monkeypatch, capsys):
+def test_mistake_is_reported_in_one_line_and_changes_nothing(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
@@ -52,13 +52,13 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_touched(arguments, words, 
     (["--workers=2", "--help"], "launch"), (["--help", "--", "train"], "launch"),
     (["-h", "--", "train", "--help"], "launch"),
 ])
-def test_help_is_of_the_command_that_it_stands_with(arguments, of, capsys):
+def test_help_belongs_to_its_command(arguments, of, capsys):
     assert command_line.main(["launch", *arguments]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: mirrorline {of} ") and ("--learning_rate" in out) == (of == "train")
 
 
-def test_what_is_launched_gets_its_flags_and_the_directory_that_they_amount_to(tmp_path, monkeypatch, capsys):
+def test_launched_command_gets_its_flags_and_workdir(tmp_path, monkeypatch, capsys):
     called = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "supervise", lambda *arguments: called.update(arguments=arguments) or 75)
@@ -83,12 +83,12 @@ def settings(**values):
     (1, 8, {"replicas": 2, "accumulate_steps": 3}, 0, [1, 2, 4]),
     (1, 8, {}, 4, [1, 2, 3, 4]),  # Each has a GPU of its own; three of four are used by three workers.
 ])
-def test_numbers_of_workers_divide_the_batch(least, most, values, gpus, sizes):
+def test_usable_numbers_of_workers_divide_the_batch(least, most, values, gpus, sizes):
     usable, left_out = command.usable_sizes(least, most, settings(**values), gpus)
     assert usable == sizes and sorted(usable + left_out) == list(range(least, most + 1))
 
 
-def test_no_number_of_workers_works():
+def test_no_usable_number_of_workers():
     with pytest.raises(UsageError, match=r"--workers=5: --batch_size=24 .*; what works: 1, 2, 3, 4, 6, 8, 12, 24$"):
         command.usable_sizes(5, 5, settings(), 0)
     with pytest.raises(UsageError, match="on 1 GPU; what works: 1$"):
@@ -97,7 +97,7 @@ def test_no_number_of_workers_works():
         command.usable_sizes(2, 2, settings(devices=("0", "1")), 2)
 
 
-def test_gpus_are_shared_out(monkeypatch):
+def test_gpus_are_divided_among_workers(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-8f,6")
     assert command.visible_gpus(3) == ("4", "GPU-8f", "6") and command.visible_gpus(0) == ()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -105,7 +105,7 @@ def test_gpus_are_shared_out(monkeypatch):
     assert [share(("0", "1", "2", "3", "4"), rank, 2) for rank in range(2)] == [("0", "1"), ("2", "3")]
 
 
-def test_the_command_and_its_room_load_nothing_heavy():
+def test_launch_imports_nothing_heavy():
     script = ("import sys, pkgutil, importlib, launch.commands.launch, launch.cluster\n"
               "for module in pkgutil.iter_modules(launch.cluster.__path__, 'launch.cluster.'):\n"
               "    importlib.import_module(module.name)\n"

@@ -1,10 +1,10 @@
-"""Ports of workers: free ones here, the same ones everywhere."""
+"""Ports of workers: free ones of this machine, or derived from a key."""
 import socket
 
 from launch.cluster.ports import FIRST, LAST, derived_ports, free_ports
 
 
-def test_free_ports_are_different_free_and_not_those_of_before():
+def test_free_ports_are_distinct_and_new():
     before = free_ports(50)
     after = free_ports(50, without=before)
     assert len(set(before)) == len(set(after)) == 50 and not set(before) & set(after)
@@ -13,7 +13,7 @@ def test_free_ports_are_different_free_and_not_those_of_before():
             pass
 
 
-def test_derived_ports_depend_on_the_key_alone_and_stay_in_their_range():
+def test_derived_ports_depend_only_on_the_key():
     assert derived_ports(3, "7", "0", 0) == derived_ports(3, "7", "0", 0) != derived_ports(3, "7", "1", 0)
     assert derived_ports(2, "1", "11") != derived_ports(2, "11", "1")
     for count in (1, 2, LAST - FIRST + 1):

@@ -1,4 +1,4 @@
-"""The driver that is printed; ray_cells runs it with a real Ray."""
+"""The printed driver; ray_cells runs it with a real Ray."""
 import ast
 import sys
 
@@ -27,7 +27,7 @@ def calls(text):
     return found
 
 
-def test_the_driver_has_what_the_flags_say():
+def test_driver_has_the_values_of_the_flags():
     found = calls(ray_driver.driver(**DRIVER, gpus=2, cpus=8))
     assert found["ray.init"] == {"address": None}
     assert found["ScalingConfig"] == {"num_workers": 3, "use_gpu": True, "resources_per_worker": {"CPU": 8, "GPU": 2}}
@@ -38,18 +38,18 @@ def test_the_driver_has_what_the_flags_say():
     assert found["RunConfig"]["storage_path"].startswith("/shared/runs/digits/")
 
 
-def test_two_runs_of_a_name_do_not_share_a_folder():
+def test_runs_of_one_name_have_separate_folders():
     # Seen: a second run of the same name went on with what the first had left.
     assert calls(ray_driver.driver(**DRIVER))["RunConfig"]["name"] == "'digits' + f'-{time.time_ns()}'"
 
 
 @pytest.mark.parametrize("name", ["it's", 'a"b', "{x}", "two\nlines", "\\"])
-def test_a_name_stays_a_name(name):
+def test_name_is_a_literal(name):
     found = calls(ray_driver.driver(**{**DRIVER, "name": name}))["RunConfig"]["name"]
     assert ast.literal_eval(found.removesuffix(" + f'-{time.time_ns()}'")) == name
 
 
-def test_without_gpus_none_are_asked_for():
+def test_no_gpus_are_requested_without_gpus():
     found = calls(ray_driver.driver(**DRIVER, cpus=1))["ScalingConfig"]
     assert found["use_gpu"] is False and found["resources_per_worker"] == {"CPU": 1}
 
@@ -64,15 +64,15 @@ class Failed(Exception):
     ({0: f"worker 0 {ray_driver.LOST}", 1: f"worker 1 {ray_driver.LOST}"}, "worker 0 lost a peer"),
     ({1: "worker 1 ended with exit code 1\nValueError: torn", 0: f"worker 0 {ray_driver.LOST}\nx"}, "worker 1 ended"),
 ])
-def test_the_cause_is_told_and_not_its_echo(failures, first):
+def test_cause_is_reported_not_lost_peers(failures, first):
     assert ray_driver.cause(Failed(failures)).startswith(first)
 
 
-def test_an_error_without_workers_is_told_as_it_is():
+def test_error_without_workers_is_reported_unchanged():
     assert ray_driver.cause(ValueError("no cluster")) == "no cluster"
 
 
-def test_the_command_prints_it(tmp_path):
+def test_command_prints_the_job(tmp_path):
     done = mirrorline("launch", "--engine=ray", "--print", "--workers=2", "--cpus=4", "--max_restarts=7", "--",
                       "train", "--model=mlp", "--batch_size=64", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -85,13 +85,13 @@ def test_the_command_prints_it(tmp_path):
 
 @pytest.mark.parametrize("flags, words", [(("--cpus=half",), "--cpus is a whole number"),
                                           (("--memory=4G",), "--memory is not asked for")])
-def test_what_ray_does_not_take_is_refused(tmp_path, flags, words):
+def test_unsupported_flags_of_ray_are_refused(tmp_path, flags, words):
     done = mirrorline("launch", "--engine=ray", "--print", "--workers=2", *flags, "--", "train", "--batch_size=64",
                       cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr
 
 
-def test_without_ray_the_extra_is_named(monkeypatch):
+def test_missing_ray_names_the_extra(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'mirrorline\[ray\]'"):

@@ -1,4 +1,4 @@
-"""The batch script, and attempts as steps of an allocation, beside a stand-in of srun; slurm_cells has the real one."""
+"""The batch script, and attempts as steps of an allocation, with a stand-in of srun; slurm_cells uses a real Slurm."""
 import contextlib
 import json
 import os
@@ -26,13 +26,13 @@ def directives(text):
     return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
 
 
-def test_the_script_asks_for_what_the_flags_say():
+def test_script_requests_the_values_of_the_flags():
     found = directives(slurm.batch_script(**{**SCRIPT, "options": ["--time=8:00:00", "--gpus-per-node=4"]}))
     assert found == ["--job-name=digits", "--nodes=2", "--ntasks-per-node=1", "--time=8:00:00", "--gpus-per-node=4",
                      "--signal=USR1@75", "--requeue", "--open-mode=append"]
 
 
-def test_a_range_of_workers_outlives_a_lost_node():
+def test_range_of_workers_survives_a_lost_node():
     text = slurm.batch_script(**{**SCRIPT, "least": 2, "most": 4})
     assert {"--nodes=2-4", "--no-kill"} <= set(directives(text)) and "--workers=2..4" in text
 
@@ -40,26 +40,26 @@ def test_a_range_of_workers_outlives_a_lost_node():
 @pytest.mark.parametrize("option, words", [("time=8", "is no option of sbatch"), ("-N4", "-N4, which the script sets"),
                                            ("--nodes=3", "--nodes=3, which the script sets itself"),
                                            ("--time=1\nrm", "is no option"), ("--signal=B:USR1", "--notice")])
-def test_options_that_the_script_cannot_take_are_refused(option, words):
+def test_options_set_by_the_script_are_refused(option, words):
     with pytest.raises(UsageError, match=words):
         slurm.batch_script(**{**SCRIPT, "options": [option]})
 
 
 @pytest.mark.parametrize("name, directive", [("on", "--job-name=on"), ("a run", "--job-name='a run'"),
                                              ("$(x)", "--job-name='$(x)'"), ("it's", "--job-name='it'\"'\"'s'")])
-def test_a_name_is_one_word_of_its_directive(name, directive):
+def test_name_is_quoted_in_its_directive(name, directive):
     assert directives(slurm.batch_script(**{**SCRIPT, "name": name}))[0] == directive
 
 
 @pytest.mark.parametrize("name", ["a\nrm -rf x", "a\rb", "a\x00"])
-def test_a_name_that_would_end_its_line_is_refused(name):
+def test_name_of_several_lines_is_refused(name):
     with pytest.raises(UsageError, match="give a name on one line"):
         slurm.batch_script(**{**SCRIPT, "name": name})
 
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs the script with stand-ins of mirrorline and scontrol that note what they are given."""
+    """Runs the script with stand-ins of mirrorline and scontrol that record their arguments."""
     def run(code, more=None, ask=False):
         # With `ask` the supervisor ends a while after the script was signalled, as it does on a scancel.
         waits = f"while [ ! -e {tmp_path}/asked ]; do sleep 0.02; done; sleep 0.3; " if ask else ""
@@ -78,22 +78,22 @@ def shell(tmp_path):
     return run
 
 
-def test_the_script_starts_the_supervisor_with_the_trainers_flags(shell):
+def test_script_starts_the_supervisor_with_the_flags_of_the_trainer(shell):
     assert shell(0) == ["mirrorline", "launch", "--workers=2", "--max_restarts=3", f"--srun={slurm.SRUN}", "--",
                         "train", "--model=mlp", "--workdir=/shared/a run"]
 
 
-def test_a_task_of_an_array_has_a_directory_of_its_own(shell):
+def test_array_task_has_its_own_directory(shell):
     assert shell(0, {"SLURM_ARRAY_TASK_ID": "3"})[-1] == "--workdir=/shared/a run-3"
 
 
 @pytest.mark.parametrize("code, ask, requeued", [(0, False, False), (1, False, False), (2, False, False),
                                                  (75, False, True), (75, True, False)])
-def test_only_what_was_saved_at_the_time_limit_is_requeued(shell, code, ask, requeued):
+def test_only_runs_saved_at_the_time_limit_are_requeued(shell, code, ask, requeued):
     assert (["scontrol", "requeue", "17"] == shell(code, ask=ask)[-3:]) == requeued
 
 
-def test_the_command_prints_it(tmp_path):
+def test_command_prints_the_job(tmp_path):
     done = mirrorline("launch", "--engine=slurm", "--print", "--workers=2", "--gpus=2", "--cpus=8",
                       "--submit=--partition=big", "--", "train", "--model=mlp", "--batch_size=64", "--workdir", "old",
                       cwd=tmp_path)
@@ -113,7 +113,7 @@ def test_the_command_prints_it(tmp_path):
     (("--engine=ray", "--workers=1..2"), "give one number"),
     (("--srun=--label", "--workers=2"), "inside an allocation"),
 ])
-def test_what_cannot_be_is_said_in_one_line(tmp_path, flags, words):
+def test_invalid_flags_are_reported_in_one_line(tmp_path, flags, words):
     here = {**environment(), "PATH": str(tmp_path)}
     here.pop("SLURM_JOB_ID", None)
     done = subprocess.run([sys.executable, "-m", "launch", "launch", *flags, "--", "train", "--batch_size=64",
@@ -122,7 +122,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, flags, words):
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_what_srun_says_of_tasks_is_understood():
+def test_messages_of_srun_are_parsed():
     assert slurm.expand_ranks("0,2-4") == [0, 2, 3, 4]
     assert [slurm.ending_code(text) for text in ("Exited with exit code 76", "Killed", "Terminated", "Aborted")] == [
         76, -9, -15, -6]
@@ -174,7 +174,7 @@ def free_job(attempts=4):
 
 
 class Allocation(Supervised):
-    """A supervisor in an allocation: its workers are agents that a stand-in of srun starts."""
+    """A supervisor in an allocation whose workers are agents started by a stand-in of srun."""
 
     def __init__(self, workdir, limits=None, srun=None, **told):
         self.workdir, self.mark = pathlib.Path(workdir) / "run", uuid.uuid4().hex
@@ -203,7 +203,7 @@ class Allocation(Supervised):
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left():
-    """Ends what a test that failed has left."""
+    """Kills the processes that a failed test has left."""
     yield
     Supervised.kill_all()
 
@@ -217,7 +217,7 @@ def undisturbed(tmp_path_factory):
     return (run.workdir / "result.json").read_text()
 
 
-def test_failed_steps_are_followed_by_others_with_the_same_result(tmp_path, undisturbed):
+def test_restarted_steps_compute_the_same_result(tmp_path, undisturbed):
     run = Allocation(tmp_path, do=[[0, 1, 6, "signal 9"], [1, 1, 12, "late 1"], [2, 1, 17, "raise"]])
     code, _, errors = run.end()
     assert code == 0, errors
@@ -238,14 +238,14 @@ def test_failed_steps_are_followed_by_others_with_the_same_result(tmp_path, undi
         assert f"scancel --quiet --signal=KILL {job}.{step}\n" in called
 
 
-def test_the_same_step_failing_twice_ends_the_run(tmp_path):
+def test_same_step_failing_twice_ends_the_run(tmp_path):
     run = Allocation(tmp_path, do=[[attempt, 1, 2, "exit 1"] for attempt in range(9)])
     code, _, errors = run.end()
     assert code == 1 and ("mirrorline launch: it failed twice after step 2: worker 1 ended with exit code 1: this is "
                           "the cause\n") in errors
 
 
-def test_wrong_flags_are_not_tried_again(tmp_path):
+def test_wrong_flags_are_not_retried(tmp_path):
     run = Allocation(tmp_path, do=[[0, 1, "start", "exit 2"]])
     code, _, errors = run.end()
     assert code == 2 and errors == "mirrorline train: this is the cause\n"
@@ -254,7 +254,7 @@ def test_wrong_flags_are_not_tried_again(tmp_path):
 
 # A worker beside the chief may be done when the signal reaches it, and end by it: the chief still saves.
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_asked_to_stop_all_save_though_every_process_hears_the_signal(tmp_path, interrupted):
+def test_stop_request_to_every_process_saves(tmp_path, interrupted):
     run = Allocation(tmp_path, steps=100_000, save_seconds=0.5, interrupted=interrupted)
     wait_for(lambda: any(r["step"] >= 5 for r in records(run.workdir / "metrics.jsonl")), PATIENCE)
     run.process.send_signal(signal.SIGTERM)
@@ -264,7 +264,7 @@ def test_asked_to_stop_all_save_though_every_process_hears_the_signal(tmp_path, 
     assert attempt["exit_codes"] == [75, 75] and attempt["failure"] is None
 
 
-def test_a_step_that_cannot_be_started_ends_with_what_srun_said(tmp_path):
+def test_failed_start_of_a_step_reports_srun(tmp_path):
     words = "srun: error: Unable to create step: none"
     run = Allocation(tmp_path, limits={"max_restarts": 0}, srun=f"echo '{words}'; exit 1")
     code, _, errors = run.end()

@@ -1,4 +1,4 @@
-"""Several workers as processes: whatever becomes of one, all start anew and compute the same; none is left behind."""
+"""Several workers as processes: after any failure all are restarted with the same result, and none is left behind."""
 import hashlib
 import json
 import os
@@ -23,14 +23,14 @@ def undisturbed(steps):
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left():
-    """Ends what a test that failed has left."""
+    """Kills the processes that a failed test has left."""
     yield
     Supervised.kill_all()
 
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory):
-    """A run of 35 steps in which another thing goes wrong in every attempt: more often than there are restarts."""
+    """A run of 35 steps with another failure in every attempt: more failures than restarts."""
     run = Supervised(tmp_path_factory.mktemp("disturbed"), steps=35, child=True, patience=1.0, limits={
         "max_restarts": 2, "grace_seconds": 0.3}, do=[
             [0, 1, 7, f"signal {KILL}"], [1, 0, 12, "exit 1"], [2, 1, 17, f"signal {STOP}"], [3, 1, 22, "deaf"],
@@ -38,13 +38,13 @@ def disturbed(tmp_path_factory):
     return run, run.end()
 
 
-def test_whatever_goes_wrong_the_run_ends_as_the_one_that_nobody_touched(disturbed):
+def test_failures_change_no_result(disturbed):
     run, (code, _, _) = disturbed
     assert code == 0 and (run.workdir / "result.json").read_text() == undisturbed(35)
     assert [r["step"] for r in records(run.workdir / "metrics.jsonl")] == list(range(1, 36))
 
 
-def test_each_attempt_is_on_record_with_its_first_failure(disturbed):
+def test_each_attempt_is_recorded_with_its_first_failure(disturbed):
     run, (_, _, errors) = disturbed
     attempts = records(run.workdir / "attempts.jsonl")
     assert [a["attempt"] for a in attempts] == list(range(7)) and {a["workers"] for a in attempts} == {2}
@@ -61,7 +61,7 @@ def test_each_attempt_is_on_record_with_its_first_failure(disturbed):
     assert "worker 1 was ended by SIGKILL, after step 7: restarting all workers from step 5" in errors
 
 
-def test_all_are_stopped_and_started_anew_within_a_moment(disturbed):
+def test_all_workers_are_restarted_after_each_failure(disturbed):
     attempts = records(disturbed[0].workdir / "attempts.jsonl")
     for attempt, after in zip(attempts, attempts[1:], strict=False):
         assert attempt["started"] < attempt["failed"] <= attempt["ended"] <= after["started"]
@@ -69,14 +69,14 @@ def test_all_are_stopped_and_started_anew_within_a_moment(disturbed):
         assert attempt["ended"] - attempt["failed"] < 5 and after["started"] - attempt["ended"] < 5
 
 
-def test_every_attempt_has_fresh_ports_on_the_loopback_interface(disturbed):
+def test_every_attempt_has_new_ports_on_the_loopback_interface(disturbed):
     said = (disturbed[0].workdir / "workers" / "0.log").read_text()
     ports = [set(re.findall(r"'127\.0\.0\.1:(\d+)'", line)) for line in said.splitlines() if line.startswith("rank")]
     assert len(ports) == 7 and all(len(p) == 2 for p in ports)
     assert not any(one & other for one, other in zip(ports, ports[1:], strict=False))
 
 
-def test_each_has_its_log_and_its_rank_on_the_screen_and_the_loss_of_time_is_told(disturbed):
+def test_logs_ranks_and_lost_time_are_reported(disturbed):
     run, (_, out, _) = disturbed
     for rank in range(2):
         log = (run.workdir / "workers" / f"{rank}.log").read_text()
@@ -90,11 +90,11 @@ def test_each_has_its_log_and_its_rank_on_the_screen_and_the_loss_of_time_is_tol
     assert len(seconds) == 5 and abs(float(told[1]) - sum(seconds)) < 0.5
 
 
-def test_the_supervisor_never_imports_anything_heavy(disturbed):
+def test_supervisor_imports_nothing_heavy(disturbed):
     assert json.loads((disturbed[0].workdir / "imported.json").read_text()) == []
 
 
-def test_the_same_step_failing_twice_ends_the_run_with_its_cause_first(tmp_path):
+def test_same_step_failing_twice_ends_the_run_with_its_cause(tmp_path):
     run = Supervised(tmp_path, do=[[attempt, 1, 7, "raise"] for attempt in range(4)])
     code, out, errors = run.end()
     assert code == 1 and len(records(tmp_path / "attempts.jsonl")) == 2
@@ -104,7 +104,7 @@ def test_the_same_step_failing_twice_ends_the_run_with_its_cause_first(tmp_path)
     assert last[1] == "[1] Traceback (most recent call last):" and "a peer" not in out + errors
 
 
-def test_restarts_without_a_new_checkpoint_are_counted(tmp_path):
+def test_restarts_without_a_new_checkpoint_are_limited(tmp_path):
     do = [[0, 0, 7, "exit 1"], [1, 1, 9, "exit 1"], [2, 0, 6, "exit 1"], [3, 0, 8, "exit 1"]]
     code, _, errors = Supervised(tmp_path, limits={"max_restarts": 2}, do=do).end()
     assert code == 1 and len(records(tmp_path / "attempts.jsonl")) == 3
@@ -115,14 +115,14 @@ def test_restarts_without_a_new_checkpoint_are_counted(tmp_path):
     assert [a["attempt"] for a in records(tmp_path / "attempts.jsonl")] == [0, 1, 2, 3, 4]
 
 
-def test_wrong_use_is_told_in_one_line_and_never_restarted(tmp_path):
+def test_wrong_use_is_reported_in_one_line_and_not_restarted(tmp_path):
     code, out, errors = Supervised(tmp_path, limits={"grace_seconds": 0.3}, do=[[0, 1, "start", "exit 2"]]).end()
     assert (code, errors) == (2, "mirrorline train: this is the cause\n")
     assert "1 attempt, 1 failure" in out and len(records(tmp_path / "attempts.jsonl")) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_all_save_at_the_same_step_and_go_on_later(tmp_path, number):
+def test_stop_request_saves_at_one_step_and_the_run_continues_later(tmp_path, number):
     run = Supervised(tmp_path, steps=400)
     run.until_step(3)
     run.process.send_signal(number)
@@ -135,13 +135,13 @@ def test_asked_to_stop_all_save_at_the_same_step_and_go_on_later(tmp_path, numbe
     assert (tmp_path / "result.json").read_text() == undisturbed(steps)
 
 
-def test_one_worker_asked_to_stop_stops_all(tmp_path):
+def test_stopping_one_worker_stops_all(tmp_path):
     run = Supervised(tmp_path, steps=400)
     os.kill(run.until_step(3)[1], signal.SIGTERM)
     assert run.end()[0] == 75 and records(tmp_path / "attempts.jsonl")[-1]["exit_codes"] == [75, 75]
 
 
-def test_who_does_not_save_in_time_is_killed(tmp_path):
+def test_worker_that_does_not_save_in_time_is_killed(tmp_path):
     run = Supervised(tmp_path, steps=400, never_saves=True, limits={"stop_timeout": 0.5, "grace_seconds": 0.2})
     run.until_step(6)
     run.process.send_signal(signal.SIGTERM)
@@ -149,7 +149,7 @@ def test_who_does_not_save_in_time_is_killed(tmp_path):
     assert code == 75 and "worker 0 did not end within 0.5 s" in errors and "continue from step 5" in errors
 
 
-def test_a_second_signal_kills_at_once(tmp_path):
+def test_second_signal_kills_immediately(tmp_path):
     run = Supervised(tmp_path, steps=4000, child=True, limits={"grace_seconds": 3600},
                      do=[[0, rank, 2, "deaf"] for rank in range(2)])
     run.until_step(4)
@@ -162,7 +162,7 @@ def test_a_second_signal_kills_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path, stopped):
+def test_no_process_survives_a_killed_supervisor(tmp_path, stopped):
     run = Supervised(tmp_path, steps=4000, child=True)
     workers = run.until_step(2)
     assert len(run.pids()) == 6  # The supervisor, its guard, two workers with a child each.
@@ -174,7 +174,7 @@ def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path, stopped):
     run.process.communicate()
 
 
-def test_the_kernel_ends_the_workers_where_nobody_else_is_left(tmp_path):
+def test_kernel_ends_the_workers_without_supervisor_and_guard(tmp_path):
     # They hang: else they would end as nobody reads what they write.
     run = Supervised(tmp_path, do=[[0, rank, 2, "hang"] for rank in range(2)])
     workers = run.until_step(2)
@@ -185,7 +185,7 @@ def test_the_kernel_ends_the_workers_where_nobody_else_is_left(tmp_path):
     assert run.count_after() == 0
 
 
-def test_fewer_go_on_where_some_cannot_be_started_and_all_are_tried_again(tmp_path):
+def test_fewer_workers_continue_and_all_are_tried_again(tmp_path):
     do = [[0, 1, "start", "exit 1"], [1, 1, "start", "exit 1"], [2, 0, 7, "exit 1"]]
     code, _, errors = Supervised(tmp_path, sizes=(1, 2), limits={"max_restarts": 1, "grace_seconds": 0.3}, do=do).end()
     attempts = records(tmp_path / "attempts.jsonl")
@@ -195,7 +195,7 @@ def test_fewer_go_on_where_some_cannot_be_started_and_all_are_tried_again(tmp_pa
     assert (tmp_path / "result.json").read_text() == undisturbed(20)
 
 
-def test_one_worker_has_no_peers_and_is_watched_too(tmp_path):
+def test_single_worker_is_supervised_without_peers(tmp_path):
     run = Supervised(tmp_path, sizes=(1,), limits={"stopped_timeout": 0.3, "grace_seconds": 3600},
                      do=[[0, 0, 7, f"signal {STOP}"]])
     code, out, errors = run.end()
@@ -204,7 +204,7 @@ def test_one_worker_has_no_peers_and_is_watched_too(tmp_path):
     assert attempt["ended"] - attempt["failed"] < 600  # It cannot hear SIGTERM, so nobody waits an hour for it.
 
 
-def test_a_directory_has_one_supervisor_at_a_time(tmp_path):
+def test_directory_has_one_supervisor_at_a_time(tmp_path):
     run = Supervised(tmp_path, steps=4000)
     run.until_step(1)
     code, _, errors = Supervised(tmp_path).end()
@@ -213,7 +213,7 @@ def test_a_directory_has_one_supervisor_at_a_time(tmp_path):
     assert run.end()[0] == 75
 
 
-def test_what_an_engine_says_of_the_supervisor_is_not_meant_for_its_workers(tmp_path, monkeypatch):
+def test_engine_variables_of_the_supervisor_are_not_passed_to_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n[1-2]")
     monkeypatch.setenv("SLURM_PROCID", "0")
     from launch.cluster import adapters

@@ -1,4 +1,4 @@
-"""What the environment around a command says of workers, and who hears it: the command at once, its children never."""
+"""Variables of cluster engines apply to the command and never to its children."""
 import json
 
 import pytest
@@ -26,7 +26,7 @@ CHIEF = {"TF_CONFIG": json.dumps({"cluster": {"chief": ["pool-0:2222"]}, "task":
      "alone   this shell is task 0 of 4 of a step of Slurm"),
     (CHIEF, "data    digits"),
 ], 0))
-def test_who_is_alone_trains(tmp_path, environment, says):
+def test_single_task_trains(tmp_path, environment, says):
     process = start(*RUN, cwd=tmp_path, more=environment)
     out, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "") and out.startswith(says)
@@ -35,7 +35,7 @@ def test_who_is_alone_trains(tmp_path, environment, says):
 
 @pytest.mark.parametrize("environment, name", [(STEP, "SLURM_STEP_NODELIST"), (TF_CONFIG, "TF_CONFIG"),
                                                (JOBSET, "JOB_COMPLETION_INDEX")])
-def test_who_waits_for_others_says_for_whom_and_how_to_train_alone(environment, name):
+def test_waiting_for_workers_is_reported(environment, name):
     found, line = train.find_workers(environment)
     assert f"workers {len(found.addresses)}, as {name} says" in line and f"env -u {name} mirrorline train" in line
     without = {key: value for key, value in environment.items() if key != name}
@@ -43,26 +43,26 @@ def test_who_waits_for_others_says_for_whom_and_how_to_train_alone(environment, 
     assert train.find_workers({**environment, "MIRRORLINE_ATTEMPT": "0"})[1] is None
 
 
-def test_the_other_tasks_of_a_shell_are_refused():
+def test_other_tasks_of_a_shell_are_refused():
     with pytest.raises(UsageError, match="task 3 of 4.*without --pty"):
         train.find_workers({**STEP, "SLURM_PROCID": "3", "SLURM_PTY_PORT": "40000"})
 
 
 def surround(monkeypatch):
-    """Sets what each engine says of several workers."""
+    """Sets the variables of every engine."""
     for name, value in {**STEP, **JOBSET, **TF_CONFIG}.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.mark.acceptance
-def test_a_trial_of_a_sweep_trains_alone(tmp_path, monkeypatch):
+def test_sweep_trial_is_no_worker(tmp_path, monkeypatch):
     surround(monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert trials.start_process(list(RUN), "log").wait(300) == 0, (tmp_path / "log").read_text()
     assert result(tmp_path / "run")["step"] == 1
 
 
-def test_what_verify_and_benchmark_start_is_told_of_no_workers(tmp_path, monkeypatch):
+def test_child_processes_are_no_workers(tmp_path, monkeypatch):
     surround(monkeypatch)
     code = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'told')!r}, 'w'))"
     with Processes(60) as processes:
