@@ -17,12 +17,7 @@ _running: list["activity"] = []  # The innermost last.
 
 
 class activity:
-    """Reports what is being done and its progress: a context manager.
-
-    Attributes:
-      text: what is being done, such as "reading images".
-      done: progress, of `total`.
-    """
+    """Reports what is being done (`text`) and its progress (`done`): a context manager."""
 
     def __init__(self, text: str, console: Console | None = None, total: int | None = None, live: bool = True):
         """

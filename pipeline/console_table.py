@@ -11,12 +11,7 @@ INDENT = 2
 
 
 def open_console(file: Any, width: int | None = None) -> Any:
-    """Returns the rich.console.Console of an open text file.
-
-    Args:
-      file: for example standard output.
-      width: columns if it is not a terminal; then without colours.
-    """
+    """Returns the rich.console.Console of an open text file; with `width`, and without colours, off a terminal."""
     import rich.console
 
     console = rich.console.Console(file=file)
@@ -93,13 +88,7 @@ def as_text(cell: Any) -> Any:
 
 
 def least_width(name: str, cells: Sequence[Any], folds: bool) -> int:
-    """Returns the width that a column needs.
-
-    Args:
-      name: its title, which may be wrapped between words.
-      cells: rich.text.Text.
-      folds: whether they may be wrapped, down to LEAST columns.
-    """
+    """Returns the width that a column needs: its title may be wrapped between words, cells down to LEAST columns."""
     import rich.cells
     lines = [line for cell in cells for line in cell.plain.split("\n")]
     inside = max(map(rich.cells.cell_len, lines), default=0)

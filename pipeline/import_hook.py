@@ -7,11 +7,7 @@ from types import ModuleType
 
 
 class ImportHook(importlib.abc.MetaPathFinder):
-    """Executes some modules by `execute`; to be put at the front of sys.meta_path.
-
-    Attributes:
-      names: of the modules.
-    """
+    """Executes the modules `names` by `execute`; to be put at the front of sys.meta_path."""
 
     names: tuple[str, ...] = ()
     _searching = False

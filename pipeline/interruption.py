@@ -19,11 +19,7 @@ _command: str | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end.
-
-    Attributes:
-      number: of the signal.
-    """
+    """The signal `number` asked the command to end."""
 
     def __init__(self, number: int):
         super().__init__()

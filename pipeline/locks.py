@@ -33,11 +33,7 @@ class Held(Exception):
 
 
 class Lock:
-    """A lock that this process holds until `close`, or until it ends.
-
-    Attributes:
-      path: of the lock's file.
-    """
+    """A lock on the file `path` that this process holds until `close`, or until it ends."""
 
     def __init__(self, path: str, file: TextIO, owner: str | None = None):
         """Use `acquire`. Args: file: open file; owner: path of the file that names this process, None with flock."""
@@ -63,11 +59,7 @@ class Lock:
 
 
 def acquire(path: str, wait: bool = False) -> Lock:
-    """Acquires the lock of a file, which is created.
-
-    Args:
-      path: of the file.
-      wait: wait for another process that holds it.
+    """Acquires the lock of a file, which is created; with `wait`, after any process that holds it.
 
     Raises:
       Held: another process holds it; not with `wait`.

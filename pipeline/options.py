@@ -82,12 +82,7 @@ def check_option(field: dataclasses.Field, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A length or a distance in a run.
-
-    Attributes:
-      amount: how many.
-      unit: "steps", "epochs" or "seconds".
-    """
+    """A length or a distance in a run; `unit` is "steps", "epochs" or "seconds"."""
 
     amount: float
     unit: str

@@ -1,17 +1,20 @@
 """Child processes of this program, which end with it. Standard library only."""
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any, Self
 
-from pipeline.child_environment import child_environment
+from pipeline.distributed.cluster import VARIABLE
 from pipeline.errors import RunFailure, UsageError
 
 USAGE, FAILURE = 2, 1
 POLL_SECONDS = 0.002
+# Variables that make a process one of several workers: see launch.cluster.adapters.
+OF_WORKERS = (VARIABLE, "SLURM_STEP_NODELIST", "JOB_COMPLETION_INDEX")
 
 
 class Processes:
@@ -24,10 +27,7 @@ class Processes:
     """
 
     def __init__(self, timeout: float):
-        """
-        Args:
-          timeout: seconds that one process may take.
-        """
+        """Args: timeout: seconds that one process may take."""
         self.timeout, self.ended, self._lock = timeout, False, threading.Lock()
         self._running: list[Any] = []
         self._environment = child_environment()
@@ -111,3 +111,12 @@ def last_line(text: str) -> str:
     last = (text.strip().splitlines() or [""])[-1].strip()
     name, colon, rest = last.partition(": ")
     return rest if colon and name.startswith("mirrorline") else last
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the variables (default os.environ) for a child that runs the same code and is not a worker."""
+    values = {name: value for name, value in (os.environ if environment is None else environment).items()
+              if name not in OF_WORKERS}
+    if not {"", os.getcwd()} & set(sys.path):
+        values["PYTHONSAFEPATH"] = "1"  # Otherwise `-m` would search the working directory first.
+    return values

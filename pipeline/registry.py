@@ -35,11 +35,7 @@ class Registry(Mapping):
     """
 
     def __init__(self, kind: str, built_in: Mapping[str, Any]):
-        """
-        Args:
-          kind: see above.
-          built_in: {name: row}; rows of any type.
-        """
+        """Args: built_in: {name: row}; rows of any type."""
         self.kind, self._built_in = kind, built_in
         self.registered: dict[str, RegistryEntry] = {}
 

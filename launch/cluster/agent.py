@@ -19,10 +19,10 @@ from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalWorkers
 from launch.cluster.run_records import RunRecords
 from launch.cluster.supervisor import Budget, SignalCounter
-from pipeline.child_environment import child_environment
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.monitoring.metrics_log import JsonLines, read_records
+from pipeline.processes import child_environment
 from pipeline.training.preemption import NOTICES
 
 REQUESTS = (signal.SIGTERM, *NOTICES)
@@ -47,7 +47,6 @@ class Requests(SignalCounter):
     """
 
     def __init__(self, in_step: bool):
-        """Args: in_step: whether this is a step of Slurm."""
         super().__init__()
         self._in_step, self._due = in_step, 0.0
         self.ignored = set(REQUESTS) if in_step else set(NOTICES)
@@ -78,7 +77,7 @@ def run(command: Sequence[str], workdir: str, max_restarts: int, stopped_timeout
       workdir: directory of the run, the same folder for all workers.
       max_restarts: restarts without a new checkpoint, where only the engine counts them.
       stopped_timeout: seconds that the trainer may be stopped (SIGSTOP).
-      environment: {name: value}; default os.environ.
+      environment: default os.environ.
 
     Raises:
       UsageError: an engine's variables cannot be read.
@@ -174,9 +173,9 @@ def refuse(workdir: str, attempt: int, max_restarts: int) -> str | None:
     by the chief's agent, before the trainer.
 
     Args:
-      workdir: directory of the run.
+      workdir: of the run.
       attempt: from 0, which begins a new series.
-      max_restarts: restarts without a new checkpoint.
+      max_restarts: without a new checkpoint.
     """
     records = RunRecords(workdir)
     path, steps = records.file(RECORD), records.last_steps()

@@ -24,11 +24,7 @@ class CellWorkers:
     """
 
     def __init__(self, folder: str, gpus: Sequence[str] = ()):
-        """
-        Args:
-          folder: for their logs.
-          gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers; empty without GPUs.
-        """
+        """Args: folder: for their logs; gpus: values for CUDA_VISIBLE_DEVICES, divided among the workers."""
         self._folder, self._gpus = folder, gpus
         self._started: list[CombinedProcess] = []
         self._start: Callable[..., Any] | None = None
@@ -66,11 +62,7 @@ class CombinedProcess:
     """
 
     def __init__(self, workers: LocalWorkers, lines: Sequence[Sequence[str]]):
-        """
-        Args:
-          workers: of one cell.
-          lines: output of each rank so far.
-        """
+        """Args: workers: of one cell; lines: output of each rank so far."""
         self._workers, self._lines = workers, lines
         self._deadline: float | None = None
         self.returncode: int | None = None

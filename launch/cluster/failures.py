@@ -3,7 +3,7 @@ import dataclasses
 import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from pipeline.distributed.peer_failure import PEER_LOST
 
@@ -12,17 +12,6 @@ GOOD = (0, PREEMPTED)
 MOST_LINES = 15
 NODE = "[[{{"  # TensorFlow's last line names the node of the graph, the line before it the error.
 OWN_LINE = re.compile(r"mirrorline( \w+)?: ")  # In which a command reports its error.
-
-
-class WorkerState(Protocol):
-    """What is known of a worker: rank, exit code (None while it runs) and time.monotonic() of its end."""
-
-    rank: int
-    code: int | None
-    ended: float | None
-
-    def stopped(self) -> bool:
-        """Tells whether it is stopped, as by SIGSTOP."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +48,14 @@ class Failure:
         return f"worker {self.rank} {self.what}" + (f": {self.error}" if self.error else "")
 
 
-def find(workers: Iterable[WorkerState], output: Mapping[int, Iterable[str]]) -> Failure | None:
+def find(workers: Iterable[Any], output: Mapping[int, Iterable[str]]) -> Failure | None:
     """Returns the failure that is the cause, as far as it can be seen from outside; None where no worker failed.
 
     It is that of the first worker that failed by itself. Where all that ended report a lost peer, it is that of a
     stopped worker, or else of one that still runs and does not answer.
 
     Args:
-      workers: all workers of an attempt.
+      workers: of an attempt, with `rank`, `code`, `ended` and `stopped()`, see local_workers.Worker.
       output: {rank: last lines}.
     """
     workers = list(workers)

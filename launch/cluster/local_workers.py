@@ -15,10 +15,10 @@ import psutil
 
 from launch.cluster.guard import Guard, end_with, kill_group
 from launch.cluster.ports import LOOPBACK, free_ports
-from pipeline.child_environment import child_environment
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.files import no_room
+from pipeline.processes import child_environment
 
 MOST_READ = 2**16
 POLL_SECONDS = 0.02
@@ -39,14 +39,7 @@ class Worker:
     """
 
     def __init__(self, rank: int, command: Sequence[str], environment: Mapping[str, str], log: str, guard: Guard):
-        """
-        Args:
-          rank: of the worker.
-          command: the process to start.
-          environment: all of its variables.
-          log: path of the file to which its output is appended.
-          guard: takes its process group into care.
-        """
+        """Starts it with all variables of `environment`; its output is appended to the file `log`."""
         self.rank, self.closed, self._guard, self._rest = rank, False, guard, b""
         self.code: int | None = None
         self.ended: float | None = None
@@ -137,13 +130,7 @@ class LocalWorkers:
 
     def __init__(self, commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]],
                  logs: Sequence[str], guard: Guard, on_line: OnLine):
-        """Starts them.
-
-        Args:
-          commands, environments, logs: of each worker, see Worker.
-          guard: of all of them.
-          on_line: called with (rank, line) for everything that they write.
-        """
+        """Starts them; arguments by rank, as of Worker. Everything that they write is passed to `on_line`."""
         self.workers: list[Worker] = []
         self._on_line, self._selector = on_line, selectors.DefaultSelector()
         try:
@@ -230,10 +217,10 @@ class LocalStart:
     def __init__(self, command: Sequence[str], workdir: str, guard: Guard, gpus: Sequence[str] = ()):
         """
         Args:
-          command: the same for every worker.
+          command: of every worker.
           workdir: directory of the run; logs are WORKDIR/workers/<rank>.log.
-          guard: of the workers.
-          gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers; empty without GPUs.
+          guard: kills what the workers leave.
+          gpus: values for CUDA_VISIBLE_DEVICES, divided among the workers.
         """
         self._command, self._workdir, self._guard, self._gpus = command, workdir, guard, gpus
         self._ports: tuple[int, ...] = ()
@@ -268,6 +255,6 @@ class LocalStart:
 
 
 def share(devices: Sequence[str], rank: int, size: int) -> Sequence[str]:
-    """Returns the part of a rank of devices that are shared out evenly, neighbours together."""
+    """Returns a rank's part of devices that are divided evenly, neighbours together."""
     each = len(devices) // size
     return devices[rank * each:(rank + 1) * each]

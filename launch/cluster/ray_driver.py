@@ -13,7 +13,7 @@ from launch.cluster.agent import ENDED
 from launch.cluster.failures import PEER_LOST, PREEMPTED, USAGE, ending, last_lines
 from launch.cluster.guard import end_with
 from launch.cluster.run_records import RunRecords
-from pipeline.child_environment import child_environment
+from pipeline.processes import child_environment
 from pipeline.templates import render
 
 KEPT_LINES, FIRST_SIGNAL = 60, 128

@@ -35,8 +35,7 @@ def batch_script(*, name: str, least: int, most: int, command: Sequence[str], wo
       mirrorline: the command that runs this program on the nodes.
       limits: flags of launch.
       notice: seconds before the time limit at which workers are asked to save.
-      options: more options of sbatch.
-      srun: options of srun.
+      options, srun: more options of sbatch and of srun.
 
     Raises:
       UsageError: an invalid option or one that the script sets itself; a name of several lines.
@@ -58,20 +57,14 @@ def batch_script(*, name: str, least: int, most: int, command: Sequence[str], wo
 
 @dataclasses.dataclass
 class SlurmTask:
-    """A task of the step, with what `failures` and the supervisor need of a worker.
-
-    Attributes:
-      rank: of the worker.
-      code: exit code, None while it runs, as far as known.
-      ended: time.monotonic() at which its end was reported.
-    """
+    """A task of the step: what `failures` and the supervisor need of a Worker."""
 
     rank: int
     code: int | None = None
     ended: float | None = None
 
     def stopped(self) -> bool:
-        """False: its agent notices whether it is stopped."""
+        """False: its agent checks that."""
         return False
 
 
@@ -84,16 +77,7 @@ class SlurmWorkers:
 
     def __init__(self, size: int, srun: Sequence[str], environment: Mapping[str, str], log: str, guard: Guard,
                  on_line: Callable[[Any, str], None]):
-        """Starts them.
-
-        Args:
-          size: number of tasks.
-          srun: the command.
-          environment: all of its variables.
-          log: path of the file to which srun's own output is appended.
-          guard: of the srun process.
-          on_line: called with (rank, line) for everything that the workers write, ("srun", line) for srun.
-        """
+        """Starts `size` tasks by the command `srun`, as Worker does; `on_line` gets (rank, line), or ("srun", line)."""
         self.workers, self._on_line = [SlurmTask(rank) for rank in range(size)], on_line
         self._job, self._last = environment.get("SLURM_JOB_ID", ""), ""
         self._step: str | None = None
@@ -191,9 +175,9 @@ class SlurmStart:
     def __init__(self, command: Sequence[str], workdir: str, guard: Guard, options: str):
         """
         Args:
-          command: the agent, the same for every worker.
+          command: the agent of every worker.
           workdir: directory of the run; srun's own output is in WORKDIR/workers/srun.log.
-          guard: of the srun process.
+          guard: kills what srun leaves.
           options: of srun, as written in a shell.
 
         Raises:

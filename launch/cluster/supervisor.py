@@ -46,11 +46,7 @@ class Limits:
 
 
 class SignalCounter:
-    """Counts the signals that ask to stop; a context manager for the main thread.
-
-    Attributes:
-      count: of requests to stop.
-    """
+    """Counts (`count`) the signals that ask to stop; a context manager for the main thread."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -71,7 +67,7 @@ class StopSignals(SignalCounter):
     """Counts as a trainer does (see preemption): of notices, such as a closed terminal, only the first.
 
     Attributes:
-      number: of the last signal.
+      number: the last signal.
     """
 
     def __init__(self) -> None:
@@ -86,17 +82,13 @@ class StopSignals(SignalCounter):
 
 
 class Sizes:
-    """The number of workers of each attempt.
+    """The number of workers of the next attempt, `now`.
 
     The largest, unless so many cannot be started: after two attempts in a row without a step it becomes smaller, after
     one where that happened before. After an attempt with a step the largest is tried again.
-
-    Attributes:
-      now: number of workers of the next attempt.
     """
 
     def __init__(self, sizes: Sequence[int]):
-        """Args: sizes: possible numbers of workers."""
         self._sizes = sorted(sizes, reverse=True)
         self.now, self._vain = self._sizes[0], collections.Counter[int]()
 
@@ -118,11 +110,7 @@ class Budget:
     """The remaining restarts, which a checkpoint later than at the last failure renews."""
 
     def __init__(self, most: int, saved: int):
-        """
-        Args:
-          most: restarts without a new checkpoint.
-          saved: step of the latest checkpoint.
-        """
+        """Args: most: restarts without a new checkpoint; saved: step of the latest checkpoint."""
         self._most, self._saved, self._used = most, saved, 0
         self._shrunk: set[int] = set()
         self._step: int | None = None
@@ -162,13 +150,6 @@ class Attempt:
     """
 
     def __init__(self, number: int, size: int, records: RunRecords, display: LaunchDisplay):
-        """
-        Args:
-          number: of the attempt, from 0.
-          size: number of workers.
-          records: of the run.
-          display: where the workers' lines go.
-        """
         self.number, self.size, self._display = number, size, display
         self.progress = AttemptProgress(records)
         self.codes: list[int] = []
@@ -185,14 +166,7 @@ class Attempt:
         self._display.worker(rank, line)
 
     def run(self, start: Callable[[], Any], limits: Limits, signals: StopSignals, update: Callable[[], None]) -> None:
-        """Starts the workers and watches them until all have ended.
-
-        Args:
-          start: returns the workers, see local_workers.LocalWorkers.
-          limits: of the supervisor.
-          signals: requests to stop.
-          update: called regularly.
-        """
+        """Starts the workers and watches them until all have ended; calls `update` regularly."""
         workers = start()
         deadline, asked = float("inf"), False
         try:
@@ -250,15 +224,7 @@ class Supervisor:
 
     def __init__(self, start: Start, sizes: Sequence[int], workdir: str, limits: Limits, display: LaunchDisplay,
                  signals: StopSignals):
-        """
-        Args:
-          start: starts the workers of an attempt, see local_workers.LocalStart.
-          sizes: possible numbers of workers.
-          workdir: directory of the run.
-          limits: of this supervisor.
-          display: for lines of the workers and of this supervisor.
-          signals: requests to stop.
-        """
+        """Args: start: see local_workers.LocalStart; sizes: possible numbers of workers; workdir: of the run."""
         self._start, self._limits, self._display, self._signals = start, limits, display, signals
         self._records, self._sizes, self._lost = RunRecords(workdir), Sizes(sizes), LostTime()
         self._budget = Budget(limits.max_restarts, self._records.saved_step())

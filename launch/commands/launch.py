@@ -71,8 +71,7 @@ def check_order(own: Sequence[str], rest: Sequence[str], flag_values: absl_flags
     """Checks that the trainer's command and flags follow after `--`.
 
     Args:
-      own: the arguments before `--`.
-      rest: those after it.
+      own, rest: the arguments before and after `--`.
       flag_values: with the flags of this command.
 
     Raises:
@@ -146,10 +145,9 @@ def supervise(worker: Sequence[str], workdir: str, sizes: Sequence[int], limits:
       worker: the command of every worker.
       workdir: directory of the run.
       sizes: possible numbers of workers.
-      limits: of the supervisor.
-      display: for lines of the workers and of the supervisor.
-      gpus: values for CUDA_VISIBLE_DEVICES, shared out to the workers.
-      srun: options of srun, where workers are its tasks instead of processes of this machine; else None.
+      limits, display: of the supervisor.
+      gpus: values for CUDA_VISIBLE_DEVICES, divided among the workers.
+      srun: options of srun, whose tasks are then the workers; None: processes of this machine.
 
     Raises:
       UsageError: another supervisor uses the directory.
@@ -163,10 +161,7 @@ def supervise(worker: Sequence[str], workdir: str, sizes: Sequence[int], limits:
 
 
 def train_config(command: Sequence[str]) -> ExperimentConfig:
-    """Returns the configuration of the launched command, with its workdir.
-
-    Args:
-      command: the command and its flags.
+    """Returns the configuration of the launched command with its flags, with its workdir.
 
     Raises:
       UsageError: there is none, it is not `train`, or its flags are wrong.

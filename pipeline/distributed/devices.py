@@ -92,13 +92,12 @@ def open_strategy(kind: str, indices: tuple[int, ...], cross_device_reduction: s
     Args:
       kind: "GPU", whose memory then grows on demand, or "CPU", where replicas are logical devices.
       indices: of the GPUs, as TensorFlow counts them; for CPUs 0 to replicas - 1.
-      cross_device_reduction: as in RuntimeConfig, after `check_cross_device_reduction`.
+      cross_device_reduction: checked by `check_cross_device_reduction`.
 
     Raises:
       UsageError: TensorFlow is initialized with other devices in this process.
     """
     import tensorflow as tf
-
     prepare_devices(kind, indices)
     reductions = {"nccl": tf.distribute.NcclAllReduce, "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
                   "tree": tf.distribute.ReductionToOneDevice}
@@ -113,7 +112,6 @@ def open_strategy(kind: str, indices: tuple[int, ...], cross_device_reduction: s
 def prepare_devices(kind: str, indices: Sequence[int]) -> None:
     """Makes the chosen devices visible to TensorFlow; arguments and errors as of open_strategy."""
     import tensorflow as tf
-
     if kind == "GPU":
         _choose_gpus([tf.config.list_physical_devices("GPU")[i] for i in indices])
     elif len(indices) > 1:
@@ -123,7 +121,6 @@ def prepare_devices(kind: str, indices: Sequence[int]) -> None:
 def _choose_gpus(chosen: list) -> None:
     """Makes GPUs the visible ones; a process that was initialized with more of them keeps these."""
     import tensorflow as tf
-
     try:
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
@@ -137,7 +134,6 @@ def _choose_gpus(chosen: list) -> None:
 def _divide_cpu(replicas: int) -> None:
     """Makes at least so many logical devices of the CPU."""
     import tensorflow as tf
-
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                    [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
@@ -200,7 +196,7 @@ def check_precision(precision: str, kind: str, force: bool, features: Collection
       precision: one of pipeline.config.PRECISIONS.
       kind: "GPU" or "CPU".
       force: accept a precision that is far too slow.
-      features: CPU features, as of `cpu_features`.
+      features: of `cpu_features`.
 
     Raises:
       UsageError: float16 on a CPU without `force`.

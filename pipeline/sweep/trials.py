@@ -5,10 +5,9 @@ import subprocess
 import sys
 import time
 
-from pipeline.child_environment import child_environment
 from pipeline.files import read_cached_json
 from pipeline.monitoring.metrics_log import parse_line
-from pipeline.processes import last_line
+from pipeline.processes import child_environment, last_line
 
 USAGE, PREEMPTED = 2, 75  # Exit codes of train.
 TAIL = 2**16  # Bytes of a log and of metrics.jsonl that are looked at for what came last.
