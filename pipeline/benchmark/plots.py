@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured
 from pipeline.benchmark.grid import replicas_words
 from pipeline.benchmark.tables import label, number, replicas_text, times
-from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, picture
+from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, plot
 
 COLORS = {"float32": "#0072b2", "mixed_bfloat16": "#d55e00", "mixed_float16": "#009e73", "float64": "#cc79a7"}
 OTHERS = ("#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -64,7 +64,7 @@ def throughput(cells, title):
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, None)
         finish(axes)
-    return picture(draw, title, "Throughput against batch size")
+    return plot(draw, title, "Throughput against batch size")
 
 
 def speedup(cells, names, title):
@@ -84,7 +84,7 @@ def speedup(cells, names, title):
         axes.set_yticks(range(len(shown)), [label(cell, names) for cell in shown])
         axes.set(xlabel="examples/s over those of float32 (x)", xlim=(0, 1.12 * top), ylim=(-0.6, len(shown) - 0.4))
         finish(axes, "x")
-    return picture(draw, title, "Speed-up over float32", rows_height(len(cells)))
+    return plot(draw, title, "Speed-up over float32", rows_height(len(cells)))
 
 
 def scaling(cells, title, over="replicas"):
@@ -114,7 +114,7 @@ def scaling(cells, title, over="replicas"):
         axes.set_xticks(counts)
         axes.set(xlabel=over, ylabel=f"examples/s over one {one} (x)", ylim=(0, 1.1 * axes.dataLim.y1))
         finish(axes)
-    return picture(draw, title, f"Scaling over {over}")
+    return plot(draw, title, f"Scaling over {over}")
 
 
 def scaling_lines(cells, over):
@@ -165,7 +165,7 @@ def breakdown(cells, names, title):
         axes.set(xlabel="share of a step (%), its median time at the end", xlim=(0, 114),
                  xticks=range(0, 101, 20), ylim=(-0.6, len(shown) - 0.4))
         finish(axes, "x")
-    return picture(draw, title, "Step time breakdown", rows_height(len(cells)))
+    return plot(draw, title, "Step time breakdown", rows_height(len(cells)))
 
 
 def memory(cells, names, title):
@@ -187,7 +187,7 @@ def memory(cells, names, title):
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set(xlabel="peak memory (MiB)", xlim=(0, 1.14 * top), ylim=(-0.6, len(shown) - 0.4))
         finish(axes, "x")
-    return picture(draw, title, "Peak memory", rows_height(len(cells)))
+    return plot(draw, title, "Peak memory", rows_height(len(cells)))
 
 
 def projection(projected):
@@ -205,7 +205,7 @@ def projection(projected):
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="GPUs (log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
         finish(axes)
-    return picture(draw, "Efficiency by the number of GPUs (a projection, not a measurement)", "Lines", HEIGHT + 0.6)
+    return plot(draw, "Efficiency by the number of GPUs (a projection, not a measurement)", "Lines", HEIGHT + 0.6)
 
 
 def projection_by_step(projected):
@@ -223,7 +223,7 @@ def projection_by_step(projected):
         axes.set(xlabel="time of computing a step (ms, log scale)", ylabel="projected efficiency (%)", ylim=(0, 108))
         finish(axes)
     title = f"Efficiency at {projected['most']:,} GPUs by the time of computing a step (a projection)"
-    return picture(draw, title, "Curve", HEIGHT + 0.6)
+    return plot(draw, title, "Curve", HEIGHT + 0.6)
 
 
 def _line_of(cluster, place, reduction):

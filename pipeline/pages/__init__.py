@@ -1,1 +1,1 @@
-"""Pages that load nothing: what those of a benchmark and of an evaluation share, their look, elements and plots."""
+"""HTML pages without external resources: theme, elements, plots and images of the benchmark page and the report."""
