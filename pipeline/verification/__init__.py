@@ -1,6 +1,6 @@
-"""The user's own proof: what the pipeline promises, compared on their machine with their model, data and options.
+"""Verification of the product's promises on the user's machine, with their model, data and options.
 
-Nothing here computes a step, a stream or a checkpoint of its own: the production ones run, and this compares what they
-gave. `measure` works on an experiment inside the one process that its strategy needs, `processes` and `killing` start
-and end other processes, `comparison` turns arrays into rows, `report` shows the rows.
+Steps, streams and checkpoints are those of production; only their results are compared here. `proof` runs the
+processes, `part_process` is one with its own strategy, in which `measure` works on an experiment; `killing` kills and
+compares runs, `comparison` compares arrays, `report` shows the comparisons. `installation` checks a machine.
 """

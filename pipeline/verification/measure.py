@@ -1,46 +1,51 @@
-"""What an experiment computes, measured inside its process: steps, gradients, skipped steps, evaluations."""
+"""Measures an experiment inside its process: steps, gradients, skipped steps, evaluations."""
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import log_softmax
 
 from pipeline.models.model_checks import departures
 from pipeline.quantities import counted
 from pipeline.training.settings import preprocess
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from pipeline.verification.comparison import relative_difference
-from pipeline.verification.report import Row
+from pipeline.verification.report import Comparison
 
 LOSS, APPLIED = TRAIN_COLUMNS.index("loss"), TRAIN_COLUMNS.index("applied")
 EVALUATION_BOUND = 1e-10  # Of figures computed in float64.
 LOSS_SCALE = 1024.0  # Before each bad gradient: half of it is still far from the smallest scale.
 
 
-def unclaimed_parity(model, synchronize):
-    """Returns why N replicas need not compute what one does for a model, "" where they have to.
+def unclaimed_parity(model: keras.Model, synchronize: bool) -> str:
+    """Returns why N replicas need not compute the same as one with a built model, "" where they must.
 
     Args:
-      model: a built keras.Model.
-      synchronize: whether batch statistics are taken over all replicas.
+      model: built.
+      synchronize: whether batch statistics are synchronized over the replicas.
     """
     found = departures(model, synchronize)
     return found[0][0] if found else ""
 
 
-def training(experiment, steps, kind=""):
+def training(experiment: Any, steps: int, kind: str = "") -> dict[str, np.ndarray]:
     """Trains from the start of the stream.
 
     Args:
-      experiment: Experiment, freshly built.
-      steps: how many, two at least.
+      experiment: Experiment, newly built.
+      steps: at least two.
       kind: prefix of the names.
 
     Returns:
       {"loss": float64 [steps], "names": str [n], "first_0", ...: the model's variables after the first step, in order,
       "variable_0", ...: after the last}.
     """
-    iterator, rows, arrays = experiment.train_iterator(0), [], {}
+    iterator = experiment.train_iterator(0)
+    rows: list[np.ndarray] = []
+    arrays: dict[str, np.ndarray] = {}
     for count, name in ((1, "first"), (steps - 1, "variable")):
         rows.append(experiment.steps.train_steps(iterator, tf.constant(count)).numpy())
         arrays.update({f"{kind}{name}_{i}": keras.ops.convert_to_numpy(v)
@@ -49,18 +54,18 @@ def training(experiment, steps, kind=""):
             "names": np.array([v.path for v in experiment.state.model.variables])}
 
 
-def training_and_control(experiment, steps, rounding):
-    """Trains twice from the start of the stream, the second time with every weight moved by one rounding error.
+def training_and_control(experiment: Any, steps: int, rounding: float) -> dict[str, np.ndarray]:
+    """Trains twice from the start of the stream, the second time with every weight changed by one rounding error.
 
-    How far that takes the second training from the first is how far rounding alone may take any other.
+    The differences of the second training are those that rounding alone may cause.
 
     Args:
-      experiment: Experiment in float64, freshly built.
-      steps: how many, two at least.
+      experiment: Experiment in float64, newly built.
+      steps: at least two.
       rounding: the relative error.
 
     Returns:
-      What `training` returns, "exact_0", ...: the first gradient, and the same of the second training as
+      The result of `training`, "exact_0", ...: the first gradient, and the same of the second training as
       "perturbed_loss", "perturbed_first_0", ...
     """
     state, rng = experiment.state, np.random.default_rng(0)
@@ -75,12 +80,12 @@ def training_and_control(experiment, steps, rounding):
     return {**arrays, **first_gradient(experiment, "perturbed_exact"), **training(experiment, steps, "perturbed_")}
 
 
-def first_gradient(experiment, kind="gradient"):
-    """Returns the reduced gradient of the stream's first batch, and moves nothing.
+def first_gradient(experiment: Any, kind: str = "gradient") -> dict[str, np.ndarray]:
+    """Returns the reduced gradient of the stream's first batch, without changing any state.
 
     Args:
-      experiment: Experiment, freshly built.
-      kind: how the arrays are called.
+      experiment: Experiment, newly built.
+      kind: prefix of the names.
 
     Returns:
       {"gradient_names": str [n], "KIND_0", ...: in the order of the trainable variables}.
@@ -90,21 +95,19 @@ def first_gradient(experiment, kind="gradient"):
             **{f"{kind}_{i}": g.numpy() for i, g in enumerate(grads)}}
 
 
-def bad_gradients(experiment):
-    """Puts an Inf, then a NaN, into the gradient of each replica in turn; between them are steps without.
+def bad_gradients(experiment: Any) -> list[Comparison]:
+    """Puts an Inf, then a NaN, into the gradient of each replica in turn, with a good step after each.
 
     Args:
-      experiment: Experiment, freshly built.
-
-    Returns:
-      list of Row.
+      experiment: Experiment, newly built.
     """
     replicas = experiment.strategy.num_replicas_in_sync
     cases = [(value, replica) for value in (math.inf, math.nan) for replica in range(replicas)]
     steps = StepFunctions(experiment.strategy, experiment.state, experiment.steps.schedule, experiment.settings,
                           fault=lambda grads, replica, step: poison(grads, replica, step, cases))
-    iterator, changed, wrong = experiment.train_iterator(0), [], []
-    one = tf.constant(1)
+    iterator, one = experiment.train_iterator(0), tf.constant(1)
+    changed: list[tuple[float, str]] = []
+    wrong: list[str] = []
     applied = steps.train_steps(iterator, one).numpy()[0, APPLIED]
     if not applied:
         wrong.append("a step with a good gradient was skipped")
@@ -121,12 +124,12 @@ def bad_gradients(experiment):
     worst, name = max(changed)
     each = f"Inf, then NaN in the gradient of each of {counted(replicas, 'replica')}"
     scale = ", loss scale halved" if experiment.settings.scale_loss else ""
-    return [Row("infinite", f"{each}: every variable, before and after", worst, 0.0, note=name),
-            Row("infinite", f"{len(cases)} such steps counted as skipped{scale}, the next ones applied",
-                float(len(wrong)), 0.0, note=wrong[0] if wrong else "")]
+    return [Comparison("infinite", f"{each}: every variable, before and after", worst, 0.0, note=name),
+            Comparison("infinite", f"{len(cases)} such steps counted as skipped{scale}, the next ones applied",
+                       float(len(wrong)), 0.0, note=wrong[0] if wrong else "")]
 
 
-def poison(grads, replica, step, cases):
+def poison(grads: Sequence[Any], replica: Any, step: Any, cases: Sequence[tuple[float, int]]) -> list[Any]:
     """Puts a bad value into one element of one replica's first gradient, at the steps 1, 3, 5, ...
 
     Args:
@@ -142,10 +145,10 @@ def poison(grads, replica, step, cases):
     return [tf.where(first & here, value, grads[0]), *grads[1:]]
 
 
-def copies(experiment):
-    """Returns every variable of model, optimizer and averages: for each a list of its replicas' copies.
+def copies(experiment: Any) -> list[list[np.ndarray]]:
+    """Returns the copies on the replicas of every variable of model, optimizer and averages.
 
-    The learning rate is left out: it belongs to the step, not to what was learnt.
+    The learning rate is left out: it is a function of the step.
     """
     state, local = experiment.state, experiment.strategy.experimental_local_results
     kept = [v.value for v in (*state.model.variables, *state.optimizer.variables)
@@ -153,8 +156,8 @@ def copies(experiment):
     return [[np.array(copy.numpy()) for copy in local(value)] for value in (*kept, *state.ema)]
 
 
-def largest_change(before, after):
-    """Returns how far any copy of any variable is from what its first copy was before; infinite where not finite."""
+def largest_change(before: Sequence[Sequence[np.ndarray]], after: Sequence[Sequence[np.ndarray]]) -> float:
+    """Returns the largest difference of any copy of a variable from its first copy before; infinite if not finite."""
     largest = 0.0
     for old, new in zip(before, after, strict=True):
         for copy in new:
@@ -164,13 +167,13 @@ def largest_change(before, after):
     return largest
 
 
-def miscounted(experiment, row, skipped):
-    """Lists in words which counters are not what they are after a skipped step.
+def miscounted(experiment: Any, row: np.ndarray, skipped: int) -> list[str]:
+    """Returns the counters that are wrong after a skipped step, in words.
 
     Args:
       experiment: Experiment after the step.
       row: [len(TRAIN_COLUMNS)] float64 of the step.
-      skipped: how many steps are to be skipped so far; one step before each was not.
+      skipped: expected number of skipped steps; before each was one that was applied.
     """
     state = experiment.state
     expected = {"global_step": 2 * skipped, "skipped_steps": skipped,
@@ -183,50 +186,46 @@ def miscounted(experiment, row, skipped):
     return (["the step was applied"] if row[APPLIED] else []) + wrong
 
 
-def ragged_sizes(num_examples, batch_size, replicas):
-    """Returns the sizes that do not fit a batch or the replicas, as many as there are examples for, ascending."""
+def ragged_sizes(num_examples: int, batch_size: int, replicas: int) -> list[int]:
+    """Returns sizes that fit neither batch nor replicas, ascending, as far as there are examples."""
     return sorted({size for size in (1, replicas - 1, batch_size - 1, batch_size, batch_size + 1)
                    if 0 < size <= num_examples})
 
 
-def ragged_evaluations(experiment):
-    """Evaluates parts of the test split (validation where there is none) whose sizes fit neither batch nor replicas.
+def ragged_evaluations(experiment: Any) -> list[Comparison]:
+    """Evaluates parts of the test split (validation without one) whose sizes fit neither batch nor replicas.
 
-    The reference calls the model on the examples alone, without padding, and adds up example by example in float64.
+    The reference calls the model without padding, and adds up example by example in float64.
 
     Args:
       experiment: Experiment in float64.
-
-    Returns:
-      list of Row.
     """
     layout, test = experiment.evaluation_layout(), experiment.source.final
     sizes = ragged_sizes(test.num_examples, layout.batch_size, layout.replicas)
-    loss, hit = example_by_example(experiment, test, max(sizes))
-    counted, apart = [], []
+    losses, correct = example_by_example(experiment, test, max(sizes))
+    counts, figures = [], []
     for size in sizes:
-        judged = experiment.evaluate(test.select(np.arange(size)))
-        counted.append((float(abs(judged.examples - size)), f"size {size}"))
-        for name, expected, found in (("loss", loss[:size].mean(), judged.loss),
-                                      ("accuracy", hit[:size].mean(), judged.accuracy)):
-            apart.append((relative_difference(np.array([expected]), np.array([found])), f"{name} of size {size}"))
+        found = experiment.evaluate(test.select(np.arange(size)))
+        counts.append((float(abs(found.examples - size)), f"size {size}"))
+        for name, expected, value in (("loss", losses[:size].mean(), found.loss),
+                                      ("accuracy", correct[:size].mean(), found.accuracy)):
+            figures.append((relative_difference(np.array([expected]), np.array([value])), f"{name} of size {size}"))
     listed = ", ".join(map(str, sizes))
-    (examples, at), (figure, name) = max(counted), max(apart)
-    return [Row("ragged", f"examples counted in evaluations of {listed}", examples, 0.0, note=at),
-            Row("ragged", "their loss and accuracy, against example by example, float64", figure, EVALUATION_BOUND,
-                note=name)]
+    (count, at), (figure, name) = max(counts), max(figures)
+    return [Comparison("ragged", f"examples counted in evaluations of {listed}", count, 0.0, note=at),
+            Comparison("ragged", "their loss and accuracy, against example by example, float64", figure,
+                       EVALUATION_BOUND, note=name)]
 
 
-def example_by_example(experiment, split, size):
-    """Returns (loss in nats, hit) of the first examples of a split, two float64 arrays [size]."""
+def example_by_example(experiment: Any, split: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (loss in nats, 1 if correct) of the first examples of a split, float64 [size] each."""
     settings, model = experiment.settings, experiment.state.model
     rows = experiment.evaluation_layout().batch_size // experiment.evaluation_layout().replicas
     reader = split.select(np.arange(size)).reader
-    losses, hits = [], []
+    losses, correct = [], []
     for images, labels in reader.in_order(0, rows, lambda images, labels, number: (images, labels)):
         logits = np.asarray(model(preprocess(images, settings), training=False), np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
         labels = labels.numpy()
-        losses.append(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
-        hits.append(logits.argmax(axis=1) == labels)
-    return np.concatenate(losses), np.concatenate(hits).astype(np.float64)
+        losses.append(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
+        correct.append(logits.argmax(axis=1) == labels)
+    return np.concatenate(losses), np.concatenate(correct).astype(np.float64)

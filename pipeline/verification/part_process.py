@@ -1,23 +1,27 @@
-"""One process of `mirrorline verify`: measures with one strategy, and leaves what it found in files.
+"""One process of `mirrorline verify`: measures with one strategy, and writes its results to files.
 
-Not a command: `python -m pipeline.verification.part_process ORDER.json`, where the order is {"config": {option: value},
-"parts": names, "steps": int, "folder": where the results go}. It writes rows.json, a list of comparisons that are
-complete, and for the part "replicas" arrays.npz and facts.json, for those of another process to be compared with.
+Run as `python -m pipeline.verification.part_process ORDER.json`, where the order is {"config": {option: value},
+"parts": names, "steps": int, "folder": of the results}. It writes rows.json, a list of complete comparisons, and for
+the part "replicas" arrays.npz and facts.json, which are compared with those of another process.
 """
 import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline import keras_import, silence
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.errors import RunFailure, UsageError
+from pipeline.verification.report import Comparison
 
 FLOAT32 = "float32"
 
 
-def main(path):
-    """Measures what an order asks for; returns the exit code: 0, 1 a run failure, 2 wrong use."""
+def main(path: str) -> int:
+    """Runs an order; returns the exit code: 0, 1 for a run failure, 2 for wrong use."""
     with open(path, encoding="utf-8") as file:
         order = json.load(file)
     silence.quiet(order["config"]["verbosity"])
@@ -29,35 +33,35 @@ def main(path):
     return 0
 
 
-def measure(order, config):
+def measure(order: Mapping[str, Any], config: ExperimentConfig) -> None:
     """Runs the parts of an order in this process's one strategy."""
     from pipeline.distributed import devices
-    strategy = devices.start(config.runtime, config.training, config.optimizer, lambda text: None)
-    rows, parts = [], order["parts"]
-    if "reduction" in parts:
+    strategy = devices.start(config.runtime, config.training, config.optimizer, Console(quiet=True))
+    rows: list[Comparison] = []
+    if "reduction" in order["parts"]:
         rows += self_test(strategy, config)
-    if not any(row.difference for row in rows):  # A faulty reduction lets no experiment be built.
+    if not any(row.difference for row in rows):  # With a faulty reduction no experiment can be built.
         rows += measure_experiments(order, config, strategy)
     write(order, "rows.json", [dataclasses.asdict(row) for row in rows])
 
 
-def self_test(strategy, config):
-    """Adds known values up by the step's reduction; returns a list of Row."""
+def self_test(strategy: Any, config: ExperimentConfig) -> list[Comparison]:
+    """Adds up known values by the step's reduction."""
     from pipeline.training import self_test as reduction
-    from pipeline.verification.report import Row
     dtype = "float64" if config.runtime.precision == "float64" else FLOAT32
     fault = reduction.find_fault(strategy, dtype)
     single = "one replica: nothing is reduced" if strategy.num_replicas_in_sync == 1 else ""
-    return [Row("reduction", f"known values added up by {reduction.reduction_name(strategy)}",
-                float("inf") if fault else 0.0, 0.0, single, fault or "")]
+    return [Comparison("reduction", f"known values added up by {reduction.reduction_name(strategy)}",
+                       float("inf") if fault else 0.0, 0.0, single, fault or "")]
 
 
-def measure_experiments(order, config, strategy):
-    """Measures experiments on the user's data; returns a list of Row."""
+def measure_experiments(order: Mapping[str, Any], config: ExperimentConfig, strategy: Any) -> list[Comparison]:
+    """Measures experiments on the user's data."""
     from pipeline.data.load import load
     from pipeline.verification import measure as measuring
-    source = load(config.data, config.training.batch_size, config.training.seed, lambda text: None)
-    rows, parts, wide = [], order["parts"], None
+    source = load(config.data, config.training.batch_size, config.training.seed, Console(quiet=True))
+    rows: list[Comparison] = []
+    parts, wide = order["parts"], None
     if {"replicas", "ragged"} & set(parts):
         wide = build(parity_config(config), source, strategy)
     if "replicas" in parts:
@@ -69,14 +73,14 @@ def measure_experiments(order, config, strategy):
     return rows
 
 
-def measure_replicas(order, config, source, wide):
-    """Leaves what has to be the same on any number of replicas, from the weights that the seed gives.
+def measure_replicas(order: Mapping[str, Any], config: ExperimentConfig, source: Any, wide: Any) -> None:
+    """Writes the results that must be the same on any number of replicas, from the seed's weights.
 
     Args:
-      order: the order.
-      config: ExperimentConfig of the user.
+      order: see above.
+      config: of the user.
       source: Source of the data.
-      wide: Experiment in float64, freshly built.
+      wide: Experiment in float64, newly built.
     """
     from pipeline.models import model_checks
     from pipeline.verification import measure as measuring
@@ -99,17 +103,17 @@ def measure_replicas(order, config, source, wide):
         "rounding": gradient_rounding(config, wide.strategy)})
 
 
-def parity_config(config, precision="float64"):
-    """Returns the configuration in which N replicas have to agree with one: precision and normalization are changed.
+def parity_config(config: ExperimentConfig, precision: str = "float64") -> ExperimentConfig:
+    """Returns the configuration in which N replicas must agree with one: with another precision and normalization.
 
-    On black pixels a convolution gives exactly its bias, and one that gets no gradient stays 0: on the kink of the
-    ReLU the sign of a rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
+    On black pixels a convolution gives exactly its bias, which without a gradient stays 0: at the kink of the ReLU the
+    sign of a rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
     """
     return config.replace(precision=precision, normalize="per_channel")
 
 
-def build(config, source, strategy):
-    """Returns an Experiment with the weights that the seed gives."""
+def build(config: ExperimentConfig, source: Any, strategy: Any) -> Any:
+    """Returns an Experiment with the seed's weights."""
     import keras
 
     from pipeline.training import experiment as experiments
@@ -120,7 +124,7 @@ def build(config, source, strategy):
     return experiment
 
 
-def gradient_rounding(config, strategy):
+def gradient_rounding(config: ExperimentConfig, strategy: Any) -> str:
     """Returns why the gradient's bound is not claimed in the user's precision, "" where it is."""
     import tensorflow as tf
 
@@ -133,13 +137,13 @@ def gradient_rounding(config, strategy):
     return ""
 
 
-def write(order, name, value):
-    """Writes a JSON file of the results; an infinite number stays one."""
+def write(order: Mapping[str, Any], name: str, value: Any) -> None:
+    """Writes a JSON file of the results, in which numbers may be infinite."""
     with open(os.path.join(order["folder"], name), "w", encoding="utf-8") as file:
         json.dump(value, file)
 
 
-def write_arrays(order, arrays):
+def write_arrays(order: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Writes the arrays of the results."""
     import numpy as np
     np.savez(os.path.join(order["folder"], "arrays.npz"), **arrays)

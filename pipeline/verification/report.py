@@ -1,27 +1,30 @@
-"""Rows of a proof, what they amount to, and the table of them."""
+"""Comparisons of a verification, their verdicts, and the table of them."""
 import dataclasses
 import math
 import textwrap
+from collections.abc import Sequence
+from typing import Any, TextIO
 
+PARTS = ("reduction", "replicas", "resume", "infinite", "ragged")  # In the order of the table.
 OK, VIOLATED, NOT_CLAIMED = "ok", "VIOLATED", "not claimed"
 COLUMNS = ("part", "compared", "difference", "bound", "verdict")
 COLORS = {OK: "green", VIOLATED: "bold red", NOT_CLAIMED: "yellow"}
 PLAIN_WIDTH = 80
-OTHERS = 42  # Columns of plain text that the second column cannot have.
+OTHERS = 42  # Width in plain text of all columns but the second.
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One comparison.
+class Comparison:
+    """One row of the table.
 
     Attributes:
-      part: of the proof, e.g. "replicas".
-      compared: what was compared with what, in words.
-      difference: the largest one, >= 0; infinite where the two cannot be brought together or are not finite; None
-        where nothing was measured.
-      bound: the largest difference that is allowed.
-      unclaimed: why the bound is not claimed here; "" where it is.
-      note: where the largest difference lies, or what else went wrong.
+      part: of the verification, one of PARTS.
+      compared: the compared results, in words.
+      difference: the largest one, >= 0; infinite where results have no common shape or are not finite; None where
+        nothing was measured.
+      bound: the largest allowed difference.
+      unclaimed: the reason why the bound is not claimed; "" where it is.
+      note: where the largest difference is, or what else went wrong.
     """
 
     part: str
@@ -32,27 +35,27 @@ class Row:
     note: str = ""
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """OK, VIOLATED or NOT_CLAIMED."""
         if self.unclaimed:
             return NOT_CLAIMED
         return OK if self.difference is not None and self.difference <= self.bound else VIOLATED
 
-    def cells(self):
-        """Returns what is shown, as text, in the order of COLUMNS."""
+    def cells(self) -> tuple[str, ...]:
+        """Returns the texts of the row, in the order of COLUMNS."""
         text = self.compared
         if self.unclaimed or (self.note and self.verdict == VIOLATED):
             text += f"\n({self.unclaimed or self.note})"
         return self.part, text, shown(self.difference), shown(self.bound), self.verdict
 
-    def described(self):
-        """Returns the row as a dict of JSON types; an infinite difference becomes None."""
+    def described(self) -> dict[str, Any]:
+        """Returns a dict of JSON types; an infinite difference becomes None."""
         finite = self.difference is not None and math.isfinite(self.difference)
         return {**dataclasses.asdict(self), "difference": self.difference if finite else None,
                 "verdict": self.verdict}
 
 
-def shown(value):
+def shown(value: float | None) -> str:
     """Returns a difference or a bound as text."""
     if value is None:
         return "-"
@@ -61,30 +64,27 @@ def shown(value):
     return f"{value:.1e}" if value and not 0.1 <= value < 1000 else f"{value:.3g}"
 
 
-def violations(rows):
-    """Returns what is violated in one line, the first row of each part; "" where every claim holds."""
-    parts = {}
+def violations(rows: Sequence[Comparison]) -> str:
+    """Returns the violations in one line, the first of each part; "" where every claim holds."""
+    parts: dict[str, list[Comparison]] = {}
     for row in rows:
         if row.verdict == VIOLATED:
             parts.setdefault(row.part, []).append(row)
     return "; ".join(_violation(*wrong) for wrong in parts.values())
 
 
-def _violation(first, *others):
+def _violation(first: Comparison, *others: Comparison) -> str:
     note = f" ({first.note})" if first.note else ""
     more = f", and {len(others)} more of this part" if others else ""
-    return f"{first.part}: {first.compared}: {_against_bound(first)}{note}{more}"
+    found = "not measured"
+    if first.difference is not None:
+        found = f"difference {shown(first.difference)}" if math.isfinite(first.difference) else "different"
+        found += f", bound {shown(first.bound)}"
+    return f"{first.part}: {first.compared}: {found}{note}{more}"
 
 
-def _against_bound(row):
-    if row.difference is None:
-        return "not measured"
-    found = "different" if not math.isfinite(row.difference) else f"difference {shown(row.difference)}"
-    return f"{found}, bound {shown(row.bound)}"
-
-
-def plain_text(rows, width=PLAIN_WIDTH):
-    """Returns the table as lines of at most `width` columns, for files and pipes."""
+def plain_text(rows: Sequence[Comparison], width: int = PLAIN_WIDTH) -> str:
+    """Returns the table with lines of at most `width` columns, for files and pipes."""
     lines = []
     for cells in (COLUMNS, *(row.cells() for row in rows)):
         part, compared, difference, bound, verdict = cells
@@ -94,9 +94,9 @@ def plain_text(rows, width=PLAIN_WIDTH):
     return "\n".join(lines)
 
 
-def show(rows, file):
-    """Writes the table to an open text file: ruled and in colour on a terminal, plain otherwise."""
-    import rich.text
+def show(rows: Sequence[Comparison], file: TextIO) -> None:
+    """Writes the table to an open text file: ruled and colored on a terminal, plain otherwise."""
+    import rich.text  # The command's --help does without.
 
     from pipeline.console_table import open_console, print_rows
     console = open_console(file)
@@ -106,5 +106,5 @@ def show(rows, file):
     lines = []
     for row in rows:
         *cells, verdict = row.cells()
-        lines.append([*cells, rich.text.Text(verdict, COLORS[row.verdict])])
+        lines.append([*cells, rich.text.Text(verdict, COLORS[verdict])])
     print_rows(console, COLUMNS, lines, left=(0, 1, 4), fold=(1,))

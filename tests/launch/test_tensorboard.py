@@ -34,7 +34,7 @@ def served(folder, *arguments):
     process = start("tensorboard", *arguments, cwd=folder, fresh=True)
     try:
         lines = [process.stdout.readline().strip()]
-        while lines[-1] and lines[-1] != "Ctrl-C ends it" and "--verbosity=quiet" not in arguments:
+        while lines[-1] and lines[-1] != "press Ctrl-C to stop" and "--verbosity=quiet" not in arguments:
             lines.append(process.stdout.readline().strip())
         address = next((word for word in lines[0].split() if word.startswith("http://")), None)
         assert address, process.communicate(timeout=600)[1]
@@ -68,7 +68,7 @@ def test_it_shows_every_run_at_an_address_of_this_machine_alone(folder):
         port = int(address.rstrip("/").rpartition(":")[2])
         assert lines[0] == f"tensorboard  http://localhost:{port}/  shows runs"
         assert lines[1].startswith("from another machine:  ssh -L ") and f"{port}:localhost:{port} " in lines[1]
-        assert lines[-1] == "Ctrl-C ends it"
+        assert lines[-1] == "press Ctrl-C to stop"
         assert fetch_runs(address, 2) == ["first/tensorboard/train", "second/tensorboard/train"]
         assert fetch(address, "data/plugin/scalars/scalars?run=second/tensorboard/train&tag=loss")[0][1:] == [
             7, pytest.approx(0.1, rel=1e-7)]
@@ -118,7 +118,7 @@ def test_killed_it_leaves_nothing_behind(folder):
     (["--logdir=empty"], "--logdir=empty holds no run: give the folder of your runs, or train one first: "),
     (["--logdir=runs/first/config.json"], "--logdir=runs/first/config.json is a file: "),
     (["--workdir=runs/third"], "--workdir=runs/third holds no run (no config.json); runs here: runs/first, "),
-    (["--workdir=runs/first", "--logdir=runs"], "--logdir=runs and --workdir=runs/first both say what is shown"),
+    (["--workdir=runs/first", "--logdir=runs"], "--logdir=runs and --workdir=runs/first are both given"),
     (["--host=192.0.2.1"], "--host=192.0.2.1 --port=6006: Cannot assign requested address; give localhost\n"),
     (["--port=70000"], "--port must be from 0 to 65535; found 70000\n"),
 ])

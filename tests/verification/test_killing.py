@@ -1,4 +1,4 @@
-"""What the files of two runs amount to: the same, or where they part. That a real one parts: tests/verify_cells.py."""
+"""The files of two runs are the same, or where they begin to differ. With real runs: tests/verify_cells.py."""
 import json
 import math
 
@@ -11,7 +11,7 @@ LOSSES = {1: 2.5, 2: 2.0, 3: 1.5, 4: 1.0}
 
 
 def write(folder, losses=LOSSES, weights="abc", steps=None):
-    """Writes what a run leaves: its result, and its records with an evaluation among them."""
+    """Writes the files of a run: its result, and its records with an evaluation among them."""
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps({"weights_sha256": weights}))
     records = [{"kind": "train", "step": step, "loss": losses[step]} for step in steps or losses]
@@ -26,17 +26,17 @@ def write(folder, losses=LOSSES, weights="abc", steps=None):
     ({"losses": {**LOSSES, 3: 1.515, 4: 1.02}}, (3, 2), 0.02, "from the loss of step 3 on"),
     ({"losses": {**LOSSES, 4: None}}, (3, 2), math.inf, "from the loss of step 4 on"),
     ({"weights": "abd"}, (3, 2), math.inf, "weights_sha256"),
-    ({}, (3, 0), math.inf, "killed after step 3 it went on from step 0"),
-    ({}, (2, 3), math.inf, "killed after step 2 it went on from step 3"),
+    ({}, (3, 0), math.inf, "killed after step 3 it continued from step 0"),
+    ({}, (2, 3), math.inf, "killed after step 2 it continued from step 3"),
 ])
-def test_losses_weights_and_the_step_it_went_on_from(tmp_path, changed, kills, difference, note):
+def test_losses_weights_and_the_step_it_continued_from(tmp_path, changed, kills, difference, note):
     row, steps = compare_runs(write(tmp_path / "whole"), write(tmp_path / "killed", **changed), kills, 4)
     assert (row.difference, row.note) == (pytest.approx(difference), note)
     assert (row.verdict, steps.verdict) == ("VIOLATED" if difference else "ok", "ok")
 
 
 @pytest.mark.parametrize("written, odd", [([1, 2, 3], "4"), ([1, 2, 3, 3, 4], "3"), ([1, 1, 2, 4], "1, 3")])
-def test_every_step_stands_there_once(tmp_path, written, odd):
+def test_every_step_is_recorded_once(tmp_path, written, odd):
     _, row = compare_runs(write(tmp_path / "whole"), write(tmp_path / "killed", steps=written), (3, 2), 4)
     assert (row.verdict, row.note) == ("VIOLATED", f"steps {odd}")
 

@@ -1,10 +1,10 @@
-"""What a row amounts to, and what the table says of it."""
+"""The verdict of a comparison, and its row in the table."""
 import io
 import math
 
 import pytest
 
-from pipeline.verification.report import COLUMNS, Row, plain_text, show, violations
+from pipeline.verification.report import COLUMNS, Comparison, plain_text, show, violations
 
 
 @pytest.mark.parametrize("difference, bound, unclaimed, verdict", [
@@ -18,17 +18,18 @@ from pipeline.verification.report import COLUMNS, Row, plain_text, show, violati
     (None, 1e-8, "one replica", "not claimed"),
 ])
 def test_a_verdict_needs_a_number_within_the_bound(difference, bound, unclaimed, verdict):
-    row = Row("replicas", "loss", difference, bound, unclaimed)
+    row = Comparison("replicas", "loss", difference, bound, unclaimed)
     assert row.verdict == row.described()["verdict"] == row.cells()[-1] == verdict
     assert bool(violations([row])) == (verdict == "VIOLATED")
 
 
 ROWS = [
-    Row("replicas", "every variable after 10 steps, 1 against 2 replicas, float64, --normalize=per_channel", 0.25,
-        1e-8, note="[block]/convolution/kernel"),
-    Row("replicas", "loss of 10 steps", math.inf, 1e-8, note="step 3"),
-    Row("resume", "losses and weights", 2e-16, 0.0, "on a GPU it is claimed with --deterministic", "loss of step 2"),
-    Row("ragged", "examples", 0.0, 0.0, note="size 1"),
+    Comparison("replicas", "every variable after 10 steps, 1 against 2 replicas, float64, --normalize=per_channel",
+               0.25, 1e-8, note="[block]/convolution/kernel"),
+    Comparison("replicas", "loss of 10 steps", math.inf, 1e-8, note="step 3"),
+    Comparison("resume", "losses and weights", 2e-16, 0.0, "on a GPU it is claimed with --deterministic",
+               "loss of step 2"),
+    Comparison("ragged", "examples", 0.0, 0.0, note="size 1"),
 ]
 
 
