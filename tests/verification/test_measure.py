@@ -64,7 +64,7 @@ def test_ragged_evaluations_agree_with_example_by_example(strategy, model):
 
 @pytest.mark.parametrize("name, function, row", quick([
     ("masked", lambda values, weight: values, 1),
-    ("hits", lambda logits, label: tf.ones_like(logits[:, 0]), 1),
+    ("is_correct", lambda logits, label: tf.ones_like(logits[:, 0]), 1),
 ], 1))
 def test_a_wrong_evaluation_is_seen(strategy, monkeypatch, name, function, row):
     monkeypatch.setattr(inference, name, function)
