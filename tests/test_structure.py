@@ -39,9 +39,8 @@ MOST_LINES = 350
 # Rooms and modules whose public functions have no types yet.
 UNANNOTATED = ("flags/", "launch/commands/benchmark.py", "launch/commands/evaluate.py", "launch/commands/export.py",
                "launch/commands/inspect.py", "launch/commands/predict.py", "launch/commands/sweep.py",
-               "launch/commands/tensorboard.py", "launch/commands/verify.py", "pipeline/benchmark/", "pipeline/data/",
-               "pipeline/evaluation/", "pipeline/export/", "pipeline/models/", "pipeline/monitoring/",
-               "pipeline/pages/", "pipeline/sweep/", "pipeline/verification/")
+               "pipeline/benchmark/", "pipeline/data/", "pipeline/evaluation/", "pipeline/export/", "pipeline/models/",
+               "pipeline/sweep/")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
 
