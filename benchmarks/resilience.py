@@ -63,7 +63,7 @@ def measure_saving(data_dir, pairs):
     from pipeline.training.checkpoint import CheckpointStore
     config = ExperimentConfig.from_flat({"dataset": "mnist", "data_dir": data_dir, "model": "cnn", "steps": 10**6})
     strategy = devices.start(config.runtime, config.training, config.optimizer)
-    source = load(config.data, config.training.batch_size, config.training.seed, print)
+    source = load(config.data, config.training.batch_size)
     experiment = experiments.build(config, source, strategy)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(folder, experiment.state, 3)

@@ -121,9 +121,10 @@ def copy_data_set(name, data_dir, place):
     from pipeline import silence
     silence.quiet("normal")
     from pipeline.config import ExperimentConfig
+    from pipeline.console import Console
     from pipeline.data.load import load
     config = ExperimentConfig.from_flat({"dataset": name, "data_dir": data_dir})
-    source = load(config.data, 1, 0, lambda text: None)
+    source = load(config.data, 1, Console(quiet=True))
     for split in (source.train, source.test):
         np.save(pathlib.Path(place) / f"{split.name}_images.npy", split.reader.images)
         np.save(pathlib.Path(place) / f"{split.name}_labels.npy", split.reader.labels)

@@ -1,5 +1,5 @@
-"""The command line: every flag, and its one way into typed configuration. Nothing here imports TensorFlow."""
-from flags.configuration import config_from_flags, given_options
+"""The command line: a flag for each option of the configuration. Nothing here imports TensorFlow."""
+from flags.defaults import config_from_flags, given_options
 from flags.definitions import define_options, define_path, define_paths
 from flags.helptext import command_help
 from flags.parsing import SHORTHANDS, parse

@@ -1,10 +1,12 @@
-"""The defaults that a data set brings with it.
+"""From flag values to an ExperimentConfig, with the defaults that a data set brings.
 
-There are three layers, the later one winning: the defaults of pipeline.config, the recipe of the data set where it has
-one, and what the user gave on the command line or in a flag file. So `mirrorline train` without any flag is a run that
-is known to work, and `mirrorline train --dataset=mnist` is not tuned to something else.
+There are three layers, the later one winning: the defaults of pipeline.config, the recipe of the data set, and what the
+user gave on the command line or in a flag file. So `mirrorline train` without any flag is a run that is known to work,
+and `mirrorline train --dataset=mnist` is not tuned for other data.
 """
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
@@ -14,26 +16,44 @@ from flags.parsing import parse
 from pipeline import config
 
 RECIPES = {"digits": "digits.flags"}
-# Options that say the same thing in two ways: where the user gives one, the recipe's other one has no place.
+# Options that set the same thing in two ways: one that the user gives replaces the recipe's other one.
 EXCLUSIVE = (("epochs", "steps"),)
 
 
 @functools.cache
-def dataset_defaults(dataset):
+def dataset_defaults(dataset: str) -> dict[str, Any]:
     """Returns {option name: value} that the recipe of a data set sets; {} for a data set without a recipe."""
     if dataset not in RECIPES:
         return {}
     flag_values = flags.FlagValues()
     define_options(flag_values, groups=tuple(config.GROUPS))
     parse([f"--flagfile={recipes.path(RECIPES[dataset])}"], flag_values, command=RECIPES[dataset])
-    return {name: flag_values[name].value for name in config.options() if not flag_values[name].using_default_value}
+    return given_options(flag_values)
 
 
-def with_dataset_defaults(given):
+def with_dataset_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options given by the user, {name: value}, completed by those of the data set's recipe."""
-    dataset = given.get("dataset", config.options()["dataset"].default)
-    defaults = dict(dataset_defaults(dataset))
-    for names in EXCLUSIVE:
-        if any(name in given for name in names):
-            defaults = {name: value for name, value in defaults.items() if name not in names}
-    return {**defaults, **given}
+    defaults = dataset_defaults(given.get("dataset", config.options()["dataset"].default))
+    replaced = {name for names in EXCLUSIVE if set(names) & set(given) for name in names}
+    return {**{name: value for name, value in defaults.items() if name not in replaced}, **given}
+
+
+def given_options(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """Returns {option name: value} of the options set on the command line or in a flag file.
+
+    A command that works on an existing run takes the others from that run instead of from the defaults.
+    """
+    return {name: flag_values[name].value for name in config.options()
+            if name in flag_values and not flag_values[name].using_default_value}
+
+
+def config_from_flags(flag_values: flags.FlagValues) -> config.ExperimentConfig:
+    """Returns the configuration that the values of the flags amount to, over the defaults.
+
+    Args:
+      flag_values: after parsing. Options that the command does not offer keep their defaults.
+
+    Raises:
+      UsageError: a value out of its range, or values that cannot be combined.
+    """
+    return config.ExperimentConfig.from_flat(with_dataset_defaults(given_options(flag_values)))

@@ -1,7 +1,9 @@
-"""What --help says: the flags of a command in groups, each with meaning, unit, range and default."""
+"""The text of --help: the flags of a command in groups, each with meaning, unit, range and default."""
 import dataclasses
 import os
 import textwrap
+
+from absl import flags
 
 import recipes
 from flags.defaults import RECIPES, dataset_defaults
@@ -17,8 +19,8 @@ INDENT = 28
 NO_BREAK = "\u00a0"
 
 
-def terminal_width():
-    """Returns the columns to write for: those of the terminal, or of $COLUMNS, else 80; at least 60, at most 100."""
+def terminal_width() -> int:
+    """Returns the columns of $COLUMNS or of the terminal, else 80; at least 60, at most 100."""
     try:
         columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(1).columns
     except (ValueError, OSError):
@@ -26,8 +28,17 @@ def terminal_width():
     return max(NARROWEST, min(columns or 80, WIDEST))
 
 
-def command_help(command, summary, flag_values, width=None, takes=None):
-    """Returns the text of `mirrorline COMMAND --help`, no line longer than `width` columns; `takes`: see parse."""
+def command_help(command: str, summary: str, flag_values: flags.FlagValues, width: int | None = None,
+                 takes: str | None = None) -> str:
+    """Returns the text of `mirrorline COMMAND --help`.
+
+    Args:
+      command: its name.
+      summary: one sentence.
+      flag_values: with the flags of the command defined.
+      width: most columns of a line; None: terminal_width().
+      takes: see parse.
+    """
     width = width or terminal_width()
     files = f" {takes} ..." if takes else ""
     blocks = [f"Usage: mirrorline {command} [--flag=value ...]{files}", textwrap.fill(_sentence(summary), width)]
@@ -41,7 +52,7 @@ def command_help(command, summary, flag_values, width=None, takes=None):
     for title, names in sections:
         if names:
             blocks.append("\n".join([title, *(_entry(flag_values[name], options.get(name), width) for name in names)]))
-    blocks.append("\n".join(["General", *(_row(*row, width) for row in _general_rows(flag_values))]))
+    blocks.append("\n".join(["General", *(_row(name, text, width) for name, text in _general_rows(flag_values))]))
     return "\n\n".join(blocks)
 
 
@@ -66,16 +77,15 @@ def _general_rows(flag_values):
 def _entry(flag, option, width):
     meta, choices = option.metadata if option else {}, "|".join(getattr(flag.parser, "enum_values", ()))
     meaning = flag.help.removeprefix(f"<{choices}>: ")  # absl puts an enum's values in front
-    # No line ends inside a range: "> 0".
     span = describe_range(meta) if option else choices
-    span = span if choices else span.replace(" ", NO_BREAK)
+    span = span if choices or meta.get("added") else span.replace(" ", NO_BREAK)  # No line break in "> 0".
     bracket = "; ".join(part for part in (meta.get("unit", ""), span, _default(flag)) if part)
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={VALUES.get(flag.flag_type(), 'VALUE')}"
     return _row(name, f"{meaning} ({bracket})" if bracket else meaning, width)
 
 
 def _default(flag):
-    """The default in words; nothing where the sentence says it already, since it depends on something else."""
+    """Returns the default in words; "" where the help text has it already, since it depends on something else."""
     if flag.default is None or flag.default == []:
         return "" if "default" in flag.help else "default none"
     return f"default {_text(flag.default)}"

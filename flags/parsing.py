@@ -1,6 +1,7 @@
-"""From the arguments of a command to flag values; whatever is wrong becomes one line."""
+"""From the arguments of a command to flag values; every error is one line."""
 import os
 import re
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -11,7 +12,7 @@ from pipeline.files import read_text
 from pipeline.options import describe_range
 from pipeline.paths import local_path
 
-# Names that other trainers give to the same thing; nothing in their spelling leads to ours.
+# Names that other trainers use; their spelling does not lead to ours.
 OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
                "b": "batch_size", "opt": "optimizer", "sched": "schedule", "gpus": "devices", "num_gpus": "replicas",
                "amp": "precision", "dtype": "precision", "fp16": "precision", "model_dir": "workdir",
@@ -19,25 +20,26 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
                "train_steps": "steps", "train_epochs": "epochs", "max_steps": "steps", "clip_grad": "clip_norm",
                "grad_accum_steps": "accumulate_steps", "smoothing": "label_smoothing", "mixup": "augment",
                "cutmix": "augment", "sync_bn": "sync_batch_norm", "config": "flagfile", "resume": "workdir"}
-# What stands for another flag: {name: (that flag, its value)}.
+# {flag: (the flag that it stands for, its value)}.
 SHORTHANDS = {"quiet": ("verbosity", "quiet")}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-def parse(arguments, flag_values, command="COMMAND", takes=None):
+def parse(arguments: Sequence[str], flag_values: flags.FlagValues, command: str = "COMMAND",
+          takes: str | None = None) -> list[str]:
     """Parses the arguments of one command into `flag_values`.
 
-    `--flagfile=FILE`, as absl's: a flag on each line, # for comments, in effect where it stands, the last one wins. A
-    file that is not there is looked up among the installed recipes.
+    `--flagfile=FILE`, as in absl: a flag on each line, # for comments; it takes effect at its position, and the last
+    value wins. A file that does not exist here is looked up among the installed recipes.
 
     Args:
-      arguments: list of str, without the name of program and command.
-      flag_values: absl FlagValues with the command's flags defined; never the global one.
-      command: its name, for the message.
-      takes: what its arguments that are no flags stand for ("FILE"); None where it takes flags alone.
+      arguments: without the name of program and command.
+      flag_values: with the command's flags defined; never the global one.
+      command: its name, for messages.
+      takes: the name of positional arguments in the help ("FILE"); None for a command without them.
 
     Returns:
-      The arguments that are no flags, list of str.
+      The positional arguments.
 
     Raises:
       UsageError: an unknown flag, a value of the wrong type, a stray argument, a flag file that cannot be read.
@@ -62,7 +64,7 @@ def _with_flag_files(arguments, reading=()):
 
     Args:
       arguments: list of str.
-      reading: real paths of the files that these arguments are from.
+      reading: real paths of the flag files that contain these arguments.
     """
     found, waiting = [], iter(arguments)
     for argument in waiting:
@@ -80,13 +82,13 @@ def _with_flag_files(arguments, reading=()):
         path = recipes.find(value) or value
         real = os.path.realpath(path)
         if real in reading:
-            raise UsageError(f"--flagfile={value} is read by itself; take one of them out")
+            raise UsageError(f"--flagfile={value} includes itself; remove one of them")
         found += _with_flag_files(_flags_in(path), (*reading, real))
     return found
 
 
 def _flags_in(path):
-    """Returns the flags in a file, one a line; a value in quotes, as a shell would take it, without them."""
+    """Returns the flags in a file, one a line; a quoted value, as in a shell, without its quotes."""
     try:
         text = read_text(path)
     except FileNotFoundError:
@@ -102,13 +104,13 @@ def _unquoted(line):
     return match[1] + match[3] if match and match[2] not in match[3] else line
 
 
-def shorthands(flag_values):
-    """Returns {name: the flag that it stands for, "--flag=value"} of those that a command offers."""
+def shorthands(flag_values: flags.FlagValues) -> dict[str, str]:
+    """Returns {name: "--flag=value" that it stands for} of the shorthands that a command offers."""
     return {name: f"--{flag}={value}" for name, (flag, value) in SHORTHANDS.items() if flag in flag_values}
 
 
 def _written_out(arguments, flag_values):
-    """Returns the arguments with what stands for another flag replaced, up to `--`, after which there are no flags."""
+    """Returns the arguments with shorthands replaced, up to `--`, after which there are no flags."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     longer = {f"{dashes}{name}": flag for name, flag in shorthands(flag_values).items() for dashes in ("-", "--")}
     return [longer.get(argument, argument) for argument in arguments[:end]] + arguments[end:]
@@ -129,7 +131,7 @@ def _stray_argument(argument, flag_values, command):
     if name in flag_values:
         hint = f"did you mean --{name}{argument[len(name):]}?" if "=" in argument else f"did you mean --{name}=VALUE?"
     else:
-        hint = f"'{command}' takes flags alone, each --name=value"
+        hint = f"'{command}' takes only flags, each --name=value"
     return UsageError(f"unexpected argument '{argument}': {hint}")
 
 
@@ -151,6 +153,6 @@ def _wrong_value(error, flag_values):
 
 
 def _bounds(parser):
-    """Returns the range of a number that is a flag of one command alone, in words, "" where every number goes."""
+    """Returns the range of a flag of one command in words; "" without bounds."""
     bounds = [(sign, getattr(parser, key, None)) for key, sign in (("lower_bound", ">="), ("upper_bound", "<="))]
     return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)

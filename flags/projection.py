@@ -1,12 +1,14 @@
-"""The flags of `mirrorline benchmark` that say what it projects its figures to."""
+"""The flags of `mirrorline benchmark` that set what its figures are projected to."""
+from typing import Any
+
 from absl import flags as absl_flags
 
 from pipeline.errors import UsageError
 
-MOST_GPUS = 1024  # That are projected to where nothing is said.
+MOST_GPUS = 1024  # Projected to by default.
 
 
-def define(flag_values):
+def define(flag_values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     def define_link(name, text):
         absl_flags.DEFINE_string(name, None, text, flag_values=flag_values)
@@ -25,11 +27,12 @@ def define(flag_values):
                             "as it took here", flag_values=flag_values)
 
 
-def check(flag_values):
-    """Raises UsageError for what cannot be projected to."""
+def check(flag_values: absl_flags.FlagValues) -> None:
+    """Raises UsageError for values that cannot be projected to."""
     for name, least in (("project", 0), ("gpus_per_machine", 1), ("project_step_ms", 0)):
-        if not least <= flag_values[name].value < 1e9:
-            raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
+        value: Any = flag_values[name].value
+        if not least <= value < 1e9:
+            raise UsageError(f"--{name} must be a number from {least:g}; found {value:g}")
     if flag_values.project == 1:
         raise UsageError("--project=1: give at least 2 GPUs")
     if not 0 < flag_values.link_efficiency <= 1:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pipeline.errors import UsageError
 from pipeline.registration import format_location, raise_with_location
-from pipeline.registry import Registry, RegistryEntry
+from pipeline.registry import Registry, RegistryEntry, declared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,83 @@ OPTIMIZERS = Registry("optimizer", {
 LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
 # Functions as those of losses; the result is the mean over all examples of the split, from a float64 sum.
 METRICS = Registry("metric", {})
-# Of users; the built-in ones are in pipeline.models.registry and pipeline.data.registry.
-MODELS, DATASETS = Registry("model", {}), Registry("data set", {})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRow:
+    """One model: a keras.Model subclass, or a function that returns a keras.Model.
+
+    Attributes:
+      example_shape: (height, width, channels) for which its parameters are documented and `inspect` shows it.
+      wanted_channels: 3 to repeat images of one channel; None to take images as they are.
+    """
+
+    example_shape: tuple[int, int, int] = (28, 28, 1)
+    wanted_channels: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRow:
+    """One kind of data set: a function that loads it, see pipeline.data.load.
+
+    Attributes:
+      argument: what follows the name and a colon in --dataset: "PATH" for a file or folder, else its form such as
+        "HxWxC"; None for a kind without one.
+    """
+
+    argument: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationRow:
+    """One augmentation: a function of (images, seeds, strength), see pipeline.data.augment.
+
+    Attributes:
+      unit: what the strength counts.
+      low, high: closed range of the strength.
+      default: strength where none is given; None: `default_part`.
+      default_part: default strength as a part of the height of the images, rounded down to a whole number from 1.
+      most_part: largest strength as a part of the smaller side of the images, for a number of pixels.
+      whole: whether the strength is a whole number.
+      mixes: whether it mixes the images 2i and 2i + 1, and also returns the share of the own image.
+    """
+
+    unit: str
+    low: float
+    high: float
+    default: float | None = None
+    default_part: float | None = None
+    most_part: float | None = None
+    whole: bool = False
+    mixes: bool = False
+
+    def default_for(self, height: int) -> float:
+        """Returns the default strength for images of a height in pixels."""
+        return max(1, int(height * (self.default_part or 0))) if self.default is None else self.default
+
+    @property
+    def default_text(self) -> str:
+        """The default in words."""
+        return f"{self.default:g}" if self.default is not None else f"1/{1 / (self.default_part or 1):g} of the height"
+
+    @property
+    def range(self) -> str:
+        """The range in words."""
+        if self.most_part is None:
+            return f"{self.low:g} to {self.high:g}"
+        return f"{self.low:g} to {'half ' * (self.most_part == 0.5)}the smaller side"
+
+    def accepts(self, value: float) -> bool:
+        """Returns whether a strength is within the range, as far as that is known without an image."""
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+
+MODELS = Registry("model", declared("models", "MODELS", ModelRow))
+DATASETS = Registry("data set", declared("data/sources", "DATASETS", DatasetRow),
+                    lambda name, entry: f"{name}:{entry.row.argument}" if entry.row.argument else name)
+AUGMENTATIONS = Registry(
+    "augmentation", declared("data/augment", "AUGMENTATIONS", AugmentationRow),
+    lambda name, entry: f"{name} ({entry.row.unit}, {entry.row.range}, default {entry.row.default_text})")
 
 
 def example_function(what: str, entry: RegistryEntry) -> Callable:

@@ -4,7 +4,6 @@ Every field is a flag of the same name (flags/ builds the command line from this
 needs: default, help, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
-import os
 import re
 import types
 import typing
@@ -12,18 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import extension
+from pipeline.augmentation import augmentations
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
+from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
-    FOLDER,
     FREE,
     NEVER,
     Interval,
     Options,
-    augmentations,
     check_option,
-    describe_augmentations,
     option,
     profiled_steps,
 )
@@ -35,24 +32,12 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 
 
-def located(dataset: str) -> str:
-    """Returns the name of a data set with the path of a folder made absolute."""
-    if not dataset.startswith(FOLDER):
-        return dataset
-    return FOLDER + os.path.abspath(dataset[len(FOLDER):])
-
-
-def may_be_same(one: str, another: str) -> bool:
-    """Tells whether two data sets, or models, may be the same: folders may move, and are compared by their content."""
-    return one == another or (one.startswith(FOLDER) and another.startswith(FOLDER))
-
-
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Options):
     """Data and augmentation."""
 
-    dataset: str = option("digits", "data set: digits, a TensorFlow Datasets name (mnist, cifar10, ...), folder:PATH, "
-                                    "synthetic:HxWxC, or one of an --extension", added=DATASETS, path=True)
+    dataset: str = option("digits", "data set: a name of TensorFlow Datasets (mnist, cifar10, ...), or one of these or "
+                                    "of an --extension", added=DATASETS, path=True)
     data_dir: str | None = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
                            resume=FREE, path=True)
     image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
@@ -61,8 +46,8 @@ class DataConfig(Options):
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
     subset: int = option(0, "use only this many batches of each split, to try a run; 0: all", unit="batches", low=0)
-    augment: tuple[str, ...] = option((), "augmentations in order of application, each name or name:strength (crop:3): "
-                            + describe_augmentations(), many=True)
+    augment: tuple[str, ...] = option((), "augmentations in order of application, each name or name:strength (crop:3)",
+                                      added=AUGMENTATIONS, many=True)
     normalize: str = option("none", "images in [0, 1] (none), or normalized by the training split's mean and std "
                                     "(per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
@@ -82,8 +67,7 @@ class DataConfig(Options):
 class ModelConfig(Options):
     """The network."""
 
-    model: str = option("cnn", "model: mlp, cnn, resnet_like, inception, mini_inception, three_apis, or one of an "
-                                "--extension", added=MODELS, resume=NEVER)
+    model: str = option("cnn", "model", added=MODELS, resume=NEVER)
     model_options: tuple[str, ...] = option((), "arguments of the model, each name=value", many=True, resume=NEVER)
     batch_norm_momentum: float = option(0.9, "momentum of the moving statistics, bias-corrected", above=0.0, below=1.0)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas, so that N compute what one does; "
@@ -284,6 +268,8 @@ def _check_names(config: ExperimentConfig) -> None:
             value = config.flat()[name]
             for one in value if field.metadata["many"] else (value,):
                 table.find(one, f"--{name}")
+    for augmentation in augmentations(config.data):
+        AUGMENTATIONS.find(augmentation.name)
 
 
 def _check_together(config: ExperimentConfig) -> None:
@@ -295,9 +281,9 @@ def _check_together(config: ExperimentConfig) -> None:
                          f"{optimizer.loss} takes the labels as they are")
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
-    names = [a.name for a in augmentations(data)]
-    if "mixup" in names and "cutmix" in names:
-        raise UsageError("--augment: mixup and cutmix both mix pairs of images: give one of them")
+    mixing = [a.name for a in augmentations(data) if a.mixes]
+    if len(set(mixing)) > 1:
+        raise UsageError(f"--augment: {' and '.join(mixing)} both mix pairs of images: give one of them")
     profiled_steps(config.runtime.profile)
     Interval.parse("warmup", optimizer.warmup)
     Interval.parse("histograms_every", config.runtime.histograms_every)

@@ -5,17 +5,18 @@ Standard library only.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline import dataset_name
 from pipeline.errors import UsageError, unknown_name
 from pipeline.paths import local_path
+from pipeline.registry import Registry
 
 # May a run be continued with another value? REFUSE: it changes the results, --allow accepts it. NEVER: what is stored
 # would not fit.
 NEVER, REFUSE, FREE = "never", "refuse", "free"
 MOST_PROFILED = 1000  # Steps: a trace is kept in memory until it is written.
-FOLDER = "folder:"  # Before the path of a user's images, in --dataset.
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None,
@@ -30,10 +31,10 @@ def option(default: Any, help: str, *, unit: str = "", low: float | None = None,
       low, high: the closed range of a number.
       above, below: the open range of a number.
       choices: the allowed values: a tuple, or a pipeline.registry.Registry, to which extensions may add.
-      added: a Registry of names that extensions have added to those in the help.
+      added: a Registry of names that the value may also begin with; not checked here.
       resume: NEVER, REFUSE or FREE, see above.
       many: whether the value is a comma-separated list, kept as a tuple.
-      path: whether it is the path of a file or folder, or may be one after `folder:`.
+      path: whether it is the path of a file or folder; of `dataset`, whether its argument may be one.
     """
     return dataclasses.field(default=default, metadata=dict(
         help=help, unit=unit, low=low, high=high, above=above, below=below, choices=choices, added=added, resume=resume,
@@ -50,15 +51,16 @@ class Options:
                 continue
             if flag != "--dataset":
                 object.__setattr__(self, field.name, local_path(value, flag))
-            elif value.startswith(FOLDER):
-                object.__setattr__(self, field.name, FOLDER + local_path(value[len(FOLDER):], flag))
+            elif dataset_name.has_path(value):
+                kind, argument = dataset_name.split(value)
+                object.__setattr__(self, field.name, f"{kind}:{local_path(argument, flag)}")
 
 
 def describe_range(metadata: Mapping[str, Any]) -> str:
     """Returns the range of an option as text, "" without bounds."""
     names = metadata["choices"] or metadata["added"]
     if names:
-        return " | ".join(names)
+        return " | ".join(names.shown() if isinstance(names, Registry) else names)
     parts = [f"{sign} {metadata[key]:.10g}" for key, sign in (("low", ">="), ("above", ">"), ("high", "<="),
                                                           ("below", "<")) if metadata[key] is not None]
     return " and ".join(parts)
@@ -102,114 +104,6 @@ class Interval:
         return cls(float(match[1]), unit)
 
 
-@dataclasses.dataclass(frozen=True)
-class Strength:
-    """The meaning of the number after an augmentation's name.
-
-    Attributes:
-      unit: of the number.
-      low, high: its closed range.
-      default: function from the height of the images to the default.
-      default_text: the default as text.
-      whole: whether it is a whole number.
-      most: for a number of pixels, largest part of the smaller side of the images; None for others.
-    """
-
-    unit: str
-    low: float
-    high: float
-    default: Callable[[int], float]
-    default_text: str
-    whole: bool = False
-    most: float | None = None
-
-    @property
-    def range(self) -> str:
-        """Its range as text."""
-        if self.most is None:
-            return f"{self.low:g} to {self.high:g}"
-        return f"{self.low:g} to {'half ' * (self.most == 0.5)}the smaller side"
-
-    def accepts(self, value: float) -> bool:
-        """Tells whether a number is within the range, as far as that is known without an image."""
-        return self.low <= value <= self.high and (not self.whole or value == int(value))
-
-
-PIXELS: dict[str, Any] = dict(low=1, high=2**15, whole=True)
-AUGMENTATIONS = {
-    "flip": Strength("probability", 0.001, 1.0, lambda height: 0.5, "0.5"),
-    "crop": Strength("pixels of shift each way", default=lambda height: max(1, height // 8),
-                     default_text="1/8 of the height", most=0.5, **PIXELS),
-    "rotate": Strength("degrees each way", 0.01, 180.0, lambda height: 15.0, "15"),
-    "color": Strength("share of change of brightness, contrast and saturation", 0.001, 1.0, lambda height: 0.4, "0.4"),
-    "cutout": Strength("pixels of a square's side", default=lambda height: max(1, height // 2),
-                       default_text="1/2 of the height", most=1.0, **PIXELS),
-    "mixup": Strength("both parameters of a Beta distribution", 0.01, 100.0, lambda height: 0.2, "0.2"),
-    "cutmix": Strength("both parameters of a Beta distribution", 0.01, 100.0, lambda height: 1.0, "1"),
-    "randaugment": Strength("magnitude", 0.1, 10.0, lambda height: 9.0, "9"),
-}
-
-
-def describe_augmentations() -> str:
-    """Returns every augmentation with unit, range and default of its strength, for --help."""
-    return "; ".join(f"{name} ({of.unit}, {of.range}, default {of.default_text})"
-                     for name, of in AUGMENTATIONS.items())
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """An augmentation by name with its strength (None: its default)."""
-
-    name: str
-    strength: float | None
-
-    @classmethod
-    def parse(cls, text: str) -> "Augmentation":
-        """Reads `flip` or `crop:3`; raises UsageError with the nearest known name or the range of the strength."""
-        name, _, strength = text.partition(":")
-        if name not in AUGMENTATIONS:
-            raise unknown_name("augmentation", name, AUGMENTATIONS)
-        try:
-            value = float(strength) if strength else None
-        except ValueError:
-            value = math.nan
-        if value is not None and not 0 < value < 1e6:
-            raise _wrong_strength(text)
-        return cls(name, value)
-
-
-def check_strengths(texts: Sequence[str], shape: Sequence[int] | None = None, begun_with: Collection[str] = ()) -> None:
-    """Checks the strengths of augmentations.
-
-    Separate from reading them, since a run that began with a strength that is refused now can still be continued.
-
-    Args:
-      texts: values of --augment.
-      shape: (height, width, ...) of the images, None before it is known.
-      begun_with: values of the continued run, which are accepted.
-
-    Raises:
-      UsageError: a strength outside its range, or too large for such images.
-    """
-    for text in texts:
-        augmentation = Augmentation.parse(text)
-        of, strength = AUGMENTATIONS[augmentation.name], augmentation.strength
-        if strength is None or text in begun_with:
-            continue
-        most = max(1, int(of.most * min(shape[:2]))) if of.most and shape else math.inf
-        if not of.accepts(strength) or strength > most:
-            raise _wrong_strength(text, f", {most} for images of {shape[0]}x{shape[1]} pixels"
-                                  if shape and of.most else "")
-
-
-def _wrong_strength(text: str, more: str = "") -> UsageError:
-    name, _, strength = text.partition(":")
-    of = AUGMENTATIONS[name]
-    kind = "a whole number" if of.whole else "a number"
-    return UsageError(f"--augment={text}: the strength must be {kind} from {of.range}{more} ({of.unit}; default "
-                      f"{of.default_text}); found '{strength}'")
-
-
 def profiled_steps(text: str | None) -> tuple[int, int] | None:
     """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None for None.
 
@@ -224,8 +118,3 @@ def profiled_steps(text: str | None) -> tuple[int, int] | None:
         raise UsageError(f"--profile={text}: give from:to, two whole numbers with from < to, at most {MOST_PROFILED} "
                          "apart, e.g. --profile=100:120 for the 20 steps after step 100")
     return first, last
-
-
-def augmentations(config: Any) -> tuple[Augmentation, ...]:
-    """Returns the augmentations of a DataConfig."""
-    return tuple(Augmentation.parse(text) for text in config.augment)

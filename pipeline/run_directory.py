@@ -9,14 +9,12 @@ from typing import Any
 from pipeline import arithmetic, extension, locks
 from pipeline.config import (
     DEFAULT_EPOCHS,
-    FOLDER,
     MOVING_AVERAGE,
     ExperimentConfig,
-    located,
-    may_be_same,
     options,
     value_type,
 )
+from pipeline.dataset_name import has_path, located, may_be_same, split
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync
 from pipeline.options import FREE, NEVER
@@ -31,9 +29,9 @@ PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "worke
 
 def default_path(config: ExperimentConfig) -> str:
     """Returns runs/<dataset>-<model>, as a valid file name."""
-    dataset = config.data.dataset
-    if dataset.startswith(FOLDER):
-        dataset = os.path.basename(located(dataset)) or "folder"
+    dataset = located(config.data.dataset, bool(config.data.extension))
+    if has_path(dataset):
+        dataset = os.path.basename(dataset) or split(dataset)[0]
         dataset = os.fsencode(dataset)[:LONGEST_NAME].decode(errors="ignore")
     return os.path.join("runs", f"{dataset}-{config.model.model}".replace(":", "-").replace("/", "-"))
 

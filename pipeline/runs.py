@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import arithmetic, extension, run_directory
 from pipeline.activity import activity
+from pipeline.augmentation import check_strengths
 from pipeline.callbacks import UserCallback
-from pipeline.config import ExperimentConfig, located
+from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.data import damage
+from pipeline.dataset_name import located
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError, unknown_name
 from pipeline.monitoring.launches import newest_saved
-from pipeline.options import check_strengths
 from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
@@ -119,7 +120,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     stored = (directory.config or {}).get("config", {})
     names = config.data.extension or tuple(stored.get("extension", ()))
     values: dict[str, Any] = {"workdir": directory.path, "extension": extension.absolute(names),
-              "dataset": located(config.data.dataset)}
+              "dataset": located(config.data.dataset, bool(names))}
     if config.training.early_stopping_patience and not config.data.validation_split:
         values["validation_split"] = HELD_OUT
     return config.replace(**values)

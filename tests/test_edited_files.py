@@ -140,7 +140,7 @@ def test_flag_files_contain_paths_lists_and_flag_files(tmp_path):
 
 @pytest.mark.parametrize("data, where", [(None, "is a directory"), ("--steps=3".encode("utf-16"), "UTF-16"),
                                          (b"--steps=3\n--model=\xff", "line 2"), (b"\x7fELF\0", "line 1"),
-                                         (b"--flagfile=own.flags", "is read by itself")])
+                                         (b"--flagfile=own.flags", "includes itself")])
 def test_unreadable_flag_files(tmp_path, monkeypatch, data, where):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "own.flags", data)

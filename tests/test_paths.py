@@ -115,6 +115,6 @@ def test_tensorflow_datasets_in_a_folder_with_special_characters(tmp_path):
     prepare(tmp_path / ODDEST)
     for budget in (0, 100):
         source = load(DataConfig(dataset="numbered", data_dir=str(tmp_path / ODDEST), memory_budget=budget,
-                                 cache_dir=str(tmp_path / "cache [1]")), 4, 0)
+                                 cache_dir=str(tmp_path / "cache [1]")), 4)
         assert source.train.num_examples
     assert os.listdir(tmp_path / "cache [1]")

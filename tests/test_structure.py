@@ -14,8 +14,9 @@ STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "pipeline/silence.py",
                       "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
                       "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",
-                      "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/callbacks.py",
-                      "pipeline/choices.py", "pipeline/config.py", "pipeline/console.py", "pipeline/errors.py",
+                      "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/augmentation.py",
+                      "pipeline/callbacks.py", "pipeline/choices.py", "pipeline/config.py", "pipeline/console.py",
+                      "pipeline/dataset_name.py", "pipeline/errors.py",
                       "pipeline/extension.py", "pipeline/files.py", "pipeline/import_hook.py", "pipeline/locks.py",
                       "pipeline/options.py", "pipeline/paths.py", "pipeline/terminal.py",
                       "pipeline/register.py", "pipeline/registration.py", "pipeline/registry.py")
@@ -31,15 +32,15 @@ MAY_IMPORT = {
 }
 # What a command knows before it runs: of the standard library and of each other alone.
 BOTTOM = tuple(f"pipeline/{name}.py" for name in (
-    "callbacks", "choices", "config", "console", "errors", "extension", "options", "paths", "registration", "registry",
-    "terminal"))
+    "augmentation", "callbacks", "choices", "config", "console", "dataset_name", "errors", "extension", "options",
+    "paths", "registration", "registry", "terminal"))
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
 # Rooms and modules whose public functions have no types yet.
-UNANNOTATED = ("flags/", "launch/commands/benchmark.py", "launch/commands/evaluate.py", "launch/commands/export.py",
+UNANNOTATED = ("launch/commands/benchmark.py", "launch/commands/evaluate.py", "launch/commands/export.py",
                "launch/commands/inspect.py", "launch/commands/predict.py", "launch/commands/sweep.py",
-               "pipeline/benchmark/", "pipeline/data/", "pipeline/evaluation/", "pipeline/export/", "pipeline/models/",
+               "pipeline/benchmark/", "pipeline/evaluation/", "pipeline/export/", "pipeline/models/",
                "pipeline/sweep/")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 

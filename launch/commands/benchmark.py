@@ -12,12 +12,12 @@ from flags import projection as projection_flags
 from launch.cluster.benchmark_workers import CellWorkers
 from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
+from pipeline.augmentation import check_strengths
 from pipeline.benchmark import grid
 from pipeline.benchmark.store import INDIFFERENT, Store
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
-from pipeline.options import check_strengths
 from pipeline.paths import check_folder
 from pipeline.quantities import counted, plural
 

@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 
 import flags
 from pipeline import extension, run_directory
-from pipeline.config import may_be_same
+from pipeline.dataset_name import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.evaluation.evaluator import Run, Weights, describe, judge, nothing_to_say
 from pipeline.paths import folder_obstacle, local_path

@@ -37,9 +37,8 @@ def run(config, flag_values):
     from pipeline.models import registry, table
     from pipeline.models.freezing import freeze
     extension.load(config.data.extension)
-    entry = registry.entry(config.model.model)
     given = flag_values["input_shape"].value
-    input_shape = parse_shape(given) if given else entry.input_shape
+    input_shape = parse_shape(given) if given else registry.MODELS.find(config.model.model).row.example_shape
     plot = flag_values["plot"].value
     if plot:
         from pipeline.models import drawing  # matplotlib takes a while to load.

@@ -7,8 +7,8 @@ from absl import flags as absl_flags
 import flags
 from pipeline import run_directory
 from pipeline.activity import activity
-from pipeline.config import may_be_same
 from pipeline.console import STANDARD
+from pipeline.dataset_name import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import check_file, check_folder
 from pipeline.quantities import counted

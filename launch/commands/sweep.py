@@ -12,10 +12,10 @@ import flags
 from flags.defaults import with_dataset_defaults
 from flags.parsing import OTHER_NAMES
 from pipeline import extension, run_directory
+from pipeline.augmentation import check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.data.splits import DATA_SET
 from pipeline.errors import RunFailure, UsageError
-from pipeline.options import check_strengths
 from pipeline.quantities import counted
 from pipeline.sweep import space as spaces
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 import flags
+from pipeline.augmentation import check_strengths, smallest_part
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import write_json
-from pipeline.options import augmentations, check_strengths
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
 from pipeline.runs import console_for
@@ -19,7 +19,6 @@ from pipeline.verification.report import PARTS, Comparison, show, violations
 SUMMARY = "check on this machine that replicas, kills and bad gradients change no result"
 PLACE = 80
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
-MIXING = ("mixup", "cutmix")
 FEWEST_STEPS = 6  # For a checkpoint, steps after it that a kill can lose, and an end.
 
 
@@ -78,8 +77,7 @@ def choose_replicas(config: ExperimentConfig) -> tuple[str, int]:
     gpus = cuda.count_gpus()
     wanted = config.runtime.replicas
     if not wanted and not gpus and not config.runtime.devices:
-        pairs = 2 if any(a.name in MIXING for a in augmentations(config.data)) else 1
-        parts = config.optimizer.accumulate_steps * pairs
+        parts = config.optimizer.accumulate_steps * smallest_part(config.data)
         wanted = next((n for n in range(2, devices.MOST_LOGICAL_CPUS + 1)
                        if config.training.batch_size % (n * parts) == 0), 2)
     kind, indices = devices.choose_devices(gpus, config.runtime.devices, wanted)

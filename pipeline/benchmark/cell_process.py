@@ -122,9 +122,9 @@ def check_inputs(pairs, config, console):
         registry.parse_options(model, config.model.model_options)
         if dataset not in shapes:
             data = config.replace(dataset=dataset).data
-            shapes[dataset] = load(data, config.training.batch_size, config.training.seed, console).image_shape
+            shapes[dataset] = load(data, config.training.batch_size, console).image_shape
         *size, channels = shapes[dataset]
-        check_input_shape(registry.entry(model).model_class, model,
+        check_input_shape(registry.model_class(model), model,
                           (*size, registry.wanted_channels(model, channels)))
     return {dataset: "x".join(map(str, shape)) for dataset, shape in shapes.items()}
 

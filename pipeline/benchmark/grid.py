@@ -3,11 +3,10 @@ import dataclasses
 import itertools
 import re
 
+from pipeline.augmentation import smallest_part
 from pipeline.errors import UsageError
-from pipeline.options import augmentations
 from pipeline.quantities import counted
 
-MIXING = ("mixup", "cutmix")  # They pair neighbours of a replica's rows.
 KEY = ("model", "image_size", "precision", "workers", "replicas", "batch_size", "xla")
 
 
@@ -62,8 +61,7 @@ def cells(axes):
 
 def unit(config, replicas):
     """Returns the number that a batch has to be a multiple of, shared out over so many replicas in all."""
-    pairs = 2 if any(a.name in MIXING for a in augmentations(config.data)) else 1
-    return replicas * config.optimizer.accumulate_steps * pairs
+    return replicas * config.optimizer.accumulate_steps * smallest_part(config.data)
 
 
 def halved(batch_size, multiple_of):

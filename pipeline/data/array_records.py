@@ -1,9 +1,11 @@
-"""Records of ArrayRecord files, which TensorFlow Datasets prepares some data sets as: read by their number.
+"""ArrayRecord files, a format of TensorFlow Datasets whose records are read by number.
 
 TensorFlow has no kernel for them, so a data set of them calls Python.
 """
 import threading
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,23 +14,23 @@ from pipeline.data import damage
 from pipeline.errors import UsageError
 
 SUFFIX = ".array_record"
-_AT_ONCE = 512  # Records that are read together where a file is read from its beginning.
+_AT_ONCE = 512  # Records read together when a file is read from its beginning.
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 
 
-def is_array_record(path):
-    """Tells by a file's name whether it is an ArrayRecord file; shards have a number behind."""
+def is_array_record(path: str) -> bool:
+    """Returns whether the name of a file is that of an ArrayRecord file or of a shard of one."""
     return SUFFIX in path
 
 
-def walk(path):
-    """Returns {"offset": int64 [n], the numbers of its records, "checksum": uint32 [n], the CRC-32 of each}."""
+def walk(path: str) -> dict[str, np.ndarray]:
+    """Returns {"offset": int64 [n], numbers of the records of a file, "checksum": uint32 [n], the CRC-32 of each}."""
     checksums = [zlib.crc32(record) for record in _all_of(path)]
     return {"offset": np.arange(len(checksums), dtype=np.int64), "checksum": np.array(checksums, np.uint32)}
 
 
-def dataset(path):
-    """Returns the tf.data.Dataset of a file's records, string scalars."""
+def dataset(path: str) -> tf.data.Dataset:
+    """Returns the records of a file, string scalars."""
     def generate():
         try:
             yield from _all_of(path)
@@ -41,16 +43,17 @@ def dataset(path):
 class ArrayRecords:
     """Reads records of several files by file and number, from any thread."""
 
-    def __init__(self, files):
+    def __init__(self, files: Sequence[str]):
         """Args: files: paths."""
-        self._files, self._readers, self._lock = files, {}, threading.Lock()
+        self._files, self._lock = files, threading.Lock()
+        self._readers: dict[int, Any] = {}
 
-    def read(self, file, number):
-        """Returns records, list of n bytes.
+    def read(self, file: np.ndarray, number: np.ndarray) -> list[bytes]:
+        """Returns n records.
 
         Args:
-          file: int [n], which file each is in; those of one file stand together.
-          number: int [n], its number in that file.
+          file: int [n], index of the file of each; records of one file are adjacent.
+          number: int [n], number in that file.
 
         Raises:
           UsageError: a file cannot be read.
@@ -69,7 +72,7 @@ class ArrayRecords:
 
 
 def _all_of(path):
-    """Yields the records of a file, bytes each."""
+    """Yields the records of a file as bytes."""
     try:
         reader = _module().ArrayRecordReader(path, _RANDOM_ACCESS)
         count = reader.num_records()
@@ -89,6 +92,6 @@ def _module():
     try:
         from array_record.python import array_record_module
     except ImportError as error:
-        raise UsageError(f"the data set lies in ArrayRecord files, and the package array_record cannot be loaded "
-                         f"({error}): install it, or prepare the data set with file_format=tfrecord") from error
+        raise UsageError(f"the data set consists of ArrayRecord files, and array_record cannot be imported ({error}): "
+                         "install it, or prepare the data set with file_format=tfrecord") from error
     return array_record_module

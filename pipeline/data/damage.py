@@ -1,43 +1,45 @@
-"""What goes wrong inside of a data pipeline, in one line. Neither TensorFlow nor NumPy is imported.
+"""Errors inside a data pipeline, in one line each. Neither TensorFlow nor NumPy is imported.
 
-An error in a function of Python that a pipeline calls reaches the training step as one of TensorFlow's, with a
-traceback for a text; one in a kernel tells neither file nor record.
+An error in Python code that a pipeline calls reaches the training step as an error of TensorFlow whose text is a
+traceback; one in a kernel names neither file nor record.
 """
 import contextlib
 import re
 import threading
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 from pipeline.errors import UsageError
 
 _reported: list[BaseException] = []
 _lock = threading.Lock()
-_watched: list[weakref.ref] = []  # Weak references to readers, the newest last.
+_watched: list[weakref.ref] = []  # Readers, the newest last.
 
 
 class Reported(Exception):
-    """Stands for an error in a pipeline's thread; its text says which, see `report`."""
+    """Stands for an error in a pipeline's thread; its text has the number of that error, see `report`."""
 
 
-def report(error):
-    """Keeps a UsageError or RunFailure of a pipeline's thread, and returns what is to be raised there instead."""
+def report(error: Exception) -> Reported:
+    """Keeps a UsageError or RunFailure of a pipeline's thread, and returns the exception to raise there instead."""
     with _lock:
         _reported.append(error)
         return Reported(f"data pipeline error {len(_reported) - 1}")
 
 
-def watch(reader):
-    """Asks a reader, where a pipeline fails without a report, what is damaged: by reader.find_damage().
+def watch(reader: Any) -> None:
+    """Registers a reader whose find_damage() is called when a pipeline fails without a report.
 
-    That is a function of nothing to one line, or None where everything can be read.
+    It returns one line about what is damaged, or None where everything can be read.
     """
     with _lock:
         _watched[:] = [one for one in _watched if one() not in (None, reader)] + [weakref.ref(reader)]
 
 
 @contextlib.contextmanager
-def in_words():
-    """Raises the UsageError or RunFailure that an error of TensorFlow's stands for; also a decorator."""
+def in_words() -> Iterator[None]:
+    """Raises the UsageError or RunFailure that an error of TensorFlow stands for; also a decorator."""
     try:
         yield
     except Exception as error:
@@ -50,7 +52,7 @@ def in_words():
 
 
 def _explained(text):
-    """Returns the error behind the text of one of TensorFlow's, or None."""
+    """Returns the error behind the text of an error of TensorFlow, or None."""
     number = re.search(r"data pipeline error (\d+)", text)
     if number:
         return _reported[int(number[1])]
@@ -61,13 +63,13 @@ def _explained(text):
 
 
 def _readers():
-    """Returns the readers that are still in use, the newest last."""
+    """Returns the readers still in use, the newest last."""
     return [reader for reader in (one() for one in _watched) if reader is not None]
 
 
-def pipelines_call_python():
-    """Tells whether data pipelines of this process have threads that call Python.
+def pipelines_call_python() -> bool:
+    """Returns whether data pipelines of this process have threads that call Python.
 
-    The interpreter's end and such a thread may wait for each other for ever.
+    At its exit the interpreter and such a thread may wait for each other forever.
     """
     return any(getattr(reader, "calls_python", False) for reader in _readers())

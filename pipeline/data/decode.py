@@ -1,9 +1,11 @@
-"""Image files: what they are and their pixels, by Pillow."""
+"""Headers and pixels of image files, read with Pillow."""
 import dataclasses
 import io
 import os
 import stat
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,29 +15,29 @@ from pipeline.data.source import digest
 _ENDS = 65_536
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = ("1", "L", "LA", "La")
-_LEAST_OF_16_BITS = 2**14  # A largest value that 10, 12 and 14 bits do not reach, and a picture of 16 bits does.
-_LEAST_OF_LEVELS = 16  # A largest float: below it a picture of levels would be black, and one of floats too bright.
-_ONE_COLOUR = 8  # Levels within which a picture has one colour.
+_LEAST_OF_16_BITS = 2**14  # Smallest maximum of an image of 16 bits: one of 10, 12 or 14 bits does not reach it.
+_LEAST_OF_LEVELS = 16  # Smallest maximum of floats that are levels of 0 to 255: below it they may have another range.
+_ONE_COLOUR = 8  # Levels within which an image has one colour.
 _ORIENTATION = 0x0112
-# What each value of the EXIF orientation asks for; those from 5 on exchange height and width.
+# By the EXIF orientation; values from 5 on exchange height and width.
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
           8: Image.Transpose.ROTATE_90}
 _TURNED = (5, 6, 7, 8)
 _PNG = b"\x89PNG\r\n\x1a\n"
-_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")  # Chunks of a PNG file without which its pixels are others.
-# In a TIFF file, the tags of where the strips or tiles of an image begin and how long they are.
+_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")  # Chunks of a PNG file that its pixels depend on.
+# Tags of a TIFF file: offsets and lengths of the strips or tiles of an image.
 _PLACES, _LENGTHS = (273, 324), (279, 325)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageHeader:
-    """What is known of an image file without decoding it.
+    """Properties of an image file that are known without decoding it.
 
     Attributes:
       height, width: in pixels, after the EXIF orientation is applied.
       grey: whether it has no colours.
-      interpreted: whether its pixels depend on what `read_image` makes of transparency, or of floats.
+      interpreted: whether its pixels depend on how `read_image` treats transparency or floats.
       file_size: in bytes.
       ends_digest: of the first and the last 64 KiB of the file.
     """
@@ -49,22 +51,25 @@ class ImageHeader:
 
 
 class UnreadableImage(Exception):
-    """A file that is no image, or is cut short. The message says why, not which.
+    """A file that is no image or is truncated. The message has the reason, not the path.
 
     Attributes:
-      lost: whether the file could not be read at all: removed, forbidden, or on a disk that fails.
+      lost: whether the file could not be read at all: removed, forbidden, or on a failing disk.
     """
 
-    def __init__(self, message, lost=False):
+    def __init__(self, message: str, lost: bool = False):
         super().__init__(message)
         self.lost = lost
 
 
-def read_header(path):
-    """Returns the ImageHeader of a file; raises UnreadableImage.
+def read_header(path: str) -> ImageHeader:
+    """Returns the header of an image file.
 
-    Where its last bytes are not those of a whole file, as of one that was cut short and of one with other data behind
-    the picture, it is decoded to see. Of a file that was damaged in its middle only decoding it says so.
+    A file whose last bytes do not show that it is complete (truncated, or with other data after the image) is decoded.
+    Damage in the middle of a file is found only by decoding it.
+
+    Raises:
+      UnreadableImage: no image, or truncated.
     """
     def header(image, ends, size):
         (width, height), whole = image.size, _ends_whole(image, ends, size)
@@ -78,23 +83,23 @@ def read_header(path):
     return _with_image(path, header)
 
 
-def read_image(path, channels, size=None):
+def read_image(path: str, channels: int, size: int | tuple[int, int] | None = None) -> np.ndarray:
     """Decodes an image file.
 
     An animation gives its first frame, the EXIF orientation is applied, 16 bits a channel become 8, and so do floats in
-    [0, 1]. Transparency is dropped; but a picture of one colour, drawn by its transparency alone, is laid over white,
-    and over black where it is light.
+    [0, 1]. Transparency is dropped, except of an image of one colour whose shape is in its transparency: that is
+    composed over white, or over black where it is light.
 
     Args:
       path: the file.
       channels: 1 (grey) or 3 (red, green, blue).
-      size: what to resize to, bilinear with antialiasing: one number for height and width, (height, width), or None.
+      size: resize to this height and width, or (height, width), bilinear with antialiasing; None: do not.
 
     Returns:
       uint8 [H, W, channels].
 
     Raises:
-      UnreadableImage: no image, cut short, or of numbers of which it is not known which is white.
+      UnreadableImage: no image, truncated, or of an unknown range of values.
     """
     def pixels(image, ends, file_size):
         image.load()
@@ -116,7 +121,7 @@ def read_image(path, channels, size=None):
 def _with_image(path, function):
     """Returns function(Pillow's image, the file's first and last 64 KiB, its size in bytes).
 
-    A PNG file of which that fails is tried once more without what is not pixels: texts that cannot be unpacked, times.
+    A PNG file for which that fails is tried again without chunks other than pixels, such as damaged texts.
 
     Raises:
       UnreadableImage: the file cannot be read, or the function raised.
@@ -151,7 +156,7 @@ def _with_image(path, function):
 
 
 def _open(path):
-    """Opens a file to read; a pipe or a device, of which reading might never end, is none."""
+    """Opens a regular file; reading a pipe or a device might never end."""
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -160,7 +165,7 @@ def _open(path):
 
 
 def _only_pixels(content):
-    """Returns a PNG file with those of its chunks alone that its pixels need."""
+    """Returns a PNG file with only those chunks that its pixels need."""
     kept, place = [content[:8]], 8
     while place + 12 <= len(content):
         end = place + 12 + int.from_bytes(content[place:place + 4], "big")
@@ -171,11 +176,11 @@ def _only_pixels(content):
 
 
 def _ends_whole(image, ends, size):
-    """Tells from the end of a file, without decoding it, that no pixel is missing there; of other formats not.
+    """Returns whether the end of a file shows, without decoding it, that no pixel is missing; False where unknown.
 
     Args:
       image: Pillow's, opened.
-      ends: bytes, its last ones and those before.
+      ends: bytes that the file begins and ends with.
       size: of the file in bytes.
     """
     kind, tile = image.format, next(iter(image.tile), None)
@@ -210,14 +215,14 @@ def _orientation(image):
 
 
 def _levels(values, floats):
-    """Returns uint8 [H, W] of grey values that a file holds with more than 8 bits.
+    """Returns uint8 [H, W] of grey values that a file stores with more than 8 bits.
 
-    Files do not say which number is white. Floats up to 1 and numbers up to 255 leave no doubt, nor do numbers that
-    only 16 bits hold. Scanners and cameras of 10, 12 and 14 bits leave files in which white may be any of three.
+    Files do not store which number is white. Floats up to 1, numbers up to 255 and numbers that only 16 bits hold are
+    unambiguous. In files of scanners and cameras with 10, 12 and 14 bits, white may be any of three numbers.
 
     Args:
       values: float64 [H, W].
-      floats: whether they are no whole numbers.
+      floats: whether the file stores floats.
     """
     low, high = float(values.min()), float(values.max())
     if low >= 0 and floats and high <= 1:
@@ -231,7 +236,7 @@ def _levels(values, floats):
 
 
 def _laid_over(image):
-    """Lays a picture of one colour, drawn by its transparency alone, over a ground; returns any other as it is.
+    """Composes an image of one colour, whose shape is in its transparency, over a ground; returns any other as it is.
 
     Args:
       image: Pillow's, of mode RGBA.
@@ -245,8 +250,8 @@ def _laid_over(image):
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
 
 
-def read_picture(path, longest):
-    """Decodes an image file to be looked at: in its own proportions, never enlarged.
+def read_thumbnail(path: str, longest: int) -> np.ndarray:
+    """Decodes an image file for display: with its own aspect ratio, never enlarged.
 
     Args:
       path: the file.
@@ -256,19 +261,19 @@ def read_picture(path, longest):
       uint8 [H, W, 3].
 
     Raises:
-      UnreadableImage: no image, or cut short.
+      UnreadableImage: no image, or truncated.
     """
     image = Image.fromarray(read_image(path, 3))
     image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 
-def in_parallel(function, items, advance=lambda: None):
-    """Returns [function(item)] computed on as many threads as there are processors; UnreadableImage is returned.
+def in_parallel(function: Callable[[Any], Any], items: Iterable, advance: Callable[[], None] = lambda: None) -> list:
+    """Returns [function(item)] computed on one thread a processor; an UnreadableImage is returned in place of a result.
 
     Args:
       function: of one item.
-      items: iterable.
+      items: of any type.
       advance: called after each item.
     """
     def attempt(item):
@@ -283,12 +288,12 @@ def in_parallel(function, items, advance=lambda: None):
             results.append(result)
             advance()
     finally:
-        pool.shutdown(cancel_futures=True)  # Interrupted, nobody waits for thousands of files.
+        pool.shutdown(cancel_futures=True)  # An interrupt does not wait for thousands of files.
     return results
 
 
 def _reason(error, path):
-    """Returns one line that says what is wrong without the path, which the reader's caller names."""
+    """Returns the reason in one line, without the path, which the caller adds."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a known format"
     if isinstance(error, OSError) and error.strerror:

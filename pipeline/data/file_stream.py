@@ -1,6 +1,7 @@
-"""Examples streamed from image files, decoded as they are needed."""
+"""Examples streamed from image files, decoded on demand."""
 import os
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,37 +10,39 @@ from pipeline.console import STANDARD
 from pipeline.data import damage
 from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.order import example_index
-from pipeline.data.source import numbered_batches
+from pipeline.data.source import Finish, numbered_batches
 from pipeline.errors import RunFailure, UsageError
 from pipeline.terminal import printable
 
-_MOST_TRIES = 10  # Files that are tried in place of one; if none can be read, it is not the files.
+_MOST_TRIES = 10  # Replacements tried for a file; if none can be read, the cause is not the files.
 
 
 class ImageFiles:
-    """Reads image files by name, decoding them on demand: any file of any position at the same cost.
+    """Reads image files by name and decodes them on demand: any position at the same cost.
 
-    With `skip_unreadable` the next file of its class takes the place of one that cannot be decoded: by the files alone,
-    so that every replica and every resume does the same.
+    With `skip_unreadable` a file that cannot be decoded is replaced by the next file of its class: a function of the
+    files alone, so that every replica and every resume does the same.
     """
 
     calls_python = True  # See damage.pipelines_call_python.
 
-    def __init__(self, paths, labels, shape, size, skip_unreadable=False, replaced=None):
+    def __init__(self, paths: Sequence[str], labels: np.ndarray, shape: tuple[int, int, int], size: int | None,
+                 skip_unreadable: bool = False, replaced: set[str] | None = None):
         """
         Args:
           paths: of n files.
           labels: int [n].
           shape: (H, W, C) of all of them.
-          size: what read_image resizes to.
-          skip_unreadable: whether to go on without what cannot be decoded.
-          replaced: set of the paths of which that was told already.
+          size: see read_image.
+          skip_unreadable: whether to replace files that cannot be decoded.
+          replaced: paths whose replacement was reported already.
         """
         self.paths, self.labels, self.shape, self.size = list(paths), np.asarray(labels, np.int32), shape, size
         self.skip_unreadable = skip_unreadable
         self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
 
-    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
+                 ) -> tf.data.Dataset:
         positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
         count = len(self.labels)
         if rows is not None:
@@ -51,15 +54,15 @@ class ImageFiles:
 
         return self._batches(positions, index_of, start_step, batch_size if rows is None else len(rows), finish)
 
-    def in_order(self, start_batch, batch_size, finish):
+    def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         positions = tf.data.Dataset.range(start_batch * batch_size, len(self.labels))
         return self._batches(positions, lambda p: p, start_batch, batch_size, finish)
 
-    def select(self, index):
+    def select(self, index: np.ndarray) -> "ImageFiles":
         return ImageFiles([self.paths[i] for i in index], self.labels[index], self.shape, self.size,
                           self.skip_unreadable, self._replaced)
 
-    def read_labels(self):
+    def read_labels(self) -> np.ndarray:
         return self.labels
 
     def _batches(self, positions, index_of, first, batch_size, finish):
@@ -77,7 +80,7 @@ class ImageFiles:
         return numbered_batches(examples, first, batch_size, finish)
 
     def _decode(self, index):
-        """Returns the pixels of a file by its number, or of what takes its place."""
+        """Returns the pixels of a file by its number, or of its replacement."""
         try:
             return self._read(self.paths[index])
         except UnreadableImage as error:
@@ -112,10 +115,10 @@ class ImageFiles:
         STANDARD.warning(printable(f"cannot read the image {path}: {reason}; in its place stands "
                                    f"{os.path.basename(other)} of the same class"))
 
-    def find_damage(self):
-        """Returns None: what cannot be decoded is reported as it is met."""
+    def find_damage(self) -> None:
+        """Returns None: unreadable files are reported as they are met."""
 
 
-def unreadable(path, reason):
+def unreadable(path: str, reason: Exception) -> str:
     """Returns the line about an image that cannot be read."""
     return f"cannot read the image {path}: {reason}; repair or remove it, or give --skip_unreadable to go on without it"

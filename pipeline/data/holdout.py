@@ -1,17 +1,17 @@
-"""Parts of a data set that are chosen once and for all: not by the seed of a run."""
+"""Parts of a data set that do not depend on the seed of a run."""
 import dataclasses
 
 import numpy as np
 
-from pipeline.data.source import digest
+from pipeline.data.source import Source, Split, digest
 from pipeline.data.splits import TRAINING
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
-_KEY = 20_240_229  # Fixed: what is held out must be the same examples in every run of every seed.
+_KEY = 20_240_229  # Fixed: the same examples are held out in every run, whatever its seed.
 
 
-def stratified(labels, count):
+def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     """Chooses examples so that every class keeps its share to within one example.
 
     Args:
@@ -27,16 +27,16 @@ def stratified(labels, count):
     quota = np.floor(exact).astype(np.int64)
     largest = np.argsort(-(exact - quota), kind="stable")[:count - quota.sum()]
     quota[largest] += 1
-    generator = np.random.RandomState(_KEY)  # The one generator whose streams NumPy promises never to change.
+    generator = np.random.RandomState(_KEY)  # NumPy guarantees that its streams never change.
     chosen = [generator.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 
-def divide(split, share, name):
-    """Holds a stratified share of a split out.
+def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
+    """Holds out a stratified share of a split.
 
     Returns:
-      (rest, held_out): two Splits, the second called `name`.
+      (rest, held_out), the second called `name`.
 
     Raises:
       UsageError: one of the two would be empty, or no class would be in both.
@@ -56,8 +56,8 @@ def divide(split, share, name):
     return split.select(rest), split.select(held_out, name)
 
 
-def untrained_classes(source):
-    """Returns lines about classes that are asked for in evaluations without an example to train on."""
+def untrained_classes(source: Source) -> list[str]:
+    """Returns lines about classes that are evaluated without an example to train on."""
     lines = []
     for split in (source.validation, source.test):
         if split is None or split.labels is None or source.train.labels is None:
@@ -70,18 +70,18 @@ def untrained_classes(source):
     return lines
 
 
-def hold_out_validation(source, share):
+def hold_out_validation(source: Source, share: float) -> Source:
     """Returns the source with a share of its training split held out as `validation`."""
     rest, held_out = divide(source.train, share, "validation")
     return dataclasses.replace(source, train=rest, validation=held_out, validation_from=TRAINING,
                                fingerprint=digest(source.fingerprint, "validation", share))
 
 
-def keep_only(source, count):
+def keep_only(source: Source, count: int) -> Source:
     """Returns the source with at most `count` examples in each split.
 
-    Where labels are known the classes keep their shares; otherwise the first examples are kept, which data sets too
-    large for memory have in a random order already.
+    Where labels are known, the classes keep their shares; otherwise the first examples are kept, since data sets too
+    large for memory are stored in a random order.
     """
     def cut(split):
         if split is None or split.num_examples <= count:

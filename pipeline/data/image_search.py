@@ -1,27 +1,28 @@
-"""Which files are images, and where those of a class lie. Standard library only."""
+"""Finding the image files of a folder. Standard library only."""
 import collections
 import os
 import stat
+from collections.abc import Sequence
 
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif", ".jp2",
             ".ppm", ".pgm", ".pbm", ".pnm")
-# Folders and files that systems and programs leave behind, in lower case; hidden ones and __MACOSX need no entry.
+# Folders and files that operating systems create, in lower case; hidden ones and __MACOSX need no entry.
 _LEFT_BEHIND = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "thumbs.db", "desktop.ini")
-_BEGINNING = 32  # Bytes of a file that tell its format.
+_BEGINNING = 32  # Bytes of a file that identify its format.
 
 
-def is_hidden(name):
-    """Tells whether a file or folder of this name is never looked at: hidden, or left behind by a system."""
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is always ignored: hidden, or created by an operating system."""
     return name.startswith((".", "__")) or name.lower() in _LEFT_BEHIND
 
 
-def is_image(path):
-    """Tells whether a file is an image: by its suffix, or where that is none of an image, by its first bytes.
+def is_image(path: str) -> bool:
+    """Returns whether a file is an image: by its suffix, or else by its first bytes.
 
-    A link to nowhere is an image by its suffix alone; what is no file, such as a pipe, is none.
+    A broken link is judged by its suffix alone; what is no regular file, such as a pipe, is no image.
     """
     suffix = os.path.splitext(path)[1].lower()
     try:
@@ -36,30 +37,31 @@ def is_image(path):
 
 
 def _begins_as_image(first, has_suffix):
-    """Tells whether these are the first bytes of a format that has marks which no other file begins with."""
+    """Returns whether these are the first bytes of an image format with an unambiguous signature."""
     if first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")):
         return True
     if first[:4] == b"RIFF" and first[8:12] == b"WEBP" or first[4:12] in (b"ftypavif", b"ftypavis"):
         return True
     if first[:2] == b"BM" and first[6:10] == bytes(4) and first[14:18] in (b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0"):
         return True
-    # Raw photographs are TIFF files too, with suffixes of their own, of which only a preview could be read.
+    # Raw photographs are TIFF files with other suffixes, of which only a preview could be read.
     return not has_suffix and first.startswith((b"II*\0", b"MM\0*"))
 
 
-def images_below(folder):
-    """Finds the images of a folder and of its subfolders; hidden ones are left out, and links followed.
+def images_below(folder: str) -> tuple[list[str], list[str]]:
+    """Finds the images in a folder and its subfolders; hidden ones are ignored, and links followed.
 
     Args:
       folder: path.
 
     Returns:
-      (images, others): paths from the folder on, sorted; others are files that are no images.
+      (images, others): paths relative to the folder, sorted; others are files that are no images.
 
     Raises:
       UsageError: a folder that cannot be read.
     """
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
 
     def look(below, above):
         path = os.path.join(folder, below) if below else folder
@@ -68,7 +70,7 @@ def images_below(folder):
         except OSError as error:
             raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
         here = (status.st_dev, status.st_ino)
-        if here in above:  # A link to a folder that it lies in.
+        if here in above:  # A link to a folder that contains it.
             return
         for name in names:
             inside = os.path.join(below, name)
@@ -83,11 +85,11 @@ def images_below(folder):
     return sorted(images), sorted(others)
 
 
-def left_out(others):
-    """Returns the line about files that are no images, None without: how many of which suffix, and the first.
+def left_out(others: Sequence[str]) -> str | None:
+    """Returns the line about ignored files that are no images: how many by suffix, and the first; None without any.
 
     Args:
-      others: paths, as the user is to read them.
+      others: paths, as shown to the user.
     """
     if not others:
         return None

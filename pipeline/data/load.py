@@ -1,52 +1,78 @@
 """From --dataset to a Source."""
 import dataclasses
+import inspect
+from typing import Any
 
-from pipeline import extension
-from pipeline.console import STANDARD
-from pipeline.data import registry
+from pipeline import dataset_name, extension
+from pipeline.choices import DATASETS
+from pipeline.config import DataConfig
+from pipeline.console import STANDARD, Console
+from pipeline.data.arrays import from_arrays
 from pipeline.data.holdout import hold_out_validation, keep_only, untrained_classes
+from pipeline.data.source import Source
 from pipeline.data.splits import DATA_SET
+from pipeline.errors import UsageError
+from pipeline.registration import format_location, raise_with_location
+from pipeline.registry import RegistryEntry
 
 
-def load(config, batch_size, seed=0, console=STANDARD, own_validation=True):
+def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_validation: bool = True) -> Source:
     """Loads the data set that a configuration asks for.
 
     Args:
-      config: DataConfig; its extensions are loaded.
+      config: its extensions are loaded.
       batch_size: examples of one optimizer step, the unit of --subset.
-      seed: the run's seed; nothing here depends on it: what is held out is the same in every run.
       console: where messages go.
       own_validation: whether a validation split of the data set's own selects the checkpoint; False for a run that was
         begun without it, see splits.choose_splits.
-
-    Returns:
-      Source.
 
     Raises:
       UsageError: an unknown name, an extension that cannot be loaded, or a data set that cannot be used as it was asked
         for; one line says why.
     """
-    del seed
     extension.load(config.extension)
-    kind, _, rest = config.dataset.partition(":")
-    if kind == "folder":
-        from pipeline.data.sources.folder import load_folder
-        source = load_folder(rest, config, console, own_validation)
-    elif kind == "synthetic":
-        from pipeline.data.sources.synthetic import load_synthetic
-        source = load_synthetic(rest, config.image_size)
-    elif config.dataset == "digits":
-        from pipeline.data.sources.digits import load_digits
-        source = load_digits(config.image_size)
-    elif registry.find(config.dataset):
-        source = registry.load_registered(config)
-    else:
+    kind, argument = dataset_name.split(config.dataset)
+    if kind not in DATASETS:
+        extension.load_entry_points()
+    entry = DATASETS.get(kind)
+    given = {**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
+             "config": config, "console": console, "own_validation": own_validation}
+    if entry is None or (argument and not entry.row.argument):
+        # Imported here, as each kind of data set: TensorFlow Datasets takes a second.
         from pipeline.data.sources.tfds import load_tfds
         source = load_tfds(config, console, own_validation)
+    elif entry.location is None:
+        source = _call(entry, argument, given)
+    else:
+        source = _load_registered(entry, argument, given)
     source = _with_validation(source, config.validation_split, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source
     return keep_only(source, config.subset * batch_size) if config.subset else source
+
+
+def _call(entry: RegistryEntry, argument: str, given: dict[str, Any]) -> Any:
+    """Calls the function of a kind of data set: with its argument first, and with whatever it asks for by name."""
+    function = entry.load()
+    first = [argument] if entry.row.argument else []
+    names = list(inspect.signature(function).parameters)[len(first):]
+    return function(*first, **{name: given[name] for name in names if name in given})
+
+
+def _load_registered(entry, argument, given):
+    """Loads a user's data set; what is wrong in their code is one line that names the location."""
+    config, what = given["config"], f"data set {given['dataset']}"
+    with raise_with_location(what, entry.location):
+        made = _call(entry, argument, given)
+    name, what = config.dataset, f"{what} ({format_location(entry.location)})"
+    source = made if isinstance(made, Source) else from_arrays(what, made, config)
+    if source.final is None:
+        raise UsageError(f"{what}: its Source has neither a test nor a validation split")
+    if config.image_size and source.image_shape[:2] != (config.image_size,) * 2:
+        height, width, _ = source.image_shape
+        raise UsageError(f"--image_size={config.image_size}: data set {name} has images of {height}x{width}; to resize "
+                         "them, its function takes the argument image_size")
+    return source
 
 
 def _with_validation(source, share, own_validation):

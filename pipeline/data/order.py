@@ -8,16 +8,15 @@ from pipeline.data.stateless_random import hashes
 _ROUNDS = 8
 
 
-def permute(places, size, *keys):
-    """Maps places to the members of a random permutation, without making it.
+def permute(places: tf.Tensor, size: int | tf.Tensor, *keys: int | tf.Tensor) -> tf.Tensor:
+    """Maps places to the members of a random permutation without materializing it.
 
-    The kernel looks at a few bits of each key word only: epochs given as they are repeat after 256. So the keys are
-    hashed first.
+    The kernel uses only a few bits of each key word, so that raw epochs would repeat after 256: keys are hashed first.
 
     Args:
       places: int64 [n], in [0, size).
-      size: integer or int64 scalar, how many there are to permute, at least 1.
-      *keys: integers or integer tensors [n] that choose the permutation.
+      size: integer or int64 scalar, number of members, at least 1.
+      *keys: integers or integer tensors [n] that select the permutation.
 
     Returns:
       int64 [n], in [0, size).
@@ -28,11 +27,11 @@ def permute(places, size, *keys):
                                          rounds=_ROUNDS)
 
 
-def example_index(positions, num_examples, seed):
-    """Returns which example stands at each position of an endless shuffled stream.
+def example_index(positions: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
+    """Returns the example at each position of an endless shuffled stream.
 
     Position p belongs to epoch p // num_examples and has place p % num_examples in that epoch's permutation, so that
-    every epoch meets every example exactly once and batches run on from one epoch into the next.
+    every epoch contains every example exactly once and batches span the end of an epoch.
 
     Args:
       positions: int64 [n], at least 0.
@@ -47,6 +46,6 @@ def example_index(positions, num_examples, seed):
     return permute(positions % num_examples, num_examples, seed, epochs)
 
 
-def example_index_array(positions, num_examples, seed):
+def example_index_array(positions: np.ndarray, num_examples: int, seed: int) -> np.ndarray:
     """`example_index` for NumPy: int64 array [n] in, int64 array [n] out."""
     return example_index(tf.constant(np.asarray(positions, np.int64)), num_examples, seed).numpy()

@@ -2,6 +2,7 @@
 import functools
 import re
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -9,36 +10,40 @@ import tensorflow as tf
 from pipeline.data import array_records, damage
 from pipeline.data.array_records import ArrayRecords
 from pipeline.data.order import permute
-from pipeline.data.records import cached
-from pipeline.data.source import numbered_batches
+from pipeline.data.records import RecordTable, cached
+from pipeline.data.source import Finish, numbered_batches
 from pipeline.errors import UsageError
 
-BLOCK = 64  # Consecutive records that are read together.
-GROUP = 16  # Blocks whose records are shuffled among each other.
+if TYPE_CHECKING:
+    from pipeline.data.sources.tfds import ExampleFormat
+
+BLOCK = 64  # Consecutive records read together.
+GROUP = 16  # Blocks whose records are shuffled together.
 _READ_BUFFER = 262_144
-_LONGEST_LOOK = 60.0  # Seconds that the search for a damaged record may take.
+_LONGEST_LOOK = 60.0  # Most seconds for the search for a damaged record.
 
 
 class Records:
     """Reads a RecordTable.
 
-    An epoch permutes the blocks of BLOCK consecutive records by (seed, epoch), cuts the row of blocks into groups of
-    GROUP, and permutes the records of each group. Every record comes once an epoch; one block is short where BLOCK does
-    not divide the number of records.
+    An epoch permutes the blocks of BLOCK consecutive records by (seed, epoch), divides the sequence of blocks into
+    groups of GROUP, and permutes the records of each group. Every record comes once an epoch; one block is shorter
+    where BLOCK does not divide the number of records.
     """
 
-    def __init__(self, table, example_format, cache_dir=None):
+    def __init__(self, table: RecordTable, example_format: "ExampleFormat", cache_dir: str | None = None):
         self.table, self.format, self.cache_dir = table, example_format, cache_dir
         self.count = len(table.offset)
         self.blocks = -(-self.count // BLOCK)
         self.groups = -(-self.blocks // GROUP)
 
     @property
-    def calls_python(self):
+    def calls_python(self) -> bool:
         """See damage.pipelines_call_python."""
         return self.table.is_array_record
 
-    def shuffled(self, seed, start_step, batch_size, finish, rows=None):
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
+                 ) -> tf.data.Dataset:
         epoch, place = divmod(start_step * batch_size, self.count)
         group, skip = self._locate(seed, epoch, place)
         read = self._group_reader()
@@ -55,17 +60,17 @@ class Records:
         return self._decoded(numbers.map(records, num_parallel_calls=2, deterministic=True), skip, start_step,
                              batch_size, finish, rows)
 
-    def in_order(self, start_batch, batch_size, finish):
+    def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         group, skip = divmod(start_batch * batch_size, BLOCK * GROUP)
         read = self._group_reader()
         numbers = tf.data.Dataset.range(group, self.groups)
         groups = numbers.map(lambda number: read(self._members(number)), num_parallel_calls=2, deterministic=True)
         return self._decoded(groups, skip, start_batch, batch_size, finish)
 
-    def select(self, index):
+    def select(self, index: np.ndarray) -> "Records":
         return Records(self.table.select(index), self.format, self.cache_dir)
 
-    def read_labels(self):
+    def read_labels(self) -> np.ndarray:
         def make():
             read = self._group_reader()
             numbers = tf.data.Dataset.range(self.groups)
@@ -82,7 +87,7 @@ class Records:
         return tf.range(group * GROUP, tf.minimum((group + 1) * GROUP, self.blocks))
 
     def _locate(self, seed, epoch, place):
-        """Returns (group, skip): in which group of an epoch a place lies, and how many records come before it there."""
+        """Returns (group, skip): the group of an epoch that contains a place, and the number of records before it."""
         blocks = permute(tf.range(self.blocks, dtype=tf.int64), self.blocks, seed, epoch).numpy()
         sizes = np.minimum(BLOCK, self.count - blocks * BLOCK)
         ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, self.blocks, GROUP)))
@@ -102,7 +107,7 @@ class Records:
         def block(number):
             start, stop = number * BLOCK, tf.minimum((number + 1) * BLOCK, self.count)
             first, last = file[start], file[stop - 1]
-            # Later shards of a block that crosses their border are read from their first record.
+            # A block may span shards; those after the first are read from their beginning.
             offsets = tf.pad(offset[start:start + 1], [[0, last - first]])
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=files[first:last + 1], compression_type="", buffer_size=_READ_BUFFER, byte_offsets=offsets)
@@ -137,9 +142,9 @@ class Records:
         return lambda numbers: tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string, stateful=False), [None])
 
     def _decoded(self, groups, skip, first, batch_size, finish, rows=None):
-        """Turns groups of records into finished batches, the first `skip` records left out undecoded.
+        """Turns groups of records into finished batches, skipping the first `skip` records without decoding them.
 
-        So are the records that are not among the `rows` of a batch, int64 [n]; None for all.
+        Likewise the records that are not among the `rows` of a batch, int64 [n]; None for all.
         """
         records = groups.prefetch(1).unbatch().skip(skip)
         if rows is not None:
@@ -157,8 +162,8 @@ class Records:
         examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
 
-    def find_damage(self):
-        """Returns a line about the first record that cannot be read or decoded, None where all can be in a minute."""
+    def find_damage(self) -> str | None:
+        """Returns a line about the first record that cannot be read or decoded; None if none is found in a minute."""
         began = time.monotonic()
 
         def decoded(record):
@@ -177,14 +182,14 @@ class Records:
         return None
 
 
-def record_dataset(*files):
-    """Returns the tf.data.Dataset of the records of files, string scalars, in their order."""
+def record_dataset(*files: str) -> tf.data.Dataset:
+    """Returns the records of files in order, string scalars."""
     if not array_records.is_array_record(files[0]):
         return tf.data.TFRecordDataset(files)
     return functools.reduce(tf.data.Dataset.concatenate, map(array_records.dataset, files))
 
 
-def first_line(error):
-    """Returns the first line of what TensorFlow says of an error, without the names of operations it was in."""
+def first_line(error: tf.errors.OpError) -> str:
+    """Returns the first line of the message of an error of TensorFlow, without the names of operations."""
     where = r"^(\{\{function_node \S+\}\}\s*|Error in user-defined function passed to .*? with iterator: \S+: )*"
     return re.sub(where, "", error.message).splitlines()[0]

@@ -1,14 +1,16 @@
-"""Where each record of TFRecord files begins, from their framing alone.
+"""The position of each record in TFRecord files, from their framing alone.
 
 A record is framed as length (uint64), checksum of the length (uint32), data, checksum of the data (uint32), all
-little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). The checksums of the data come with the walk
-from header to header, so that a fingerprint of every byte costs no reading of the data.
+little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). The walk from header to header also reads the
+checksums of the data, so that a fingerprint of every byte needs no reading of the data.
 """
 import dataclasses
+import functools
 import os
 import struct
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import platformdirs
@@ -27,8 +29,8 @@ class RecordTable:
     Attributes:
       files: the shards.
       file: int32 [N], the index of each record's shard.
-      offset: int64 [N], where in its shard it begins; in an ArrayRecord file, its number there.
-      place: int64 [N], its number among all records of all shards: consecutive where none is left out.
+      offset: int64 [N], byte in its shard at which it begins; in an ArrayRecord file, its number there.
+      place: int64 [N], its number among all records of all shards: consecutive unless records are left out.
       checksum: uint32 [N], the masked CRC-32C of its data; in an ArrayRecord file the CRC-32.
     """
 
@@ -39,19 +41,19 @@ class RecordTable:
     checksum: np.ndarray
 
     @property
-    def is_array_record(self):
+    def is_array_record(self) -> bool:
         """Whether the shards are ArrayRecord files."""
         return array_records.is_array_record(self.files[0])
 
-    def select(self, index):
-        """Returns the table of the records `index`, int64 [n] ascending, alone."""
+    def select(self, index: np.ndarray) -> "RecordTable":
+        """Returns the table of the records `index`, int64 [n] ascending."""
         return RecordTable(self.files, self.file[index], self.offset[index], self.place[index], self.checksum[index])
 
 
 def default_cache_dir() -> str:
-    """Returns the folder of the indexes of records where none is given: the user's cache folder, ~/.cache/mirrorline.
+    """Returns the default folder for indexes of records: ~/.cache/mirrorline.
 
-    For a user without a home directory it cannot be written, and nothing is kept.
+    For a user without a home directory it is one that cannot be written, and nothing is cached.
     """
     try:
         return platformdirs.user_cache_dir("mirrorline")
@@ -59,32 +61,33 @@ def default_cache_dir() -> str:
         return os.path.join(os.devnull, "mirrorline")
 
 
-def read_table(files, cache_dir=None):
+def read_table(files: Sequence[str], cache_dir: str | None = None) -> RecordTable:
     """Makes the table of the records in TFRecord files, without reading the records, or in ArrayRecord files.
 
     Args:
       files: paths of shards, in order.
-      cache_dir: folder that keeps the tables; None: ~/.cache/mirrorline. One that cannot be written is done without.
+      cache_dir: folder for the tables; None: default_cache_dir(). Without write access nothing is cached.
 
     Raises:
-      UsageError: a file that cannot be read, is cut short or is not made of records.
+      UsageError: a file that cannot be read, is truncated or does not consist of records.
     """
     def walk(path):
         return array_records.walk(path) if array_records.is_array_record(path) else _walk(path)
 
-    indexes = [cached(("records", *_identity(path)), lambda path=path: walk(path), cache_dir) for path in files]
+    indexes = [cached(("records", *_identity(path)), functools.partial(walk, path), cache_dir) for path in files]
     file = np.repeat(np.arange(len(files), dtype=np.int32), [len(index["offset"]) for index in indexes])
     offset = np.concatenate([index["offset"] for index in indexes])
     checksum = np.concatenate([index["checksum"] for index in indexes])
     return RecordTable(tuple(files), file, offset, np.arange(len(offset)), checksum)
 
 
-def cached(key, make, cache_dir=None):
-    """Returns make(), a dictionary of arrays, or what it returned for the same key before.
+def cached(key: tuple, make: Callable[[], dict[str, np.ndarray]], cache_dir: str | None = None
+           ) -> dict[str, np.ndarray]:
+    """Returns make(), a dictionary of arrays, or its cached result for the same key.
 
     Args:
-      key: tuple of strings and numbers that changes whenever the result would.
-      make: called without arguments where nothing is kept yet.
+      key: strings and numbers that change whenever the result would.
+      make: called without arguments when nothing is cached.
       cache_dir: as in `read_table`.
     """
     cache_dir = cache_dir or default_cache_dir()
@@ -98,10 +101,10 @@ def cached(key, make, cache_dir=None):
     try:
         os.makedirs(cache_dir, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".part", delete=False) as file:
-            np.savez(file, **result)
+            np.savez(file, allow_pickle=False, **result)
         os.replace(file.name, kept)
     except OSError:
-        pass  # The cache saves time; a run does not need it.
+        pass  # The cache only saves time.
     return result
 
 

@@ -1,32 +1,37 @@
-"""Splits that lie on the devices: each replica gathers and augments its own rows of a batch inside the step.
+"""Splits in device memory: each replica gathers and augments its own rows of a batch inside the step.
 
-What crosses to a device in a step is the number of the step alone. The examples are those of pipeline.data.stream: the
-same functions of (seed, position).
+Only the number of the step is sent to a device. The examples are those of pipeline.data.stream: the same functions of
+(seed, position).
 """
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from pipeline.augmentation import Augmentation
 from pipeline.data import augment
 from pipeline.data.memory import InMemory
 from pipeline.data.order import example_index
+from pipeline.data.source import Split
+from pipeline.data.stream import BatchLayout
 from pipeline.errors import UsageError
 
 
 class ResidentSplit:
-    """The images and labels of a split where the replicas compute.
+    """The images and labels of a split on the devices of the replicas.
 
     Attributes:
       num_examples: how many.
     """
 
-    def __init__(self, split, copy):
+    def __init__(self, split: Split, copy: bool):
         """
         Args:
-          split: Split, held in memory.
-          copy: whether every replica gets a copy of its own (GPUs, each with a memory of its own), made in the scope of
-            the strategy; else all read the one that is there.
+          split: held in memory.
+          copy: whether every replica gets its own copy (GPUs, each with its own memory), made in the scope of the
+            strategy; else all replicas read the same memory.
 
         Raises:
-          UsageError: the split streams from disk, or a device has no room for it.
+          UsageError: the split streams from disk, or does not fit on a device.
         """
         if not isinstance(split.reader, InMemory):
             raise UsageError(f"--cache=device: the {split.name} split is larger than --memory_budget and streams from "
@@ -35,8 +40,8 @@ class ResidentSplit:
         self._images, self._labels = split.reader.tensors
         if copy:
             try:
-                # Variables, since tensors of the host would be sent to each GPU at every call; of int64, since int32
-                # variables stay on the host.
+                # Variables, since host tensors would be sent to each GPU at every call; int64, since int32 variables
+                # stay on the host.
                 self._images = tf.Variable(self._images, trainable=False, name=f"{split.name}_images")
                 self._labels = tf.Variable(tf.cast(self._labels, tf.int64), trainable=False,
                                            name=f"{split.name}_labels")
@@ -45,53 +50,52 @@ class ResidentSplit:
                 raise UsageError(f"--cache=device: {size:,.0f} MiB of the {split.name} split do not fit on the device "
                                  "beside the model; take --cache=host") from None
 
-    def gather(self, index):
+    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns images uint8 [n, H, W, C] and labels int32 [n] of the examples index, int64 [n]."""
         return tf.gather(self._images, index), tf.cast(tf.gather(self._labels, index), tf.int32)
 
 
 class ResidentBatch:
-    """One global batch by its number, whose rows are made where they are needed."""
+    """One global batch by its number, whose rows each replica makes itself."""
 
-    def __init__(self, iterator, number):
+    def __init__(self, iterator: "ResidentIterator", number: tf.Tensor):
         self._iterator, self._number = iterator, number
 
-    def rows(self, replica):
-        """Returns the rows of a replica, an int scalar, as the data set of batches would give them to it."""
+    def rows(self, replica: int | tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the rows of a replica, an int scalar, equal to those of the streamed batch."""
         return self._iterator.rows(self._number, tf.cast(replica, tf.int64))
 
 
 class ResidentIterator:
-    """Iterates over the batches of a split on the devices; what a step calls `get_next` of.
+    """Iterates over the batches of a split on the devices.
 
-    A compiled step belongs to one iterator, so an iterator is made once and opened where it is wanted.
+    A compiled step belongs to one iterator, so an iterator is made once, in the scope of the strategy, and opened at
+    any position.
     """
 
-    def __init__(self, split, layout):
-        """Makes it, in the scope of the strategy.
-
-        Args:
-          split: ResidentSplit.
-          layout: BatchLayout.
-        """
+    def __init__(self, split: ResidentSplit, layout: BatchLayout):
         self._split, self._layout = split, layout
         self._next = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_batch",
                                  aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
-    def open(self, number):
+    def open(self, number: int) -> "ResidentIterator":
         """Goes to a batch by its number, and returns the iterator."""
         self._next.assign(number)
         return self
 
-    def get_next(self):
-        """Returns the next ResidentBatch; call it outside of the replicas."""
+    def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the rows of a replica of a batch by its number."""
+        raise NotImplementedError
+
+    def get_next(self) -> ResidentBatch:
+        """Returns the next batch; to be called in the cross-replica context."""
         number = tf.identity(self._next)
         with tf.control_dependencies([number]):
             self._next.assign_add(1)
         return ResidentBatch(self, number)
 
     def _row_numbers(self, replica):
-        """Returns which rows of the global batch, int64 [batch_size / replicas], are those of a replica.
+        """Returns the rows of the global batch that belong to a replica: int64 [batch_size / replicas].
 
         Micro-batch m of all replicas together is a range of positions, in replica order.
         """
@@ -103,11 +107,11 @@ class ResidentIterator:
 class TrainIterator(ResidentIterator):
     """The endless stream of training batches: that of pipeline.data.stream.train_stream."""
 
-    def __init__(self, split, layout, seed, augmentations):
+    def __init__(self, split: ResidentSplit, layout: BatchLayout, seed: int, augmentations: Sequence[Augmentation]):
         super().__init__(split, layout)
         self._seed, self._augmentations = seed, augmentations
 
-    def rows(self, number, replica):
+    def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = number * self._layout.batch_size + self._row_numbers(replica)
         images, labels = self._split.gather(example_index(positions, self._split.num_examples, self._seed))
         batch = {"image": images, "label": labels, "weight": tf.ones(labels.shape)}
@@ -121,7 +125,7 @@ class TrainIterator(ResidentIterator):
 class EvaluationIterator(ResidentIterator):
     """One pass over a split in its own order: the batches of pipeline.data.stream.eval_batches."""
 
-    def rows(self, number, replica):
+    def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
         index = number * self._layout.batch_size + self._row_numbers(replica)
         there = index < self._split.num_examples
         images, labels = self._split.gather(tf.where(there, index, 0))

@@ -1,36 +1,37 @@
-"""What every kind of data set looks like to the rest of the pipeline."""
+"""The interface of a data set to the rest of the pipeline."""
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-Finish = Callable[..., dict[str, tf.Tensor]]
+Finish = Callable[..., Any]  # Of (images, labels, number), see Reader.
 
 
 class Reader(Protocol):
-    """Gets the examples of a split as batches.
+    """Reads the examples of a split in batches.
 
-    Both methods hand each batch to `finish(images, labels, number)` inside the graph: images uint8 [n, H, W, C], labels
-    int32 [n], number int64 scalar, the batch's number; they return a data set of what it returns.
+    Both methods map each batch with `finish(images, labels, number)` inside the graph: images uint8 [n, H, W, C],
+    labels int32 [n], number int64 scalar, that of the batch.
     """
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows=None) -> tf.data.Dataset:
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
+                 ) -> tf.data.Dataset:
         """Endless batches in the order of (seed, position), from position start_step * batch_size.
 
-        With rows, int64 [n] ascending, only these rows of each batch are decoded, and n images are handed on.
+        With rows, int64 [n] ascending, only these rows of each batch are decoded and passed on.
         """
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
-        """The batches of one pass in the data set's own order from number start_batch; the last may be short."""
+        """The batches of one pass in the data set's own order from number start_batch; the last may be smaller."""
 
     def select(self, index: np.ndarray) -> "Reader":
-        """A reader of the examples `index`, int64 [n] ascending, alone."""
+        """A reader of the examples `index`, int64 [n] ascending."""
 
     def read_labels(self) -> np.ndarray:
-        """Every label, int32 [N]; may have to read the whole split once."""
+        """Every label, int32 [N]; may read the whole split once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,10 +40,10 @@ class Split:
 
     Attributes:
       name: "train", "test" or "validation".
-      num_examples: how many.
-      reader: gets them.
-      labels: int32 [num_examples], or None where finding out means reading everything (`reader.read_labels()`).
-      files: list of the names of the files that the examples are, or None where they are none.
+      num_examples: number of examples.
+      reader: reads them.
+      labels: int32 [num_examples], or None where only `reader.read_labels()` knows them, by reading the whole split.
+      files: names of the image files, one an example; None where examples are no files.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Split:
     labels: np.ndarray | None = None
     files: list | None = None
 
-    def select(self, index, name=None):
-        """Returns the split of the examples `index`, int64 [n] ascending, alone."""
+    def select(self, index: np.ndarray, name: str | None = None) -> "Split":
+        """Returns the split of the examples `index`, int64 [n] ascending, called `name`; None: as before."""
         index = np.asarray(index, np.int64)
         labels = None if self.labels is None else self.labels[index]
         files = None if self.files is None else [self.files[i] for i in index]
@@ -64,15 +65,15 @@ class Source:
     """A data set for image classification.
 
     Attributes:
-      name: what the user called it.
+      name: value of --dataset.
       class_names: one a class, in the order of the labels.
       image_shape: (H, W, C) of the uint8 images.
-      train, test: its splits; test is None where it has a validation split alone.
-      validation: the split that selects the checkpoint, where it is not the test split, or None.
+      train, test: its splits; test is None for a data set with only a validation split.
+      validation: the split that selects the checkpoint; None where that is the test split.
       fingerprint: hex digest that changes when examples, their order, labels or classes change.
-      notes: lines to tell the user.
-      test_from_train: whether the test split was held out of training, for want of one.
-      validation_from: where the validation split is from, splits.DATA_SET or TRAINING; None without one.
+      notes: lines for the user.
+      test_from_train: whether the test split was held out of training.
+      validation_from: origin of the validation split, splits.DATA_SET or TRAINING; None without one.
     """
 
     name: str
@@ -87,25 +88,25 @@ class Source:
     validation_from: str | None = None
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def watched(self):
-        """The split that evaluations along the way look at and that selects the checkpoint."""
-        return self.validation or self.test
+    def watched(self) -> Split:
+        """The split of evaluations during training, which selects the checkpoint."""
+        return self.validation or self.test  # type: ignore[return-value]  # A data set without either is refused.
 
     @property
-    def final(self):
-        """The split that the figures at the end of a run are of: the test split, or validation where there is none."""
-        return self.test or self.validation
+    def final(self) -> Split:
+        """The split of the final evaluation: the test split, or validation where there is none."""
+        return self.test or self.validation  # type: ignore[return-value]
 
 
-def numbered_batches(examples, first, batch_size, finish):
-    """Batches a data set of (image, label) for a Reader and hands each batch to `finish` with its number.
+def numbered_batches(examples: tf.data.Dataset, first: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
+    """Batches examples for a Reader and maps each batch with `finish`.
 
     Args:
-      examples: tf.data.Dataset of (uint8 [H, W, C], int32).
+      examples: of (uint8 [H, W, C], int32).
       first: number of the first batch.
       batch_size: examples of a batch.
       finish: see Reader.
@@ -120,13 +121,13 @@ def numbered_batches(examples, first, batch_size, finish):
     return batches.map(finished, num_parallel_calls=1, deterministic=True)
 
 
-def digest(*parts):
-    """Returns the SHA-256 of strings, numbers and arrays, told apart by type and length, as hex."""
+def digest(*parts: Any) -> str:
+    """Returns the SHA-256 of strings, numbers and arrays, with their types and lengths, as hex."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             part = np.ascontiguousarray(part)
-            head, body = f"array {part.dtype.str} {part.shape}", memoryview(part).cast("B") if part.size else b""
+            head, body = f"array {part.dtype.str} {part.shape}", part.data.cast("B") if part.size else b""
         else:
             head, body = type(part).__name__, repr(part).encode()
         total.update(f"{head} {len(body)}\n".encode())

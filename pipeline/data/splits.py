@@ -1,28 +1,32 @@
-"""Which of a data set's own splits train, select the checkpoint and give the final figures. Standard library only."""
+"""The roles of a data set's own splits: training, selecting the checkpoint, final evaluation. Standard library only."""
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 from pipeline.errors import UsageError
 
-DATA_SET, TRAINING = "data set", "training"  # Where a validation split is from.
+DATA_SET, TRAINING = "data set", "training"  # Origins of a validation split.
 VALIDATION_NAMES = ("validation", "valid", "val")
 
 
-def choose_splits(what, names, own_validation=True, earlier=("test", *VALIDATION_NAMES)):
+def choose_splits(what: str, names: Collection[str], own_validation: bool = True,
+                  earlier: Sequence[str] = ("test", *VALIDATION_NAMES)) -> tuple[dict[str, str], str | None]:
     """Chooses the test and the validation split by their names, in any case.
 
     Args:
-      what: the data set in the words of the user, for the message.
-      names: of the splits that are there.
-      own_validation: whether a validation split of the data set's own is one. False for runs begun before it was, or
-        without it: a validation split then stands in for a missing test split.
-      earlier: without own_validation, the names that may be the test split, the first one found.
+      what: the data set in messages.
+      names: of its splits.
+      own_validation: whether to use its own validation split. False for runs begun without it: a validation split then
+        replaces a missing test split.
+      earlier: without own_validation, the names that may be the test split; the first one found is.
 
     Returns:
-      ({"validation": its own name, "test": its own name}, those that are there; the name of a validation split that is
-      not used as one, or None).
+      ({"validation": its own name, "test": its own name}, where they exist; the name of an unused validation split, or
+      None).
 
     Raises:
-      UsageError: two splits that are the same by name.
+      UsageError: two splits of the same role.
     """
-    found = {}
+    found: dict[str, str] = {}
     for role, known in (("validation", VALIDATION_NAMES), ("test", ("test",))):
         matches = sorted(name for name in names if name.lower() in known)
         if own_validation and len(matches) > 1:
@@ -35,12 +39,12 @@ def choose_splits(what, names, own_validation=True, earlier=("test", *VALIDATION
     return {"test": test} if test else {}, found.get("validation")
 
 
-def unused_validation(name, is_test):
-    """Returns the line about a validation split that a run begun without one does not use, [] without.
+def unused_validation(name: str | None, is_test: bool) -> list[str]:
+    """Returns the line about a validation split that a run begun without one does not use; [] without.
 
     Args:
       name: its own name, or None.
-      is_test: whether it stands in for the test split.
+      is_test: whether it replaces the test split.
     """
     if not name:
         return []
@@ -48,10 +52,10 @@ def unused_validation(name, is_test):
     return [f"'{name}' {place}, which was begun without a validation split; a new run selects its checkpoint by it"]
 
 
-def own_validation(stored):
-    """Tells whether a run is to use a validation split of the data set's own: a new one is, one that goes on as begun.
+def own_validation(stored: Mapping[str, Any] | None) -> bool:
+    """Returns whether a run uses a validation split of the data set's own: a new run does, others continue as begun.
 
     Args:
-      stored: what config.json of the run holds, None for a new run.
+      stored: content of config.json; None for a new run.
     """
     return not stored or stored["data"].get("validation_from") == DATA_SET

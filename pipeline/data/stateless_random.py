@@ -1,7 +1,7 @@
 """Random numbers as a function of integers: no state, the same on every device and in batches of any size.
 
-The hash is "lowbias32" of Chris Wellons (https://nullprogram.com/blog/2018/07/31/), computed in int64 with 32 bits in
-use. Constants above 2^31 are written as their negative equals modulo 2^32, so that no product leaves int64.
+The hash is "lowbias32" by Chris Wellons (https://nullprogram.com/blog/2018/07/31/), computed on the low 32 bits of
+int64. Constants above 2^31 are replaced by their negative equals modulo 2^32, so that no product overflows int64.
 """
 import tensorflow as tf
 
@@ -19,11 +19,11 @@ def _mix(word):
     return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, tf.constant(16, tf.int64)))
 
 
-def combine(*words):
+def combine(*words: int | tf.Tensor) -> tf.Tensor:
     """Hashes integers, in order, to one word.
 
     Args:
-      *words: integer tensors or numbers whose shapes broadcast; the low 32 bits of each count.
+      *words: integer tensors or numbers whose shapes broadcast; the low 32 bits of each are used.
 
     Returns:
       int64, the broadcast shape, in [0, 2^32).
@@ -36,7 +36,7 @@ def combine(*words):
     return state
 
 
-def hashes(count, *words):
+def hashes(count: int, *words: int | tf.Tensor) -> tf.Tensor:
     """Hashes integers to several independent words.
 
     Args:
@@ -51,7 +51,7 @@ def hashes(count, *words):
     return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
 
 
-def example_seeds(seed, positions):
+def example_seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
     """Returns the seeds of examples by their positions in the stream.
 
     Args:
@@ -65,17 +65,17 @@ def example_seeds(seed, positions):
     return hashes(2, seed, positions, tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)))
 
 
-def fold(seeds, tag):
-    """Returns other seeds, int32 [n, 2], that belong to the same examples: one set for each integer `tag`."""
+def fold_in(seeds: tf.Tensor, tag: int) -> tf.Tensor:
+    """Returns new seeds, int32 [n, 2], for the same examples: one set for each `tag`, as jax.random.fold_in does."""
     return hashes(2, seeds[:, 0], seeds[:, 1], tag)
 
 
-def uniform(seeds, draw):
-    """Draws one number an example.
+def uniform(seeds: tf.Tensor, draw: int) -> tf.Tensor:
+    """Draws one number for each example.
 
     Args:
       seeds: int32 [n, 2].
-      draw: integer, which of the example's numbers.
+      draw: index of the draw among those of an example.
 
     Returns:
       float32 [n] in [0, 1), multiples of 2^-24; row i is a function of (seeds[i], draw) alone.

@@ -1,26 +1,29 @@
-"""Batches: what the training step and the evaluation eat."""
+"""Batches for training and evaluation."""
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline.augmentation import Augmentation
 from pipeline.data import augment
 from pipeline.data.memory import InMemory
+from pipeline.data.source import Split
 from pipeline.errors import UsageError
 from pipeline.quantities import plural
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """How a global batch is divided.
+    """The division of a global batch.
 
     Attributes:
       batch_size: examples of one optimizer step, over all workers, replicas and micro-batches.
-      replicas: parts that are computed at the same time, over all workers.
-      micro_batches: parts that a replica computes one after the other.
+      replicas: parts computed in parallel, over all workers.
+      micro_batches: parts that a replica computes sequentially.
       workers: processes that share the replicas evenly.
-      worker: which of them this one is.
+      worker: index of this process.
     """
 
     batch_size: int
@@ -30,42 +33,44 @@ class BatchLayout:
     worker: int = 0
 
     @property
-    def part(self):
+    def part(self) -> int:
         """Examples of one micro-batch on one replica."""
         return self.batch_size // (self.replicas * self.micro_batches)
 
     @property
-    def here(self):
-        """BatchLayout of this worker's own part of the batch."""
+    def here(self) -> "BatchLayout":
+        """Layout of this worker's own part of the batch."""
         return BatchLayout(self.batch_size // self.workers, self.replicas // self.workers, self.micro_batches)
 
     @property
-    def rows(self):
+    def rows(self) -> np.ndarray:
         """Places of this worker's examples among the positions of a batch: int64 [batch_size / workers], ascending."""
         each = self.here.part * self.here.replicas
         first = np.arange(self.micro_batches)[:, None] * (self.part * self.replicas) + self.worker * each
         return (first + np.arange(each)).reshape(-1)
 
 
-def train_stream(split, layout, seed, start_step, augmentations=()):
-    """Returns the endless stream of training batches from a step on: of the global ones, what this worker computes.
+def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
+                 augmentations: Sequence[Augmentation] = ()) -> tf.data.Dataset:
+    """Returns the endless stream of training batches from a step on: this worker's part of the global batches.
 
-    The batch of step s holds the positions [s B, (s + 1) B) of the stream, each example and its augmentation a function
-    of (seed, position), so that it depends neither on where the stream was opened nor on the layout. Rows are arranged
-    for a strategy that cuts the batch into `replicas` contiguous parts, each cut into `micro_batches` contiguous
-    parts: micro-batch m of all replicas together is the positions [s B + m B/k, s B + (m + 1) B/k), in replica order.
+    The batch of step s has the positions [s B, (s + 1) B) of the stream. Each example and its augmentation is a
+    function of (seed, position), and depends neither on where the stream was opened nor on the layout. Rows are
+    arranged for a strategy that divides the batch into `replicas` contiguous parts, each divided into `micro_batches`
+    contiguous parts: micro-batch m of all replicas together is the positions [s B + m B/k, s B + (m + 1) B/k), in
+    replica order.
 
     Args:
-      split: Split with at least one example.
-      layout: BatchLayout.
-      seed: integer, the run's seed.
-      start_step: the first batch's step.
-      augmentations: tuple of pipeline.options.Augmentation, in order of application.
+      split: has at least one example.
+      layout: division of the batch.
+      seed: the run's seed.
+      start_step: step of the first batch.
+      augmentations: in order of application.
 
     Returns:
-      tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":
-      float32 [B] (share of the own image; the rest is the neighbour's, row 2i's is 2i + 1 and the reverse) where mixup
-      or cutmix is among the augmentations.
+      Data set of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":
+      float32 [B] (share of the own image; the rest is the neighbour's, row 2i's is 2i + 1 and the reverse) where one
+      of the augmentations mixes.
 
     Raises:
       UsageError: an empty split, a batch that does not divide, or an odd part of a batch with mixing.
@@ -87,18 +92,18 @@ def train_stream(split, layout, seed, start_step, augmentations=()):
                                         rows if layout.workers > 1 else None))
 
 
-def eval_batches(split, layout, start_batch=0):
+def eval_batches(split: Split, layout: BatchLayout, start_batch: int = 0) -> tf.data.Dataset:
     """Returns the batches of one pass over a split, in its own order.
 
     Args:
-      split: Split with at least one example.
-      layout: BatchLayout; its batch size counts, and its replicas must divide it.
+      split: has at least one example.
+      layout: its replicas must divide the batch size; micro-batches are ignored.
       start_batch: number of the first batch.
 
     Returns:
-      finite tf.data.Dataset of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B]}; the last batch
-      is filled up with black images of weight 0, every example has weight 1. Of several workers each gets its own B /
-      workers rows of every batch.
+      Finite data set of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B]}; examples have weight
+      1, and the last batch is padded with black images of weight 0. Each worker gets its own B / workers rows of every
+      batch.
 
     Raises:
       UsageError: an empty split, or a batch that does not divide.
@@ -120,20 +125,20 @@ def eval_batches(split, layout, start_batch=0):
     return _tuned(split.reader.in_order(start_batch, size, finish))
 
 
-def image_batches(split, batch_size):
-    """Returns the batches of a split in its own order: (uint8 [n, H, W, C], int32 [n]); the last may be short."""
+def image_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Returns the batches of a split in its own order: (uint8 [n, H, W, C], int32 [n]); the last may be smaller."""
     return _tuned(split.reader.in_order(0, batch_size, lambda images, labels, number: (images, labels)))
 
 
-def examples(split, index):
-    """Reads chosen examples of a split.
+def examples(split: Split, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reads examples of a split.
 
     Args:
-      split: Split.
+      split: any.
       index: int64 [n], their numbers in the split's own order, ascending.
 
     Returns:
-      (images uint8 [n, H, W, C], labels int32 [n]), numpy arrays.
+      (images uint8 [n, H, W, C], labels int32 [n]).
     """
     if not len(index):
         return np.zeros([0, 1, 1, 1], np.uint8), np.zeros([0], np.int32)
@@ -143,20 +148,20 @@ def examples(split, index):
     return images, labels
 
 
-def check_layout(split, layout, augmentations=()):
+def check_layout(split: Split, layout: BatchLayout, augmentations: Sequence[Augmentation] = ()) -> None:
     """Raises UsageError for an empty split, a batch that does not divide, or an odd part of a batch with mixing."""
-    mixing = any(a.name in augment.MIXING for a in augmentations)
+    mixing = [a.name for a in augmentations if a.mixes]
     if split.num_examples < 1:
         raise UsageError(f"the {split.name} split has 0 examples: at least 1 is needed")
     check_batch_size(layout.batch_size, layout.replicas, layout.micro_batches)
     if mixing and layout.part % 2:
         raise UsageError(f"--batch_size={layout.batch_size} gives each of {layout.replicas} replicas {layout.part} "
-                         "examples a micro-batch; mixup and cutmix pair neighbours, so give a multiple of "
+                         f"examples a micro-batch; {mixing[0]} pairs neighbours, so give a multiple of "
                          f"{2 * layout.replicas * layout.micro_batches}")
 
 
-def check_batch_size(batch_size, replicas, micro_batches):
-    """Raises UsageError, naming the nearest sizes that work, where a batch cannot be shared out evenly."""
+def check_batch_size(batch_size: int, replicas: int, micro_batches: int) -> None:
+    """Raises UsageError, naming the nearest sizes that work, for a batch that cannot be divided evenly."""
     parts = replicas * micro_batches
     if batch_size % parts:
         below = batch_size // parts * parts
@@ -176,11 +181,11 @@ def _arrange(value, layout):
 
 
 def _tuned(dataset):
-    """Returns the data set prefetched, on threads of its own, in a fixed order."""
+    """Returns the data set with prefetching, its own threads, and a fixed order."""
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = max(2, len(os.sched_getaffinity(0)))
-    # The default rewrites serialize the graph with everything in it: a copy of a data set that is held in memory.
+    # The default rewrites serialize the graph with its constants: a copy of a data set in memory.
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

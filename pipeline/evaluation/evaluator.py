@@ -6,7 +6,7 @@ import os
 
 from pipeline import config as configuration
 from pipeline import run_directory
-from pipeline.options import augmentations
+from pipeline.augmentation import augmentations
 
 PLACE = ("workdir", "verbosity", "tensorboard")  # Options that say nothing about the model.
 

@@ -6,7 +6,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.data.decode import read_picture
+from pipeline.data.decode import read_thumbnail
 from pipeline.errors import UsageError
 from pipeline.evaluation.prediction import short_names
 from pipeline.evaluation.prediction_tables import keep_end
@@ -55,7 +55,7 @@ def write_explanation(path, prediction):
       path: of the PNG file.
       prediction: Prediction with a saliency map.
     """
-    picture = enlarged(read_picture(prediction.file, LONGEST))
+    picture = enlarged(read_thumbnail(prediction.file, LONGEST))
     between = np.full((len(picture), 8, 3), 255, np.uint8)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     Image.fromarray(np.hstack([picture, between, overlay(picture, prediction.saliency)])).save(path)
@@ -103,7 +103,7 @@ def _draw_cell(figure, size, corner, prediction, title):
 
     left, top = corner
     side = CELL_HEIGHT - 0.35
-    picture = enlarged(read_picture(prediction.file, LONGEST))
+    picture = enlarged(read_thumbnail(prediction.file, LONGEST))
     shown = [picture]
     if prediction.saliency is not None:
         shown.append(overlay(picture, prediction.saliency))

@@ -2,10 +2,10 @@
 from pipeline import extension as extensions
 from pipeline import keras_import
 from pipeline.activity import STARTING, activity
-from pipeline.config import FOLDER
 from pipeline.console import STANDARD
 from pipeline.data.load import load as load_data
 from pipeline.data.splits import own_validation
+from pipeline.dataset_name import has_path, split
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
 from pipeline.training import experiment as experiments
@@ -33,11 +33,11 @@ def reopen_data(config, stored, console=STANDARD):
 def same_data(config, stored, console):
     """Returns the Source that a run was trained on; raises UsageError where it is another one now."""
     extensions.load(config.data.extension, stored.get("extensions"))
-    source = load_data(config.data, stored["config"]["batch_size"], config.training.seed, console,
+    source = load_data(config.data, stored["config"]["batch_size"], console,
                        own_validation(stored))
     known = stored["data"]["fingerprint"]
     if source.fingerprint != known:
-        remedy = "--dataset=folder:PATH" if source.name.startswith(FOLDER) else "--data_dir"
+        remedy = f"--dataset={split(source.name)[0]}:PATH" if has_path(source.name) else "--data_dir"
         raise UsageError(f"the data of {source.name} is not what this run was trained on (fingerprint "
                          f"{source.fingerprint[:12]}, then {known[:12]}): give its {remedy}")
     return source

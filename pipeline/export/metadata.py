@@ -6,6 +6,7 @@ import sys
 import keras
 import tensorflow as tf
 
+from pipeline.dataset_name import without_path
 from pipeline.files import plain
 from pipeline.models import registry
 from pipeline.models.identity import weights_sha256
@@ -65,12 +66,6 @@ def metadata(trained, *, version, result=None, weights="as trained", created=Non
         "frozen": {"patterns": config["freeze"], **stored["frozen"]} if stored.get("frozen") else None,
         "metrics": {"run": result},
     })
-
-
-def without_path(dataset):
-    """Returns the name of a data set without the folders of the machine it was on: folder:pictures."""
-    kind, _, path = dataset.partition(":")
-    return f"{kind}:{os.path.basename(os.path.normpath(path)) or kind}" if kind == "folder" else dataset
 
 
 def initialization(stored):

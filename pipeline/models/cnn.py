@@ -1,11 +1,13 @@
 """A plain convolutional network."""
 import keras
 
+from pipeline.choices import MODELS
 from pipeline.models.blocks import ConvBlock
 from pipeline.models.classifier import Classifier
 from pipeline.models.serialization import logits_dtype, registered
 
 
+@MODELS.built_in("cnn")
 @registered
 class CNN(Classifier):
     """Three ConvBlocks of 32, 64 and 128 filters, flatten, dense: 1,097,098 parameters for 28x28x1 and 10 classes.

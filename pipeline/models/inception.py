@@ -1,6 +1,7 @@
 """Two small Inception networks (arXiv:1611.03530, appendix A, and a shorter one)."""
 import keras
 
+from pipeline.choices import MODELS
 from pipeline.models.blocks import ConvBlock, DownsampleBlock, InceptionBlock
 from pipeline.models.classifier import Classifier
 from pipeline.models.serialization import logits_dtype, registered
@@ -44,6 +45,7 @@ class InceptionClassifier(Classifier):
         return self.classifier(self.pool(x))
 
 
+@MODELS.built_in("inception")
 @registered
 class Inception(InceptionClassifier):
     """Five inception and two downsample blocks: 586,730 parameters for 28x28x1 and 10 classes."""
@@ -55,6 +57,7 @@ class Inception(InceptionClassifier):
         super().__init__(num_classes, batch_norm_momentum, **kwargs)
 
 
+@MODELS.built_in("mini_inception", example_shape=(32, 32, 3), wanted_channels=3)
 @registered
 class MiniInception(InceptionClassifier):
     """Eight inception and two downsample blocks: 1,656,250 parameters for 32x32x3 and 10 classes."""

@@ -1,11 +1,13 @@
 """A multi-layer perceptron of layers written from scratch."""
 import keras
 
+from pipeline.choices import MODELS
 from pipeline.models.classifier import Classifier
 from pipeline.models.layers import Dense, ReLU
 from pipeline.models.serialization import logits_dtype, registered
 
 
+@MODELS.built_in("mlp")
 @registered
 class MLP(Classifier):
     """Flatten, dense of 64, ReLU, dense: 50,890 parameters for 28x28x1 and 10 classes.

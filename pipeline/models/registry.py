@@ -1,54 +1,16 @@
 """The table of models by name, and how one is made from its name."""
-import dataclasses
-import typing
+from collections.abc import Callable
 
 import keras
 
-from pipeline import choices, extension
+from pipeline.choices import MODELS, ModelRow
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.internals.keras_internals import layers_of, widened
 from pipeline.models.classifier import check_input_shape
-from pipeline.models.cnn import CNN
-from pipeline.models.inception import Inception, MiniInception
-from pipeline.models.mlp import MLP
 from pipeline.models.model_checks import check_custom_model
-from pipeline.models.resnet_like import ResNetLike
 from pipeline.models.serialization import constructor_arguments, make_reloadable
-from pipeline.models.three_apis import ThreeAPIs
-from pipeline.registration import caller_location, enter, format_location, raise_with_location
+from pipeline.registration import format_location, raise_with_location
 
-
-@dataclasses.dataclass(frozen=True)
-class ModelEntry:
-    """A model that can be asked for by name.
-
-    Attributes:
-      model_class: a Classifier; of a user's, a keras.Model or a function that returns one.
-      input_shape: (height, width, channels) that its parameter counts are documented for.
-      wanted_channels: 3 where one-channel images are repeated to three; None where it takes images as they are.
-      location: (file, line) where a user registered it, None of those here.
-    """
-
-    model_class: typing.Callable
-    input_shape: tuple
-    wanted_channels: int | None = None
-    location: tuple | None = None
-
-    @property
-    def origin(self):
-        """What was registered."""
-        return self.model_class
-
-
-MODELS = {
-    "mlp": ModelEntry(MLP, (28, 28, 1)),
-    "cnn": ModelEntry(CNN, (28, 28, 1)),
-    "resnet_like": ModelEntry(ResNetLike, (28, 28, 1)),
-    "inception": ModelEntry(Inception, (28, 28, 1)),
-    "mini_inception": ModelEntry(MiniInception, (32, 32, 3), wanted_channels=3),
-    "three_apis": ModelEntry(ThreeAPIs, (28, 28, 3), wanted_channels=3),
-}
-REGISTERED = choices.MODELS.registered  # Those of users, by name.
 SET_ELSEWHERE = ("num_classes", "batch_norm_momentum")
 READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
@@ -70,20 +32,20 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
     Raises:
       UsageError: a name that is taken, or what cannot be called with num_classes.
     """
-    location = caller_location(depth)
-
-    def enter_model(model):
-        where = f"{format_location(location)}: model '{name}'"
+    def check(model):
         if not callable(model) or (isinstance(model, type) and not issubclass(model, keras.Model)):
-            raise UsageError(f"{where} is neither a subclass of keras.Model nor a function that returns one")
+            return "is neither a subclass of keras.Model nor a function that returns one"
         arguments = constructor_arguments(model)
         if "num_classes" not in arguments:
-            raise UsageError(f"{where} does not take the argument num_classes: give it to "
-                             f"{model.__name__}{'.__init__' * isinstance(model, type)}")
+            return (f"does not take the argument num_classes: give it to "
+                    f"{model.__name__}{'.__init__' * isinstance(model, type)}")
         without = [n for n, p in arguments.items() if p.default is p.empty and n not in SET_ELSEWHERE]
-        if without:
-            raise UsageError(f"{where} has no default for its argument {without[0]}: give it one")
-        enter(REGISTERED, "model", name, ModelEntry(model, tuple(example_shape), wanted_channels, location), MODELS)
+        return f"has no default for its argument {without[0]}: give it one" if without else None
+
+    enter = MODELS.register(name, check, ModelRow(tuple(example_shape), wanted_channels), depth + 1)
+
+    def enter_model(model):
+        enter(model)
         if isinstance(model, type) and keras.saving.get_registered_name(model) == model.__name__:
             make_reloadable(model)
             # A .keras file names the class by this, whatever its module is called where it is read.
@@ -93,22 +55,18 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
     return enter_model
 
 
-def entry(name):
-    """Returns the ModelEntry of a model; raises UsageError naming the nearest for a name that is in no table.
+def model_class(name: str) -> Callable:
+    """Returns the class of a model, or the function that returns one.
 
-    What installed packages offer is looked at only for a name that is in no table yet.
+    Raises:
+      UsageError: an unknown name.
     """
-    if name not in MODELS and name not in REGISTERED:
-        extension.load_entry_points()
-    known = {**MODELS, **REGISTERED}
-    if name not in known:
-        raise unknown_name("model", name, known, "; a model of your own comes with --extension=FILE.py")
-    return known[name]
+    return MODELS.find(name).load()
 
 
 def wanted_channels(name, channels):
     """Returns how many channels the images of a model have when the data set's have `channels`."""
-    wanted = entry(name).wanted_channels
+    wanted = MODELS.find(name).row.wanted_channels
     return wanted if wanted and channels == 1 else channels
 
 
@@ -121,7 +79,7 @@ def parse_options(name, options):
     Raises:
       UsageError: an option that the model does not have, or a value that cannot be read.
     """
-    arguments = {n: p for n, p in constructor_arguments(entry(name).model_class).items() if n not in SET_ELSEWHERE}
+    arguments = {n: p for n, p in constructor_arguments(model_class(name)).items() if n not in SET_ELSEWHERE}
     values = {}
     for option in options:
         key, _, text = option.partition("=")
@@ -152,7 +110,7 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
     The order of its variables is that in which layers are assigned in the constructors: the same in every process.
 
     Args:
-      name: a key of MODELS or REGISTERED.
+      name: a key of MODELS.
       num_classes: number of logits.
       input_shape: (height, width, channels) of its images.
       options: arguments of the model, each "name=value".
@@ -162,24 +120,25 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
       UsageError: unknown names, values that cannot be, images that are too small, or a user's model that cannot be
         made, or whose outputs are no logits.
     """
-    found = entry(name)
-    check_input_shape(found.model_class, name, input_shape)
+    found = MODELS.find(name)
+    made = found.load()
+    check_input_shape(made, name, input_shape)
     if num_classes < 1:
         raise UsageError(f"model {name} needs at least 1 class; found {num_classes}")
     arguments = parse_options(name, options)
-    if "batch_norm_momentum" in constructor_arguments(found.model_class):
+    if "batch_norm_momentum" in constructor_arguments(made):
         arguments["batch_norm_momentum"] = batch_norm_momentum
     if found.location:
         return _create_registered(name, found, {"num_classes": num_classes, **arguments}, input_shape)
-    model = found.model_class(num_classes=num_classes, **arguments)
+    model = made(num_classes=num_classes, **arguments)
     build(model, input_shape)
     return model
 
 
 def _create_registered(name, found, arguments, input_shape):
-    """Makes a user's model: what is wrong in their code is one line that names the location."""
+    """Makes a user's model: what is wrong in their code is one line that names the place."""
     with raise_with_location(f"model {name}", found.location), widened():
-        model = found.model_class(**arguments)
+        model = found.origin(**arguments)
         if not isinstance(model, keras.Model):
             raise UsageError(f"{format_location(found.location)}: model {name} is a {type(model).__name__}, not a "
                              "keras.Model")

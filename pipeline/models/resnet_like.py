@@ -1,12 +1,14 @@
 """A small residual network."""
 import keras
 
+from pipeline.choices import MODELS
 from pipeline.errors import UsageError
 from pipeline.models.blocks import ResidualBlock
 from pipeline.models.classifier import Classifier
 from pipeline.models.serialization import logits_dtype, registered
 
 
+@MODELS.built_in("resnet_like")
 @registered
 class ResNetLike(Classifier):
     """Three residual blocks, global average pooling, dense: 2,400,490 parameters for 28x28x1 and 10 classes.

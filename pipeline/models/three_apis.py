@@ -1,6 +1,7 @@
 """One network written with each of the three ways that Keras offers: Sequential, Functional, subclassing."""
 import keras
 
+from pipeline.choices import MODELS
 from pipeline.errors import unknown_name
 from pipeline.internals.keras_internals import name_scope
 from pipeline.models.classifier import Classifier
@@ -72,6 +73,7 @@ class SubclassedNetwork(Classifier):
         return self.classifier(self.average_pool(x))
 
 
+@MODELS.built_in("three_apis", example_shape=(28, 28, 3), wanted_channels=3)
 @registered
 class ThreeAPIs(Classifier):
     """The network built with one of the three: 20,426 parameters for 28x28x3 and 10 classes.

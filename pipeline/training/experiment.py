@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.activity import STARTING, activity
+from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.data import resident
@@ -29,7 +30,6 @@ from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled
 from pipeline.monitoring import operations
-from pipeline.options import augmentations, check_strengths
 from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
@@ -292,8 +292,7 @@ def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = 
     with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, console):
         strategy = devices.start(config.runtime, config.training, config.optimizer, console, cluster=cluster,
                                  settings=settings)
-    return strategy, load_data(config.data, config.training.batch_size, config.training.seed, console,
-                               own_validation(stored))
+    return strategy, load_data(config.data, config.training.batch_size, console, own_validation(stored))
 
 
 def compose(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,

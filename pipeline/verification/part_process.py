@@ -59,7 +59,7 @@ def measure_experiments(order: Mapping[str, Any], config: ExperimentConfig, stra
     """Measures experiments on the user's data."""
     from pipeline.data.load import load
     from pipeline.verification import measure as measuring
-    source = load(config.data, config.training.batch_size, config.training.seed, Console(quiet=True))
+    source = load(config.data, config.training.batch_size, Console(quiet=True))
     rows: list[Comparison] = []
     parts, wide = order["parts"], None
     if {"replicas", "ragged"} & set(parts):

@@ -29,8 +29,8 @@ def numbered_split(count, shape=(4, 4, 3)):
 
 
 def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=None,
-                 image_of=lambda number: None):
-    """Returns the class of a TFDS data set of numbered images, in several shards."""
+                 image_of=lambda number: None, train=TRAIN):
+    """Returns the class of a TFDS data set of numbered images, in several shards; `train`: how many train."""
     class Numbered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Images that say which number they have."""
 
@@ -42,8 +42,8 @@ def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=
             return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(range(TRAIN)),
-                    "test": self._generate_examples(range(TRAIN, TRAIN + TEST))}
+            return {"train": self._generate_examples(range(train)),
+                    "test": self._generate_examples(range(train, train + TEST))}
 
         def _generate_examples(self, numbers):
             for number, image in zip(numbers, numbered_images(list(numbers)), strict=True):

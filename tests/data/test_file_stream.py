@@ -93,7 +93,7 @@ def test_a_class_of_which_nothing_can_be_read_any_more_is_named(folder):
 
 
 def test_the_command_ends_with_one_line_and_goes_on_with_skip_unreadable(folder, tmp_path):
-    command = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=4", "--epochs=2",
+    command = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=4", "--epochs=1",
                "--workdir=run", "--learning_rate=1e-4", "--checkpoint_every=2", "--tensorboard=scalars",
                "--verbosity=quiet")
     damage_pixels(folder / "train" / "dog" / "3.png")
@@ -102,12 +102,10 @@ def test_the_command_ends_with_one_line_and_goes_on_with_skip_unreadable(folder,
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1, refused.stderr
     assert refused.stderr.startswith(f"mirrorline train: cannot read the image {folder}/t")
     trained = mirrorline(*command, "--skip_unreadable", cwd=tmp_path)
-    assert trained.returncode == 0 and result(tmp_path / "run")["step"] == 8, trained.stderr
+    assert trained.returncode == 0 and result(tmp_path / "run")["step"] == 4, trained.stderr
     assert sorted(line.split("; in its place stands ")[1] for line in trained.stderr.splitlines() if "place" in line
                   ) == ["0.png of the same class", "4.png of the same class"]
-    assert [record["step"] for record in metrics(tmp_path / "run", "train")] == list(range(1, 9))
-    evaluated = mirrorline("evaluate", "--workdir=run", "--split=train", "--noreport", cwd=tmp_path)
-    assert evaluated.returncode == 0 and '"examples": 16' in evaluated.stdout, evaluated.stderr
+    assert [record["step"] for record in metrics(tmp_path / "run", "train")] == [1, 2, 3, 4]
     (folder / "train" / "cat" / "0.png").unlink()
-    other = mirrorline(*command, "--skip_unreadable", "--epochs=3", "--allow=epochs", cwd=tmp_path)
+    other = mirrorline(*command, "--skip_unreadable", "--epochs=2", "--allow=epochs", cwd=tmp_path)
     assert other.returncode == 2 and "fingerprint" in other.stderr and len(other.stderr.splitlines()) == 1

@@ -107,7 +107,7 @@ def test_a_class_may_be_called_train_and_what_is_beside_a_split_is_told(folder, 
     source = loaded(tmp_path / "vehicles", validation_split=0.25)
     assert source.class_names == ("bus", "test", "train") and source.notes == ()
     save(folder / "labels" / "1.png")
-    assert loaded(folder).notes == ("not read, since they are beside 'train': labels",)
+    assert loaded(folder).notes == ("not read, since they are next to 'train': labels",)
 
 
 def test_one_class_is_one_however_its_letters_are_composed(folder):
@@ -124,7 +124,7 @@ def test_names_that_look_alike_are_told(folder, one, other):
         for name in (one, other):
             save(folder / part / name / "1.png")
     source = loaded(folder)
-    assert source.num_classes == 4 and len(source.notes) == 1 and "differ in case or in how" in source.notes[0]
+    assert source.num_classes == 4 and len(source.notes) == 1 and "differ only in case or in how" in source.notes[0]
 
 
 def test_the_only_image_of_a_class_cannot_be_held_out(folder, tmp_path):
@@ -161,7 +161,7 @@ def test_class_names_survive_everywhere(tmp_path):
                 path = os.path.join(os.fsencode(tmp_path), b"images", part.encode(), name, b"\xff%d.png" % i)
                 save(os.fsdecode(path), 100 * label + i)
     common = {"cwd": tmp_path}
-    done = mirrorline("train", "--dataset=folder:images", "--model=mlp", "--batch_size=6", "--epochs=2",
+    done = mirrorline("train", "--dataset=folder:images", "--model=mlp", "--batch_size=6", "--epochs=1",
                       "--memory_budget=0", "--workdir=run", "--learning_rate=1e-3", **common)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())

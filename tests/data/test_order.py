@@ -22,11 +22,11 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 
 def test_an_order_is_as_mixed_as_chance_would_have_it():
-    index = example_index_array(np.arange(2000 * 20), 20, seed=3).reshape(2000, 20)
+    index = example_index_array(np.arange(1000 * 20), 20, seed=3).reshape(1000, 20)
     first = np.bincount(index[:, 0], minlength=20)
-    assert ((first - 100)**2 / 100).sum() < 43.8  # Chi-square with 19 degrees of freedom, p = 0.001.
-    assert abs((index == np.arange(20)).sum(axis=1).mean() - 1) < 0.1  # A random permutation has one fixed point.
-    assert len(np.unique(index, axis=0)) == 2000
+    assert ((first - 50)**2 / 50).sum() < 43.8  # Chi-square with 19 degrees of freedom, p = 0.001.
+    assert abs((index == np.arange(20)).sum(axis=1).mean() - 1) < 0.15  # A random permutation has one fixed point.
+    assert len(np.unique(index, axis=0)) == 1000
 
 
 def test_position_alone_decides():

@@ -5,9 +5,9 @@ import pytest
 from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data.load import load
-from pipeline.data.registry import register
 from pipeline.data.splits import choose_splits
 from pipeline.errors import UsageError
+from pipeline.register import dataset
 from tests.data.test_folder import save
 
 PER_CLASS = {"train": 5, "val": 3, "valid": 3, "Validation": 3, "VAL": 3, "test": 2}
@@ -26,7 +26,7 @@ def pictures(tmp_path):
 
 
 def loaded(folder, own_validation=True, **options):
-    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, 0, Console(quiet=True), own_validation)
+    return load(DataConfig(dataset=f"folder:{folder}", **options), 4, Console(quiet=True), own_validation)
 
 
 def sizes(source):
@@ -86,7 +86,7 @@ def arrays(count):
 
 def test_arrays_of_an_extension_may_have_a_validation_split():
     def mine(made, **options):
-        register("arrays")(lambda: made)
+        dataset("arrays")(lambda: made)
         return load(DataConfig(dataset="arrays", **options), 4, console=Console(quiet=True))
 
     names = ["even", "odd"]

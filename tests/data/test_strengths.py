@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.augmentation import Augmentation, check_strengths
+from pipeline.choices import AUGMENTATIONS
 from pipeline.config import ExperimentConfig
 from pipeline.data import augment
 from pipeline.errors import UsageError
-from pipeline.options import AUGMENTATIONS, Augmentation, check_strengths, describe_augmentations
 from tests.commands import mirrorline, succeed
 
 NO_NUMBER = ("nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "much", "1e9", "3 4")
@@ -18,14 +19,14 @@ NO_NUMBER = ("nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "much", "1e9", "3
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_what_is_no_strength_is_refused_with_unit_range_and_default(name):
-    of = AUGMENTATIONS[name]
+    of = AUGMENTATIONS[name].row
     for text in (*NO_NUMBER, f"{of.high * 1.01}", *(["2.5"] if of.whole else [])):
         with pytest.raises(UsageError) as error:
             check_strengths([f"{name}:{text}"])
         said = str(error.value)
         assert f"--augment={name}:{text}: the strength must be" in said and f"found '{text}'" in said
         assert of.unit in said and of.range in said and f"default {of.default_text}" in said
-    check_strengths([name, f"{name}:{of.low}", f"{name}:{of.high}", f"{name}:{of.default(28)}"])
+    check_strengths([name, f"{name}:{of.low}", f"{name}:{of.high}", f"{name}:{of.default_for(28)}"])
 
 
 @pytest.mark.parametrize("text, shape, most", [
@@ -43,9 +44,9 @@ def test_pixels_are_bounded_by_the_images(text, shape, most):
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("size", [1, 28])
 def test_every_strength_within_the_range_leaves_images_to_train_on(name, size):
-    of = AUGMENTATIONS[name]
+    of = AUGMENTATIONS[name].row
     images = tf.constant(np.full((64, size, size, 3), 200, np.uint8))
-    bound = min(of.high, max(1, int(of.most * size))) if of.most else of.high
+    bound = min(of.high, max(1, int(of.most_part * size))) if of.most_part else of.high
     for strength in (of.low, bound, None):
         found, _ = augment.apply(images, tf.range(64, dtype=tf.int64), 0, (Augmentation(name, strength),))
         black = (found.numpy() == 0).all(axis=(1, 2, 3)).mean()
@@ -54,7 +55,7 @@ def test_every_strength_within_the_range_leaves_images_to_train_on(name, size):
 
 def test_help_has_unit_range_and_default_of_each(tmp_path):
     shown = " ".join(mirrorline("train", "--help", cwd=tmp_path).stdout.split())
-    assert describe_augmentations() in shown and "degrees each way, 0.01 to 180, default 15" in shown
+    assert " | ".join(AUGMENTATIONS.shown()) in shown and "degrees each way, 0.01 to 180, default 15" in shown
 
 
 def test_too_much_for_the_images_is_one_line_and_writes_nothing_and_old_runs_go_on(tmp_path):
@@ -69,7 +70,6 @@ def test_too_much_for_the_images_is_one_line_and_writes_nothing_and_old_runs_go_
     stored["config"]["augment"] = ["color:1.5"]  # As it was accepted before.
     path.write_text(json.dumps(stored))
     succeed(*train, "--augment=color:1.5", "--steps=4", cwd=tmp_path)
-    succeed("evaluate", "--workdir=run", "--noreport", cwd=tmp_path)
 
 
 def test_reading_a_configuration_refuses_what_is_no_number():

@@ -44,13 +44,10 @@ def test_images_labels_and_classes(load_numbered, memory_budget):
     assert bool(source.notes) == (memory_budget == 0)
 
 
-def test_the_reach_of_the_shuffle_is_told(load_numbered):
-    note, = load_numbered(memory_budget=0).notes
-    assert "7 shards" in note and "64 consecutive records" in note and "1,024 examples" in note
-
-
 def test_memory_and_streaming_agree_on_order_labels_and_fingerprint(load_numbered):
     kept, streamed = load_numbered(), load_numbered(memory_budget=0)
+    note, = streamed.notes
+    assert "7 shards" in note and "64 consecutive records" in note and "1,024 examples" in note
     assert kept.fingerprint == streamed.fingerprint
     np.testing.assert_array_equal(kept.train.labels, streamed.train.reader.read_labels())
     for one, other in zip(eval_batches(kept.train, BatchLayout(100)), eval_batches(streamed.train, BatchLayout(100)),
@@ -66,8 +63,9 @@ def test_image_size_resizes(load_numbered):
 
 def test_the_fingerprint_changes_with_one_byte_and_with_one_label(numbered_dir, load_numbered, tmp_path):
     before = load_numbered().fingerprint
-    relabelled = prepare(tmp_path / "relabelled", label_of=lambda number: 0 if number == 2 else number % 3)
-    assert load_numbered(data_dir=relabelled).fingerprint != before
+    tables = [prepare(tmp_path / str(label), label_of=lambda number, label=label: label if number == 2 else number % 3,
+                      train=20) for label in (2, 0)]
+    assert len({load_numbered(data_dir=folder).fingerprint for folder in tables}) == 2
     copy = shutil.copytree(numbered_dir, tmp_path / "copy")
     assert load_numbered(data_dir=str(copy)).fingerprint == before
     names = copy / "numbered" / "1.0.0" / "label.labels.txt"
@@ -75,8 +73,7 @@ def test_the_fingerprint_changes_with_one_byte_and_with_one_label(numbered_dir, 
     assert load_numbered(data_dir=str(copy)).fingerprint != before
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25])
-@pytest.mark.parametrize("memory_budget", [100, 0])
+@pytest.mark.parametrize("memory_budget, share", [(100, 0.1), (0, 0.25)])
 def test_a_validation_split_is_stratified_disjoint_and_fixed(load_numbered, memory_budget, share):
     source = load_numbered(memory_budget=memory_budget, validation_split=share)
     parts = [np.concatenate([numbers_of(b["image"])[b["weight"].numpy() > 0]
@@ -87,14 +84,14 @@ def test_a_validation_split_is_stratified_disjoint_and_fixed(load_numbered, memo
     assert np.ptp(np.bincount(parts[1] % 3)) <= 1
     again = load_numbered(memory_budget=100, validation_split=share)
     np.testing.assert_array_equal(numbers_of(again.validation.reader.images), parts[1])
-    assert source.fingerprint == again.fingerprint != load_numbered().fingerprint
+    assert source.fingerprint == again.fingerprint
 
 
 @pytest.mark.parametrize("memory_budget", [100, 0])
 def test_a_subset_keeps_whole_batches_of_each_split(load_numbered, memory_budget):
     source = load_numbered(memory_budget=memory_budget, subset=2)
     assert (source.train.num_examples, source.test.num_examples) == (128, 128)
-    numbers = [n for b in eval_batches(source.train, BatchLayout(64)) for n in numbers_of(b["image"])]
+    numbers = [n for b in eval_batches(source.train, BatchLayout(128)) for n in numbers_of(b["image"])]
     assert len(set(numbers)) == 128 and max(numbers) < TRAIN
     assert np.bincount(np.array(numbers) % 3).min() > 25
 
@@ -183,7 +180,7 @@ def test_a_data_dir_that_is_a_file_is_explained(tmp_path):
 
 def test_a_set_without_image_and_label_is_refused(tmp_path):
     import tensorflow_datasets as tfds
-    folder = prepare(tmp_path, other_features={"text": tfds.features.Text()})
+    folder = prepare(tmp_path, other_features={"text": tfds.features.Text()}, train=20)
     with pytest.raises(UsageError, match="is not for image classification: it has the features text"):
         load(DataConfig(dataset="numbered", data_dir=folder), 8)
 
@@ -217,22 +214,28 @@ def test_without_a_test_split_validation_is_final_or_a_part_of_training_is_test(
     assert (source.train.num_examples, source.test.num_examples, source.validation) == (2160, 540, None)
 
 
-@pytest.mark.parametrize("image_size", quick([None, 6], 1))
-def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image_size):
+def moving_image():
+    """Returns a WebP file of three images, which TensorFlow decodes to none of the shape asked for."""
     file = io.BytesIO()
     frames = [Image.new("RGB", (4, 4), (i, 9, 9)) for i in range(3)]
     frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    for name, image, reason in (("cut", b"\x89PNG\r\n\x1a\n and no more", "PNG"), ("moving", file.getvalue(), "")):
-        folder = prepare(tmp_path / name, image_of=lambda number, image=image: image if number == 1500 else None)
-        with pytest.raises(UsageError, match=f"cannot decode train of .*{reason}"):
-            load_numbered(data_dir=folder, image_size=image_size)
-        source = load_numbered(data_dir=folder, image_size=image_size, memory_budget=0)
-        line = r"^cannot decode record \d+ of .*-train\.tfrecord-.*; prepare the data set again$"
-        layout = BatchLayout(100)
-        for batches in (eval_batches(source.train, layout), train_stream(source.train, layout, 0, 0).take(40)):
-            with pytest.raises(UsageError, match=line) as error, damage.in_words():
-                list(batches)
-            assert "\n" not in str(error.value)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("image_size, image, reason", quick(
+    [(size, image, reason) for size in (None, 6)
+     for image, reason in ((b"\x89PNG\r\n\x1a\n and no more", "PNG"), (moving_image(), ""))], 2))
+def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image_size, image, reason):
+    folder = prepare(tmp_path / "made", image_of=lambda number: image if number == 150 else None, train=300)
+    with pytest.raises(UsageError, match=f"cannot decode train of .*{reason}"):
+        load_numbered(data_dir=folder, image_size=image_size)
+    source = load_numbered(data_dir=folder, image_size=image_size, memory_budget=0)
+    line = r"^cannot decode record \d+ of .*-train\.tfrecord-.*; prepare the data set again$"
+    layout = BatchLayout(100)
+    for batches in (eval_batches(source.train, layout), train_stream(source.train, layout, 0, 0).take(4)):
+        with pytest.raises(UsageError, match=line) as error, damage.in_words():
+            list(batches)
+        assert "\n" not in str(error.value)
 
 
 def test_a_shard_that_is_damaged_or_removed_while_it_streams_is_named(numbered_dir, load_numbered, tmp_path):
@@ -244,5 +247,5 @@ def test_a_shard_that_is_damaged_or_removed_while_it_streams_is_named(numbered_d
     shard.write_bytes(bytes(content))
     for _ in range(2):
         with pytest.raises(UsageError, match=rf"^cannot decode record \d+ of {shard}: "), damage.in_words():
-            list(eval_batches(source.train, BatchLayout(100)))
+            list(eval_batches(source.train, BatchLayout(500)))
         shard.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ ROUNDED = {"tflite_float16": 5e-3, "tflite_dynamic": 0.1, "tflite_int8": 0.1}
 def trained():
     """TrainedModel of the extension's model, which nobody knows afterwards."""
     yield trained_model("constants", image_shape=SHAPE)
-    del registry.REGISTERED["constants"]
+    del registry.MODELS.registered["constants"]
 
 
 def of_tflite(path, images):

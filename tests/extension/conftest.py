@@ -10,7 +10,8 @@ from pipeline.callbacks import CALLBACKS
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Takes away what a test has loaded and registered."""
-    registries = (choices.DATASETS, choices.LOSSES, choices.METRICS, choices.MODELS, choices.OPTIMIZERS, CALLBACKS)
+    registries = (choices.AUGMENTATIONS, choices.DATASETS, choices.LOSSES, choices.METRICS, choices.MODELS,
+                  choices.OPTIMIZERS, CALLBACKS)
     tables = (extension._loaded, extension._unusable, sys.modules, *(registry.registered for registry in registries))
     before, path = [dict(table) for table in tables], list(sys.path)
     yield

@@ -6,9 +6,9 @@ from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.memory import InMemory
-from pipeline.data.registry import register
 from pipeline.data.source import Source, Split
 from pipeline.errors import UsageError
+from pipeline.register import dataset
 
 IMAGES, LABELS, NAMES = np.arange(20 * 24, dtype=np.uint32).astype(np.uint8).reshape(20, 4, 6, 1), np.arange(20) % 2, [
     "even", "odd"]
@@ -17,7 +17,7 @@ TRAIN, TEST = (IMAGES[:14], LABELS[:14]), (IMAGES[14:], LABELS[14:])
 
 def found(function, **options):
     """Registers a function as a data set and loads it."""
-    register("mine")(function)
+    dataset("mine")(function)
     return load(DataConfig(dataset="mine", **options), 4, console=Console(quiet=True))
 
 
@@ -92,4 +92,4 @@ def test_what_the_function_raises_is_one_line_with_its_place():
         found(broken)
     for name in ("digits", "folder"):
         with pytest.raises(UsageError, match=rf"data set '{name}' is built in"):
-            register(name)(broken)
+            dataset(name)(broken)

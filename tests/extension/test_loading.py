@@ -100,7 +100,7 @@ def test_a_name_stands_for_one_thing(tmp_path):
     extension.load((first,))
     assert refusal(second) == f"{second}, line 5: model 'net' is registered already, in {first}, line 5: give one of " \
                               "them another name"
-    assert registry.entry("net").model_class.__module__ == "first"
+    assert registry.model_class("net").__module__ == "first"
     built_in = write(tmp_path / "third.py", NET.format(name="cnn"))
     assert refusal(built_in) == f"{built_in}, line 5: model 'cnn' is built in: give yours another name"
     assert "'a b' cannot be the name of a model" in refusal(write(tmp_path / "fourth.py", NET.format(name="a b")))
@@ -121,14 +121,14 @@ def test_installed_packages_are_asked_for_names_that_are_not_built_in(tmp_path, 
             "tiny = tiny_nets:offer")
     install(site, "broken_nets", "import no_such_module", "broken = broken_nets")
     monkeypatch.syspath_prepend(str(site))
-    registry.entry("cnn")
+    registry.model_class("cnn")
     assert "tiny_nets" not in sys.modules
     assert registry.create("tiny", 4, (8, 8, 1)).count_params() == 4 * 64 + 4
     said = capfd.readouterr().err
     assert said == ("the extension 'broken' of broken_nets 1.0 is left out: broken_nets: "
                     f"{site}/broken_nets.py, line 1: ModuleNotFoundError: No module named 'no_such_module'\n")
     with pytest.raises(UsageError, match="unknown model 'tinny': did you mean 'tiny'"):
-        registry.entry("tinny")
+        registry.model_class("tinny")
     assert capfd.readouterr().err == "" and sys.modules["tiny_nets"].CALLS == [1]  # Once a process.
     record, = extension.records()
     assert (record["kind"], record["name"], list(record["files"])) == ("entry point", "tiny_nets", ["tiny_nets.py"])

@@ -3,11 +3,20 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline import choices, extension
+from pipeline.augmentation import augmentations
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, UserCallback, Window
 from pipeline.choices import loss_function
+from pipeline.config import DataConfig
+from pipeline.console import Console
+from pipeline.data import augment
+from pipeline.data.load import load
+from pipeline.data.resident import ResidentSplit, TrainIterator
+from pipeline.data.stream import BatchLayout, train_stream
 from pipeline.errors import UsageError
 from tests.commands import metrics, result, succeed
 
@@ -18,16 +27,26 @@ import numpy as np
 import tensorflow as tf
 from pipeline import register
 from pipeline.callbacks import Callback
+from pipeline.data.stateless_random import uniform
 
 
-@register.dataset("stripes")
-def stripes():
-    """Rows and columns of light, and noise of a fixed seed."""
-    labels, noise = np.arange(120) % 2, np.random.default_rng(5).integers(0, 200, (120, 8, 8, 1))
-    images = noise.astype(np.uint8)
-    images[labels == 0, ::2] += 50
-    images[labels == 1, :, ::2] += 50
+@register.dataset("nothing")
+def nothing():
+    """A data set without an argument."""
+
+
+@register.dataset("csv", argument="PATH")
+def csv(path, image_size=None):
+    """A file with an example a line: its label and its pixels."""
+    rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    images, labels = rows[:, 1:].reshape(-1, 8, 8, 1), rows[:, 0]
     return (images, labels), (images[:50], labels[:50]), ["rows", "columns"]
+
+
+@register.augmentation("dim", unit="largest share of light taken away", low=0.01, high=1.0, default=0.5)
+def dim(images, seeds, strength):
+    kept = tf.reshape(1 - strength * uniform(seeds, 0), [-1, 1, 1, 1])
+    return tf.cast(tf.cast(images, tf.float32) * kept, tf.uint8)
 
 
 @register.model("linear", example_shape=(8, 8, 1))
@@ -71,11 +90,11 @@ class Diary(Callback):
         with open(self.file, "a") as file:
             print(restored.step, file=file)
 '''
-OPTIONS = {"dataset": "stripes", "model": "linear", "loss": "brier", "metrics": ["same_as_loss", "always_three"],
-           "callbacks": ["diary"]}
-RUN = ("train", "--extension=mine.py", "--dataset=stripes", "--model=linear", "--loss=brier",
-       "--metrics=same_as_loss,always_three", "--callbacks=diary", "--batch_size=20", "--learning_rate=0.05",
-       "--schedule=constant", "--evaluate_every=3", "--tensorboard=scalars")
+OPTIONS = {"augment": ["flip", "dim:0.25"], "model": "linear", "loss": "brier",
+           "metrics": ["same_as_loss", "always_three"], "callbacks": ["diary"]}
+RUN = ("train", "--extension=mine.py", "--dataset=csv:stripes.csv", "--augment=flip,dim:0.25", "--model=linear",
+       "--loss=brier", "--metrics=same_as_loss,always_three", "--callbacks=diary", "--batch_size=20",
+       "--learning_rate=0.05", "--schedule=constant", "--evaluate_every=3", "--tensorboard=scalars")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +102,10 @@ def folder(tmp_path_factory):
     """A folder outside of the package with mine.py."""
     made = tmp_path_factory.mktemp("mine")
     (made / "mine.py").write_text(MINE)
+    labels, images = np.arange(120) % 2, np.random.default_rng(5).integers(0, 200, (120, 8, 8))
+    images[labels == 0, ::2] += 50
+    images[labels == 1, :, ::2] += 50
+    np.savetxt(made / "stripes.csv", np.column_stack([labels, images.reshape(120, 64)]), "%d", ",")
     return made
 
 
@@ -90,7 +113,9 @@ def test_help_lists_each_beside_what_is_built_in(folder):
     words = re.sub(r"\s+", " ", succeed("train", "--help", "--extension=mine.py", cwd=folder).stdout)
     for name, built_in, mine in (("optimizer", "adam", "heavy_ball"), ("loss", "cross_entropy", "brier"),
                                  ("metrics", "", "same_as_loss | always_three"), ("callbacks", "", "diary"),
-                                 ("model", "cnn", "linear"), ("dataset", "digits", "stripes")):
+                                 ("model", "cnn", "linear"), ("dataset", "digits | folder:PATH", "nothing | csv:PATH"),
+                                 ("augment", "flip (probability, ",
+                                  "dim (largest share of light taken away, 0.01 to 1, default 0.5)")):
         entry = re.search(rf" --{name}=(TEXT|A,B) .*? --\w+=", words)[0]
         assert mine in entry and built_in in entry, entry
 
@@ -98,7 +123,8 @@ def test_help_lists_each_beside_what_is_built_in(folder):
 def test_each_is_used_kept_and_there_again_after_a_resume(folder):
     succeed(*RUN, "--optimizer=heavy_ball", "--steps=3", "--workdir=run", cwd=folder)
     stored = json.loads((folder / "run" / "config.json").read_text())
-    assert {**OPTIONS, "optimizer": "heavy_ball"}.items() <= stored["config"].items()
+    assert {**OPTIONS, "optimizer": "heavy_ball", "dataset": f"csv:{folder}/stripes.csv"}.items() <= (
+        stored["config"].items())
     assert stored["data"]["class_names"] == ["rows", "columns"]
     resumed = succeed(*RUN, "--optimizer=heavy_ball", "--steps=6", "--workdir=run", cwd=folder)
     assert "resume  from the checkpoint of step 3" in resumed.stdout
@@ -116,6 +142,39 @@ def test_each_is_used_kept_and_there_again_after_a_resume(folder):
     assert result(folder / "whole")["weights_sha256"] == final["weights_sha256"]
     assert [r["loss"] for r in metrics(folder / "whole", "train")] == [
         r["loss"] for r in metrics(folder / "run", "train")]
+
+
+def test_an_augmentation_is_a_function_of_seed_and_position(folder):
+    config = DataConfig(dataset=f"csv:{folder / 'stripes.csv'}", extension=(str(folder / "mine.py"),),
+                        augment=("flip", "dim"))
+    split = load(config, 20, Console(quiet=True)).train
+
+    def batches(layout, start):
+        stream = train_stream(split, layout, 3, start, augmentations(config))
+        return [b["image"].numpy() for b in stream.take(8 - start)]
+
+    one = batches(BatchLayout(20), 0)
+    assert (np.ptp(one[0].reshape(20, -1).max(axis=1)) > 60) and len({image.tobytes() for image in one[0]}) == 20
+    np.testing.assert_array_equal(batches(BatchLayout(20), 6), one[6:])  # After a resume.
+    two = [batches(BatchLayout(20, 2, workers=2, worker=worker), 6) for worker in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(two, axis=1), one[6:])
+    resident = TrainIterator(ResidentSplit(split, copy=False), BatchLayout(20, 2), 3, augmentations(config)).open(7)
+    batch = resident.get_next()  # With --cache=device each replica augments its own rows.
+    np.testing.assert_array_equal(np.concatenate([batch.rows(replica)["image"] for replica in (0, 1)]), one[7])
+
+
+@pytest.mark.parametrize("function, says", [
+    (lambda images, seeds, strength: images + tf.cast(tf.random.uniform(images.shape) * 9, tf.uint8),
+     r"uses TensorFlow's RandomUniform, which depends on more than the seeds: draw with pipeline\.data\.stateless"),
+    (lambda images, seeds, strength: tf.cast(images, tf.float32), r"must return uint8 images of .*; found .*float32"),
+    (lambda images, seeds, strength: images[0, 0, 0, 0, 0, 0], r": .*test_register\.py, line \d+: ")])
+def test_an_augmentation_that_is_none_names_its_place(function, says):
+    from pipeline import register
+    register.augmentation("mine", unit="levels", low=1, high=9, default=1)(function)
+    config = DataConfig(augment=("mine:3",))
+    with pytest.raises(UsageError, match=rf"augmentation mine.*{says}") as raised:
+        augment.apply(tf.zeros([2, 4, 4, 1], tf.uint8), tf.range(2, dtype=tf.int64), 0, augmentations(config))
+    assert "\n" not in str(raised.value)
 
 
 WRONG = '''
@@ -175,7 +234,6 @@ def test_whatever_a_callback_raises_names_its_place(wrong):
     ("shapeless", r"must return one value an example, shape \[batch\]; found shape"),
     ("raising", r"loss raising: .*wrong\.py, line \d+: ")])
 def test_a_loss_that_is_none_names_its_place(wrong, name, says):
-    import tensorflow as tf
     with pytest.raises(UsageError, match=says) as raised:
         loss_function(name)(tf.zeros([4, 3]), tf.zeros([4], tf.int32))
     assert str(wrong) in str(raised.value) and "\n" not in str(raised.value)

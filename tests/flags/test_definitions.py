@@ -97,7 +97,7 @@ def test_a_command_that_asks_for_unknown_options_is_told_which(groups, only, lin
     (["--nosync_batchnorm"], "unknown flag '--nosync_batchnorm': did you mean --nosync_batch_norm?"),
     (["--zzz"], "unknown flag '--zzz': 'mirrorline train --help' lists every flag"),
     (["epochs=3"], "unexpected argument 'epochs=3': did you mean --epochs=3?"),
-    (["--steps=3", "now"], "unexpected argument 'now': 'train' takes flags alone, each --name=value"),
+    (["--steps=3", "now"], "unexpected argument 'now': 'train' takes only flags, each --name=value"),
     (["--epochs"], "--epochs needs a value"),
     (["--nonesterov=1"], "--nonesterov=1 does not take an argument"),
     (["--epochs=inf"], "--epochs must be > 0 epochs; found inf"),

@@ -22,11 +22,11 @@ CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity
 
 
 def create(name, *options, classes=10, **arguments):
-    return registry.create(name, classes, registry.MODELS[name].input_shape, options, **arguments)
+    return registry.create(name, classes, registry.MODELS[name].row.example_shape, options, **arguments)
 
 
 def images(name, batch=2, shape=None):
-    return tf.random.stateless_uniform((batch, *(shape or registry.MODELS[name].input_shape)), (1, 2))
+    return tf.random.stateless_uniform((batch, *(shape or registry.MODELS[name].row.example_shape)), (1, 2))
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -70,8 +70,8 @@ def test_saved_models_reload_without_retyping(name, options, tmp_path):
 
 @pytest.mark.parametrize("name", quick(list(SMALLEST), 0, 1, 2, 5))
 def test_smallest_size_works_and_one_less_is_refused(name):
-    size, entry = SMALLEST[name], registry.MODELS[name]
-    assert entry.model_class.minimum_size == size
+    size, model_class = SMALLEST[name], registry.model_class(name)
+    assert model_class.minimum_size == size
     for channels, classes in ((1, 2), (5, 13)):
         model = registry.create(name, classes, (size, size + 3, channels))
         logits = model(images(name, shape=(size, size + 3, channels)), training=True)
@@ -81,7 +81,7 @@ def test_smallest_size_works_and_one_less_is_refused(name):
             registry.create(name, 10, (40, size - 1, 3))
         # It is the smallest that works, not merely one that does.
         with pytest.raises((ValueError, tf.errors.OpError)):
-            entry.model_class()(tf.zeros((1, size - 1, size - 1, 3)))
+            model_class()(tf.zeros((1, size - 1, size - 1, 3)))
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16", "float64"])
@@ -142,7 +142,7 @@ def test_three_apis_agree_in_outputs_and_in_a_training_step():
 
 @pytest.mark.parametrize("name", quick(list(registry.MODELS), 0, 2, 5))
 def test_build_graph_is_the_same_function(name):
-    model, shape = create(name), registry.MODELS[name].input_shape
+    model, shape = create(name), registry.MODELS[name].row.example_shape
     graph = model.build_graph(shape)
     np.testing.assert_allclose(graph(images(name)), model(images(name)), rtol=1e-5, atol=1e-6)
     lines = []
@@ -167,7 +167,8 @@ def test_wrong_use_is_answered_in_one_line(arguments, message):
 
 
 def test_one_channel_is_repeated_only_where_the_model_wants_colour():
-    assert [registry.wanted_channels(name, 1) for name in registry.MODELS] == [1, 1, 1, 1, 3, 3]
+    assert {name: registry.wanted_channels(name, 1) for name in registry.MODELS} == {
+        "mlp": 1, "cnn": 1, "resnet_like": 1, "inception": 1, "mini_inception": 3, "three_apis": 3}
     assert registry.wanted_channels("mini_inception", 4) == 4 and registry.wanted_channels("cnn", 3) == 3
 
 
@@ -175,7 +176,7 @@ def test_one_channel_is_repeated_only_where_the_model_wants_colour():
 def test_variables_have_the_same_names_and_order_in_every_process():
     code = ("from pipeline.models import registry\nregistry.create('mlp', 2, (4, 4, 1))\n"
             "for name in ('three_apis', 'mini_inception'):\n"
-            "  for v in registry.create(name, 10, registry.MODELS[name].input_shape).variables: print(v.path)")
+            "  for v in registry.create(name, 10, registry.MODELS[name].row.example_shape).variables: print(v.path)")
     ours = [v.path for name in ("three_apis", "mini_inception") for v in create(name).variables]
     root = pathlib.Path(__file__).parents[2]
     theirs = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
@@ -184,7 +185,7 @@ def test_variables_have_the_same_names_and_order_in_every_process():
 
 
 def test_build_alone_makes_every_variable():
-    model = registry.MODELS["mini_inception"].model_class()
+    model = registry.model_class("mini_inception")()
     model.build((None, 32, 32, 3))
     assert [v.path for v in model.variables] == [v.path for v in create("mini_inception").variables]
 

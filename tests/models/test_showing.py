@@ -42,12 +42,12 @@ SIZES = {"mlp": (5, 4), "cnn": (12, 11), "resnet_like": (39, 41), "inception": (
 
 @functools.cache
 def recorded(name, *options):
-    shape = registry.MODELS[name].input_shape
+    shape = registry.MODELS[name].row.example_shape
     return record_calls(registry.create(name, 10, shape, options), shape)
 
 
 def test_layer_table_of_mini_inception():
-    shape = registry.MODELS["mini_inception"].input_shape
+    shape = registry.MODELS["mini_inception"].row.example_shape
     model = registry.create("mini_inception", 10, shape)
     assert plain_text(layer_table(model, shape, depth=1)) == MINI_INCEPTION
     file = io.StringIO()
@@ -56,7 +56,7 @@ def test_layer_table_of_mini_inception():
 
 
 def test_depth_shows_inner_blocks_with_their_shapes():
-    shape = registry.MODELS["resnet_like"].input_shape
+    shape = registry.MODELS["resnet_like"].row.example_shape
     model = registry.create("resnet_like", 10, shape)
     rows = {depth: layer_table(model, shape, depth).rows for depth in (1, 2, 3)}
     assert [len(rows[depth]) for depth in (1, 2, 3)] == [6, 6 + 3 * 6, 6 + 3 * 6 + 3 * 3 * 3]
@@ -72,7 +72,7 @@ class Terminal(io.StringIO):
 
 
 def test_table_on_a_terminal_is_ruled_and_has_all_cells():
-    file, shape = Terminal(), registry.MODELS["cnn"].input_shape
+    file, shape = Terminal(), registry.MODELS["cnn"].row.example_shape
     show(layer_table(registry.create("cnn", 10, shape), shape), file)
     for text in ("block1", "ConvBlock", "28x28x128", "1,003,530", "1,096,650 trainable", "──"):
         assert text in file.getvalue()

@@ -20,6 +20,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_ndarray
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from pipeline.augmentation import augmentations
 from pipeline.callbacks import Ending, Restored
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.console import Console
@@ -34,7 +35,6 @@ from pipeline.monitoring.tensorboard.histograms import histogram_value
 from pipeline.monitoring.tensorboard.model_graph import simplify
 from pipeline.monitoring.tensorboard.samples import MistakesImage, sample_captions, worst_mistakes
 from pipeline.monitoring.tensorboard.writer import TensorBoardWriter, most_evaluated
-from pipeline.options import augmentations
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
 from tests.commands import kill_at_step, metrics, mirrorline, result, start
@@ -66,7 +66,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source():
-    return load(DataConfig(subset=10), BATCH, 5, Console(quiet=True))
+    return load(DataConfig(subset=10), BATCH, Console(quiet=True))
 
 
 def events(run, name):

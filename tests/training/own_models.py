@@ -1,10 +1,12 @@
 """Models as users write them, for the tests of training."""
 import keras
 
+from pipeline.choices import ModelRow
 from pipeline.models import registry
 from pipeline.models.classifier import Classifier
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
+from pipeline.registry import RegistryEntry
 
 
 class Penalized(Classifier):
@@ -42,4 +44,4 @@ class Nested(Classifier):
 def offer(monkeypatch):
     """Adds them to the table of models as penalized and nested."""
     for name, model_class in (("penalized", Penalized), ("nested", Nested)):
-        monkeypatch.setitem(registry.MODELS, name, registry.ModelEntry(model_class, (28, 28, 1)))
+        monkeypatch.setitem(registry.MODELS.registered, name, RegistryEntry(model_class, None, ModelRow()))

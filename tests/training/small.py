@@ -21,7 +21,7 @@ def build(strategy, **options):
     keras.utils.set_random_seed(config.training.seed)
     key = (config.data, config.training.batch_size)
     if key not in DIGITS:
-        DIGITS[key] = load(config.data, config.training.batch_size, config.training.seed, Console(quiet=True))
+        DIGITS[key] = load(config.data, config.training.batch_size, Console(quiet=True))
     return experiments.build(config, DIGITS[key], strategy)
 
 

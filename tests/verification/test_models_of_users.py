@@ -24,10 +24,10 @@ EXTENSION = str(REPOSITORY / "tests" / "extension" / "pinned.py")
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left():
     """Takes away what is registered here."""
-    before = dict(registry.REGISTERED)
+    before = dict(registry.MODELS.registered)
     yield
-    for name in set(registry.REGISTERED) - set(before):
-        del registry.REGISTERED[name]
+    for name in set(registry.MODELS.registered) - set(before):
+        del registry.MODELS.registered[name]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def prove(strategy, tmp_path, measured):
         config = ExperimentConfig.from_flat({
             "dataset": "digits", "image_size": 8, "subset": 3, "batch_size": 16, "steps": 6, "model": model,
             "extension": (EXTENSION,), "optimizer": "adam", "learning_rate": 1e-3, "clip_norm": 0.1})
-        source = load(config.data, 16, 0, Console(quiet=True))
+        source = load(config.data, 16, Console(quiet=True))
         for replicas, fault in ((1, None), (2, without)):
             key = model, replicas, str(fault)
             if key not in measured:

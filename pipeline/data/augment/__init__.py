@@ -1,9 +1,13 @@
-"""Augmentations: pure functions of a batch of uint8 images and per-example seeds.
+"""Augmentations: pure functions of a batch of uint8 images and a seed for each image.
 
-Every one of them has the signature (images uint8 [B, H, W, C], seeds int32 [B, 2], strength) -> uint8 [B, H, W, C]; the
-mixing ones return the share of the own image, float32 [B], beside. A row of the result depends on the same row of
-the arguments alone (for the mixing ones: on the rows 2i and 2i + 1), in a batch of any size.
+Each is a function (images uint8 [B, H, W, C], seeds int32 [B, 2], strength) -> uint8 [B, H, W, C], declared with its
+options by `AUGMENTATIONS.built_in` and used as --augment=NAME or NAME:STRENGTH. It runs on decoded images: in tf.data
+for a data set that streams or lies in host memory, on the device within the step with --cache=device. One that mixes
+pairs also returns the share of the own image, float32 [B].
+
+Row i of the result is a function of row i of the arguments alone (of the rows 2i and 2i + 1 for one that mixes), in a
+batch of any size: random numbers come from pipeline.data.stateless_random.uniform(seeds, draw).
 """
-from pipeline.data.augment.apply import MIXING, apply
+from pipeline.data.augment.apply import apply
 
-__all__ = ["MIXING", "apply"]
+__all__ = ["apply"]

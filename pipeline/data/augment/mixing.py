@@ -1,17 +1,20 @@
-"""Augmentations that mix two images: rows 2i and 2i + 1 of a batch, the mixing drawn from the seed of row 2i."""
+"""Augmentations that mix two images: rows 2i and 2i + 1 of a batch, with draws from the seed of row 2i."""
 import functools
 
 import numpy as np
 import scipy.special
 import tensorflow as tf
 
+from pipeline.choices import AUGMENTATIONS
 from pipeline.data.augment.geometry import box, to_uint8
 from pipeline.data.stateless_random import uniform
 
 _QUANTILES = 4097
 
 
-def mixup(images, seeds, strength=0.2):
+@AUGMENTATIONS.built_in("mixup", unit="both parameters of a Beta distribution", low=0.01, high=100.0, default=0.2,
+                        mixes=True)
+def mixup(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Adds two images in shares drawn from Beta(strength, strength) (Zhang et al., https://arxiv.org/abs/1710.09412).
 
     Returns:
@@ -24,13 +27,15 @@ def mixup(images, seeds, strength=0.2):
     return to_uint8(own * weight + partner * (1 - weight)), share
 
 
-def cutmix(images, seeds, strength=1.0):
+@AUGMENTATIONS.built_in("cutmix", unit="both parameters of a Beta distribution", low=0.01, high=100.0, default=1.0,
+                        mixes=True)
+def cutmix(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Swaps a box between two images (Yun et al., https://arxiv.org/abs/1905.04899).
 
-    Its share of the area is drawn from Beta(strength, strength), its centre uniformly; what lies outside is cut.
+    Its share of the area is drawn from Beta(strength, strength), its centre uniformly; it is clipped at the border.
 
     Returns:
-      (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the area that is the own image's.
+      (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the area of the own image.
     """
     height, width = images.shape[1:3]
     seeds = _of_pairs(seeds)
@@ -40,11 +45,11 @@ def cutmix(images, seeds, strength=1.0):
     return tf.where(swapped, _partners(images), images), 1 - tf.cast(taken, tf.float32) * (1 / (height * width))
 
 
-def beta(seeds, draw, concentration):
+def beta(seeds: tf.Tensor, draw: int, concentration: float) -> tf.Tensor:
     """Draws from Beta(concentration, concentration): float32 [B] in [0, 1].
 
-    By inverting the distribution at a uniform number, which a sampler by rejection cannot do for each example alone:
-    a table of its quantiles, interpolated linearly.
+    Inverts the distribution at one uniform number for each example, by linear interpolation in a table of quantiles;
+    rejection sampling would need a number of draws that is not known.
     """
     table = tf.constant(_beta_quantiles(float(concentration)))
     place = uniform(seeds, draw) * (_QUANTILES - 1)

@@ -1,13 +1,14 @@
 """RandAugment (Cubuk et al., https://arxiv.org/abs/1909.13719), without a loop over examples.
 
-Two operations an example, drawn from a table of fourteen. An operation is one of three kinds, and each kind is computed
-for the whole batch at once with each example's own parameters: a projective transform, a table of 256 values a channel,
-or a blend with a filtered copy. Examples for which another kind was drawn take part with the identity.
+Each example gets two operations, drawn from a table of fourteen. An operation is one of three kinds, and each kind is
+computed for the whole batch with the parameters of each example: a projective transform, a table of 256 values a
+channel, or a blend with a filtered copy. Examples for which another kind was drawn get the identity.
 """
 import math
 
 import tensorflow as tf
 
+from pipeline.choices import AUGMENTATIONS
 from pipeline.data.augment.color import mean_luma, saturate
 from pipeline.data.augment.geometry import about_centre, project, to_uint8
 from pipeline.data.stateless_random import uniform
@@ -19,7 +20,8 @@ _GEOMETRIC = OPERATIONS[1:6]
 _TABULAR = OPERATIONS[6:12]
 
 
-def randaugment(images, seeds, strength=9.0):
+@AUGMENTATIONS.built_in("randaugment", unit="magnitude", low=0.1, high=10.0, default=9.0)
+def randaugment(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     """Applies two operations, drawn with replacement, at magnitude `strength` of 10."""
     level = min(float(strength), 10.0) / 10
     for layer in range(_LAYERS):
@@ -29,14 +31,14 @@ def randaugment(images, seeds, strength=9.0):
     return images
 
 
-def operate(images, chosen, level, sign):
+def operate(images: tf.Tensor, chosen: tf.Tensor, level: float, sign: tf.Tensor) -> tf.Tensor:
     """Applies to each image the operation chosen for it.
 
     Args:
       images: uint8 [B, H, W, C].
-      chosen: int32 [B], an index of OPERATIONS.
-      level: float in [0, 1].
-      sign: float32 [B], 1 or -1: which way a symmetric operation goes.
+      chosen: int32 [B], index into OPERATIONS.
+      level: in [0, 1].
+      sign: float32 [B], 1 or -1: direction of a symmetric operation.
 
     Returns:
       uint8 [B, H, W, C].
@@ -73,7 +75,7 @@ def _geometric(images, chosen, amount):
 
 
 def _tabular(images, chosen, level, factor):
-    """Operations that send each value of a channel to another value, by a table [B, C, 256] of float32."""
+    """Operations that map each value of a channel by a table, float32 [B, C, 256]."""
     batch, height, width, channels = images.shape
     values = tf.range(256, dtype=tf.float32)[None, None, :]
     rows = tf.range(batch * channels)
@@ -98,7 +100,7 @@ def _tabular(images, chosen, level, factor):
 
 
 def _stretch(counts, values):
-    """Sends the darkest value of each channel to 0 and the brightest to 255; a channel of one value stays."""
+    """Maps the darkest value of each channel to 0 and the brightest to 255; a channel of one value stays."""
     present = counts > 0
     darkest = tf.reduce_min(tf.where(present, values, 255.0), axis=2, keepdims=True)
     brightest = tf.reduce_max(tf.where(present, values, 0.0), axis=2, keepdims=True)
@@ -117,14 +119,14 @@ def _equalize(counts, values):
 
 
 def _sharpen(images, factor):
-    """Moves images away from (above 1) or towards (below 1) a smoothed copy; the border stays."""
+    """Moves images away from (above 1) or towards (below 1) a smoothed copy; the border is kept."""
     batch, height, width, channels = images.shape
     if height < 3 or width < 3:
         return images
     whole = tf.cast(images, tf.int32)
     neighbours = sum(whole[:, y:height - 2 + y, x:width - 2 + x] for y in range(3) for x in range(3))
     inner = whole[:, 1:-1, 1:-1]
-    # Times the reciprocal: a graph is rewritten to that anyway, and would differ from eager execution in the last bit.
+    # Times the reciprocal: a graph is rewritten to that, and would differ from eager execution in the last bit.
     smooth = tf.cast(neighbours + 4 * inner, tf.float32) * (1 / 13)
     changed = to_uint8((tf.cast(inner, tf.float32) - smooth) * factor + smooth)
     ring = [[0, 0], [1, 1], [1, 1], [0, 0]]

@@ -1,8 +1,9 @@
-"""The data set that comes with the product: 1,797 handwritten digits of the UCI repository, from scikit-learn."""
+"""The built-in data set: 1,797 handwritten digits of the UCI repository, from scikit-learn."""
 import numpy as np
 import scipy.ndimage
 import sklearn.datasets
 
+from pipeline.choices import DATASETS
 from pipeline.data.holdout import stratified
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Source, Split, digest
@@ -11,27 +12,29 @@ SIZE = 28
 TEST_EXAMPLES = 360
 
 
-def load_digits(size=None):
+@DATASETS.built_in("digits")
+def load_digits(image_size: int | None = None) -> Source:
     """Returns scikit-learn's digits (https://archive.ics.uci.edu/dataset/80) as a Source.
 
     Images of 8x8 counts from 0 to 16 become uint8 [size, size, 1] in 0 to 255 by cubic interpolation; 1,437 train, 360
     test, stratified, the same in every run.
 
     Args:
-      size: height and width; None: 28.
+      image_size: height and width; None: 28.
     """
-    size = size or SIZE
+    size = image_size or SIZE
     data = sklearn.datasets.load_digits()
     images, labels = enlarge(data.images, size), data.target.astype(np.int32)
     is_test = np.zeros(len(labels), bool)
     is_test[stratified(labels, TEST_EXAMPLES)] = True
-    splits = [Split(name, int(rows.sum()), InMemory(images[rows], labels[rows]), labels[rows])
-              for name, rows in (("train", ~is_test), ("test", is_test))]
+    train, test = (Split(name, int(rows.sum()), InMemory(images[rows], labels[rows]), labels[rows])
+                   for name, rows in (("train", ~is_test), ("test", is_test)))
     class_names = tuple(str(name) for name in data.target_names)
-    return Source("digits", class_names, (size, size, 1), *splits, None, digest(images, labels, is_test, class_names))
+    fingerprint = digest(images, labels, is_test, class_names)
+    return Source("digits", class_names, (size, size, 1), train, test, None, fingerprint)
 
 
-def enlarge(images, size):
+def enlarge(images: np.ndarray, size: int) -> np.ndarray:
     """Returns images [N, 8, 8] of 0 to 16 as uint8 [N, size, size, 1] of 0 to 255."""
     side = images.shape[1]
     # Pixels are areas, not points: the centre of target pixel i lies at (i + 1/2) side/size - 1/2.

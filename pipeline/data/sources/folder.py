@@ -1,11 +1,13 @@
-"""A user's own images: one folder a class."""
+"""A user's own images, one folder a class."""
 import os
 import unicodedata
 
 import numpy as np
 
 from pipeline.activity import activity
-from pipeline.console import STANDARD
+from pipeline.choices import DATASETS
+from pipeline.config import DataConfig
+from pipeline.console import STANDARD, Console
 from pipeline.data.decode import UnreadableImage, in_parallel, read_header, read_image
 from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.holdout import divide
@@ -16,26 +18,25 @@ from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
-# What images with transparency or floats become, see image_file.read_image: part of the fingerprint of those alone.
+# How decode.read_image treats transparency and floats: part of the fingerprint of data sets that have such images.
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
 
-def load_folder(path, config, console=STANDARD, own_validation=True):
+@DATASETS.built_in("folder", argument="PATH")
+def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_validation: bool = True) -> Source:
     """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
-    A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, what --validation_split
-    holds out of training is the test split.
-
-    Images in subfolders of a class are of that class.
+    A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, the share of training that
+    --validation_split holds out is the test split. Images in subfolders of a class belong to that class.
 
     Args:
       path: the folder.
-      config: DataConfig; image_size, validation_split, skip_unreadable and memory_budget count.
+      config: image_size, validation_split, skip_unreadable and memory_budget are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
 
     Returns:
-      Source; images are grey where all files are, else of three channels.
+      Source; images have one channel if all files are grey, else three.
 
     Raises:
       UsageError: no such folder, no class, an empty class, classes that differ between splits, an unreadable
@@ -80,7 +81,7 @@ def load_folder(path, config, console=STANDARD, own_validation=True):
 
 
 def _split_folders(path, validation_split, own_validation):
-    """Returns ({"train": folder, "validation": folder, "test": folder} of those there, lines to tell the user)."""
+    """Returns ({"train": folder, "validation": folder, "test": folder}, those that exist; lines for the user)."""
     if not os.path.isdir(path):
         raise UsageError(f"--dataset=folder:{path}: there is no such folder; where it was moved, give its new path")
     names = [name for name in _folders_in(path) if not is_hidden(name)]
@@ -91,10 +92,10 @@ def _split_folders(path, validation_split, own_validation):
         found, unused = choose_splits(f"--dataset=folder:{path}", names, own_validation)
         others = [_readable(name) for name in names if name not in (own, unused, *found.values())]
         if others:
-            lines.append(f"not read, since they are beside '{own}': {', '.join(others[:5])}"
+            lines.append(f"not read, since they are next to '{own}': {', '.join(others[:5])}"
                          f"{', ...' if len(others) > 5 else ''}")
     if not found and not validation_split:
-        raise UsageError(f"--dataset=folder:{path} has no folder 'test' or 'val' beside 'train': make "
+        raise UsageError(f"--dataset=folder:{path} has no folder 'test' or 'val' next to 'train': make "
                          f"{path}/train/<class>/ and {path}/test/<class>/, or give --validation_split=0.2 to hold a "
                          "part out for testing")
     folders = {role: os.path.join(path, name) for role, name in found.items()}
@@ -102,7 +103,7 @@ def _split_folders(path, validation_split, own_validation):
 
 
 def _folders_in(path):
-    """Returns the sorted names of the folders in a folder, links to folders among them."""
+    """Returns the sorted names of the folders in a folder, including links to folders."""
     try:
         return sorted(name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
     except OSError as error:
@@ -112,7 +113,7 @@ def _folders_in(path):
 def _training_folder(path, names):
     """Returns the name of the folder of the training split, or None where the folders are classes.
 
-    A folder of that name with images and no folders in it is a class, of vehicles say, where others are beside it.
+    A folder `train` next to others that contains images and no folders is a class (of vehicles).
     """
     found = [name for name in names if name.lower() == "train"]
     if len(found) > 1:
@@ -126,9 +127,9 @@ def _training_folder(path, names):
 
 
 def _class_folders(folders):
-    """Returns {split: names of its class folders}, those of one class at the same place in every split.
+    """Returns {split: names of its class folders}, in the same order of classes in every split.
 
-    Names are the same whichever way an accented letter is composed: archives made on other systems change that.
+    Names are equal whichever way an accented letter is composed: archives from other systems change that.
     """
     found = {split: [name for name in _folders_in(folder) if not is_hidden(name)] for split, folder in folders.items()}
     train = found["train"]
@@ -155,18 +156,18 @@ def _readable(name):
 
 
 def _alike(class_names):
-    """Returns lines about classes whose names look the same, or are where a file system ignores case."""
+    """Returns lines about classes whose names look the same, or differ only in case."""
     seen, lines = {}, []
     for name in class_names:
         other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
-            lines.append(f"classes '{other}' and '{name}' differ in case or in how their letters are composed alone: "
-                         "they are counted as two")
+            lines.append(f"classes '{other}' and '{name}' differ only in case or in how their letters are composed: "
+                         "they are two classes")
     return lines
 
 
 def _class_files(folder, class_folders):
-    """Returns (paths, labels, files that are no images), the first two in the order of class and file name."""
+    """Returns (paths, labels, files that are no images), the first two ordered by class and file name."""
     paths, labels, others = [], [], []
     for label, name in enumerate(class_folders):
         inside = os.path.join(folder, name)
@@ -180,7 +181,7 @@ def _class_files(folder, class_folders):
 
 
 def _beside(path, files):
-    """Returns lines about files that are not looked at.
+    """Returns lines about ignored files.
 
     Args:
       path: the folder of the data set.
@@ -236,5 +237,5 @@ def _notes(bad, in_memory):
         notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(map(_readable, bad[:3]))}"
                      f"{', ...' if len(bad) > 3 else ''}")
     if not in_memory:
-        notes.append("images are decoded as they are needed, each epoch in a random order of all of them")
+        notes.append("images are decoded on demand, each epoch in a random order of all of them")
     return tuple(notes)

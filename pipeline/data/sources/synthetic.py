@@ -1,8 +1,9 @@
-"""Images without meaning that can be learned: for measuring."""
+"""Random images that can be learned, for benchmarks and tests."""
 import re
 
 import numpy as np
 
+from pipeline.choices import DATASETS
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Source, Split, digest
 from pipeline.errors import UsageError
@@ -11,16 +12,17 @@ _BYTES = 256 * 2**20
 _KEY = 11
 
 
-def load_synthetic(text, image_size=None):
-    """Makes random images of a shape, each its class's pattern under noise.
+@DATASETS.built_in("synthetic", argument="HxWxC")
+def load_synthetic(text: str, image_size: int | None = None) -> Source:
+    """Makes random images: the pattern of a class, with noise.
 
     Args:
-      text: HxWxC or HxWxCxCLASSES, such as 32x32x3 or 32x32x3x100; 10 classes where nothing is said.
+      text: HxWxC or HxWxCxCLASSES, such as 32x32x3 or 32x32x3x100; default 10 classes.
       image_size: height and width instead of H and W, or None.
 
     Returns:
-      Source with at most 4,096 training and a quarter as many test examples (fewer where images are large), the same
-      in every run.
+      Source with at most 4,096 training and a quarter as many test examples (fewer for large images), the same in every
+      run.
 
     Raises:
       UsageError: text of another form.

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.activity import activity
-from pipeline.console import STANDARD
+from pipeline.config import DataConfig
+from pipeline.console import STANDARD, Console
 from pipeline.data.array_records import is_array_record
 from pipeline.data.holdout import divide
 from pipeline.data.memory import InMemory, empty_images
@@ -22,12 +23,12 @@ _DECODED_TOGETHER = 500
 
 @dataclasses.dataclass(frozen=True)
 class ExampleFormat:
-    """How an example is serialized, and what becomes of its image.
+    """How an example is serialized and its image decoded.
 
     Attributes:
       image_key, label_key: names of the features.
       shape: (H, W, C) of the decoded image.
-      resize: whether images have to be brought to that height and width.
+      resize: whether to resize images to that height and width.
     """
 
     image_key: str
@@ -35,28 +36,28 @@ class ExampleFormat:
     shape: tuple[int, int, int]
     resize: bool
 
-    def parse(self, records):
-        """Takes serialized examples, string [n], apart: encoded images, string [n], and labels, int32 [n]."""
+    def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Parses serialized examples, string [n], to encoded images, string [n], and labels, int32 [n]."""
         features = tf.io.parse_example(records, {self.image_key: tf.io.FixedLenFeature([], tf.string),
                                                  self.label_key: tf.io.FixedLenFeature([], tf.int64)})
         return features[self.image_key], tf.cast(features[self.label_key], tf.int32)
 
-    def decode(self, encoded):
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes one image: string scalar to uint8 [H, W, C]."""
-        if not self.resize:  # This kernel reads JPEG and GIF too, and costs half of the general one.
+        if not self.resize:  # This kernel also reads JPEG and GIF, at half the cost of the general one.
             return tf.ensure_shape(tf.io.decode_png(encoded, self.shape[-1]), self.shape)
         image = tf.io.decode_image(encoded, self.shape[-1], expand_animations=False)
         image = tf.image.resize(image, self.shape[:2], antialias=True)
         return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
 
 
-def load_tfds(config, console=STANDARD, own_validation=True):
+def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: bool = True) -> Source:
     """Loads a data set of TensorFlow Datasets by its name.
 
     Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
 
     Args:
-      config: DataConfig; dataset, data_dir, image_size, validation_split, memory_budget and cache_dir count.
+      config: dataset, data_dir, image_size, validation_split, memory_budget and cache_dir are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
 
@@ -120,7 +121,7 @@ def _example_format(info, config):
 
 
 def _choose_splits(info, config, own_validation):
-    """Returns ({"train", "validation", "test": the data set's own names, of those there}, lines to tell the user)."""
+    """Returns ({"train", "validation", "test": the data set's own names, where they exist}, lines for the user)."""
     has = {name: split for name, split in info.splits.items() if split.num_examples}
     if "train" not in has:
         raise UsageError(f"--dataset={config.dataset} has no training split: it has {', '.join(has) or 'none'}")

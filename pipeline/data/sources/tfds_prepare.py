@@ -1,4 +1,4 @@
-"""Finds prepared TensorFlow Datasets, or downloads and prepares them."""
+"""Finding prepared TensorFlow Datasets, or downloading and preparing them."""
 import glob
 import os
 import re
@@ -6,19 +6,20 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
+from typing import Any
 
 from pipeline.activity import activity
-from pipeline.console import STANDARD
+from pipeline.choices import DATASETS
+from pipeline.console import STANDARD, Console
 from pipeline.errors import UsageError, nearest
 from pipeline.paths import local_path
 
-OTHER_KINDS = ("digits", "folder:PATH", "synthetic:HxWxC")
 _CONNECT_SECONDS = 5
 _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?")
 
 
-def default_data_dir():
-    """Returns where TensorFlow Datasets keeps data sets where nobody says otherwise.
+def default_data_dir() -> str:
+    """Returns the default folder of TensorFlow Datasets: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
       UsageError: the user has no home directory.
@@ -30,9 +31,9 @@ def default_data_dir():
     return found
 
 
-def prepared(data_dir):
+def prepared(data_dir: str) -> dict[str, dict[str, str]]:
     """Returns the data sets in a folder: {"name" or "name/config": {version: its folder}}, by their files alone."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for pattern in ("*/*/features.json", "*/*/*/features.json"):
         for path in glob.glob(os.path.join(glob.escape(data_dir), pattern)):
             folder, version = os.path.split(os.path.dirname(path))
@@ -41,8 +42,8 @@ def prepared(data_dir):
     return dict(sorted(found.items()))
 
 
-def find_or_prepare(dataset, data_dir=None, console=STANDARD):
-    """Returns the TFDS builder of a prepared data set, downloading and preparing it where it is not there yet.
+def find_or_prepare(dataset: str, data_dir: str | None = None, console: Console = STANDARD) -> Any:
+    """Returns the TFDS builder of a data set, after downloading and preparing it if needed.
 
     Args:
       dataset: name, name/config or name:version.
@@ -54,11 +55,11 @@ def find_or_prepare(dataset, data_dir=None, console=STANDARD):
     """
     match = _NAME.fullmatch(dataset)
     if not match:
-        raise UsageError(f"unknown data set '{dataset}': {_folder_meant(dataset)}known: {', '.join(OTHER_KINDS)} and "
-                         f"the names of TensorFlow Datasets such as mnist, imagenette/160px or mnist:3.0.1")
+        raise UsageError(f"unknown data set '{dataset}': {_folder_meant(dataset)}known: {', '.join(DATASETS.shown())} "
+                         f"and the names of TensorFlow Datasets such as mnist, imagenette/160px or mnist:3.0.1")
     data_dir = os.path.abspath(data_dir or default_data_dir())
     folder = _find(prepared(data_dir), **match.groupdict())
-    import tensorflow_datasets as tfds  # Imported here because it takes a second that other data sets need not wait.
+    import tensorflow_datasets as tfds  # Imported here: it takes a second.
     if folder is None:
         _check_name(match["name"], prepared(data_dir), tfds, _folder_meant(dataset))
         return _prepare(dataset, data_dir, console, tfds)
@@ -69,7 +70,7 @@ def find_or_prepare(dataset, data_dir=None, console=STANDARD):
 
 
 def _find(found, name, config, version):
-    """Returns the folder of the newest version that fits, or None."""
+    """Returns the folder of the newest matching version, or None."""
     fitting = {key: versions for key, versions in found.items()
                if key.split("/")[0] == name and (config is None or key == f"{name}/{config}")}
     if len(fitting) > 1 and name in fitting:
@@ -83,7 +84,7 @@ def _find(found, name, config, version):
 
 
 def _folder_meant(dataset):
-    """Returns the clause for a name that means a folder of one's own images, "" for others."""
+    """Returns the hint for a name that seems to mean a folder of the user's images, "" for others."""
     kind, _, rest = re.fullmatch(r"(\w*)([:/=]?)(.*)", dataset, re.DOTALL).groups()
     if rest and kind.lower() in ("folder", "imagefolder", "dir", "directory", "path", "images", "file"):
         return f"a folder of your own images is --dataset=folder:{rest}; "
@@ -93,13 +94,13 @@ def _folder_meant(dataset):
 
 
 def _check_name(name, found, tfds, meant=""):
-    known = set(tfds.list_builders(with_community_datasets=False)) | {key.split("/")[0] for key in found} | {"digits"}
+    known = set(tfds.list_builders(with_community_datasets=False)) | {key.split("/")[0] for key in found}
     if name in known:
         return
-    guess = nearest(name, known)
+    guess = nearest(name, known | set(DATASETS))
     suggestion = meant or (f"did you mean '{guess}'? " if guess else "")
-    raise UsageError(f"unknown data set '{name}': {suggestion}known: {', '.join(OTHER_KINDS)} and the {len(known) - 1} "
-                     f"names of TensorFlow Datasets (https://www.tensorflow.org/datasets/catalog)")
+    raise UsageError(f"unknown data set '{name}': {suggestion}known: {', '.join(DATASETS.shown())} and the "
+                     f"{len(known)} names of TensorFlow Datasets (https://www.tensorflow.org/datasets/catalog)")
 
 
 def _prepare(dataset, data_dir, console, tfds):
@@ -132,7 +133,7 @@ def _prepare(dataset, data_dir, console, tfds):
 
 
 def _refusal(dataset, data_dir):
-    """Returns the beginning of a message that a data set is not there, saying what is."""
+    """Returns the beginning of a message about a missing data set: what the folder has instead."""
     found = list(prepared(data_dir))
     has = f"which has {', '.join(found[:12])}" if found else (
         "which has no prepared data set" if os.path.isdir(data_dir) else "which does not exist")
@@ -146,9 +147,9 @@ def _writable(data_dir):
 
 
 def _blocked_host(urls):
-    """Returns the host that downloads would come from, or the proxy, where it does not answer; else None.
+    """Returns the host of the downloads, or the proxy, if it does not answer; else None.
 
-    The downloader itself tries again for minutes before it gives up.
+    The downloader itself retries for minutes.
     """
     parsed = [urllib.parse.urlparse(url) for url in urls]
     parsed = next((url for url in parsed if url.hostname), None)
@@ -166,7 +167,7 @@ def _blocked_host(urls):
         except OSError:
             pass
 
-    # On a thread, since looking up a name has no time limit of its own.
+    # On a thread, since a name lookup has no timeout.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_CONNECT_SECONDS)
