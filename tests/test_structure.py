@@ -40,7 +40,7 @@ MOST_LINES = 350
 # Rooms and modules whose public functions have no types yet.
 UNANNOTATED = ("launch/commands/benchmark.py", "launch/commands/evaluate.py", "launch/commands/export.py",
                "launch/commands/inspect.py", "launch/commands/predict.py", "launch/commands/sweep.py",
-               "pipeline/benchmark/", "pipeline/evaluation/", "pipeline/export/", "pipeline/models/",
+               "pipeline/benchmark/", "pipeline/evaluation/", "pipeline/export/",
                "pipeline/sweep/")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 

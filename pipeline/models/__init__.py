@@ -1,6 +1,6 @@
-"""Layers, models, the table of their names, and how they are shown.
+"""Layers, models, their table, and how they are shown.
 
-Whoever imports it has told Keras of every layer and model: keras.saving.load_model then needs no custom_objects.
+Importing this package registers every layer and model with Keras: keras.saving.load_model needs no custom_objects.
 """
 from pipeline.choices import MODELS
 from pipeline.models import image_classifier, registry  # noqa: F401

@@ -1,7 +1,10 @@
-"""The blocks that the models are made of.
+"""The blocks of the models.
 
-Merges are layers too (Concatenate, Add), so that a record of the layers called is the whole graph.
+Merges are layers too (Concatenate, Add), so that a record of the called layers is the whole graph.
 """
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from pipeline.models.layers import Convolution, ReLU
@@ -12,8 +15,8 @@ from pipeline.models.serialization import KeepsArguments, registered
 class Block(KeepsArguments, keras.layers.Layer):
     """A layer made of layers."""
 
-    def build(self, input_shape):
-        """Makes the variables of the layers inside, which keras.Layer.build leaves out: a file of it has them."""
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes the variables of the layers inside, which keras.Layer.build does not: a file of a block has them."""
         self.compute_output_spec(keras.KerasTensor(tuple(input_shape)))
 
 
@@ -29,8 +32,8 @@ class ConvBlock(Block):
       batch_norm_momentum: momentum of the moving statistics.
     """
 
-    def __init__(self, filters: int, kernel_size=3, strides=1, padding: str = "same",
-                 batch_norm_momentum: float = 0.9, **kwargs):
+    def __init__(self, filters: int, kernel_size: int | Sequence[int] = 3, strides: int | Sequence[int] = 1,
+                 padding: str = "same", batch_norm_momentum: float = 0.9, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.padding, self.batch_norm_momentum = filters, padding, batch_norm_momentum
         # A file has lists in place of tuples.
@@ -41,7 +44,7 @@ class ConvBlock(Block):
         self.norm = BatchNormalization(momentum=batch_norm_momentum, name="norm", dtype=dtype)
         self.relu = ReLU(name="relu", dtype=dtype)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps [batch, height, width, channels] to [batch, out_height, out_width, filters]."""
         x = self.convolution(x, with_bias=False)
         x = self.norm(x, training=training, shift=self.convolution.bias)
@@ -50,7 +53,7 @@ class ConvBlock(Block):
 
 @registered
 class InceptionBlock(Block):
-    """A 1x1 and a 3x3 ConvBlock side by side, concatenated (the Inception module of arXiv:1611.03530, appendix A).
+    """A 1x1 and a 3x3 ConvBlock in parallel, concatenated (the Inception module of arXiv:1611.03530, appendix A).
 
     Args:
       filters_1x1: output channels of the 1x1 convolution.
@@ -67,14 +70,14 @@ class InceptionBlock(Block):
         self.conv_3x3 = ConvBlock(filters_3x3, 3, name="conv_3x3", **settings)
         self.concatenate = keras.layers.Concatenate(name="concatenate", dtype=self.dtype_policy)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps [batch, height, width, channels] to [batch, height, width, filters_1x1 + filters_3x3]."""
         return self.concatenate([self.conv_1x1(x, training=training), self.conv_3x3(x, training=training)])
 
 
 @registered
 class DownsampleBlock(Block):
-    """A 3x3 ConvBlock beside 3x3 max pooling, both with stride 2 and without padding, concatenated.
+    """A 3x3 ConvBlock and 3x3 max pooling in parallel, both with stride 2 and without padding, concatenated.
 
     Args:
       filters: output channels of the convolution.
@@ -90,7 +93,7 @@ class DownsampleBlock(Block):
         self.pool = keras.layers.MaxPooling2D(3, strides=2, name="pool", dtype=dtype)
         self.concatenate = keras.layers.Concatenate(name="concatenate", dtype=dtype)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps [batch, h, w, channels] to [batch, (h - 1) // 2, (w - 1) // 2, filters + channels]."""
         return self.concatenate([self.conv(x, training=training), self.pool(x)])
 
@@ -101,11 +104,11 @@ class ResidualBlock(Block):
 
     Args:
       channels: output channels of the three ConvBlocks.
-      identity_kernel: kernel size of the convolution that brings the input to channels[1].
+      identity_kernel: kernel size of the convolution that maps the input to channels[1].
       batch_norm_momentum: momentum of the moving statistics.
     """
 
-    def __init__(self, channels, identity_kernel: int = 1, batch_norm_momentum: float = 0.9, **kwargs):
+    def __init__(self, channels: Sequence[int], identity_kernel: int = 1, batch_norm_momentum: float = 0.9, **kwargs):
         super().__init__(**kwargs)
         self.channels, self.identity_kernel = tuple(channels), identity_kernel
         self.batch_norm_momentum = batch_norm_momentum
@@ -118,7 +121,7 @@ class ResidualBlock(Block):
         self.conv3 = ConvBlock(self.channels[2], name="conv3", **settings)
         self.pool = keras.layers.MaxPooling2D(2, name="pool", dtype=dtype)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps [batch, height, width, channels] to [batch, height // 2, width // 2, self.channels[2]]."""
         inner = self.conv2(self.conv1(x, training=training), training=training)
         return self.pool(self.conv3(self.add([inner, self.identity(x)]), training=training))

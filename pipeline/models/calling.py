@@ -1,22 +1,26 @@
-"""A model's call in training as a function: values of its variables go in, and new ones come out."""
+"""A model's call in training as a pure function of the values of its variables."""
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 
-def call_in_training(model, trainable, non_trainable, images):
+def call_in_training(model: keras.Model, trainable: Sequence[Any], non_trainable: Sequence[Any], images: Any
+                     ) -> tuple[Any, list[Any], list[Any]]:
     """Calls a model in training without changing it.
 
-    Unlike keras.Model.stateless_call it goes through the model's __call__: layers inside that are not given `training`
-    learn it from there, as everywhere else in Keras, instead of taking it for inference without a word. And losses are
-    those of this call alone, also where the replicas' calls of one model take turns.
+    Unlike keras.Model.stateless_call it uses the model's __call__: layers inside that are not passed `training` get it
+    from there, as everywhere else in Keras, instead of silently assuming inference. And the losses are those of this
+    call alone, even if calls of several replicas are interleaved.
 
     Args:
-      model: built keras.Model.
-      trainable, non_trainable: lists of tensors, values of its variables in their order.
+      model: built.
+      trainable, non_trainable: values of its variables in their order.
       images: [batch, height, width, channels], float.
 
     Returns:
-      (outputs; list of tensors, new values of the non-trainable variables; list of scalars, what layers add to the
-      loss: what they added in the call, then the penalties of trainable variables with a regularizer).
+      (outputs; new values of the non-trainable variables; scalars that layers add to the loss: those added in the call,
+      then the penalties of trainable variables with a regularizer).
     """
     mapping = [*zip(model.trainable_variables, trainable, strict=True),
                *zip(model.non_trainable_variables, non_trainable, strict=True)]

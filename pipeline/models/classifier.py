@@ -1,4 +1,7 @@
-"""What all models have in common."""
+"""The base class of the models."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 from pipeline.errors import UsageError
@@ -9,22 +12,22 @@ from pipeline.models.serialization import KeepsArguments
 class Classifier(KeepsArguments, keras.Model):
     """A network from images [batch, height, width, channels] to logits [batch, num_classes], float32.
 
-    Logits are float32 under every precision policy but float64, where they are float64. A model's inner layers take
-    its own policy, so that a reloaded model computes in the precision it was saved in.
+    Logits are float32 under every precision policy but float64. Inner layers have the policy of the model, so that a
+    reloaded model computes in the precision it was saved in.
     """
 
-    minimum_size = 1  # The smallest height and width, in pixels, that leave something to classify.
+    minimum_size = 1  # Smallest height and width of images, in pixels.
 
-    def build(self, input_shape):
-        """Makes the variables of all layers inside, which keras.Model.build leaves out for a subclass.
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes the variables of all layers inside, which keras.Model.build does not for a subclass.
 
-        Under the model's name, so that a variable has one path whether its model was called, built or loaded.
+        Within the model's name scope, so that a variable has one path whether its model was called, built or loaded.
         """
         with name_scope(self):
             self.compute_output_spec(keras.KerasTensor(tuple(input_shape)))
         self.built = True
 
-    def build_graph(self, input_shape):
+    def build_graph(self, input_shape: Sequence[int]) -> keras.Model:
         """Returns the model as a functional keras.Model over (height, width, channels), sharing its weights.
 
         Raises:
@@ -35,7 +38,7 @@ class Classifier(KeepsArguments, keras.Model):
         return keras.Model(image, self.call(image, training=False), name=self.name)
 
 
-def check_input_shape(model_class, name, input_shape):
+def check_input_shape(model_class: Callable, name: str, input_shape: Sequence[Any]) -> None:
     """Raises UsageError where images of (height, width, channels) are too small for a model."""
     shape, smallest = tuple(input_shape), getattr(model_class, "minimum_size", 1)
     size = "x".join(map(str, shape))

@@ -1,4 +1,6 @@
 """A plain convolutional network."""
+from typing import Any
+
 import keras
 
 from pipeline.choices import MODELS
@@ -29,7 +31,7 @@ class CNN(Classifier):
         self.flatten = keras.layers.Flatten(name="flatten", dtype=dtype)
         self.classifier = keras.layers.Dense(num_classes, name="classifier", dtype=logits_dtype(dtype))
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         for block in (self.block1, self.block2, self.block3):
             x = block(x, training=training)

@@ -1,22 +1,23 @@
-"""What a training step tells the layers while it is traced."""
+"""The context that a training step gives to the layers while it is traced."""
 import contextlib
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """The place of one micro-batch in the run, for layers whose result depends on it.
+    """The position of one micro-batch in the run, for layers whose result depends on it.
 
     Attributes:
-      seed: seed of the run, a Python int in [0, 2**31).
+      seed: seed of the run, in [0, 2**31).
       draw_index: int64 scalar, global_step * micro_batches + micro_batch.
-      first_row: int64 scalar, the row of the global micro-batch at which this replica's rows begin.
-      statistics_updates: int64 scalar, how often the moving statistics were updated before.
+      first_row: int64 scalar, the first of this replica's rows in the global micro-batch.
+      statistics_updates: int64 scalar, number of earlier updates of the moving statistics.
       synchronize: whether batch statistics are those of the batch of all replicas, whatever their number. With several
-        the step runs in a replica context and is traced inline: a collective cannot stand in a nested tf.function.
+        the step runs in a replica context and is traced inline: a nested tf.function cannot contain a collective.
       num_replicas: number of replicas in sync.
     """
 
@@ -34,7 +35,7 @@ class _Entry:
     next_index: int = 0
 
 
-# MirroredStrategy traces every replica in a thread of its own, each with its own tensors.
+# MirroredStrategy traces every replica in its own thread, with its own tensors.
 _local = threading.local()
 
 
@@ -45,8 +46,8 @@ def _stack():
 
 
 @contextlib.contextmanager
-def step_context(context):
-    """Makes `context` the current one of this thread; its count of layers starts at 0."""
+def step_context(context: StepContext) -> Iterator[StepContext]:
+    """Makes `context` the current one of this thread; layers are counted from 0."""
     _stack().append(_Entry(context))
     try:
         yield context
@@ -54,12 +55,12 @@ def step_context(context):
         _stack().pop()
 
 
-def current():
+def current() -> StepContext | None:
     """Returns this thread's StepContext, or None outside of a training step."""
     return _stack()[-1].context if _stack() else None
 
 
-def next_layer_index():
+def next_layer_index() -> int:
     """Returns 0, 1, 2, ... in the order of the calls since the current context was entered.
 
     Raises:

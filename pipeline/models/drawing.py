@@ -1,4 +1,4 @@
-"""A model's graph as a picture, drawn with matplotlib alone."""
+"""An image of a model's graph, drawn with matplotlib."""
 import pathlib
 
 from matplotlib.figure import Figure
@@ -7,7 +7,7 @@ from matplotlib.path import Path
 
 from pipeline.errors import UsageError
 from pipeline.models.layout import HEADER, NODE_HEIGHT, NODE_WIDTH, PADDING, place
-from pipeline.models.recording import record_calls
+from pipeline.models.recording import Call, Graph, record_calls
 from pipeline.paths import check_file
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -17,8 +17,8 @@ COLORS = (("conv", "#bcd7f0"), ("dense", "#f3c6c0"), ("norm", "#cfe8cf"), ("relu
 INK, LINE = "#1c2833", "#52606d"
 
 
-def describe(call):
-    """Returns what a node says of its layer: class, and what tells it from others of that class."""
+def describe(call: Call) -> str:
+    """Returns the text of a node: class of its layer, kernel or pool size, strides."""
     layer, details = call.layer, []
     for name, mark in (("kernel_size", ""), ("pool_size", ""), ("strides", "/")):
         value = getattr(layer, name, None)
@@ -30,11 +30,11 @@ def describe(call):
     return " ".join([names.get(call.class_name, call.class_name), *details])
 
 
-def check_path(path):
+def check_path(path: str | pathlib.Path) -> pathlib.Path:
     """Returns `path` as a pathlib.Path.
 
     Raises:
-      UsageError: a kind of file that cannot be drawn, or a file that cannot be written.
+      UsageError: a file format that is not supported, or a file that cannot be written.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -43,15 +43,15 @@ def check_path(path):
     return path
 
 
-def draw(graph, path):
-    """Writes the picture of a recording.Graph: a box a layer with its output shape, a frame a block, an arrow an edge.
+def draw(graph: Graph, path: str | pathlib.Path) -> None:
+    """Writes an image of a graph: a box for each layer with its output shape, a frame for each block, arrows as edges.
 
     Args:
       graph: from record_calls.
       path: file to write, .png, .pdf or .svg.
 
     Raises:
-      UsageError: another kind of file, or a file that cannot be written.
+      UsageError: see check_path.
     """
     path = check_path(path)
     layout = place(graph)
@@ -82,7 +82,7 @@ def _draw_frame(axes, block, class_name, frame):
     titles = [(left + PADDING, "left", block[-1])]
     if depth == 0:
         titles.append((right - PADDING, "right", class_name))
-    for x, side, title in titles:  # Left and right, for in the middle runs the edge into the block.
+    for x, side, title in titles:  # Left and right: the edge into the block is in the middle.
         axes.text(x, top + HEADER / 2, title, fontsize=6, color=INK, va="center", ha=side, zorder=3,
                   weight="bold" if side == "left" and depth == 0 else "normal")
 

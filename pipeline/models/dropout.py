@@ -1,4 +1,7 @@
-"""Dropout whose mask belongs to the example's place in the global batch, not to the replica."""
+"""Dropout whose mask depends on the example's place in the global batch, not on the replica."""
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -6,29 +9,29 @@ from pipeline.models import context as step
 from pipeline.models.serialization import KeepsArguments, registered
 
 PHILOX = 1  # tf.random.Algorithm.PHILOX
-WORDS_PER_COUNT = 4  # 32-bit numbers that Philox makes of one value of its counter
+WORDS_PER_COUNT = 4  # 32-bit numbers that Philox makes for one value of its counter
 MAX_LAYERS = 2**20
 
 
-def uniform_rows(seed, draw_index, layer_index, first_row, rows, width):
+def uniform_rows(seed: int, draw_index: Any, layer_index: int, first_row: Any, rows: Any, width: int) -> tf.Tensor:
     """Returns rows of one large random matrix: [rows, width] float32 uniform in [0, 1].
 
-    Row r of the matrix depends on (seed, draw_index, layer_index, first_row + r) alone, so the rows that several
-    replicas draw are those that one would draw. Philox (Salmon et al., 2011) counts: a row begins at its own count.
+    Row r of the matrix is a function of (seed, draw_index, layer_index, first_row + r), so several replicas draw the
+    rows that one would draw. Philox (Salmon et al., 2011) is a function of a counter: each row begins at its own count.
 
     Args:
-      seed: Python int in [0, 2**31).
+      seed: in [0, 2**31).
       draw_index: int64 scalar.
-      layer_index: Python int below 2**20.
+      layer_index: below 2**20.
       first_row: int64 scalar.
-      rows: int32 scalar or Python int.
-      width: Python int.
+      rows: number of rows, an int32 scalar or Python int.
+      width: numbers of a row.
     """
     counts_per_row = -(-width // WORDS_PER_COUNT)
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
         seed=tf.stack([tf.constant(seed * MAX_LAYERS + layer_index, tf.int64), tf.cast(draw_index, tf.int64)]))
     offset = tf.cast(tf.cast(first_row, tf.int64) * counts_per_row, tf.uint64)
-    # Integers, because XLA turns Philox's words into floats in another way than TensorFlow's kernels do.
+    # Integers, since XLA converts Philox's words to floats differently from TensorFlow's kernels.
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([rows, counts_per_row * WORDS_PER_COUNT]), key=key,
         counter=tf.stack([offset, counter[1]]), alg=PHILOX, dtype=tf.uint32)
@@ -39,8 +42,8 @@ def uniform_rows(seed, draw_index, layer_index, first_row, rows, width):
 class Dropout(KeepsArguments, keras.layers.Layer):
     """Dropout (Srivastava et al., 2014): zero with probability `rate`, else scaled by 1 / (1 - rate).
 
-    Within a StepContext the mask is a slice of the global micro-batch's mask, the same on any number of replicas and
-    in every precision; outside of one it is drawn with a seed generator, as in keras.layers.Dropout.
+    Within a StepContext the mask is a slice of the mask of the global micro-batch, the same on any number of replicas
+    and in every precision; otherwise it is drawn with a seed generator, as in keras.layers.Dropout.
 
     Args:
       rate: probability in [0, 1).
@@ -51,14 +54,14 @@ class Dropout(KeepsArguments, keras.layers.Layer):
         if not 0 <= rate < 1:
             raise ValueError(f"dropout's rate must be at least 0 and below 1; found {rate}")
         self.rate = rate
-        # Without a name of its own its variable would be named by a counter of the process.
+        # Without a name, a counter of the process would name its variable.
         self.seed_generator = keras.random.SeedGenerator(name="seed_generator")
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Drops elements of x [batch, ...] in training; returns x otherwise."""
         if not training or self.rate == 0:
             return x

@@ -1,65 +1,65 @@
-"""Weights that stay as they are while the rest of a model trains (--freeze)."""
+"""Freezing weights of a model (--freeze)."""
 import dataclasses
 import fnmatch
 import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 
 from pipeline.errors import UsageError, nearest
 from pipeline.internals.keras_internals import layers_of
 from pipeline.models.weight_names import head, is_float, named, names_in
 from pipeline.quantities import counted
 
-BACKBONE = "backbone"  # Everything but the head, unless a layer of the model is called so.
+BACKBONE = "backbone"  # Everything but the head, unless a layer of the model has this name.
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """What does not train.
+    """The frozen part of a model.
 
     Attributes:
-      names: of the weights that would train otherwise, in the model's order.
-      parameters: how many numbers they hold.
-      weights: how many weights (variables) would train otherwise.
-      trained: how many numbers of the model train now.
-      held: list of keras.Variable that no step may change: these weights, and the moving statistics of layers all of
-        whose weights are frozen.
+      names: of the frozen weights, in the model's order.
+      parameters: their number of parameters.
+      weights: number of weights (variables) that would train without freezing.
+      trained: number of parameters that train.
+      held: variables that no step may change: the frozen weights, and the moving statistics of layers all of whose
+        weights are frozen.
     """
 
-    names: tuple
+    names: tuple[str, ...]
     parameters: int
     weights: int
     trained: int
-    held: list
+    held: list[keras.Variable]
 
-    def describe(self):
-        """Returns what config.json says of it, or None where everything trains."""
+    def describe(self) -> dict[str, Any] | None:
+        """Returns its record in config.json, or None where everything trains."""
         if not self.names:
             return None
         return {"variables": list(self.names), "parameters": self.parameters, "trained_parameters": self.trained}
 
-    def text(self):
+    def text(self) -> str:
         """Returns it in words."""
         stay = counted(self.parameters, "parameter stays", "parameters stay")
         return f"{len(self.names)} of {counted(self.weights, 'weight')}: {stay}, {self.trained:,} train"
 
 
+def freeze(model: keras.Model, patterns: Sequence[str], image_shape: Sequence[int]) -> Frozen:
+    """Freezes weights of a model: they leave its trainable variables, as with `layer.trainable = False` in Keras.
 
-def freeze(model, patterns, image_shape):
-    """Freezes weights of a model: they leave its trainable variables, as `layer.trainable = False` does in Keras.
-
-    A layer all of whose weights are frozen runs as in inference: batch normalization uses its moving statistics and
-    leaves them alone. Dropout stays what it is.
+    A layer all of whose weights are frozen runs in inference mode: batch normalization uses its moving statistics and
+    does not update them. Dropout is unaffected.
 
     Args:
-      model: built keras.Model over images, before its optimizer is made.
-      patterns: shell-style patterns ("block1", "block?/norm", "*/bias"). One that matches the path of a layer means all
-        that is in it; "backbone" means everything but the last layer with weights.
+      model: built, over images, before its optimizer is made.
+      patterns: shell-style patterns ("block1", "block?/norm", "*/bias"). One that matches the path of a layer selects
+        everything in it; "backbone" selects everything but the last layer with weights.
       image_shape: (height, width, channels) of its images.
 
-    Returns:
-      A Frozen.
-
     Raises:
-      UsageError: a pattern matches nothing that trains, or nothing is left to train.
+      UsageError: a pattern matches no trainable weight, or no weight is left to train.
     """
     variables, chosen = named(model), set()
     trained = {name for name, variable in variables.items() if variable.trainable}
@@ -79,14 +79,14 @@ def freeze(model, patterns, image_shape):
     return Frozen(names, sum(math.prod(variables[name].shape) for name in names), len(trained), left, held)
 
 
-def matches(name, pattern):
-    """Tells whether a pattern matches the path of a variable, or that of a layer that it is in."""
+def matches(name: str, pattern: str) -> bool:
+    """Returns whether a pattern matches the path of a variable, or of a layer that contains it."""
     parts = name.split("/")
     return any(fnmatch.fnmatchcase("/".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
 def _hold(model, chosen):
-    """Freezes the variables of the given ids; returns those that no step may change, a list of keras.Variable."""
+    """Freezes the variables of the given ids; returns the list of variables that no step may change."""
     held = {id(v): v for v in model.trainable_variables if id(v) in chosen}
     whole = [layer for layer in layers_of(model) if any(id(v) in chosen for v in layer.variables)
              and all(id(v) in chosen for v in layer.trainable_variables)]

@@ -1,6 +1,8 @@
-"""What a model's variables are called, which of two models' belong together, and what tells trained models apart."""
+"""Names of a model's variables, matching those of two models, and the SHA-256 of the weights."""
 import hashlib
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,48 +10,49 @@ import numpy as np
 from pipeline.quantities import counted
 
 
-def variable_names(model):
-    """Returns the names of a model's variables, in their order: their paths, each one once.
+def variable_names(model: keras.Model) -> list[str]:
+    """Returns unique names of a model's variables, in their order: their paths.
 
-    Keras gives two variables the same path where two layers in one place have the same name; the second is then
-    called PATH~2.
+    Keras gives two variables the same path where two layers of one parent have the same name; the second is then called
+    PATH~2.
     """
-    names, seen = [], {}
+    names: list[str] = []
+    seen: dict[str, int] = {}
     for variable in model.variables:
         seen[variable.path] = seen.get(variable.path, 0) + 1
         names.append(variable.path if seen[variable.path] == 1 else f"{variable.path}~{seen[variable.path]}")
     return names
 
 
-def described_variables(model):
+def described_variables(model: keras.Model) -> list[list[Any]]:
     """Returns [[name, shape, dtype], ...] of a model's variables, in their order: str, list of int, str."""
     return [[name, list(v.shape), keras.backend.standardize_dtype(v.dtype)]
             for name, v in zip(variable_names(model), model.variables, strict=True)]
 
 
-def weights_sha256(model):
-    """Returns the SHA-256 over every model variable's bytes, in order: the identity of a trained model."""
+def weights_sha256(model: keras.Model) -> str:
+    """Returns the SHA-256 of the bytes of all variables, in order: the identity of a trained model."""
     digest = hashlib.sha256()
     for variable in model.variables:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     return digest.hexdigest()
 
 
-def match_variables(stored, wanted):
-    """Finds the stored variable of each variable that a model wants.
+def match_variables(stored: Sequence[Sequence[Any]], wanted: Sequence[Sequence[Any]]) -> list[int]:
+    """Finds the stored variable of each variable of a model.
 
-    By name; where names differ in no more than the model's own and the numbers that Keras gives to layers without a
-    name, which count through a process, by order.
+    By name; by order where names differ only in the name of the model and in the numbers that Keras gives to unnamed
+    layers, counting through a process.
 
     Args:
       stored: [[name, shape, dtype], ...] of a file.
       wanted: the same of a model.
 
     Returns:
-      [index into stored], one a variable of the model.
+      [index into stored], one for each variable of the model.
 
     Raises:
-      ValueError: one is missing, left over, or has another shape; one line with the first such.
+      ValueError: one is missing, left over, or has another shape; one line about the first.
     """
     theirs, ours = _within_model(stored), _within_model(wanted)
     if set(theirs) == set(ours):
@@ -67,7 +70,7 @@ def match_variables(stored, wanted):
 
 
 def _within_model(variables):
-    """Returns the names without that of the model, which all of them begin with."""
+    """Returns the names without a prefix that all of them have: the name of the model."""
     names = [name for name, *_ in variables]
     if len({name.partition("/")[0] for name in names}) == 1:
         names = [name.partition("/")[2] for name in names]
@@ -75,7 +78,7 @@ def _within_model(variables):
 
 
 def _without_numbers(names):
-    """Returns the names without the numbers at the end of layers' names."""
+    """Returns the names without numbers at the end of names of layers."""
     return [re.sub(r"_\d+(?=/|$)", "", name) for name in names]
 
 

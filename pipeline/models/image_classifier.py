@@ -1,5 +1,7 @@
-"""A trained network with its preprocessing, as it lies in a Keras file: images in, probabilities out."""
+"""A trained network with its preprocessing, as saved in a Keras file: images in, probabilities out."""
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,32 +15,33 @@ from pipeline.quantities import counted
 
 @registered
 class ImageClassifier(keras.Model):
-    """A network from images to logits, with what its images need before and its logits after.
+    """A network from images to logits, with the preprocessing of its images and a softmax.
 
-    It refuses to be loaded as anything but what was saved: Keras goes on without a word where a model inside cannot be
-    built, and looks for variables in some kinds of containers only. So its file holds the variables of the network as
-    one list, with their names, shapes and SHA-256, and loading compares all of them. What of it was frozen is frozen
-    again.
+    Loading refuses anything but what was saved: Keras silently continues where a model inside cannot be built, and
+    finds variables only in some kinds of containers. So the file has the variables of the network as one list, with
+    their names, shapes and SHA-256, and loading compares all of them. Frozen parts are frozen again.
 
     Args:
-      network: built keras.Model from images [n, H, W, channels] to logits [n, classes].
-      image_shape: (H, W, C) of the images it takes.
-      channels: channels that the network takes; images of one channel are repeated.
-      class_names: names in the order of the probabilities.
+      network: built model from images [n, H, W, channels] to logits [n, classes].
+      image_shape: (H, W, C) of its images.
+      channels: channels of the input of the network; images of one channel are repeated.
+      class_names: in the order of the probabilities.
       image_mean, image_deviation: C numbers each that normalize images in [0, 1], or None.
-      metadata: dict of JSON types that travels with the model.
-      variables: [[name, shape, dtype], ...] that the network must have, and weights_sha256: what their values must have
-        once they are loaded; None: those that it has.
-      frozen: what of the network does not train, see trainability.frozen_parts; None: what does not train in it.
+      metadata: JSON types, saved with the model.
+      variables: [[name, shape, dtype], ...] that the network must have; None: its own.
+      weights_sha256: expected of the loaded weights; None: not checked.
+      frozen: parts that do not train, see trainability.frozen_parts; None: as they are.
     """
 
-    def __init__(self, network, image_shape, channels, class_names, image_mean=None, image_deviation=None,
-                 metadata=None, variables=None, weights_sha256=None, frozen=None, **kwargs):
+    def __init__(self, network: keras.Model, image_shape: Sequence[int], channels: int, class_names: Sequence[str],
+                 image_mean: Sequence[float] | None = None, image_deviation: Sequence[float] | None = None,
+                 metadata: Mapping[str, Any] | None = None, variables: Sequence | None = None,
+                 weights_sha256: str | None = None, frozen: Mapping[str, Any] | None = None, **kwargs):
         super().__init__(**kwargs)
         self.network, self.image_shape, self.channels = network, tuple(image_shape), channels
         self.class_names = tuple(class_names)
         self.image_mean, self.image_deviation = (None if v is None else tuple(v) for v in (image_mean, image_deviation))
-        # As text: Keras would make a list of its own of every list in it, and look for layers there.
+        # As text: Keras would wrap every list in it and look for layers there.
         self._metadata = json.dumps(metadata or {})
         self._weights_sha256 = weights_sha256
         if variables is not None:
@@ -48,19 +51,19 @@ class ImageClassifier(keras.Model):
         self.built = True
 
     @property
-    def metadata(self):
-        """What travels with the model: a dict of JSON types, see pipeline.export.metadata."""
+    def metadata(self) -> dict[str, Any]:
+        """Metadata of JSON types, see pipeline.export.metadata."""
         return json.loads(self._metadata)
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> tf.Tensor:
         """Maps images to probabilities.
 
         Args:
           images: float [n, H, W, C] in [0, 1], or integers [n, H, W, C] in 0..255.
-          training: whether the network uses statistics of the batch and draws dropout.
+          training: whether the network uses statistics of the batch and dropout.
 
         Returns:
-          float32 [n, classes] in [0, 1], each row adding up to 1.
+          float32 [n, classes] in [0, 1]; each row sums to 1.
         """
         images = tf.convert_to_tensor(images)
         if tuple(images.shape[1:]) != self.image_shape:
@@ -71,10 +74,10 @@ class ImageClassifier(keras.Model):
         images = normalize(images, self.channels, self.image_mean, self.image_deviation)
         return tf.nn.softmax(self.network(images, training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, int]:
         return (input_shape[0], len(self.class_names))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network),
                 "image_shape": self.image_shape, "channels": self.channels, "class_names": self.class_names,
                 "image_mean": self.image_mean, "image_deviation": self.image_deviation, "metadata": self.metadata,
@@ -82,24 +85,24 @@ class ImageClassifier(keras.Model):
                 "frozen": frozen_parts(self.network)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "ImageClassifier":
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return super().from_config({**config, "network": network}, custom_objects=custom_objects)
 
     def __dir__(self):
-        """Leaves the network out: Keras saves the state of whatever it finds here, and that is saved as one list."""
+        """Leaves out the network: Keras saves the state of what it finds here, and the network is saved as one list."""
         return [name for name in super().__dir__() if name not in ("network", "layers")]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Writes every variable of the network: "0", "1", ... in the order of `variables`."""
         for number, variable in enumerate(self.network.variables):
             store[str(number)] = variable
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Reads what save_own_variables wrote.
 
         Raises:
-          ValueError: there are others, or their values are not those that were saved.
+          ValueError: the number of variables or their values are not as saved.
         """
         variables = self.network.variables
         if len(store.keys()) != len(variables):

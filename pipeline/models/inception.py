@@ -1,4 +1,6 @@
 """Two small Inception networks (arXiv:1611.03530, appendix A, and a shorter one)."""
+from typing import Any
+
 import keras
 
 from pipeline.choices import MODELS
@@ -10,8 +12,8 @@ from pipeline.models.serialization import logits_dtype, registered
 class InceptionClassifier(Classifier):
     """A ConvBlock of 96, the blocks of `stages`, global average pooling, dense.
 
-    `stages` holds (a, b) for an inception block with a 1x1 and b 3x3 filters, and a number for a downsample block
-    with as many filters.
+    In `stages`, (a, b) is an inception block with a 1x1 and b 3x3 filters, and a number is a downsample block with that
+    many filters.
 
     Args:
       num_classes: number of logits.
@@ -37,7 +39,7 @@ class InceptionClassifier(Classifier):
         self.pool = keras.layers.GlobalAveragePooling2D(name="pool", dtype=dtype)
         self.classifier = keras.layers.Dense(num_classes, name="classifier", dtype=logits_dtype(dtype))
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         x = self.conv(x, training=training)
         for block in self.blocks:

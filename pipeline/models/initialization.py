@@ -1,6 +1,9 @@
-"""Starting a run from weights that were trained before (--initialize_from)."""
+"""Initializing a run with trained weights (--initialize_from)."""
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
 
+import keras
 import numpy as np
 
 from pipeline.errors import UsageError
@@ -8,22 +11,22 @@ from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import head, named, names_in
 from pipeline.quantities import counted
 
-# Moving statistics that are taken over have had updates enough: they need no correction for where they began.
+# Initialized moving statistics count as fully updated: they need no bias correction.
 EARLIER_UPDATES = 2**40
-SHOWN = 6  # Names that a line lists; config.json has all.
+SHOWN = 6  # Names listed in a line; config.json has all.
 
 
 @dataclasses.dataclass(frozen=True)
 class Initialization:
-    """What a run took over when it began; config.json keeps it.
+    """The weights that a run was initialized with; part of config.json.
 
     Attributes:
-      path: as the user gave it.
-      file: the file, folder or checkpoint that it led to.
-      form: see sources.Source.
+      path: as given by the user.
+      file: the file, folder or checkpoint found there.
+      form: see pipeline.export.weight_sources.
       sha256: of that file.
-      loaded: how many variables were taken over.
-      fresh: names of those that were not: the last layer's, or none.
+      loaded: number of loaded variables.
+      fresh: names of the variables that were not loaded: those of the last layer, or none.
       unused: variables of the file that the model does not have.
     """
 
@@ -32,41 +35,38 @@ class Initialization:
     form: str
     sha256: str
     loaded: int
-    fresh: tuple
-    unused: tuple
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
 
     @classmethod
-    def stored(cls, stored):
-        """Returns that of an existing run by what its config.json holds, or None."""
+    def stored(cls, stored: Mapping[str, Any] | None) -> Optional["Initialization"]:
+        """Returns the record in the content of a config.json, or None."""
         found = (stored or {}).get("initialization")
         return found and cls(**{**found, "fresh": tuple(found["fresh"]), "unused": tuple(found["unused"])})
 
-    def lines(self):
-        """Returns it in words, list of str."""
+    def lines(self) -> list[str]:
+        """Returns it in words."""
         kept = [("fresh", self.fresh), ("not in this model", self.unused)]
         return [f"weights {self.loaded} of {counted(self.loaded + len(self.fresh), 'variable')} from {self.file}",
                 *(f"        {what}: {_listed(names)}" for what, names in kept if names)]
 
 
-def initialize(model, path, image_shape, find, before=None):
-    """Gives a model the weights of a file.
+def initialize(model: keras.Model, path: str | None, image_shape: Sequence[int], find: Callable[[str], Any],
+               before: Initialization | None = None) -> Initialization | None:
+    """Loads the weights of a file into a model.
 
-    Variables are matched by path and shape. The last layer with weights may be of another shape, since it belongs to
-    the classes: it keeps the values it was made with, all of it. Integers (seeds) stay those of the run.
+    Variables are matched by path and shape. The last layer with weights may have another shape, since it depends on the
+    classes: then the whole layer keeps its initial values. Integers (seeds) stay those of the run.
 
     Args:
-      model: built keras.Model over images, freshly made.
-      path: of the file; None: nothing is done.
+      model: built, over images, with its initial values.
+      path: of the file; None: do nothing.
       image_shape: (height, width, channels) of its images.
-      find: function from a path to what can be read there, see pipeline.export.weight_sources.find.
-      before: Initialization of the same run, where it was started before.
-
-    Returns:
-      An Initialization, or None.
+      find: from a path to what can be read there, see pipeline.export.weight_sources.find.
+      before: of an earlier start of the same run.
 
     Raises:
-      UsageError: there is no such file, it cannot be read, it is of another model, or it is no longer the one that the
-        run was started from.
+      UsageError: no such file, an unreadable one, one of another model, or one that changed since the run was started.
     """
     if path is None:
         return None

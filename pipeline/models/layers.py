@@ -1,4 +1,7 @@
-"""Basic layers: a dense layer and a rectifier from scratch, and a convolution that can leave out its bias."""
+"""Basic layers: a dense layer, a rectifier, and a convolution that can skip its bias."""
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -7,7 +10,7 @@ from pipeline.models.serialization import KeepsArguments, registered
 
 @registered
 class Dense(KeepsArguments, keras.layers.Layer):
-    """A fully connected layer, x w + b, whose weights are made when the number of inputs is known.
+    """A fully connected layer, x w + b.
 
     Args:
       units: number of outputs.
@@ -18,38 +21,38 @@ class Dense(KeepsArguments, keras.layers.Layer):
         self.units = units
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.w = self.add_weight(name="w", shape=(input_shape[-1], self.units), initializer="random_normal")
         self.b = self.add_weight(name="b", shape=(self.units,), initializer="zeros")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         """Maps x [batch, inputs] to [batch, units]."""
         return keras.ops.matmul(x, self.w) + self.b
 
 
 @registered
 class ReLU(keras.layers.Layer):
-    """The rectifier max(x, 0), element by element."""
+    """The rectifier max(x, 0), elementwise."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def call(self, x):
-        # max(x, 0) as one kernel: it can be fused with the normalization before it, tf.maximum cannot.
+    def call(self, x: Any) -> Any:
+        # One kernel, which can be fused with the normalization before it; tf.maximum cannot.
         return tf.nn.relu(x)
 
 
 @registered
 class Convolution(keras.layers.Conv2D):
-    """keras.layers.Conv2D that can leave its bias to the normalization after it."""
+    """keras.layers.Conv2D that can leave its bias to the following normalization."""
 
-    def call(self, x, with_bias=True):
-        """Convolves x [batch, height, width, channels]; without its bias and activation where with_bias is False."""
+    def call(self, x: Any, with_bias: bool = True) -> Any:
+        """Convolves x [batch, height, width, channels]; without bias and activation if with_bias is False."""
         return super().call(x) if with_bias else self.convolution_op(x, self.kernel)

@@ -1,40 +1,43 @@
-"""Where the nodes of a recorded graph stand on paper: branches side by side, long networks in several columns."""
+"""Layout of a recorded graph on a page: branches side by side, long networks in several columns."""
 import dataclasses
+
+from pipeline.models.recording import Graph
 
 NODE_WIDTH, NODE_HEIGHT = 1.34, 0.30  # All lengths in inches.
 LANE, GAP, ELBOW = 1.62, 0.16, 0.08
 HEADER, PADDING, COLUMN_GAP = 0.17, 0.06, 0.34
-PARTING = 0.13  # What a frame gets under its title where the ways part in it.
-PAGE_RATIO = 1.35  # Width over height that the picture is folded towards, about that of a landscape page.
+PARTING = 0.13  # Space under the title of a frame in which branches begin.
+PAGE_RATIO = 1.35  # Target ratio of width to height, about that of a landscape page.
 
 
 @dataclasses.dataclass
 class Layout:
-    """Places in inches, y downwards from the top of the picture.
+    """Coordinates in inches, y downwards from the top of the image.
 
     Attributes:
       nodes: [(x of the middle, y of the upper edge)] of every node.
       boxes: {path of a block: (left, top, right, bottom)}, outer before inner ones.
-      lines: [[(x, y), ...]] one for each edge, from the lower edge of one node to the upper edge of the other.
-      width, height: of the picture.
-      prefix: number of names left out at the front of every path in `boxes`, those of a block around everything.
+      lines: [[(x, y), ...]], one for each edge, from the lower edge of one node to the upper edge of the other.
+      width, height: of the image.
+      prefix: number of names removed from the front of every path in `boxes`: those of a block around everything.
     """
 
-    nodes: list
-    boxes: dict
-    lines: list
+    nodes: list[tuple[float, float]]
+    boxes: dict[tuple[str, ...], tuple[float, float, float, float]]
+    lines: list[list[tuple[float, float]]]
     width: float
     height: float
     prefix: int
 
 
-def place(graph):
-    """Returns the Layout of a recording.Graph."""
+def place(graph: Graph) -> Layout:
+    """Returns the layout of a graph."""
     order = _Order(graph)
     x = _lanes(order)
     tops = _rows(order)
     columns = _columns(order, x, tops)
-    nodes, left, height, lefts = [None] * len(order.paths), PADDING, 0.0, {}
+    nodes: list = [None] * len(order.paths)
+    left, height, lefts = PADDING, 0.0, {}
     for column in columns:
         lefts.update(dict.fromkeys(column, left))
         low, high = min(x[n] for n in column), max(x[n] for n in column)
@@ -50,24 +53,25 @@ def place(graph):
 
 
 class _Order:
-    """What the layout needs to know about the graph, worked out once."""
+    """Properties of the graph that the layout needs."""
 
-    def __init__(self, graph):
+    def __init__(self, graph: Graph):
         self.paths, self.prefix = [node.path for node in graph.nodes], 0
-        # A block that holds everything but the input says nothing about the parts.
+        # A block around everything but the input is not drawn.
         while len({p[0] for p in self.paths[1:]}) == 1 and all(len(p) > 1 for p in self.paths[1:]):
             self.paths = [self.paths[0], *(p[1:] for p in self.paths[1:])]
             self.prefix += 1
         count = range(len(self.paths))
         self.parents = [[a for a, b in graph.edges if b == n] for n in count]
         self.children = [[b for a, b in graph.edges if a == n] for n in count]
-        self.rank, self.dominator = [], []
+        self.rank: list[int] = []
+        self.dominator: list[int | None] = []
         for n in count:
             self.rank.append(1 + max((self.rank[p] for p in self.parents[n]), default=-1))
             self.dominator.append(self._common_ancestor(self.parents[n]))
 
     def _common_ancestor(self, parents):
-        """Returns the last node through which every way from the input to all `parents` goes, None for no parent."""
+        """Returns the last node on every path from the input to all `parents`, None without parents."""
         ancestors = list(parents)
         while len(set(ancestors)) > 1:
             latest = max(ancestors)
@@ -76,22 +80,22 @@ class _Order:
                 return None
         return ancestors[0] if ancestors else None
 
-    def groups(self, node):
-        """Returns the paths of the blocks that a node is in, outermost first."""
+    def groups(self, node: int) -> list[tuple[str, ...]]:
+        """Returns the paths of the blocks that contain a node, outermost first."""
         return [self.paths[node][:depth] for depth in range(1, len(self.paths[node]))]
 
-    def opened(self, node):
+    def opened(self, node: int) -> int:
         """Returns the number of blocks that begin at a node."""
         before = {g for p in self.parents[node] for g in self.groups(p)}
         return len([g for g in self.groups(node) if g not in before])
 
-    def closed(self, node):
+    def closed(self, node: int) -> int:
         """Returns the number of blocks that end after a node."""
         after = {g for c in self.children[node] for g in self.groups(c)}
         return len([g for g in self.groups(node) if g not in after])
 
-    def parts_in(self, node):
-        """Returns the block that begins where the ways to a node and to its siblings part, None where there is none."""
+    def parts_in(self, node: int) -> tuple[str, ...] | None:
+        """Returns the block that begins where a node and its siblings branch off, None without one."""
         for parent in self.parents[node]:
             siblings = self.children[parent]
             shared = set.intersection(*(set(self.groups(n)) for n in siblings)) - set(self.groups(parent))
@@ -99,14 +103,14 @@ class _Order:
                 return max(shared, key=len)
         return None
 
-    def offset(self, parent, child):
-        """Returns how far to the right of a node the branch to one of its children begins."""
+    def offset(self, parent: int, child: int) -> float:
+        """Returns the distance from a node to the branch of one of its children, to the right."""
         branches = self.children[parent]
         return (branches.index(child) - (len(branches) - 1) / 2) * LANE
 
 
 def _lanes(order):
-    """Returns x of every node: in its parent's lane, beside it where ways part, under the parting where they meet."""
+    """Returns x of every node: that of its parent, next to it in a branch, under the branching where branches join."""
     x = []
     for n, parents in enumerate(order.parents):
         if len(parents) == 1:
@@ -137,14 +141,14 @@ def _rows(order):
 
 
 def _columns(order, x, tops):
-    """Returns lists of nodes, one a column, cut between outermost blocks so that the page is well filled."""
+    """Returns lists of nodes, one a column, divided between outermost blocks so that the page is well filled."""
     spans = {}
     for n, path in enumerate(order.paths):
         low, high, members = spans.get(path[0], (order.rank[n], order.rank[n], []))
         spans[path[0]] = min(low, order.rank[n]), max(high, order.rank[n]), [*members, n]
     sections = []
     for low, high, members in sorted(spans.values()):
-        if sections and low <= sections[-1][0]:  # Beside the one before: the two stay in one column.
+        if sections and low <= sections[-1][0]:  # Next to the one before: both stay in one column.
             sections[-1] = max(high, sections[-1][0]), sections[-1][1] + members
         else:
             sections.append((high, members))
@@ -184,7 +188,7 @@ def _boxes(order, nodes):
 
 
 def _line(order, nodes, edge, lefts):
-    """Returns the corners of one edge: it leaves and enters vertically and runs in the lane of its branch.
+    """Returns the corners of one edge: it leaves and enters vertically in the lane of its branch.
 
     Args:
       order: the _Order of the graph.
@@ -198,13 +202,13 @@ def _line(order, nodes, edge, lefts):
     siblings = order.children[parent]
     offset = order.offset(parent, child)
     corners = [(x1, y1)]
-    if lefts[parent] != lefts[child]:  # Down and up again between the columns, then on as from above.
+    if lefts[parent] != lefts[child]:  # Down, and up again between the columns.
         x1 = x2 - offset if len(order.parents[child]) == 1 else x2
         between, low, y1 = lefts[child] - COLUMN_GAP / 2, y1 + GAP, GAP / 3
         corners += [(corners[0][0], low), (between, low), (between, y1), (x1, y1)]
     lane = x2 if len(order.parents[child]) == 1 else x1 + offset
     part = y1
-    if len(siblings) > 1:  # Ways part under the title of the block that they have in common.
+    if len(siblings) > 1:  # Branches begin under the title of their common block.
         shared = set.intersection(*(set(order.groups(n)) for n in siblings))
         part = min(nodes[n][1] - HEADER * len(set(order.groups(n)) - shared) for n in siblings) - ELBOW
     corners += [(x1, part), (lane, part), (lane, y2 - ELBOW), (x2, y2 - ELBOW), (x2, y2)]

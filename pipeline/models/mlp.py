@@ -1,4 +1,6 @@
-"""A multi-layer perceptron of layers written from scratch."""
+"""A multi-layer perceptron of this package's own layers."""
+from typing import Any
+
 import keras
 
 from pipeline.choices import MODELS
@@ -26,6 +28,6 @@ class MLP(Classifier):
         self.relu = ReLU(name="relu", dtype=dtype)
         self.classifier = Dense(num_classes, name="classifier", dtype=logits_dtype(dtype))
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         return self.classifier(self.relu(self.hidden(self.flatten(x))))

@@ -1,5 +1,7 @@
-"""What a model of a user's does in the training step that the models here do not: found before the first step."""
+"""Checks of a user's model, before the first step."""
 import gc
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import ml_dtypes
@@ -11,23 +13,23 @@ from pipeline.models.calling import call_in_training
 from pipeline.models.dropout import Dropout
 from pipeline.models.normalization import BatchNormalization
 
-# Operations that draw from a state which no checkpoint holds: a run that goes on would draw something else.
+# Operations that draw from a state which no checkpoint holds: a resumed run would draw other numbers.
 DRAWS = {"RandomUniform", "RandomUniformInt", "RandomStandardNormal", "ParameterizedTruncatedNormal",
          "TruncatedNormal", "RandomShuffle", "Multinomial", "RandomGamma", "RandomPoisson", "RandomPoissonV2",
          "SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2"}
 
 
-def check_custom_model(model, name, num_classes, input_shape):
-    """Checks that the training step can do with a model what it promises.
+def check_custom_model(model: keras.Model, name: str, num_classes: int, input_shape: Sequence[int]) -> None:
+    """Checks that the training step can keep its guarantees with a model.
 
     Args:
-      model: built keras.Model.
-      name: what --model calls it.
-      num_classes: number of logits it was asked for.
+      model: built.
+      name: value of --model.
+      num_classes: requested number of logits.
       input_shape: (height, width, channels) of its images.
 
     Raises:
-      UsageError: its outputs are no logits, or it has a state that is not among its variables.
+      UsageError: its outputs are no logits, or it has state outside its variables.
     """
     wanted = keras.config.dtype_policy().variable_dtype
     odd = [v.path for v in model.trainable_variables if v.dtype != wanted]
@@ -48,13 +50,13 @@ def check_custom_model(model, name, num_classes, input_shape):
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     drawing = next((node for node in nodes if node.op in DRAWS), None)
     if drawing:
-        raise UsageError(f"model {name} draws with TensorFlow's {drawing.op} ({drawing.name}), which a run that goes "
-                         "on cannot repeat: draw with keras.random and a keras.random.SeedGenerator of the model, or "
+        raise UsageError(f"model {name} draws with TensorFlow's {drawing.op} ({drawing.name}), which a resumed run "
+                         "cannot repeat: draw with keras.random and a keras.random.SeedGenerator of the model, or "
                          "take pipeline.models.dropout.Dropout")
 
 
-def check_outputs(model, name, num_classes, input_shape):
-    """Raises UsageError where the outputs of a model are no logits, float [batch, classes]."""
+def check_outputs(model: Any, name: str, num_classes: int, input_shape: Sequence[int]) -> None:
+    """Raises UsageError if the outputs of a model are no logits, float [batch, classes]."""
     images = tf.random.stateless_uniform((2, *input_shape), (0, 0))
     outputs = model(images, training=False)
     if not tf.is_tensor(outputs) or tuple(outputs.shape) != (2, num_classes) or not outputs.dtype.is_floating:
@@ -66,8 +68,8 @@ def check_outputs(model, name, num_classes, input_shape):
         raise UsageError(f"model {name} returns probabilities, and the loss takes logits: leave its softmax out")
 
 
-def record_training_call(model, input_shape):
-    """Returns the FuncGraph of a call in training, as the step makes it: variables come and go as tensors."""
+def record_training_call(model: keras.Model, input_shape: Sequence[int]) -> Any:
+    """Returns the FuncGraph of a call in training as the step makes it: variables are inputs and outputs."""
     with tf.__internal__.FuncGraph("training_call").as_default() as graph:
         def placeholders(variables):
             return [tf.compat.v1.placeholder(v.dtype, v.shape) for v in variables]
@@ -78,11 +80,11 @@ def record_training_call(model, input_shape):
     return graph
 
 
-def coarsest_dtype(model, input_shape):
-    """Returns the narrowest float type that a call of a float64 model rounds to on its way: "float64" where to none.
+def coarsest_dtype(model: keras.Model, input_shape: Sequence[int]) -> str:
+    """Returns the narrowest float type to which a call of a float64 model rounds inside; "float64" for none.
 
     Args:
-      model: built keras.Model.
+      model: built.
       input_shape: (height, width, channels) of its images.
     """
     definition = record_training_call(model, input_shape).as_graph_def()
@@ -92,38 +94,38 @@ def coarsest_dtype(model, input_shape):
                default=tf.float64).name
 
 
-def rounding_error(dtype):
-    """Returns the distance of 1 from the next number of a float type."""
+def rounding_error(dtype: Any) -> float:
+    """Returns the distance from 1 to the next number of a float type."""
     return float(ml_dtypes.finfo(tf.as_dtype(dtype).as_numpy_dtype).eps)
 
 
-def captured_variables(graph):
-    """Returns the tf.Variables that a FuncGraph reads and that were not given to it."""
+def captured_variables(graph: Any) -> list[tf.Variable]:
+    """Returns the variables that a FuncGraph reads without having them as inputs."""
     handles = {id(outside) for outside, _ in graph.captures if outside.dtype == tf.resource}
-    # A graph knows handles alone. Looking for whose they are takes long, and is rare: a good model reads none.
-    # One that stands for its copies on the replicas has no handle; they are variables themselves.
+    # A graph knows only handles. Searching their variables is slow, but rare: a valid model reads none.
+    # A distributed variable has no handle; its copies on the replicas are variables themselves.
     return [v for v in (gc.get_objects() if handles else ()) if issubclass(type(v), tf.Variable)
             and not issubclass(type(v), tf.distribute.DistributedValues) and id(v.handle) in handles]
 
 
-def departures(model, synchronize=True):
-    """Lists why N replicas would not compute what one does.
+def departures(model: keras.Model, synchronize: bool = True) -> list[tuple[str, str]]:
+    """Lists why N replicas would not compute the same as one.
 
     Args:
-      model: built keras.Model.
-      synchronize: whether the batch normalization of this product takes its statistics over all replicas.
+      model: built.
+      synchronize: whether the batch normalization of this package uses statistics over all replicas.
 
     Returns:
-      [(what happens, what to do instead)], [] where they would; the first layer of each kind.
+      [(cause, remedy)] for each kind of layer; [] if they compute the same.
     """
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for layer in layers_of(model):
         kind = type(layer).__name__
         if has_seed_generator(layer) and not isinstance(layer, Dropout):
             found.setdefault(kind, (f"{kind} draws the same on every replica",
                                     "pipeline.models.dropout.Dropout draws for each example"))
         elif not layer.trainable:
-            continue  # Frozen, a normalization uses its moving statistics, which are the same everywhere.
+            continue  # A frozen normalization uses its moving statistics, which are the same on all replicas.
         elif isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             found.setdefault(kind, ("Keras's own BatchNormalization takes the statistics of each replica's part",
                                     "take pipeline.models.normalization.BatchNormalization, or synchronized=True"))
@@ -133,8 +135,8 @@ def departures(model, synchronize=True):
     return list(found.values())
 
 
-def check_compiled(model, name):
-    """Raises UsageError for a layer that cannot stand inside of compiled code on several replicas."""
+def check_compiled(model: keras.Model, name: str) -> None:
+    """Raises UsageError for a layer that cannot be compiled on several replicas."""
     for layer in layers_of(model):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized:
             raise UsageError(f"--xla=on with several replicas: {layer.path} of model {name} is synchronized, and "

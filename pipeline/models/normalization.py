@@ -1,4 +1,7 @@
-"""Batch normalization with fused kernels, corrected moving averages and statistics over all replicas."""
+"""Batch normalization with fused kernels, bias-corrected moving averages and statistics over all replicas."""
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -9,7 +12,8 @@ from pipeline.models.serialization import KeepsArguments, registered
 FUSED_DTYPES = (tf.float16, tf.bfloat16, tf.float32)
 
 
-def fused_normalization(x, gamma, beta, epsilon):
+def fused_normalization(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+                        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes with the statistics of the batch, in one kernel: half-precision activations, float32 statistics.
 
     Args:
@@ -22,15 +26,16 @@ def fused_normalization(x, gamma, beta, epsilon):
     """
     y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon, is_training=True)
     n = tf.cast(tf.size(x, out_type=tf.int64) // x.shape[-1], variance.dtype)
-    # The kernel returns the sample variance, with Bessel's factor n / (n - 1); Keras keeps the population's.
+    # The kernel returns the sample variance, with Bessel's factor n / (n - 1); Keras uses the population variance.
     return y, mean, tf.where(n > 1, variance * (n - 1) / n, tf.zeros_like(variance))
 
 
-def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
+def normalization_over_replicas(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, num_replicas: int = 1
+                                ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes with the statistics of the whole batch, of which this replica has a part.
 
-    The fused kernel is told the statistics, as it is in inference. Its gradient then leaves out that they depend on x;
-    that part is added here, from sums over all replicas.
+    The fused kernel gets the statistics as inputs, as in inference, so its gradient ignores that they depend on x; that
+    part is added here, from sums over all replicas.
 
     Args:
       x: [batch, ..., channels] of this replica, float16, bfloat16 or float32.
@@ -40,7 +45,7 @@ def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
 
     Returns:
       (normalized x, mean [channels] float32, population variance [channels] float32). Only the first has a gradient,
-      for reverse mode alone.
+      in reverse mode only.
     """
     mean, variance, count = batch_moments(tf.cast(x, gamma.dtype), num_replicas)
 
@@ -58,11 +63,11 @@ def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
         def gradient(dy):
             if num_replicas == 1:
                 return fused_gradient(dy, x, gamma, own_statistics=True)
-            # In float32, whatever x is: the two parts of dx may almost cancel.
+            # In float32, whatever the dtype of x: the two parts of dx may almost cancel.
             wide = tf.cast(x, gamma.dtype)
             dx, dgamma, dbeta = fused_gradient(tf.cast(dy, gamma.dtype), wide, gamma, own_statistics=False)
             sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([dgamma, dbeta]))
-            # By mean and variance: -gamma / deviation * (sum(dy) + (x - mean) / deviation * sum(dgamma)) / count.
+            # By mean and variance: -gamma / std * (sum(dy) + (x - mean) / std * sum(dgamma)) / count.
             slope, level = tf.unstack(sums * -gamma * tf.math.rsqrt(variance + epsilon) / tf.cast(count, gamma.dtype))
             return tf.cast(dx + fused(wide, slope, level), x.dtype), dgamma, dbeta
         return fused(x, gamma, beta), gradient
@@ -73,14 +78,14 @@ def normalization_over_replicas(x, gamma, beta, epsilon, num_replicas=1):
     return tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape), mean, variance
 
 
-def update_rate(momentum, updates):
+def update_rate(momentum: float, updates: tf.Tensor) -> tf.Tensor:
     """Returns the weight of the newest value in a bias-corrected moving average, a float64 scalar.
 
-    The variable then holds the corrected average itself, as in Adam (Kingma and Ba, 2015, section 3): the first value
-    replaces whatever stood there, and short runs do not evaluate with what is left of the initial value.
+    The variable holds the corrected average itself, as in Adam (Kingma and Ba, 2015, section 3): the first value
+    replaces the initial one, which so has no influence in short runs.
 
     Args:
-      momentum: Python float in (0, 1).
+      momentum: in (0, 1).
       updates: int64 scalar, number of updates before this one.
     """
     momentum = tf.constant(momentum, tf.float64)
@@ -88,11 +93,11 @@ def update_rate(momentum, updates):
 
 
 def _synchronized(ctx, dtype):
-    """Whether statistics are to be those that any number of replicas has.
+    """Returns whether to compute statistics that are equal on any number of replicas.
 
-    One replica alone takes the fused kernel of training instead where equal bits could not be used. On a GPU: its
-    convolutions round differently for another number of examples, and cuDNN's gradient wants what its own forward pass
-    has kept. In half precision: rounding is what limits it, and the statistics would cost 8% of a step.
+    One replica uses the fused training kernel instead where equal bits would not help: on a GPU, whose convolutions
+    round differently for another number of examples and whose cuDNN gradient needs the reserve space of its own forward
+    pass; and in half precision, where rounding dominates and the statistics would cost 8% of a step.
     """
     return ctx is not None and ctx.synchronize and (
         ctx.num_replicas > 1 or dtype == tf.float64
@@ -104,8 +109,8 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
     """Batch normalization over the last axis (Ioffe and Szegedy, 2015), with the weights of Keras's layer.
 
     Weights are float32 (float64 under the float64 policy) whatever the precision of the activations. Within a
-    StepContext the moving averages are corrected for their initial value and the statistics are those of the batch of
-    all replicas where the context says so; outside of one it computes what keras.layers.BatchNormalization does.
+    StepContext moving averages are bias-corrected, and statistics are those of the batch of all replicas if the context
+    asks for it; otherwise it computes the same as keras.layers.BatchNormalization.
 
     Args:
       momentum: weight of the old value in the moving averages.
@@ -117,7 +122,7 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.momentum, self.epsilon = momentum, epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         def weight(name, initializer, trainable):
             return self.add_weight(name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable,
                                    autocast=False)
@@ -125,18 +130,18 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def call(self, x, training=False, shift=None):
+    def call(self, x: Any, training: bool = False, shift: Any = None) -> tf.Tensor:
         """Normalizes x.
 
         Args:
           x: [batch, ..., channels], a float dtype.
-          training: whether the batch's statistics are used, and the moving ones updated.
-          shift: [channels], a bias that was left out of x. It cancels in training, so it only moves the moving mean
-            and gets exactly no gradient, instead of rounding noise that an adaptive optimizer would follow. In a frozen
-            layer (trainable = False) it does not cancel.
+          training: whether to use the statistics of the batch and update the moving ones.
+          shift: [channels], a bias that was left out of x. It cancels in training, so it only shifts the moving mean
+            and has no gradient, where rounding noise would mislead an adaptive optimizer. In a frozen layer (trainable
+            = False) it does not cancel.
 
         Returns:
           A tensor of the shape of x, in the layer's compute dtype.
@@ -145,13 +150,13 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
         shift = None if shift is None else tf.cast(shift, self.variable_dtype)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         if training and not self.trainable and shift is not None:
-            # Frozen: the bias counts and may train, but the fused kernel has no gradient of the mean.
+            # Frozen: the bias has an effect and may train, but the fused kernel has no gradient of the mean.
             beta += gamma * shift * tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon)
             shift = None
         if not (training and self.trainable):
             return self._normalize_for_inference(x, gamma, beta, shift)
         shift = None if shift is None else tf.stop_gradient(shift)
-        ctx = step.current()
+        ctx: Any = step.current()
         synchronized = _synchronized(ctx, x.dtype)
         if synchronized and x.dtype in FUSED_DTYPES:
             y, mean, variance = normalization_over_replicas(x, gamma, beta, self.epsilon, ctx.num_replicas)
@@ -184,5 +189,5 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
             rate = tf.constant(1 - self.momentum, old.dtype)
         else:
             rate = tf.cast(update_rate(self.momentum, ctx.statistics_updates), old.dtype)
-        # Not old + rate * (value - old): at rate 1 that would round a small variance to the grain of the initial 1.
+        # Not old + rate * (value - old): at rate 1 that would round a small variance to the precision of the initial 1.
         variable.assign(old * (1 - rate) + tf.stop_gradient(value) * rate)

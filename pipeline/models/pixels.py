@@ -1,14 +1,17 @@
-"""From the pixels of an image to what a model's layers see, the same in training and in every exported form."""
+"""From images in [0, 1] to the input of a model's layers, the same in training and in every exported format."""
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 
-def normalize(images, channels, mean=None, deviation=None):
-    """Brings images in [0, 1] to what the layers of a model see.
+def normalize(images: tf.Tensor, channels: int, mean: Sequence[float] | None = None,
+              deviation: Sequence[float] | None = None) -> tf.Tensor:
+    """Maps images in [0, 1] to the input of a model's layers.
 
     Args:
       images: [B, H, W, C], a float dtype.
-      channels: channels the model wants; images of one channel are repeated.
-      mean, deviation: C numbers each that normalize the images, or None.
+      channels: channels of the model's input; images of one channel are repeated.
+      mean, deviation: mean and std of C numbers each that normalize the images, or None.
 
     Returns:
       [B, H, W, channels] of the same dtype.

@@ -1,8 +1,11 @@
-"""The record of one forward pass: which layers were called, in which order, on what."""
+"""Records of a forward pass: the called layers, their order, inputs and outputs."""
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from pipeline.internals.keras_internals import layers_of
@@ -14,27 +17,27 @@ class Call:
 
     Attributes:
       layer: the layer; None for the input.
-      path: names of the layers it was called in, outermost first, and its own name last; without the model's name.
+      path: names of the layers that contain it, outermost first, and its own name; without the model's name.
       output_shape: (None, ...) of its first output.
       is_leaf: whether it has no layers inside.
     """
 
-    layer: object
-    path: tuple
-    output_shape: tuple
+    layer: Any
+    path: tuple[str, ...]
+    output_shape: tuple[int | None, ...]
     is_leaf: bool
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.path[-1]
 
     @property
-    def class_name(self):
+    def class_name(self) -> str:
         return "Input" if self.layer is None else type(self.layer).__name__
 
     @property
-    def parameters(self):
-        """Number of weights, those of inner layers included."""
+    def parameters(self) -> int:
+        """Number of parameters, including those of inner layers."""
         return 0 if self.layer is None else self.layer.count_params()
 
 
@@ -43,27 +46,28 @@ class Graph:
     """Layer calls of one forward pass.
 
     Attributes:
-      calls: every Call in order of beginning, those of blocks before those of their layers.
+      calls: in order of their start, those of blocks before those of their layers.
       nodes: the input and the calls of layers without layers inside, in order of execution.
-      edges: (from, to) indices into nodes: an output of one goes into the other.
+      edges: (from, to), indices into nodes: an output of one is an input of the other.
     """
 
-    calls: tuple
-    nodes: tuple
-    edges: tuple
+    calls: tuple[Call, ...]
+    nodes: tuple[Call, ...]
+    edges: tuple[tuple[int, int], ...]
 
 
 class _Recorder:
     """Collects calls while a model is traced into a graph of TensorFlow operations."""
 
-    def __init__(self, image):
-        self.stack = []
-        self.calls = [Call(None, ("input",), _shape(image), True)]
-        self.nodes, self.edges = [self.calls[0]], []
-        self.makers = {_key(image): 0}  # Which node made a tensor.
+    def __init__(self, image: tf.Tensor):
+        self.stack: list[str] = []
+        self.calls: list[Any] = [Call(None, ("input",), _shape(image), True)]
+        self.nodes = [self.calls[0]]
+        self.edges: list[tuple[int, int]] = []
+        self.makers = {_key(image): 0}  # Tensor to the node that made it.
 
-    def wrap(self, layer, is_leaf):
-        """Returns a function in place of layer.call that takes notes."""
+    def wrap(self, layer: Any, is_leaf: bool) -> Callable:
+        """Returns a replacement of layer.call that records."""
         original = layer.call
 
         def call(*args, **kwargs):
@@ -72,7 +76,7 @@ class _Recorder:
             self.calls.append(None)
             outputs = original(*args, **kwargs)
             if is_leaf:
-                # A layer that returns its input (dropout, evaluating) would hide the layer that made it.
+                # A layer that returns its input (dropout in evaluation) would hide the layer that made it.
                 outputs = tf.nest.map_structure(tf.identity, outputs)
             first = tf.nest.flatten(outputs)[0]
             self.calls[place] = Call(layer, tuple(self.stack[1:]), _shape(first), is_leaf)
@@ -93,7 +97,7 @@ class _Recorder:
         self.makers.update({_key(tensor): node for tensor in tf.nest.flatten(outputs)})
 
     def _makers_of(self, tensor):
-        """Returns the nodes that a tensor comes from, through casts and whatever else lies between layers."""
+        """Returns the nodes that a tensor comes from, through operations between layers such as casts."""
         found, seen, waiting = [], set(), [tensor]
         while waiting:
             tensor = waiting.pop(0)
@@ -116,12 +120,10 @@ def _shape(tensor):
 
 
 @contextlib.contextmanager
-def _listening(model, recorder):
-    """Sets a listener before the `call` of every layer of this one model."""
-    layers = list(layers_of(model))
+def _replaced_calls(layers: Sequence[Any], replacement: Callable[[Any], Callable]) -> Iterator[None]:
+    """Replaces `call` of the given layers by replacement(layer), on these objects alone."""
     for layer in layers:
-        inner = list(layers_of(layer, include_self=False))
-        layer.__dict__["call"] = recorder.wrap(layer, is_leaf=not inner)
+        layer.__dict__["call"] = replacement(layer)
     try:
         yield
     finally:
@@ -129,14 +131,19 @@ def _listening(model, recorder):
             del layer.__dict__["call"]
 
 
+def _is_leaf(layer):
+    """Returns whether a layer has no layers inside."""
+    return not list(layers_of(layer, include_self=False))
+
+
 @contextlib.contextmanager
-def record_outputs(model):
+def record_outputs(model: keras.Model) -> Iterator[list[tuple[str, float]]]:
     """Records how large the outputs of a model's innermost layers are while it is called eagerly.
 
     Yields:
-      A list that fills with (path of the layer, largest absolute output as a float; NaN where one is not finite).
+      A list that fills with (path of the layer, largest absolute output; NaN if one is not finite).
     """
-    outputs = []
+    outputs: list[tuple[str, float]] = []
 
     def listen(layer):
         original = layer.call
@@ -150,25 +157,18 @@ def record_outputs(model):
 
         return call
 
-    leaves = [layer for layer in layers_of(model) if not list(layers_of(layer, include_self=False))]
-    for layer in leaves:
-        layer.__dict__["call"] = listen(layer)
-    try:
+    with _replaced_calls([layer for layer in layers_of(model) if _is_leaf(layer)], listen):
         yield outputs
-    finally:
-        for layer in leaves:
-            del layer.__dict__["call"]
 
 
 @contextlib.contextmanager
-def record_last_input(model):
-    """Records what a model's innermost layers with weights are given while it is called.
+def record_last_input(model: keras.Model) -> Iterator[list[tf.Tensor]]:
+    """Records the inputs of a model's innermost layers with weights while it is called.
 
     Yields:
-      A list that fills with their first inputs, tensors, in the order of the calls: the last one is what the classifier
-      sees.
+      A list that fills with their first inputs in the order of the calls: the last one is the input of the classifier.
     """
-    inputs = []
+    inputs: list[tf.Tensor] = []
 
     def listen(layer):
         original = layer.call
@@ -179,31 +179,21 @@ def record_last_input(model):
 
         return call
 
-    leaves = [layer for layer in layers_of(model)
-              if layer.weights and not list(layers_of(layer, include_self=False))]
-    for layer in leaves:
-        layer.__dict__["call"] = listen(layer)
-    try:
+    with _replaced_calls([layer for layer in layers_of(model) if layer.weights and _is_leaf(layer)], listen):
         yield inputs
-    finally:
-        for layer in leaves:
-            del layer.__dict__["call"]
 
 
-def record_calls(model, input_shape):
-    """Records the layer calls of one forward pass; nothing is computed.
+def record_calls(model: keras.Model, input_shape: Sequence[int]) -> Graph:
+    """Records the layer calls of one forward pass, without computing it.
 
     Args:
-      model: a built keras.Model over images.
+      model: built, over images.
       input_shape: (height, width, channels).
-
-    Returns:
-      A Graph.
     """
     with tf.__internal__.FuncGraph("record_calls").as_default():
         image = tf.compat.v1.placeholder(tf.float32, (None, *input_shape))
         recorder = _Recorder(image)
-        with _listening(model, recorder):
+        with _replaced_calls(list(layers_of(model)), lambda layer: recorder.wrap(layer, _is_leaf(layer))):
             model(image, training=False)
     model_call = recorder.calls.pop(1)
     assert model_call.layer is model

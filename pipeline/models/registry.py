@@ -1,5 +1,6 @@
-"""The table of models by name, and how one is made from its name."""
-from collections.abc import Callable
+"""Models by name, and how one is made."""
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -16,21 +17,22 @@ READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
 
-def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
-    """Puts a user's model into the table of names: a decorator.
+def register(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None, depth: int = 1
+             ) -> Callable:
+    """Returns a decorator that registers a user's model.
 
-    What is decorated is a subclass of keras.Model, or a function that returns a keras.Model. It takes the argument
-    num_classes and returns logits, [batch, num_classes], without a softmax. Its other arguments of type int, float, str
-    or bool are its --model_options, and have defaults.
+    It decorates a subclass of keras.Model, or a function that returns a keras.Model. Both take the argument num_classes
+    and return logits, [batch, num_classes], without a softmax. Their other arguments of type int, float, str or bool
+    are --model_options, and have defaults.
 
     Args:
-      name: what --model calls it.
-      example_shape: (height, width, channels) that `mirrorline inspect` shows it for.
-      wanted_channels: 3 for a model that wants three channels: images of one channel are repeated for it.
-      depth: how many callers up the registration stands.
+      name: value of --model.
+      example_shape: (height, width, channels) for which `mirrorline inspect` shows it.
+      wanted_channels: 3 for a model that needs three channels: images of one channel are repeated.
+      depth: how many callers up the registration is.
 
     Raises:
-      UsageError: a name that is taken, or what cannot be called with num_classes.
+      UsageError: an invalid or used name, or an object that cannot be called with num_classes.
     """
     def check(model):
         if not callable(model) or (isinstance(model, type) and not issubclass(model, keras.Model)):
@@ -42,13 +44,14 @@ def register(name, example_shape=(28, 28, 1), wanted_channels=None, depth=1):
         without = [n for n, p in arguments.items() if p.default is p.empty and n not in SET_ELSEWHERE]
         return f"has no default for its argument {without[0]}: give it one" if without else None
 
-    enter = MODELS.register(name, check, ModelRow(tuple(example_shape), wanted_channels), depth + 1)
+    height, width, channels = example_shape
+    enter = MODELS.register(name, check, ModelRow((height, width, channels), wanted_channels), depth + 1)
 
     def enter_model(model):
         enter(model)
         if isinstance(model, type) and keras.saving.get_registered_name(model) == model.__name__:
             make_reloadable(model)
-            # A .keras file names the class by this, whatever its module is called where it is read.
+            # The name of the class in a .keras file, whatever its module is called where it is read.
             keras.saving.register_keras_serializable(package=name)(model)
         return model
 
@@ -64,20 +67,20 @@ def model_class(name: str) -> Callable:
     return MODELS.find(name).load()
 
 
-def wanted_channels(name, channels):
-    """Returns how many channels the images of a model have when the data set's have `channels`."""
+def wanted_channels(name: str, channels: int) -> int:
+    """Returns the number of input channels of a model for a data set with images of `channels`."""
     wanted = MODELS.find(name).row.wanted_channels
     return wanted if wanted and channels == 1 else channels
 
 
-def parse_options(name, options):
-    """Reads ("identity_kernel=3", ...) by the types of the constructor's arguments.
+def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Parses ("identity_kernel=3", ...) by the types of the constructor's arguments.
 
     Returns:
       {argument: value}.
 
     Raises:
-      UsageError: an option that the model does not have, or a value that cannot be read.
+      UsageError: an option that the model does not have, or a value that cannot be parsed.
     """
     arguments = {n: p for n, p in constructor_arguments(model_class(name)).items() if n not in SET_ELSEWHERE}
     values = {}
@@ -92,7 +95,7 @@ def parse_options(name, options):
 
 
 def _read_option(name, argument, text):
-    """Returns the value of an argument of a model; its type is that of the annotation, else of the default."""
+    """Returns the value of an argument of a model; its type is the annotation, or else the type of the default."""
     wanted = argument.annotation if argument.annotation in READABLE else type(argument.default)
     if wanted not in READABLE:
         raise UsageError(f"option {argument.name} of model {name} cannot be given as text: its type is none of int, "
@@ -104,8 +107,9 @@ def _read_option(name, argument, text):
                          ) from None
 
 
-def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
-    """Makes a model by name, with all its variables. Call it within the scope of the strategy.
+def create(name: str, num_classes: int, input_shape: Sequence[int], options: Sequence[str] = (),
+           batch_norm_momentum: float = 0.9) -> Any:
+    """Makes a model by name, with all its variables, within the scope of the strategy.
 
     The order of its variables is that in which layers are assigned in the constructors: the same in every process.
 
@@ -114,11 +118,11 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
       num_classes: number of logits.
       input_shape: (height, width, channels) of its images.
       options: arguments of the model, each "name=value".
-      batch_norm_momentum: momentum of the moving statistics, where it has any.
+      batch_norm_momentum: momentum of the moving statistics, for models with this argument.
 
     Raises:
-      UsageError: unknown names, values that cannot be, images that are too small, or a user's model that cannot be
-        made, or whose outputs are no logits.
+      UsageError: unknown names, invalid values, images that are too small, or a user's model that cannot be made or
+        whose outputs are no logits.
     """
     found = MODELS.find(name)
     made = found.load()
@@ -136,7 +140,7 @@ def create(name, num_classes, input_shape, options=(), batch_norm_momentum=0.9):
 
 
 def _create_registered(name, found, arguments, input_shape):
-    """Makes a user's model: what is wrong in their code is one line that names the place."""
+    """Makes a user's model: an error in their code becomes one line with its location."""
     with raise_with_location(f"model {name}", found.location), widened():
         model = found.origin(**arguments)
         if not isinstance(model, keras.Model):
@@ -147,11 +151,11 @@ def _create_registered(name, found, arguments, input_shape):
     return model
 
 
-def build(model, input_shape):
+def build(model: Any, input_shape: Sequence[int]) -> None:
     """Makes every variable of a model by calling it on one image of zeros.
 
-    model.build() alone makes none for the layers inside: the optimizer would not know them, and a restore would leave
-    them out without a word.
+    model.build() alone makes none for the layers inside: the optimizer would not know them, and a restore would
+    silently skip them.
     """
     model(keras.ops.zeros((1, *input_shape)), training=False)
     unbuilt = [layer.path for layer in layers_of(model) if not layer.built]

@@ -1,4 +1,6 @@
 """A small residual network."""
+from typing import Any
+
 import keras
 
 from pipeline.choices import MODELS
@@ -37,7 +39,7 @@ class ResNetLike(Classifier):
         self.pool = keras.layers.GlobalAveragePooling2D(name="pool", dtype=dtype)
         self.classifier = keras.layers.Dense(num_classes, name="classifier", dtype=logits_dtype(dtype))
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         for block in (self.block1, self.block2, self.block3):
             x = block(x, training=training)

@@ -1,6 +1,8 @@
-"""How layers and models keep their constructor's arguments, so that they reload without retyping them."""
+"""Layers and models keep the arguments of their constructor, so that they reload from a file."""
 import functools
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -8,22 +10,22 @@ PACKAGE = "mirrorline"
 registered = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
-def constructor_arguments(layer_class):
-    """Returns {name: inspect.Parameter} of a constructor, or of a function, without self, *args and **kwargs."""
-    function = layer_class.__init__ if isinstance(layer_class, type) else layer_class
+def constructor_arguments(layer_class: Any) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a constructor or a function by name, without self, *args and **kwargs."""
+    function: Any = layer_class.__init__ if isinstance(layer_class, type) else layer_class  # type: ignore[misc]
     try:
         parameters = inspect.signature(function, eval_str=True).parameters
-    except NameError:  # An annotation that only a type checker knows.
+    except NameError:  # An annotation that exists only for a type checker.
         parameters = inspect.signature(function).parameters
     return {name: p for name, p in parameters.items()
             if name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def make_reloadable(model_class):
-    """Lets a user's model class be saved and made anew as it is, by what it does not define itself.
+def make_reloadable(model_class: Any) -> None:
+    """Adds to a user's model class what it lacks for being saved and reloaded.
 
-    Its get_config holds its arguments: where Keras makes a configuration by itself, it takes the defaults of a model's
-    arguments for what was given. And it is built anew by a call, as it was built: else its variables have other names.
+    Its get_config returns its arguments: the default of Keras takes the defaults of a model's arguments for the given
+    values. And it is rebuilt by a call, as it was built: otherwise its variables would have other names.
 
     Args:
       model_class: subclass of keras.Model; its constructor is wrapped.
@@ -46,16 +48,16 @@ def make_reloadable(model_class):
         self._given_arguments = {name: given.arguments[name] for name in arguments}
 
     def get_config(self):
-        # Names and the like only where the constructor takes them.
+        # The name and other arguments of Keras only if the constructor takes them.
         return {**(super(model_class, self).get_config() if takes_more else {}), **self._given_arguments}
 
-    __init__.__signature__ = signature  # Keras looks at it in two ways, and one of them does not see what is wrapped.
-    get_config.kept = True  # A class that is derived from this one has arguments of its own to keep.
+    __init__.__signature__ = signature  # type: ignore[attr-defined]  # Keras inspects it in two ways, and one does not follow wrappers.
+    get_config.kept = True  # type: ignore[attr-defined]  # A derived class has its own arguments.
     model_class.__init__, model_class.get_config = __init__, get_config
 
 
-def build_by_call(model, config):
-    """Builds a model of one input by calling it on zeros.
+def build_by_call(model: Any, config: Mapping[str, Any]) -> None:
+    """Builds a model with one input by calling it on zeros.
 
     Args:
       model: keras.Model.
@@ -65,12 +67,13 @@ def build_by_call(model, config):
 
 
 class KeepsArguments:
-    """Mixed into a layer whose arguments lie in attributes of the same names: get_config holds every one of them."""
+    """Mixin for a layer whose arguments are attributes of the same names: get_config returns all of them."""
 
-    def get_config(self):
-        return {**super().get_config(), **{name: getattr(self, name) for name in constructor_arguments(type(self))}}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(),  # type: ignore[misc]
+                **{name: getattr(self, name) for name in constructor_arguments(type(self))}}
 
 
-def logits_dtype(policy):
+def logits_dtype(policy: Any) -> str:
     """Returns the dtype of a model's last layer: float32 under every policy, but float64 under float64."""
     return "float64" if policy.compute_dtype == "float64" else "float32"

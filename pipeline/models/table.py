@@ -1,5 +1,9 @@
-"""A model's layer table: names, classes, output shapes and parameters, to a chosen depth."""
+"""The layer table of a model: names, classes, output shapes and parameters, to a given depth."""
 import dataclasses
+from collections.abc import Sequence
+from typing import TextIO
+
+import keras
 
 from pipeline.console_table import open_console, print_rows
 from pipeline.models.recording import record_calls
@@ -13,12 +17,12 @@ class Row:
 
     name: str
     class_name: str
-    output_shape: tuple
+    output_shape: tuple[int | None, ...]
     parameters: int
     depth: int
 
-    def cells(self):
-        """Returns what is shown, as text."""
+    def cells(self) -> tuple[str, ...]:
+        """Returns the texts of the row."""
         shape = "x".join("?" if n is None else str(n) for n in self.output_shape)
         return "  " * (self.depth - 1) + self.name, self.class_name, shape, f"{self.parameters:,}"
 
@@ -28,22 +32,22 @@ class LayerTable:
     """Rows in order of the calls, and the model's numbers of parameters."""
 
     title: str
-    rows: tuple
+    rows: tuple[Row, ...]
     total: int
     trainable: int
 
     @property
-    def non_trainable(self):
+    def non_trainable(self) -> int:
         return self.total - self.trainable
 
 
-def layer_table(model, input_shape, depth=2):
-    """Returns the LayerTable of a built model.
+def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2) -> LayerTable:
+    """Returns the table of a model.
 
     Args:
-      model: a built keras.Model over images.
+      model: built, over images.
       input_shape: (height, width, channels).
-      depth: 1 shows the layers that the model calls, 2 those that they call too, and so on.
+      depth: 1 shows the layers that the model calls, 2 also those that they call, and so on.
     """
     rows = tuple(Row(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path))
                  for call in record_calls(model, input_shape).calls if len(call.path) <= depth)
@@ -51,14 +55,14 @@ def layer_table(model, input_shape, depth=2):
     return LayerTable(model.name, rows, model.count_params(), trainable)
 
 
-def totals(table):
+def totals(table: LayerTable) -> str:
     """Returns the line under the table."""
     return (f"parameters: {table.total:,} total, {table.trainable:,} trainable, "
             f"{table.non_trainable:,} non-trainable")
 
 
-def plain_text(table):
-    """Returns the table as lines of text, for files and pipes."""
+def plain_text(table: LayerTable) -> str:
+    """Returns the table as text, for files and pipes."""
     cells = [COLUMNS, *(row.cells() for row in table.rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = ["  ".join([*(text.ljust(width) for text, width in zip(line[:-1], widths[:-1], strict=True)),
@@ -66,8 +70,8 @@ def plain_text(table):
     return "\n".join([table.title, *lines, totals(table)])
 
 
-def show(table, file):
-    """Writes the table to an open text file: ruled on a terminal, plain otherwise."""
+def show(table: LayerTable, file: TextIO) -> None:
+    """Writes the table to an open text file: with rules on a terminal, plain otherwise."""
     console = open_console(file)
     if not console.is_terminal:
         print(plain_text(table), file=file)

@@ -1,4 +1,7 @@
-"""One network written with each of the three ways that Keras offers: Sequential, Functional, subclassing."""
+"""One network written with each of the three APIs of Keras: Sequential, Functional, subclassing."""
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from pipeline.choices import MODELS
@@ -12,7 +15,8 @@ from pipeline.models.serialization import logits_dtype, registered
 APIS = ("subclass", "sequential", "functional")
 
 
-def build_sequential(input_shape, num_classes, batch_norm_momentum, dtype):
+def build_sequential(input_shape: Sequence[int], num_classes: int, batch_norm_momentum: float, dtype: Any
+                     ) -> keras.Sequential:
     """Returns the network as a keras.Sequential over (height, width, channels)."""
     return keras.Sequential([
         keras.Input(tuple(input_shape)),
@@ -27,7 +31,8 @@ def build_sequential(input_shape, num_classes, batch_norm_momentum, dtype):
     ], name="network")
 
 
-def build_functional(input_shape, num_classes, batch_norm_momentum, dtype):
+def build_functional(input_shape: Sequence[int], num_classes: int, batch_norm_momentum: float, dtype: Any
+                     ) -> keras.Model:
     """Returns the network as a functional keras.Model over (height, width, channels)."""
     image = keras.Input(tuple(input_shape))
     x = keras.layers.Conv2D(32, 3, strides=2, activation="relu", name="convolution1", dtype=dtype)(image)
@@ -65,7 +70,7 @@ class SubclassedNetwork(Classifier):
         self.average_pool = keras.layers.GlobalAveragePooling2D(name="average_pool", dtype=dtype)
         self.classifier = keras.layers.Dense(num_classes, name="classifier", dtype=logits_dtype(dtype))
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         x = self.norm1(self.max_pool(self.convolution1(x)), training=training)
         x = self.norm2(self.convolution2(x), training=training)
@@ -76,7 +81,7 @@ class SubclassedNetwork(Classifier):
 @MODELS.built_in("three_apis", example_shape=(28, 28, 3), wanted_channels=3)
 @registered
 class ThreeAPIs(Classifier):
-    """The network built with one of the three: 20,426 parameters for 28x28x3 and 10 classes.
+    """The network built with one of the APIs: 20,426 parameters for 28x28x3 and 10 classes.
 
     Args:
       num_classes: number of logits.
@@ -92,26 +97,26 @@ class ThreeAPIs(Classifier):
         if api not in APIS:
             raise unknown_name("api", api, APIS)
         self.num_classes, self.api, self.batch_norm_momentum = num_classes, api, batch_norm_momentum
-        self.network = None
+        self.network: Any = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         arguments = dict(num_classes=self.num_classes, batch_norm_momentum=self.batch_norm_momentum,
                          dtype=self.dtype_policy)
         if self.api == "subclass":
             self.network = SubclassedNetwork(name="network", **arguments)
         else:
-            builder = build_sequential if self.api == "sequential" else build_functional
+            builder: Any = build_sequential if self.api == "sequential" else build_functional
             with name_scope(self):
                 self.network = builder(tuple(input_shape)[1:], **arguments)
         super().build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
         return self.network(x, training=training)
 
 
-def copy_weights(source, target):
-    """Copies every weight of one built model into another of the same architecture, whatever API made it.
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies every weight of a built model to another of the same architecture, whatever API made it.
 
     Raises:
       ValueError: the weights differ in number or shape.

@@ -1,6 +1,8 @@
-"""Which of the variables in a file go where in a model: by path and shape, and never a part of a layer."""
+"""Matching the variables of a file with those of a model: by path and shape, and never a part of a layer."""
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,39 +10,35 @@ from pipeline.errors import UsageError
 from pipeline.models.weight_names import is_float, layer_of
 from pipeline.quantities import counted
 
-SHOWN = 3  # Mismatches that a message names.
+SHOWN = 3  # Mismatches listed in a message.
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What a model takes from a file.
+    """The weights that a model takes from a file.
 
     Attributes:
       loaded: {name: array}.
-      fresh: names of the model's variables that keep the values they were made with: those of the head, or none.
-      unused: paths in the file that the model has no variable for.
+      fresh: names of the model's variables that keep their initial values: those of the head, or none.
+      unused: paths in the file without a variable in the model.
     """
 
-    loaded: dict
-    fresh: tuple
-    unused: tuple
+    loaded: dict[str, np.ndarray]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
-def match(wanted, head, found, source):
+def match(wanted: Mapping[str, Sequence[int]], head: set[str], found: Mapping[str, Any], source: str) -> Match:
     """Matches the variables of a file with those of a model.
 
     Args:
       wanted: {name: shape} of the model's float variables, in order.
-      head: set of names of those of its last layer, which may be fresh: all of them, where one does not fit.
+      head: names of the variables of its last layer; if one does not fit, all of them keep their initial values.
       found: {path: array} of the file; the paths may begin with the name of a model.
-      source: what the file is called in messages.
-
-    Returns:
-      A Match.
+      source: the file in messages.
 
     Raises:
-      UsageError: variables other than the head's are missing or of another shape, nothing is left that fits, or a value
-        is not finite.
+      UsageError: variables other than the head's are missing or of another shape, none fits, or a value is not finite.
     """
     found = _called_alike(found, wanted)
     fits = {name for name, shape in wanted.items() if name in found and tuple(found[name].shape) == tuple(shape)}
@@ -59,10 +57,10 @@ def match(wanted, head, found, source):
 
 
 def _called_alike(found, wanted):
-    """Returns the float arrays of {path: array} by the names that the model has for them, as far as it has.
+    """Returns the float arrays of {path: array} under the names in the model, where it has them.
 
-    The name of a model in front is left out. Keras numbers layers that were given no name, counting through a process:
-    where nothing but those numbers differs, the order tells.
+    A name of a model in front is removed. Keras numbers unnamed layers, counting through a process: where only those
+    numbers differ, variables are matched by order.
     """
     found = {path: value for path, value in found.items() if is_float(value)}
     shorter = {path.partition("/")[2]: value for path, value in found.items()}
@@ -98,7 +96,7 @@ def _mismatch(wrong, wanted, found, source):
 
 
 def _channels(name, wanted, found):
-    """Returns what to say where the first layer was made for images with other channels, None where that is not it."""
+    """Returns the remedy if the first layer was made for images with other channels, else None."""
     first = next((n for n in wanted if len(wanted[n]) == 4), None)
     if name != first or name not in found or len(found[name].shape) != 4:
         return None

@@ -1,10 +1,15 @@
-"""What a model's variables are called by those who take them over or freeze them, and which layer is its head."""
+"""Names of a model's float variables for initializing and freezing, and its head."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
 from pipeline.models.identity import variable_names
 from pipeline.models.recording import record_calls
 
 
-def named(model):
-    """Returns {name: keras.Variable} of a model's float variables, in order; integers belong to the run, not to it.
+def named(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns {name: variable} of a model's float variables, in order; integers (seeds) belong to the run.
 
     A name is the path within the model: "block1/norm/gamma", without the model's own name.
     """
@@ -12,27 +17,27 @@ def named(model):
     return {name.removeprefix(f"{model.name}/"): variable for name, variable in pairs if is_float(variable)}
 
 
-def is_float(variable):
-    """Tells whether a variable or an array holds float numbers."""
+def is_float(variable: Any) -> bool:
+    """Returns whether a variable or an array has a float dtype."""
     return "float" in str(variable.dtype)
 
 
-def names_in(layer, variables):
-    """Returns the names of a layer's variables among {name: keras.Variable}, a set."""
+def names_in(layer: Any, variables: Mapping[str, keras.Variable]) -> set[str]:
+    """Returns the names of a layer's variables among {name: variable}."""
     inside = {id(v) for v in layer.variables}
     return {name for name, variable in variables.items() if id(variable) in inside}
 
 
-def layer_of(name):
-    """Returns the path of the layer that a variable is in; its own name for one that lies in the model itself."""
+def layer_of(name: str) -> str:
+    """Returns the path of the layer of a variable; its own name for a variable of the model itself."""
     return name.rpartition("/")[0] or name
 
 
-def head(model, image_shape):
-    """Returns the last layer with weights that a model calls: what makes logits of features.
+def head(model: keras.Model, image_shape: Sequence[int]) -> Any:
+    """Returns the last layer with weights that a model calls: the one that computes logits of features.
 
     Args:
-      model: built keras.Model over images.
+      model: built, over images.
       image_shape: (height, width, channels) of its images.
     """
     return [call.layer for call in record_calls(model, image_shape).calls

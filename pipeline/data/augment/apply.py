@@ -42,9 +42,8 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
 
 def _checked(what: str, entry: RegistryEntry) -> Any:
     """Wraps a user's function: its errors, and what is no augmentation, become one line with its location."""
-    where = f"{what} ({format_location(entry.location)})"
-
     def checked(images, seeds, strength):
+        where = f"{what} ({format_location(entry.location)})"
         with raise_with_location(what, entry.location):
             with tf.Graph().as_default() as graph:
                 entry.origin(*(tf.compat.v1.placeholder(x.dtype, x.shape) for x in (images, seeds)), strength)
