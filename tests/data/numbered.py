@@ -1,4 +1,4 @@
-"""A small data set that the tests make for themselves: images that say which number they have."""
+"""A small data set that the tests make for themselves: images that encode their number."""
 import io
 
 import numpy as np
@@ -10,7 +10,7 @@ TRAIN, TEST, CLASSES = 2700, 150, 3
 
 
 def numbered_images(numbers, shape=(4, 4, 3)):
-    """Returns uint8 [n, *shape] whose first two pixels say which number an image has."""
+    """Returns uint8 [n, *shape] whose first two pixels encode the number of an image."""
     numbers = np.asarray(numbers)
     images = np.zeros((len(numbers), *shape), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 1, 0] = numbers // 256, numbers % 256
@@ -32,7 +32,7 @@ def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=
                  image_of=lambda number: None, train=TRAIN):
     """Returns the class of a TFDS data set of numbered images, in several shards; `train`: how many train."""
     class Numbered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Images that say which number they have."""
+        """Images that encode their number."""
 
         VERSION = tfds.core.Version("1.0.0")
 

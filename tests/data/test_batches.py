@@ -56,7 +56,7 @@ def _image_files(folder):
 
 
 @pytest.mark.parametrize("workers, replicas, micro_batches", quick([(2, 4, 2), (3, 6, 2)], 0))
-def test_the_parts_of_several_workers_are_the_batches_of_one(train_split, workers, replicas, micro_batches):
+def test_the_parts_of_several_workers_make_the_batches_of_one(train_split, workers, replicas, micro_batches):
     split, numbers = train_split
     flip = (Augmentation("flip", None), *MIXUP)
     whole = BatchLayout(48, replicas, micro_batches)
@@ -70,7 +70,7 @@ def test_the_parts_of_several_workers_are_the_batches_of_one(train_split, worker
             assert len(parts[0][step][name]) == 48 // workers
 
 
-def test_the_workers_of_an_evaluation_share_out_every_batch_and_its_padding(train_split):
+def test_workers_divide_every_evaluation_batch_and_its_padding(train_split):
     split, numbers = train_split
     size = 16 if len(numbers) < 100 else 512
     whole = list(eval_batches(split, BatchLayout(size, 4)))
@@ -179,7 +179,7 @@ def test_streams_share_the_memory_of_the_examples():
     assert psutil.Process().memory_info().rss - before < 60e6
 
 
-def test_what_is_skipped_is_not_decoded(load_numbered):
+def test_skipped_records_are_not_decoded(load_numbered):
     split = load_numbered(memory_budget=0).train
     decoded = []
 
@@ -203,7 +203,7 @@ def test_what_is_skipped_is_not_decoded(load_numbered):
     assert len(first) == 10 and 0 < len(decoded) < 600
 
 
-def test_the_numbered_set_has_what_the_tests_count_on(load_numbered):
+def test_the_numbered_data_set_has_the_properties_that_tests_need(load_numbered):
     source = load_numbered(memory_budget=0)
     assert (source.train.num_examples, source.test.num_examples) == (TRAIN, TEST)
     assert len(source.train.reader.table.files) == 7 and TRAIN % 64 and TRAIN > 2 * 64 * 16

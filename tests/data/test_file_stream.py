@@ -55,7 +55,7 @@ BREAKS = {"removed": (lambda path: path.unlink(), RunFailure, "no such file"),
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_breaks_while_it_streams_is_named_or_replaced(folder, name, capfd):
+def test_files_that_break_while_streaming_are_named_or_replaced(folder, name, capfd):
     break_it, expected, reason = BREAKS[name]
     strict, lenient = streamed(folder), streamed(folder, skip_unreadable=True)
     assert strict.fingerprint == lenient.fingerprint
@@ -73,7 +73,7 @@ def test_what_breaks_while_it_streams_is_named_or_replaced(folder, name, capfd):
     assert said.count("in its place stands 4.png of the same class") == 1 and str(broken) in said
 
 
-def test_what_takes_a_place_is_the_same_on_every_replica_and_after_a_resume(folder):
+def test_replacements_are_the_same_on_every_replica_and_after_a_resume(folder):
     source = streamed(folder, skip_unreadable=True)
     for number in (3, 7):  # The last of a class is followed by its first.
         damage_pixels(folder / "train" / "dog" / f"{number}.png")
@@ -84,7 +84,7 @@ def test_what_takes_a_place_is_the_same_on_every_replica_and_after_a_resume(fold
     assert [v for i in range(12) for part in parts for v in part[2 * i:2 * i + 2]] == one
 
 
-def test_a_class_of_which_nothing_can_be_read_any_more_is_named(folder):
+def test_a_class_without_any_readable_file_is_named(folder):
     source = streamed(folder, skip_unreadable=True)
     for path in (folder / "train" / "dog").iterdir():
         path.unlink()
@@ -92,7 +92,7 @@ def test_a_class_of_which_nothing_can_be_read_any_more_is_named(folder):
         list(image_batches(source.train, 4))
 
 
-def test_the_command_ends_with_one_line_and_goes_on_with_skip_unreadable(folder, tmp_path):
+def test_the_command_fails_with_one_line_and_continues_with_skip_unreadable(folder, tmp_path):
     command = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=4", "--epochs=1",
                "--workdir=run", "--learning_rate=1e-4", "--checkpoint_every=2", "--tensorboard=scalars",
                "--verbosity=quiet")

@@ -83,7 +83,7 @@ STEPS = np.arange(256).reshape(16, 16)
     *((STEPS.astype(np.uint16) * factor, None) for factor in (4, 16, 64)), (STEPS.astype(np.int32) * 65536, None),
     ((STEPS / 100).astype(np.float32), None), ((STEPS / 255 - 0.1).astype(np.float32), None),
     (np.full([16, 16], np.nan, np.float32), None)])
-def test_numbers_become_levels_or_are_named(tmp_path, values, expected):
+def test_grey_values_become_levels_or_are_refused(tmp_path, values, expected):
     Image.fromarray(values).save(tmp_path / "a.tif")
     if expected is None:
         with pytest.raises(UnreadableImage, match="its grey values go from .* which white"):
@@ -94,7 +94,7 @@ def test_numbers_become_levels_or_are_named(tmp_path, values, expected):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 @pytest.mark.parametrize("colour, seen, ground", [(0, 0, 255), (60, 60, 255), (255, 255, 0), (200, 200, 0)])
-def test_what_transparency_alone_draws_can_be_seen(tmp_path, mode, colour, seen, ground):
+def test_an_image_drawn_by_transparency_alone_is_composed_over_a_visible_ground(tmp_path, mode, colour, seen, ground):
     square = Image.fromarray(np.pad(np.full([8, 8], 255, np.uint8), 4))
     flat = Image.new("L", square.size, colour)
     Image.merge(mode, [*[flat] * (len(mode) - 1), square]).save(tmp_path / "a.png")
@@ -103,7 +103,7 @@ def test_what_transparency_alone_draws_can_be_seen(tmp_path, mode, colour, seen,
         assert (found[4:12, 4:12] == seen).all() and (found[:4] == ground).all() and (found[:, 12:] == ground).all()
 
 
-def test_of_pictures_that_have_colours_transparency_is_dropped(tmp_path):
+def test_transparency_of_colour_images_is_dropped(tmp_path):
     pixels = np.random.RandomState(0).randint(256, size=(6, 8, 4)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 3), pixels[..., :3])
@@ -112,7 +112,7 @@ def test_of_pictures_that_have_colours_transparency_is_dropped(tmp_path):
     assert (read_image(tmp_path / "b.png", 3) == 9).all()
 
 
-def test_what_is_made_of_transparency_is_in_the_fingerprint_where_it_matters(folder, monkeypatch):
+def test_the_treatment_of_transparency_is_in_the_fingerprint_where_it_matters(folder, monkeypatch):
     plain = loaded(folder).fingerprint
     monkeypatch.setattr(folder_room, "INTERPRETATION", "other")
     assert loaded(folder).fingerprint == plain
@@ -148,7 +148,7 @@ def test_one_folder_with_a_validation_split(folder):
     assert source.test_from_train
 
 
-def test_a_validation_split_beside_a_test_folder(folder):
+def test_a_validation_split_next_to_a_test_folder(folder):
     source = loaded(folder, validation_split=0.2)
     assert [s.num_examples for s in (source.train, source.test, source.validation)] == [16, 8, 4]
 

@@ -37,7 +37,7 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def test_images_of_every_suffix_and_in_subfolders_are_counted_and_the_rest_is_told(folder):
+def test_images_of_every_suffix_and_in_subfolders_are_found_and_other_files_reported(folder):
     before = loaded(folder)
     assert before.notes == ()
     ant = folder / "train" / "ant"
@@ -56,7 +56,7 @@ def test_images_of_every_suffix_and_in_subfolders_are_counted_and_the_rest_is_to
                            "train/ant/more.txt",)
 
 
-def test_what_systems_and_programs_leave_behind_changes_nothing(folder):
+def test_files_of_operating_systems_are_ignored(folder):
     before = loaded(folder)
     for name in (".hidden/1.png", "__MACOSX/1.png", "@eaDir/1.png", "$RECYCLE.BIN/1.png", ".ipynb_checkpoints/1.png"):
         save(folder / "train" / name)
@@ -75,7 +75,7 @@ def test_what_systems_and_programs_leave_behind_changes_nothing(folder):
 
 
 @pytest.mark.parametrize("memory_budget", [100, 0])
-def test_files_that_nobody_can_read_are_named_or_skipped_and_never_waited_for(folder, memory_budget):
+def test_unreadable_files_are_named_or_skipped_without_waiting(folder, memory_budget):
     bee = folder / "train" / "bee"
     (bee / "empty.png").write_bytes(b"")
     (bee / "dangling.png").symlink_to("gone.png")
@@ -100,7 +100,7 @@ def test_splits_are_found_in_any_case(folder, train, test):
     assert (source.class_names, source.train.num_examples, source.test.num_examples) == (("ant", "bee"), 8, 4)
 
 
-def test_a_class_may_be_called_train_and_what_is_beside_a_split_is_told(folder, tmp_path):
+def test_a_class_may_be_called_train_and_folders_next_to_splits_are_reported(folder, tmp_path):
     for name in ("bus", "train", "test"):
         for i in range(4):
             save(tmp_path / "vehicles" / name / f"{i}.png", i)
@@ -110,7 +110,7 @@ def test_a_class_may_be_called_train_and_what_is_beside_a_split_is_told(folder, 
     assert loaded(folder).notes == ("not read, since they are next to 'train': labels",)
 
 
-def test_one_class_is_one_however_its_letters_are_composed(folder):
+def test_class_names_are_equal_however_their_letters_are_composed(folder):
     assert NFC != NFD
     for part, name in (("train", NFC), ("test", NFD)):
         (folder / part / "bee").rename(folder / part / name)
@@ -119,7 +119,7 @@ def test_one_class_is_one_however_its_letters_are_composed(folder):
 
 
 @pytest.mark.parametrize("one, other", [(NFC, NFD), ("Bird", "bird")])
-def test_names_that_look_alike_are_told(folder, one, other):
+def test_similar_class_names_are_reported(folder, one, other):
     for part in ("train", "test"):
         for name in (one, other):
             save(folder / part / name / "1.png")
@@ -139,7 +139,7 @@ def test_the_only_image_of_a_class_cannot_be_held_out(folder, tmp_path):
     assert note.startswith("no example to train on of ") and "such as '" in note
 
 
-def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+def test_a_folder_without_permission_is_named(folder, monkeypatch):
     real = os.listdir  # Permissions do not stop root, whom tests may run as.
 
     def listdir(path="."):

@@ -71,7 +71,7 @@ CUT = {"jpeg": half(encoded("JPEG")), "jpeg with a thumbnail": half(with_thumbna
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_whole_pictures_are_read_whatever_is_beside_their_pixels(tmp_path, name):
+def test_complete_images_are_read_despite_other_data_in_the_file(tmp_path, name):
     path = tmp_path / "image"
     path.write_bytes(WHOLE[name])
     assert is_image(path) or name.startswith("tiff")
@@ -81,7 +81,7 @@ def test_whole_pictures_are_read_whatever_is_beside_their_pixels(tmp_path, name)
     assert off.mean() < 12 and (off.max() == 0 or name.startswith(("jpeg", "avif", "gif"))), name
 
 
-def test_a_large_picture_with_a_video_behind_it_is_whole_and_half_of_it_is_not(tmp_path):
+def test_a_large_image_with_a_video_behind_it_is_complete_and_half_of_it_is_not(tmp_path):
     noise = Image.fromarray(np.random.RandomState(0).randint(0, 256, (350, 400, 3)).astype(np.uint8))
     noise.save(tmp_path / "a.jpg", quality=97, exif=with_thumbnail()[6:])
     content = (tmp_path / "a.jpg").read_bytes()
@@ -94,7 +94,7 @@ def test_a_large_picture_with_a_video_behind_it_is_whole_and_half_of_it_is_not(t
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_what_is_cut_short_is_known_when_the_data_are_loaded(tmp_path, name):
+def test_truncated_files_are_found_when_the_data_are_loaded(tmp_path, name):
     path = tmp_path / "image.jpg"
     path.write_bytes(CUT[name])
     for read in (read_header, lambda path: read_image(path, 3)):
@@ -103,7 +103,7 @@ def test_what_is_cut_short_is_known_when_the_data_are_loaded(tmp_path, name):
         assert "\n" not in str(error.value) and not error.value.lost
 
 
-def test_what_is_no_file_is_never_waited_for(tmp_path):
+def test_reading_never_waits_for_pipes_and_sockets(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     os.symlink("gone.jpg", tmp_path / "dangling.jpg")
     os.symlink("itself.jpg", tmp_path / "itself.jpg")

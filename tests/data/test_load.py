@@ -14,7 +14,7 @@ def arrays(split):
     return split.reader.images, split.labels
 
 
-def test_digits_are_split_once_and_for_all_by_class():
+def test_digits_have_a_fixed_stratified_split():
     source = load(DataConfig(), 64)
     assert source.class_names == tuple("0123456789") and source.image_shape == (28, 28, 1)
     assert (source.train.num_examples, source.test.num_examples, source.validation) == (1437, 360, None)
@@ -58,7 +58,7 @@ def test_a_validation_split_of_digits_is_stratified_and_disjoint(share):
     assert parts.fingerprint != whole.fingerprint
 
 
-def test_a_validation_split_of_nothing_is_refused():
+def test_an_empty_validation_split_is_refused():
     with pytest.raises(UsageError, match="--validation_split=0.0001 holds out 0 of 1,437 examples"):
         load(DataConfig(validation_split=0.0001), 64)
 

@@ -21,7 +21,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert order(256, 0) == order(256, 0)
 
 
-def test_an_order_is_as_mixed_as_chance_would_have_it():
+def test_an_order_is_as_mixed_as_a_random_permutation():
     index = example_index_array(np.arange(1000 * 20), 20, seed=3).reshape(1000, 20)
     first = np.bincount(index[:, 0], minlength=20)
     assert ((first - 50)**2 / 50).sum() < 43.8  # Chi-square with 19 degrees of freedom, p = 0.001.

@@ -14,8 +14,8 @@ PER_CLASS = {"train": 5, "val": 3, "valid": 3, "Validation": 3, "VAL": 3, "test"
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Returns pictures(split, ...): a folder of these splits, of two classes."""
+def images(tmp_path):
+    """Returns images(split, ...): a folder of these splits, of two classes."""
     def make(*splits):
         for split in splits:
             for label, name in enumerate(("cat", "dog")):
@@ -45,8 +45,8 @@ def sizes(source):
     (("train", "val"), 0.2, ("validation", "validation", {"train": 10, "validation": 6})),
     (("train",), 0.2, ("test", "test", {"train": 8, "test": 2})),
 ])
-def test_a_validation_folder_selects_and_test_is_kept_for_the_end(pictures, parts, share, expected):
-    source = loaded(pictures(*parts), validation_split=share)
+def test_a_validation_folder_selects_the_checkpoint_and_test_is_final(images, parts, share, expected):
+    source = loaded(images(*parts), validation_split=share)
     assert sizes(source) == expected
     assert bool([note for note in source.notes if "nothing is held out" in note]) == (
         share > 0 and source.validation_from == "data set")
@@ -58,17 +58,17 @@ def test_a_validation_folder_selects_and_test_is_kept_for_the_end(pictures, part
     (("train", "val"), 0.0, ("test", "test", {"train": 10, "test": 6}), "'val' is the test split of this run"),
     (("train", "test"), 0.0, ("test", "test", {"train": 10, "test": 4}), None),
 ])
-def test_a_run_begun_without_it_goes_on_as_it_was(pictures, parts, share, expected, note):
-    source = loaded(pictures(*parts), own_validation=False, validation_split=share)
+def test_a_run_begun_without_it_continues_without_it(images, parts, share, expected, note):
+    source = loaded(images(*parts), own_validation=False, validation_split=share)
     assert sizes(source) == expected
     assert [text for text in source.notes if "begun without" in text] == [
         text for text in source.notes if note and note in text] and bool(source.notes) == bool(note)
-    own = loaded(pictures(*parts), validation_split=share)
+    own = loaded(images(*parts), validation_split=share)
     assert (own.fingerprint == source.fingerprint) == ("val" not in parts)
 
 
-def test_classes_must_be_the_same_in_validation_too(pictures):
-    folder = pictures("train", "val", "test")
+def test_classes_must_be_the_same_in_validation_too(images):
+    folder = images("train", "val", "test")
     save(folder / "val" / "cow" / "1.png")
     with pytest.raises(UsageError, match="class 'cow' is in .*val but not in .*train: both need the same"):
         loaded(folder)

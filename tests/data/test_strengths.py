@@ -18,7 +18,7 @@ NO_NUMBER = ("nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "much", "1e9", "3
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_what_is_no_strength_is_refused_with_unit_range_and_default(name):
+def test_an_invalid_strength_is_refused_with_unit_range_and_default(name):
     of = AUGMENTATIONS[name].row
     for text in (*NO_NUMBER, f"{of.high * 1.01}", *(["2.5"] if of.whole else [])):
         with pytest.raises(UsageError) as error:
@@ -58,7 +58,7 @@ def test_help_has_unit_range_and_default_of_each(tmp_path):
     assert " | ".join(AUGMENTATIONS.shown()) in shown and "degrees each way, 0.01 to 180, default 15" in shown
 
 
-def test_too_much_for_the_images_is_one_line_and_writes_nothing_and_old_runs_go_on(tmp_path):
+def test_a_strength_too_large_for_the_images_is_refused_before_writing_and_old_runs_continue(tmp_path):
     train = ("train", "--dataset=synthetic:12x12x1x3", "--model=mlp", "--batch_size=4", "--subset=2",
              "--tensorboard=scalars", "--workdir=run")
     done = mirrorline(*train, "--augment=crop:7", "--steps=2", cwd=tmp_path)
@@ -72,6 +72,6 @@ def test_too_much_for_the_images_is_one_line_and_writes_nothing_and_old_runs_go_
     succeed(*train, "--augment=color:1.5", "--steps=4", cwd=tmp_path)
 
 
-def test_reading_a_configuration_refuses_what_is_no_number():
+def test_a_configuration_with_a_strength_that_is_no_number_is_refused():
     with pytest.raises(UsageError, match="must be a number from 0.01 to 180"):
         ExperimentConfig.from_flat({"augment": (f"rotate:{math.nan}",)})

@@ -110,7 +110,7 @@ def test_a_read_only_data_dir_is_enough(numbered_dir, tmp_path):
     assert sorted(str(path) for path in copy.rglob("*")) == before
 
 
-def test_the_index_is_kept_and_made_again_when_a_file_changes(load_numbered, tmp_path):
+def test_the_index_is_cached_until_a_file_changes(load_numbered, tmp_path):
     shard = tmp_path / os.path.basename(files(load_numbered(memory_budget=0))[0])
     shutil.copy(files(load_numbered(memory_budget=0))[0], shard)
     cache = tmp_path / "index"
@@ -142,12 +142,12 @@ def test_a_damaged_shard_is_named(numbered_dir, load_numbered, tmp_path):
         load_numbered(data_dir=str(copy))
 
 
-def test_what_a_folder_has(numbered_dir):
+def test_prepared_data_sets_are_listed(numbered_dir):
     assert prepared(numbered_dir) == {"numbered": {"1.0.0": os.path.join(numbered_dir, "numbered", "1.0.0")}}
     assert prepared(os.path.join(numbered_dir, "none")) == {}
 
 
-def test_a_version_can_be_asked_for(load_numbered):
+def test_a_version_can_be_requested(load_numbered):
     assert load_numbered(dataset="numbered:1.0.0").train.num_examples == TRAIN
     with pytest.raises(UsageError):
         load_numbered(dataset="numbered:9.9.9")
@@ -161,7 +161,7 @@ def test_an_unknown_name_gets_the_nearest_known_one(tmp_path, numbered_dir):
         load(DataConfig(dataset="what is this"), 8)
 
 
-def test_without_network_and_data_one_line_says_what_to_do(no_network, numbered_dir, tmp_path):
+def test_missing_data_without_network_is_one_line_with_the_remedy(no_network, numbered_dir, tmp_path):
     with pytest.raises(UsageError) as error:
         load(DataConfig(dataset="mnist", data_dir=numbered_dir), 8)
     message = str(error.value)

@@ -32,7 +32,7 @@ def copy(run, tmp_path):
     return tmp_path
 
 
-def test_the_run_keeps_where_it_lies_and_what_is_in_it(run):
+def test_the_run_records_path_and_checksum(run):
     stored = json.loads((run / "run" / "config.json").read_text())
     assert stored["config"]["extension"] == [str(run / "mine.py")]
     record, = stored["extensions"]
@@ -57,7 +57,7 @@ def test_changed_code_is_refused_until_it_is_allowed(copy):
     assert record["files"]["mine.py"] == digest(copy / "mine.py")  # From now on the changed code is this run's.
 
 
-def test_a_file_that_was_moved_is_named_and_found_where_it_is_given(copy):
+def test_a_moved_file_is_named_and_found_where_it_is_given(copy):
     (copy / "mine.py").rename(copy / "there.py")
     lost = mirrorline("predict", "--workdir=run", str(REPOSITORY / "docs" / "report.png"), cwd=copy)
     assert lost.returncode == 2
@@ -70,7 +70,7 @@ def test_a_file_that_was_moved_is_named_and_found_where_it_is_given(copy):
     assert (found.returncode, found.stderr) == (0, "") and found.stdout.splitlines()[1].count(",") == 6
 
 
-def test_a_mistake_is_said_before_anything_is_loaded_or_written(tmp_path):
+def test_an_error_is_reported_before_anything_is_loaded_or_written(tmp_path):
     (tmp_path / "mine.py").write_text("def f(:\n")
     for command in ("train", "benchmark"):
         done = mirrorline(command, "--extension=mine.py", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A user's data set: arrays become a Source, and what is no data set is one line."""
+"""A user's data set: arrays become a Source, and invalid ones are a one-line error."""
 import numpy as np
 import pytest
 
@@ -56,7 +56,7 @@ def test_options_of_data_are_its_arguments():
         found(lambda size: None)
 
 
-def test_a_source_is_taken_as_it_is():
+def test_a_source_is_returned_unchanged():
     split = Split("train", 14, InMemory(*TRAIN), TRAIN[1])
     source = Source("mine", ("even", "odd"), (4, 6, 1), split, split, None, "0123")
     assert found(lambda: source) is source
@@ -78,13 +78,13 @@ def test_a_source_is_taken_as_it_is():
     ((TRAIN, (TEST[0], TEST[1] + 1), NAMES), "test labels are from 1 to 2; for 2 class names they must be from 0 to 1"),
     (((TRAIN[0], TRAIN[1] - 1), TEST, NAMES), "train labels are from -1 to 0"),
 ])
-def test_what_is_no_data_set_is_one_line(made, said):
+def test_invalid_arrays_are_one_line_errors(made, said):
     with pytest.raises(UsageError, match=rf"data set mine \(.*test_data.py, line \d+\):? {said}") as caught:
         found(lambda: made)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_function_raises_is_one_line_with_its_place():
+def test_errors_of_the_function_are_one_line_with_their_location():
     def broken():
         return open("no/such/file.npz")
 

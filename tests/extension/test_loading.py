@@ -1,4 +1,4 @@
-"""A user's file is found, run once, and known again; what is wrong with it is one line that names the place."""
+"""A user's file is found, run once, and recognized; errors in it are one line with their location."""
 import os
 import re
 import sys
@@ -46,16 +46,16 @@ def refusal(*names):
     ("def f():\n    raise ValueError('of\\nmine')\nf()", 2, "ValueError: of mine"),
     ("import sys\nsys.exit('done')", 2, "SystemExit: done"),
 ])
-def test_what_is_wrong_in_a_file_is_one_line_with_its_place(tmp_path, text, line, said):
+def test_errors_in_a_file_are_one_line_with_their_location(tmp_path, text, line, said):
     write(tmp_path / "neighbour.py", "\n1 / 0")
     path = write(tmp_path / "mine.py", text)
     found = refusal(path)
     place = str(tmp_path / "neighbour.py") if "neighbour" in text else path
     assert place in found and f", line {line}: " in found and found.endswith(said), found
-    assert "mine" not in sys.modules and refusal(path) == found  # Tried again it is no half module.
+    assert "mine" not in sys.modules and refusal(path) == found  # A second try does not find half a module.
 
 
-def test_what_is_no_extension_is_refused_before_anything_runs(tmp_path, monkeypatch):
+def test_an_invalid_extension_is_refused_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = write(tmp_path / "ran.py", f"open({str(tmp_path / 'trace')!r}, 'w')")
     assert "no such file or directory; where it has moved, give its new place" in refusal(ran, "gone.py")
@@ -65,7 +65,7 @@ def test_what_is_no_extension_is_refused_before_anything_runs(tmp_path, monkeypa
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_file_runs_once_whatever_it_is_called(tmp_path, monkeypatch):
+def test_a_file_runs_once_whatever_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "json.py", "import neighbour\nneighbour.RUNS.append(__name__)")  # There is a json already.
     write(tmp_path / "neighbour.py", "RUNS = []")
@@ -74,7 +74,7 @@ def test_a_file_runs_once_whatever_it_is_called(tmp_path, monkeypatch):
     assert extension.absolute(["json.py", path]) == (path,)
 
 
-def test_a_change_is_noticed_in_the_file_and_in_what_it_imports(tmp_path, capfd):
+def test_changes_are_detected_in_the_file_and_its_imports(tmp_path, capfd):
     path = write(tmp_path / "here" / "mine.py", "import parts.layers")
     write(tmp_path / "here" / "parts" / "layers.py", "A = 1")
     write(tmp_path / "here" / "unused.py", "")
@@ -95,7 +95,7 @@ def test_a_change_is_noticed_in_the_file_and_in_what_it_imports(tmp_path, capfd)
                                       f"{old}, now {new}\n")
 
 
-def test_a_name_stands_for_one_thing(tmp_path):
+def test_a_name_can_be_registered_once(tmp_path):
     first, second = (write(tmp_path / file, NET.format(name="net")) for file in ("first.py", "second.py"))
     extension.load((first,))
     assert refusal(second) == f"{second}, line 5: model 'net' is registered already, in {first}, line 5: give one of " \

@@ -30,7 +30,7 @@ def small(**options):
     return {"model": "plain", "batch_size": 16, "precision": "float32", **options}
 
 
-def test_layers_that_are_not_told_learn_that_it_is_training(strategy, plain):
+def test_layers_without_the_training_argument_train(strategy, plain):
     experiment = build(strategy(1), **small())
     moving = [v for v in experiment.state.model.variables if "moving" in v.path]
     before = [v.numpy() for v in moving]
@@ -69,7 +69,7 @@ def test_synchronized_statistics_are_those_of_one_replica(strategy, plain):
         build(strategy(2), **small(model_options=("synchronized=true",), xla="on", sync_batch_norm=False))
 
 
-def test_what_differs_between_replicas_is_named(strategy, plain):
+def test_layers_that_differ_between_replicas_are_named(strategy, plain):
     experiment = build(strategy(2), **small())
     assert [what for what, _ in model_checks.departures(experiment.state.model)] == [
         "Keras's own BatchNormalization takes the statistics of each replica's part",
@@ -136,13 +136,13 @@ GENERATOR = keras.random.SeedGenerator(1)
     (lambda model, x: tf.nn.dropout(x, 0.5), r"draws with TensorFlow's RandomUniform \(made.*/dropout/"),
     (lambda model, x: x * model.missing, r"model made: .*test_models.py, line \d+: AttributeError: .*missing"),
 ])
-def test_what_the_step_cannot_do_is_refused(call, said):
+def test_a_model_that_breaks_the_guarantees_of_the_step_is_refused(call, said):
     with pytest.raises(UsageError, match=said) as caught:
         made(call)
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
-def test_a_variable_that_keras_does_not_know_is_refused():
+def test_a_variable_unknown_to_keras_is_refused():
     def add(model):
         model.hidden = {"scale": (tf.Variable(1.0, name="scale"),)}
 
@@ -150,7 +150,7 @@ def test_a_variable_that_keras_does_not_know_is_refused():
         made(lambda model, x: x * model.hidden["scale"][0], add)
 
 
-def test_a_generator_of_its_own_and_a_function_are_fine():
+def test_a_seed_generator_and_a_function_are_accepted():
     def add(model):
         model.generator = keras.random.SeedGenerator(3)
 
@@ -175,7 +175,7 @@ def test_options_are_read_by_their_types():
             made(lambda model, x: x, options=options)
 
 
-def test_its_configuration_holds_what_was_given(plain, tmp_path):
+def test_its_configuration_has_the_given_arguments(plain, tmp_path):
     for name, options, expected in (("plain", ("rate=0.1",), {"num_classes": 3, "synchronized": False, "rate": 0.1}),
                                     ("made", ("width=7",), {"num_classes": 3, "width": 7, "sure": False, "scale": 0.5,
                                                             "way": "up", "odd": None})):
@@ -210,12 +210,12 @@ def needing(num_classes, depth):
     (dict, "is neither a subclass of keras.Model nor a function"),
     (3, "is neither a subclass of keras.Model nor a function"),
 ])
-def test_what_is_no_model_is_refused_where_it_is_registered(model, said):
+def test_an_invalid_model_is_refused_where_it_is_registered(model, said):
     with pytest.raises(UsageError, match=rf"test_models.py, line \d+: model 'wrong' {said}"):
         register("wrong")(model)
 
 
-def test_what_returns_no_model_is_refused():
+def test_a_function_that_returns_no_model_is_refused():
     register("tuples")(lambda num_classes: (num_classes,))
     with pytest.raises(UsageError, match="model tuples is a tuple, not a keras.Model"):
         registry.create("tuples", 3, (4, 4, 1))

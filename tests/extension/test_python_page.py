@@ -18,7 +18,7 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(EXAMPLE, folder)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    # What TensorBoard shows beside scalars is a third of a short run, as in tests.commands.
+    # What TensorBoard shows apart from scalars is a third of a short run, as in tests.commands.
     text = "\n".join(blocks).replace('"verbosity": "quiet"', '"verbosity": "quiet", "tensorboard": "scalars"')
     (folder / "page.py").write_text(text)
     done = mirrorline(cwd=folder, module="page")
@@ -26,7 +26,7 @@ def ran(tmp_path_factory):
     return folder, done.stdout.splitlines()
 
 
-def test_its_blocks_say_what_they_should(ran):
+def test_the_blocks_of_the_page_print_what_it_promises(ran):
     folder, lines = ran
     first, whole = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("first", "shapes"))
     assert lines[0] == "64 float32"
@@ -45,7 +45,7 @@ def test_its_blocks_say_what_they_should(ran):
     assert lines[15] == f"{whole['test_accuracy']} ('disc', 'square', 'cross')" and len(lines) == 16
 
 
-def test_a_run_of_python_is_one_of_the_commands(ran):
+def test_a_run_in_python_equals_that_of_the_command(ran):
     folder, lines = ran
     options = ["--dataset=digits", "--model=three_apis", "--augment=crop", "--learning_rate=3e-3", "--verbosity=quiet"]
     unlike = ["--batch_size=64", "--schedule=constant", "--warmup=0", "--optimizer=adam", "--ema_decay=0"]
@@ -60,7 +60,7 @@ def test_a_run_of_python_is_one_of_the_commands(ran):
     assert json.loads(judged.stdout)["accuracy"] == float(lines[4].split()[0])
 
 
-def test_the_page_shows_what_the_example_has():
+def test_the_page_shows_the_names_of_the_example():
     names = re.findall(r'register\.\w+\("(\w+)"', EXAMPLE.read_text())
     assert names == ["small_net", "shapes"] and all(name in PAGE.read_text() for name in names)
     assert "docs/python.md" in (REPOSITORY / "README.md").read_text()

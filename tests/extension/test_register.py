@@ -109,7 +109,7 @@ def folder(tmp_path_factory):
     return made
 
 
-def test_help_lists_each_beside_what_is_built_in(folder):
+def test_help_lists_each_next_to_the_built_in_names(folder):
     words = re.sub(r"\s+", " ", succeed("train", "--help", "--extension=mine.py", cwd=folder).stdout)
     for name, built_in, mine in (("optimizer", "adam", "heavy_ball"), ("loss", "cross_entropy", "brier"),
                                  ("metrics", "", "same_as_loss | always_three"), ("callbacks", "", "diary"),
@@ -120,7 +120,7 @@ def test_help_lists_each_beside_what_is_built_in(folder):
         assert mine in entry and built_in in entry, entry
 
 
-def test_each_is_used_kept_and_there_again_after_a_resume(folder):
+def test_each_is_used_recorded_and_restored_after_a_resume(folder):
     succeed(*RUN, "--optimizer=heavy_ball", "--steps=3", "--workdir=run", cwd=folder)
     stored = json.loads((folder / "run" / "config.json").read_text())
     assert {**OPTIONS, "optimizer": "heavy_ball", "dataset": f"csv:{folder}/stripes.csv"}.items() <= (
@@ -168,7 +168,7 @@ def test_an_augmentation_is_a_function_of_seed_and_position(folder):
      r"uses TensorFlow's RandomUniform, which depends on more than the seeds: draw with pipeline\.data\.stateless"),
     (lambda images, seeds, strength: tf.cast(images, tf.float32), r"must return uint8 images of .*; found .*float32"),
     (lambda images, seeds, strength: images[0, 0, 0, 0, 0, 0], r": .*test_register\.py, line \d+: ")])
-def test_an_augmentation_that_is_none_names_its_place(function, says):
+def test_an_invalid_augmentation_has_its_location(function, says):
     from pipeline import register
     register.augmentation("mine", unit="levels", low=1, high=9, default=1)(function)
     config = DataConfig(augment=("mine:3",))
@@ -215,7 +215,7 @@ def wrong(tmp_path):
     return tmp_path / "wrong.py"
 
 
-def test_whatever_a_callback_raises_names_its_place(wrong):
+def test_errors_of_a_callback_have_their_location(wrong):
     given = {"on_start": Restored(0), "on_window": Window(1, (), None, 0.0, 1.0), "on_checkpoint": 1,
              "on_evaluation": Evaluated(1, None, None, 0.0), "on_rollback": Restored(0),
              "on_end": Ending(1, {}, lambda: False, lambda text: None)}
@@ -233,7 +233,7 @@ def test_whatever_a_callback_raises_names_its_place(wrong):
 @pytest.mark.parametrize("name, says", [
     ("shapeless", r"must return one value an example, shape \[batch\]; found shape"),
     ("raising", r"loss raising: .*wrong\.py, line \d+: ")])
-def test_a_loss_that_is_none_names_its_place(wrong, name, says):
+def test_an_invalid_loss_has_its_location(wrong, name, says):
     with pytest.raises(UsageError, match=says) as raised:
         loss_function(name)(tf.zeros([4, 3]), tf.zeros([4], tf.int32))
     assert str(wrong) in str(raised.value) and "\n" not in str(raised.value)
@@ -245,7 +245,7 @@ def test_a_loss_that_is_none_names_its_place(wrong, name, says):
     ("loss", "cross_entropy", math.sqrt, "loss 'cross_entropy' is built in"),
     ("loss", "mine", dict, "loss 'mine' is no function"), ("metric", "my metric", math.sqrt, "'my metric' cannot be"),
     ("callback", "mine", math.sqrt, "callback 'mine' is no class")])
-def test_what_cannot_be_registered_names_its_place(kind, name, origin, says):
+def test_invalid_registrations_have_their_location(kind, name, origin, says):
     from pipeline import register
     with pytest.raises(UsageError, match=says) as raised:
         getattr(register, kind)(name)(origin)

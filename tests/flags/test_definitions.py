@@ -46,15 +46,15 @@ def test_every_option_is_a_flag_with_the_default_of_the_configuration():
     ("--quiet", "verbosity", "quiet"),
     ("-quiet", "verbosity", "quiet"),
 ])
-def test_a_value_arrives_in_the_configuration(argument, name, value):
+def test_a_value_reaches_the_configuration(argument, name, value):
     assert configured(argument).flat()[name] == value
 
 
-def test_a_value_may_stand_apart_from_its_flag_and_the_last_one_wins():
+def test_a_value_may_be_separate_from_its_flag_and_the_last_one_wins():
     assert configured("--batch_size", "16", "--batch_size=32").training.batch_size == 32
 
 
-def test_a_shorthand_stands_where_its_flag_could(tmp_path):
+def test_a_shorthand_works_wherever_its_flag_does(tmp_path):
     file = tmp_path / "short.flags"
     file.write_text("--quiet\n")
     assert configured(f"--flagfile={file}").runtime.verbosity == "quiet"
@@ -80,7 +80,7 @@ def test_a_command_offers_only_the_groups_and_options_it_names():
     (("modle",), (), "unknown group of options 'modle': did you mean 'model'"),
     ((), ("seeds",), "unknown option 'seeds': did you mean 'seed'"),
 ])
-def test_a_command_that_asks_for_unknown_options_is_told_which(groups, only, line):
+def test_a_command_with_unknown_options_is_an_error(groups, only, line):
     with pytest.raises(UsageError, match=line):
         parsed(groups=groups, only=only)
 
@@ -104,14 +104,14 @@ def test_a_command_that_asks_for_unknown_options_is_told_which(groups, only, lin
     (["--learning_rate=nan"], "--learning_rate must be > 0; found nan"),
     (["--seed=2147483648"], "--seed must be >= 0 and <= 2147483647; found 2147483648"),
 ])
-def test_what_is_wrong_is_said_in_one_line(arguments, line):
+def test_wrong_command_lines_are_one_line_errors(arguments, line):
     with pytest.raises(UsageError) as caught:
         configured(*arguments)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_range_of_a_flag_of_one_command_is_said():
+def test_the_range_of_a_flag_of_one_command_is_in_the_error():
     flag_values = absl_flags.FlagValues()
     absl_flags.DEFINE_integer("trials", 1, "", lower_bound=1, upper_bound=9, flag_values=flag_values)
     for wrong in ("0", "10", "few"):
@@ -119,5 +119,5 @@ def test_the_range_of_a_flag_of_one_command_is_said():
             flags.parse([f"--trials={wrong}"], flag_values)
 
 
-def test_given_options_are_those_that_were_typed():
+def test_given_options_are_those_on_the_command_line():
     assert flags.given_options(parsed("--steps=3", "--augment=flip")) == {"steps": 3, "augment": ["flip"]}

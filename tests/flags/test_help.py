@@ -30,7 +30,7 @@ def test_no_line_is_wider_than_the_terminal(width):
 
 
 @pytest.mark.parametrize("columns, width", [("72", 72), ("300", 100), ("20", 60), ("", 80), ("wide", 80)])
-def test_the_terminal_s_width_counts_within_reason(columns, width, monkeypatch):
+def test_help_follows_the_width_of_the_terminal_within_limits(columns, width, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     if not columns.isdigit():
         monkeypatch.setattr("os.get_terminal_size", lambda file: (_ for _ in ()).throw(OSError()))
@@ -42,7 +42,7 @@ def test_flags_are_grouped_in_the_order_of_the_configuration():
     assert titles == ["Data", "Model", "Optimizer", "Training", "Runtime", "General"]
 
 
-def test_every_flag_is_there_with_its_meaning():
+def test_help_has_every_flag_with_its_meaning():
     text = help_text(80)
     for name, field in config.options().items():
         assert " ".join(field.metadata["help"].split()) in entry(text, name), name
@@ -68,7 +68,7 @@ def test_a_range_is_not_broken_over_two_lines():
     assert not re.search(r"[ (](>=|<=|>|<)$", help_text(80), re.MULTILINE)
 
 
-def test_help_says_what_the_default_data_set_brings():
+def test_help_lists_the_defaults_of_the_default_data_set():
     text = " ".join(help_text(80).split())
     assert "--dataset=digits brings its own defaults (recipe digits.flags):" in text
     assert "--model=cnn" in text and "--schedule=one-cycle" in text

@@ -66,7 +66,7 @@ def test_gradient_passes_where_it_was_kept():
     np.testing.assert_array_equal(tape.gradient(y, x), y)
 
 
-def test_outside_of_a_step_it_draws_anew_and_evaluating_it_does_nothing():
+def test_outside_of_a_step_masks_differ_and_in_evaluation_it_does_nothing():
     layer, x = Dropout(0.5), tf.ones((16, 16))
     np.testing.assert_array_equal(layer(x), x)
     assert np.any(layer(x, training=True).numpy() != layer(x, training=True).numpy())

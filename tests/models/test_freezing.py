@@ -1,4 +1,4 @@
-"""--freeze: what is frozen keeps every bit, what is not trains as in Keras, on any number of replicas."""
+"""--freeze: frozen weights keep every bit, the others train as in Keras, on any number of replicas."""
 import keras
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def assert_frozen(before, after, is_frozen):
     assert kept == {name for name in before if is_frozen(name)}
 
 
-def test_what_is_frozen_keeps_every_bit_on_one_replica_and_on_three(strategy):
+def test_frozen_weights_keep_every_bit_on_one_replica_and_on_three(strategy):
     """A value that went through the mean of three would not come back to the last bit."""
     options, runs = {**SMALL, **EVERYTHING, "decay_all": True, "ema_decay": 0.5, "accumulate_steps": 2}, {}
     for replicas in (1, 3):
@@ -101,7 +101,7 @@ def test_a_step_is_that_of_keras_with_layers_that_do_not_train(strategy):
     assert distance(reference.get_weights(), model.get_weights()) < 1e-5  # The biases of convolutions among them.
 
 
-def test_the_gradient_norm_is_that_of_what_trains(strategy):
+def test_the_gradient_norm_is_that_of_the_trained_weights(strategy):
     whole, frozen = (build(strategy(1), freeze=patterns) for patterns in ((), ("hidden",)))
     gradients, _ = whole.steps.reduced_gradients(whole.train_iterator(0))
     expected = np.sqrt(sum(np.sum(g.numpy() ** 2) for g in gradients[2:]))  # Of the classifier.
@@ -126,7 +126,7 @@ def test_backbone_is_everything_but_the_last_layer(model):
     (("*/moving_mean",), "matches no weight"),
     (("backbone", "classifier"), "--freeze=backbone,classifier leaves nothing of model cnn to train"),
 ])
-def test_patterns_that_make_no_sense_are_refused(patterns, says):
+def test_invalid_patterns_are_refused(patterns, says):
     with pytest.raises(UsageError) as error:
         freeze(registry.create("cnn", 10, (8, 8, 1)), patterns, (8, 8, 1))
     assert says in str(error.value)

@@ -60,7 +60,7 @@ def trained(strategy, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", FILES)
-def test_every_form_gives_the_weights_it_was_made_of(trained, form):
+def test_every_format_gives_the_weights_of_its_model(trained, form):
     folder, values = trained
     model = fresh()
     found = initialize(model, str(folder / FILES[form]), SHAPE, find)
@@ -86,7 +86,7 @@ def test_a_file_that_changed_since_the_run_began_is_refused(trained):
     initialize(fresh(), str(folder / "run"), SHAPE, find, began)  # Another file was asked for.
 
 
-def test_moving_statistics_go_on_from_those_of_the_file(trained, strategy):
+def test_moving_statistics_continue_from_those_of_the_file(trained, strategy):
     folder, values = trained
     experiment = build(strategy(1), model="three_apis", precision="float32", initialize_from=str(folder / "run"),
                        batch_norm_momentum=0.99, ema_decay=0.5)
@@ -108,7 +108,7 @@ def found_file(**changed):
     return {f"net/{name}": np.ones(shape, np.float32) for name, shape in shapes.items() if shape is not None}
 
 
-def test_what_fits_is_matched_by_path_and_shape():
+def test_variables_are_matched_by_path_and_shape():
     file = {**found_file(head__bias=(5,), extra__kernel=(2, 2)), "net/seed": np.ones(2, np.uint32)}
     found = match(WANTED, HEAD, file, "FILE")
     # The kernel of the head would fit; a layer of which one part is trained and one is not makes no sense.
@@ -116,7 +116,7 @@ def test_what_fits_is_matched_by_path_and_shape():
     assert found.unused == ("extra/kernel",)
 
 
-def test_layers_that_keras_has_numbered_otherwise_are_matched_in_order():
+def test_layers_with_other_numbers_of_keras_are_matched_in_order():
     wanted = {"conv2d/kernel": (1,), "conv2d_1/kernel": (1,), "dense/kernel": (1,)}
     file = {name: np.array([number], np.float32) for number, name in enumerate(
         ("net/conv2d_4/kernel", "net/conv2d_5/kernel", "net/dense_2/kernel"))}
@@ -129,7 +129,7 @@ def test_layers_that_keras_has_numbered_otherwise_are_matched_in_order():
     (dict(stem__bias=None), "layer stem expects bias of shape (8,), found none"),
     (dict(stem__kernel=(3, 3, 3, 8)), "it was trained on images of 3 channels, those here have 1"),
 ])
-def test_what_does_not_fit_is_named(changed, says):
+def test_mismatches_are_named(changed, says):
     with pytest.raises(UsageError) as error:
         match(WANTED, HEAD, found_file(**changed), "FILE")
     assert says in str(error.value)

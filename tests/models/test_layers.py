@@ -16,7 +16,7 @@ LAYERS = [Dense(7), ReLU(), Dropout(0.2), BatchNormalization(momentum=0.7, epsil
           ResidualBlock((4, 5, 6), identity_kernel=3, batch_norm_momentum=0.6)]
 
 
-def test_dense_is_made_lazily_as_the_document_writes_it():
+def test_dense_makes_its_weights_when_called():
     layer = Dense(3)
     assert not layer.weights
     x = tf.random.stateless_normal((4, 200), (0, 1))

@@ -48,7 +48,7 @@ def test_feature_maps_of_resnet_like_halve():
 
 
 @pytest.mark.parametrize("name, options", quick(CHOICES, 1, 6, 7), ids=str)
-def test_saved_models_reload_without_retyping(name, options, tmp_path):
+def test_saved_models_reload(name, options, tmp_path):
     model = registry.create(name, 4, (32, 32, 3), options, batch_norm_momentum=0.8)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.uniform(0.01, 0.1, w.shape) for w in model.get_weights()])
@@ -160,7 +160,7 @@ def test_build_graph_is_the_same_function(name):
     (("cnn", 0, (28, 28, 1)), "at least 1 class; found 0"),
     (("cnn", 10, (28, 0, 1)), "found 28x0x1"),
 ], ids=lambda value: str(value)[:40])
-def test_wrong_use_is_answered_in_one_line(arguments, message):
+def test_wrong_arguments_are_one_line_errors(arguments, message):
     with pytest.raises(UsageError) as error:
         registry.create(*arguments)
     assert message in str(error.value) and "\n" not in str(error.value)

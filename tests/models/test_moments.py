@@ -76,7 +76,7 @@ def test_constants_have_no_variance(value):
     assert batch_moments(tf.fill((5, 28, 28, 2), value))[1].numpy() == pytest.approx([0.0, 0.0], abs=1e-10 * value ** 2)
 
 
-def test_only_what_would_cancel_is_computed_from_differences():
+def test_differences_are_used_only_against_cancellation():
     rng = np.random.default_rng(2)
     x = np.stack([rng.normal(0.0, 1.0, (784, 2)), rng.normal(1e3, 1.0, (784, 2))]).astype("float32")
     means = tf.reduce_mean(x, axis=1)
@@ -87,7 +87,7 @@ def test_only_what_would_cancel_is_computed_from_differences():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_seen(bad):
+def test_a_non_finite_value_is_detected(bad):
     x = np.zeros((4, 3, 3, 2), "float32")
     x[2, 1, 1, 0] = bad
     mean, variance, _ = (value.numpy() for value in batch_moments(tf.constant(x)))

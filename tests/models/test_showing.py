@@ -1,4 +1,4 @@
-"""How models are shown: layer table, record of calls, picture, and the command."""
+"""How models are shown: layer table, record of calls, image, and the command."""
 import functools
 import io
 
@@ -35,7 +35,7 @@ pool         GlobalAveragePooling2D  336                    0
 classifier   Dense                   10                 3,370
 parameters: 1,656,250 total, 1,652,826 trainable, 3,424 non-trainable"""
 
-# Leaf layers and the input; a chain of n nodes has n - 1 edges, and each branch beside another one more.
+# Leaf layers and the input; a chain of n nodes has n - 1 edges, and each parallel branch one more.
 SIZES = {"mlp": (5, 4), "cnn": (12, 11), "resnet_like": (39, 41), "inception": (51, 57), "mini_inception": (72, 81),
          "three_apis": (9, 8)}
 
@@ -71,7 +71,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_table_on_a_terminal_is_ruled_and_has_all_cells():
+def test_the_table_on_a_terminal_has_rules_and_all_cells():
     file, shape = Terminal(), registry.MODELS["cnn"].row.example_shape
     show(layer_table(registry.create("cnn", 10, shape), shape), file)
     for text in ("block1", "ConvBlock", "28x28x128", "1,003,530", "1,096,650 trainable", "──"):
@@ -87,7 +87,7 @@ def test_nodes_and_edges(name):
     assert {a for a, _ in graph.edges} == set(range(len(graph.nodes) - 1))  # and all but the last goes somewhere.
 
 
-def test_branches_part_and_meet():
+def test_branches_begin_and_join():
     graph = recorded("resnet_like")
     names = [".".join(node.path) for node in graph.nodes]
     edges = {(names[a], names[b]) for a, b in graph.edges}
@@ -114,7 +114,7 @@ def test_nothing_overlaps(name):
     assert all(0 <= a and 0 <= b and c <= layout.width and d <= layout.height for a, b, c, d in corners)
 
 
-def test_merges_by_plain_functions_are_seen():
+def test_merges_by_plain_functions_are_recorded():
     class Plain(keras.Model):
         def __init__(self):
             super().__init__()
@@ -136,7 +136,7 @@ def test_merges_by_plain_functions_are_seen():
     place(graph)
 
 
-def test_recording_leaves_the_model_as_it_was():
+def test_recording_does_not_change_the_model():
     model = registry.create("cnn", 10, (28, 28, 1))
     x = tf.ones((1, 28, 28, 1))
     before = model(x)
@@ -146,7 +146,7 @@ def test_recording_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize("name", quick(["resnet_like", "three_apis"], 0))
-def test_picture(name, tmp_path):
+def test_images_of_graphs_are_written(name, tmp_path):
     draw(recorded(name), tmp_path / "graph.png")
     image = tf.io.decode_png((tmp_path / "graph.png").read_bytes())
     height, width, _ = image.shape
