@@ -57,7 +57,9 @@ def without_encoding(text):
         mode = getattr(mode, "value", "w+b" if "tempfile" in name else "r")
         opens = re.fullmatch(r"open|os\.fdopen|tempfile\.(Named)?TemporaryFile|.*path.*\.(read|write)_text", name)
         reads = name.startswith("subprocess.") and {"text", "universal_newlines"} & set(named)
-        if (opens and "b" not in str(mode) or reads) and not {"encoding", None} & set(named):
+        given = {"encoding", None} & set(named) or name.endswith("read_text") and node.args or (
+            name.endswith("write_text") and len(node.args) > 1)
+        if (opens and "b" not in str(mode) or reads) and not given:
             found.append(node.lineno)
     return found
 
@@ -69,7 +71,8 @@ def test_the_check_of_encodings_sees_what_has_none(text):
 
 
 @pytest.mark.parametrize("text", ["open(path, 'rb')", "open(path, encoding='utf-8')", "tempfile.TemporaryFile()",
-                                  "open(path, 'w', **ENCODING)", "subprocess.run(['ls'])"])
+                                  "open(path, 'w', **ENCODING)", "subprocess.run(['ls'])",
+                                  "path.read_text('utf-8')", "path.write_text(text, 'utf-8')"])
 def test_the_check_of_encodings_lets_others_pass(text):
     assert without_encoding(text) == []
 
