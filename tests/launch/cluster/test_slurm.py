@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ def shell(tmp_path):
         waits = f"while [ ! -e {tmp_path}/asked ]; do sleep 0.02; done; sleep 0.3; " if ask else ""
         for name, body in (("mirrorline", f"{waits}exit {code}"), ("scontrol", "exit 0")):
             path = tmp_path / name
-            path.write_text(f'#!/bin/bash\nprintf "%s\\n" {name} "$@" >> {tmp_path}/told\n{body}\n')
+            path.write_text(f'#!/bin/bash\nprintf "%s\\n" {name} "$@" >> {shlex.quote(str(tmp_path))}/told\n{body}\n')
             path.chmod(0o755)
         process = subprocess.Popen(["bash", "-c", slurm.batch_script(**SCRIPT)], env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", **(more or {})})
@@ -179,11 +180,13 @@ class Allocation(Supervised):
     def __init__(self, workdir, limits=None, srun=None, **told):
         self.workdir, self.mark = pathlib.Path(workdir) / "run", uuid.uuid4().hex
         programs = pathlib.Path(workdir) / "programs"
+        python, signalling, called = (shlex.quote(str(path)) for path in (
+            sys.executable, programs / "signalling", pathlib.Path(workdir) / "called"))
         programs.mkdir()
-        for name, text in (("srun", srun or f'exec {sys.executable} -m tests.launch.cluster.stand_in_srun "$@"'),
+        for name, text in (("srun", srun or f'exec {python} -m tests.launch.cluster.stand_in_srun "$@"'),
                            # Slurm gives a signal to every process of a step.
-                           ("scancel", f"exec {sys.executable} {programs}/signalling {MARK}={self.mark} $@")):
-            (programs / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {workdir}/called\n{text}\n')
+                           ("scancel", f"exec {python} {signalling} {MARK}={self.mark} $@")):
+            (programs / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {called}\n{text}\n')
             (programs / name).chmod(0o755)
         (programs / "signalling").write_text(SIGNALLING)
         self.process = subprocess.Popen(
