@@ -46,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0 success, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
-      terminal, 141 nobody reads the output any more, or what the command returned. Any other exception is a defect and
-      passes with its traceback.
+      terminal, 138 and 140 by SIGUSR1 and SIGUSR2, 152 by SIGXCPU, 141 nobody reads the output any more, or what the
+      command returned. Any other exception is a defect and passes with its traceback.
     """
     silence.open_missing_streams()
     end = _ProcessEnd() if arguments is None else None
     silence.escape_unencodable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _run_reporting_errors(arguments)
+        code = _run_reporting_errors(arguments, bool(end))
     except Exception:
         if not peer_failure.is_watching():
             raise
@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _ProcessEnd:
-    """Exits immediately, after all other exit handlers, a process whose data pipelines call Python.
+    """Exits immediately, after all other exit handlers, where the process was interrupted or its pipelines call Python.
 
-    The interpreter waits for TensorFlow's threads at exit, and they for the interpreter: sometimes forever.
+    The interpreter waits for TensorFlow's threads at exit, and they for the interpreter: sometimes forever. And it no
+    longer handles signals, so that a second Ctrl-C would kill the process.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class _ProcessEnd:
         atexit.register(self)
 
     def __call__(self) -> None:
-        if damage.pipelines_call_python():
+        if damage.pipelines_call_python() or interruption.is_ending():
             _exit(self.code)
 
 
@@ -90,11 +91,16 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
-def _run_reporting_errors(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code, after reporting its error; see main."""
+def _run_reporting_errors(arguments: list[str], ends: bool) -> int:
+    """Runs one command and returns its exit code, after reporting its error; see main.
+
+    Args:
+      arguments: of the command line.
+      ends: whether the process exits afterwards.
+    """
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
-        with interruption.heard(name) as signal_number, damage.in_words():
+        with interruption.heard(name, ends) as signal_number, damage.in_words():
             try:
                 code = _dispatch(arguments)
             except Exception as error:

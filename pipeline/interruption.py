@@ -1,4 +1,4 @@
-"""Ends a command with one line on Ctrl-C, SIGTERM or a lost terminal, unless the command handles them itself.
+"""Ends a command with one line on Ctrl-C, SIGTERM and similar signals, unless the command handles them itself.
 
 Python runs a signal handler between two instructions of the main thread, and one call of TensorFlow may take long; a
 thread receives the signals meanwhile, and ends the process where the main thread does not. Standard library only.
@@ -7,15 +7,16 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from pipeline import activity
+from pipeline import activity, silence
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# From the keyboard, the system, a lost terminal, schedulers before a job ends, and a CPU time limit (ulimit -t).
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 PATIENCE = 10.0  # Seconds for the main thread to clean up.
 _command: str | None = None
+_kept: list[socket.socket] = []  # Wake-up sockets of an interrupted process, open until it exits.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,6 +32,11 @@ def command() -> str | None:
     return _command
 
 
+def is_ending() -> bool:
+    """Tells whether this process was interrupted and is about to exit; see `heard`."""
+    return bool(_kept)
+
+
 def hears(number: int) -> bool:
     """Tells whether a signal ends the process as Interrupted, so that others may handle it instead."""
     return getattr(signal.getsignal(number), "interrupts", False)
@@ -42,11 +48,13 @@ def words(doing: str | None) -> str:
 
 
 @contextlib.contextmanager
-def heard(name: str) -> Iterator[Callable[[], int | None]]:
+def heard(name: str, ends: bool = False) -> Iterator[Callable[[], int | None]]:
     """Makes signals raise Interrupted inside the block; ignored ones, as with nohup, stay ignored.
 
     Args:
       name: of the command, for the line where the process ends from a thread.
+      ends: whether an interrupted process only reports it and exits. It keeps handling signals until then: a second one
+        ends it at once, with the same exit code.
 
     Yields:
       Function that returns the number of the signal that came, None before.
@@ -58,6 +66,7 @@ def heard(name: str) -> Iterator[Callable[[], int | None]]:
     came: list[int] = []
     raised: list[int] = []
     receiver, sender = socket.socketpair()
+    left = threading.Event()  # The block has ended: the caller reports the interruption.
     sender.setblocking(False)
 
     def end(number, frame):
@@ -68,7 +77,9 @@ def heard(name: str) -> Iterator[Callable[[], int | None]]:
     end.interrupts = True  # type: ignore[attr-defined]
 
     def exit_now():
-        print(f"{name}: {words(activity.running())}", file=sys.stderr, flush=True)
+        if not left.is_set():
+            with contextlib.suppress(OSError):
+                os.write(silence.screen(), f"{name}: {words(activity.running())}\n".encode(errors="backslashreplace"))
         os._exit(128 + came[0])
 
     def listen():
@@ -94,7 +105,16 @@ def heard(name: str) -> Iterator[Callable[[], int | None]]:
         yield lambda: came[0] if came else None
     finally:
         _command = outer
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
-        sender.close()
+        left.set()
+        if ends and raised:
+            _kept.append(sender)
+        else:
+            _restore(before, wakeup, sender)
+
+
+def _restore(handlers, wakeup, sender):
+    """Lets signals be heard as before, and ends the thread that has listened."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(wakeup)
+    sender.close()

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import arithmetic, extension, locks
+from pipeline import arithmetic, extension, locks, run_config
 from pipeline.config import (
     DEFAULT_EPOCHS,
     MOVING_AVERAGE,
     ExperimentConfig,
     options,
-    value_type,
 )
 from pipeline.dataset_name import has_path, located, may_be_same, split
 from pipeline.errors import RunFailure, UsageError
@@ -25,6 +24,9 @@ LONGEST_NAME = 200  # Bytes of the name of a folder of images in that of a run; 
 LENGTH = ("epochs", "steps")
 # Files that a run killed at its start may leave.
 PASSING = {*locks.FILES, "config.json.tmp", "launches.jsonl", "hang.txt", "workers", "attempts.jsonl"}
+# Directories and files of a run.
+_FOLDERS = ("checkpoints", "checkpoints/best", "tensorboard", "tensorboard/train", "tensorboard/validation")
+_FILES = ("config.json.tmp", "launches.jsonl", "metrics.jsonl", "result.json.tmp", "checkpoints/checkpoint")
 
 
 def default_path(config: ExperimentConfig) -> str:
@@ -87,13 +89,18 @@ class RunDirectory:
         """Contents of config.json, or None for a new run; raises UsageError if it cannot be read."""
         stored = read_json(self.file("config.json"), ("config", "data"))
         if stored is not None:
-            _check_stored(stored, self.file("config.json"))
+            run_config.check_stored(stored, self.file("config.json"))
         return stored
 
     @property
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json, or None; raises UsageError if it cannot be read."""
-        return read_json(self.file("result.json"), ("status", "step"))
+        result = read_json(self.file("result.json"), ("status", "step"))
+        for name, kind in (("status", str), ("step", int)) if result else ():
+            if not isinstance(result[name], kind):
+                raise UsageError(f"{self.file('result.json')} cannot be read: {name} is {json.dumps(result[name])}; "
+                                 "correct it, or restore it from a copy")
+        return result
 
     def check(self, config: ExperimentConfig, fingerprint: str | None = None, num_replicas: int | None = None,
               parity: bool = True) -> list[tuple[str, Any, Any]]:
@@ -113,10 +120,11 @@ class RunDirectory:
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--workdir={self.path} is a file, not a directory; e.g. --workdir={free_path(self.path)}")
         stored = self.config
+        if stored is None and self._listing() - PASSING:
+            raise UsageError(f"--workdir={self.path} holds files that are not of a run; give an empty or new "
+                             f"directory, e.g. --workdir={free_path(self.path)}")
+        self._check_places()
         if stored is None:
-            if self._listing() - PASSING:
-                raise UsageError(f"--workdir={self.path} holds files that are not of a run; give an empty or new "
-                                 f"directory, e.g. --workdir={free_path(self.path)}")
             return []
         changed = differences(stored["config"], config.flat()) + _length_difference(stored["config"], config.flat())
         changed += extension.changes(stored.get("extensions"), config.data.extension)
@@ -134,6 +142,14 @@ class RunDirectory:
             raise UsageError(f"{self.path} holds a run with other settings: {listed}; {remedy}start another with "
                              f"--workdir={free_path(self.path)}")
         return changed
+
+    def _check_places(self):
+        """Raises UsageError if a directory has the name of a file of the run, or a file that of a directory."""
+        for names, is_right, kind in ((_FOLDERS, os.path.isdir, "folder"), (_FILES, os.path.isfile, "file")):
+            for path in (self.file(*name.split("/")) for name in names):
+                if os.path.exists(path) and not is_right(path):
+                    raise UsageError(f"{path} is no {kind}, and a run needs a {kind} there: move it away, or give "
+                                     f"another directory, e.g. --workdir={free_path(self.path)}")
 
     def _listing(self):
         try:
@@ -185,17 +201,6 @@ class RunDirectory:
                          "latest checkpoint")
 
 
-def _check_stored(stored, path):
-    """Raises UsageError if config.json, perhaps edited, lacks options or data, or has values of a wrong type."""
-    for part in ("config", "data"):
-        if not isinstance(stored[part], dict):
-            raise UsageError(f"{path} cannot be read: '{part}' is no JSON object")
-    for name, value in stored["config"].items():
-        kind = value_type(options()[name]) if name in options() else None
-        fits = {str: str, bool: bool, int: int, float: (int, float), tuple: list}.get(kind, object)
-        if value is not None and (not isinstance(value, fits) or (kind in (int, float) and isinstance(value, bool))):
-            raise UsageError(f"{path} cannot be read: {name} is {json.dumps(value)}, which is no "
-                             f"{'list' if kind is tuple else kind.__name__}")
 
 
 def _never(name):
@@ -242,7 +247,7 @@ def stored_config(workdir: str) -> tuple[RunDirectory, dict[str, Any]]:
       (directory, contents of config.json with the options that are still known).
 
     Raises:
-      UsageError: there is no run.
+      UsageError: there is no run, or its configuration has invalid values.
     """
     directory = RunDirectory(local_path(workdir, "--workdir"))
     stored = directory.config
@@ -250,7 +255,9 @@ def stored_config(workdir: str) -> tuple[RunDirectory, dict[str, Any]]:
         here = sorted(os.path.join("runs", n) for n in (os.listdir("runs") if os.path.isdir("runs") else []))
         raise UsageError(f"--workdir={directory.path} holds no run (no config.json)"
                          + (f"; runs here: {', '.join(here)}" if here else "; train one first: mirrorline train"))
-    return directory, {**stored, "config": {k: v for k, v in stored["config"].items() if k in options()}}
+    known = {k: v for k, v in stored["config"].items() if k in options()}
+    run_config.check_values(known, directory.file("config.json"))
+    return directory, {**stored, "config": known}
 
 
 def evaluation_config(stored: Mapping[str, Any], given: Mapping[str, Any]) -> ExperimentConfig:

@@ -15,6 +15,7 @@ from pipeline.import_hook import ImportHook
 # Lines of the C++ logger: severity and date, and the two that come without.
 NOISE = re.compile(rb"[IWE]\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog|"
                    rb"To enable the following instructions:")
+_screen = 2
 
 
 def quiet(verbosity: str) -> None:
@@ -73,22 +74,31 @@ class QuietImport(ImportHook):
             load(module)
 
 
+def screen() -> int:
+    """Returns the descriptor of the real standard error, also while it is held back."""
+    return _screen
+
+
 @contextlib.contextmanager
 def held_back_stderr() -> Iterator[None]:
     """Holds back the process's standard error, and writes it at the end without log lines of C++."""
+    global _screen
     try:
         original = os.dup(2)
     except OSError:  # Standard error is closed.
         yield
         return
+    before = _screen
     with tempfile.TemporaryFile() as held:
         _flush_stderr()
         os.dup2(held.fileno(), 2)
+        _screen = original if before == 2 else before  # These blocks may be nested.
         try:
             yield
         finally:
             _flush_stderr()
             os.dup2(original, 2)
+            _screen = before
             os.close(original)
             held.seek(0)
             rest = b"".join(line for line in held if not NOISE.match(line))

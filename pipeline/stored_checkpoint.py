@@ -39,6 +39,12 @@ class StoredCheckpoint:
         return find_problem(self.path)
 
     @property
+    def foreign(self) -> bool:
+        """Whether another run saved it than the one in whose directory it is."""
+        manifest = read_cached_json(self.path + MANIFEST)
+        return isinstance(manifest, dict) and _is_foreign(manifest, self.path)
+
+    @property
     def gone(self) -> bool:
         """Whether it has been removed."""
         return not os.path.exists(self.path + MANIFEST)
@@ -53,7 +59,7 @@ class StoredCheckpoint:
 
 
 def write_manifest(path: str, step: int, specs: Mapping[str, list]) -> None:
-    """Syncs the files of a checkpoint and writes its manifest.
+    """Syncs the files of a checkpoint and writes its manifest, which identifies the run.
 
     Args:
       path: of the checkpoint without suffix.
@@ -64,8 +70,26 @@ def write_manifest(path: str, step: int, specs: Mapping[str, list]) -> None:
     for name in names:
         sync(name)
     files = {os.path.basename(name): {"bytes": os.path.getsize(name), "sha256": sha256(name)} for name in names}
-    manifest = {"step": step, "variables": specs, "files": files}
+    manifest = {"step": step, "run": run_of(path), "variables": specs, "files": files}
     write_json(path + MANIFEST, {**manifest, "sha256": digest(manifest)})
+
+
+def run_of(path: str) -> str | None:
+    """Returns the identifier of the run in whose directory a checkpoint is, or None.
+
+    Runs of earlier versions get one when they are continued.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.basename(folder) == BEST:
+        folder = os.path.dirname(folder)
+    stored = read_cached_json(os.path.join(os.path.dirname(folder), "config.json"))
+    return stored.get("run") if isinstance(stored, dict) else None
+
+
+def _is_foreign(manifest, path):
+    """Tells whether a manifest identifies another run than the one in whose directory its checkpoint is."""
+    saved_by, here = manifest.get("run"), run_of(path)
+    return None not in (saved_by, here) and saved_by != here
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
@@ -79,6 +103,10 @@ def find_problem(path: str) -> str | None:
     manifest = read_cached_json(path + MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
         return "its manifest is damaged"
+    if _is_foreign(manifest, path):
+        return "another run saved it"
+    if manifest["step"] != step_of(path):
+        return f"it was renamed, and is of step {manifest['step']}"
     for name, expected in manifest["files"].items():
         file = os.path.join(os.path.dirname(path), name)
         if not os.path.exists(file):
@@ -176,6 +204,6 @@ def find_checkpoint(directory: str, name: str) -> StoredCheckpoint:
         found = matches
     good = [c for c in found if not c.problem]
     if not good:
-        reason = f"{found[0].path} is damaged: {found[0].problem}" if found else f"no checkpoint in {directory} yet"
+        reason = f"{found[0].path} cannot be used: {found[0].problem}" if found else f"no checkpoint in {directory} yet"
         raise UsageError(f"--checkpoint={name}: {reason}")
     return good[0]

@@ -7,22 +7,35 @@ import time
 
 import pytest
 
-from pipeline import activity, console
+from pipeline import activity, console, interruption
 from tests.commands import REPOSITORY
 from tests.consoles import RecordingConsole
 
 WAITING = 30  # Seconds, at most.
-# The main thread does not come to its end.
+# The main thread does not come to its end; standard error is held back meanwhile, as where TensorFlow is loaded.
 DEAF = """
 import time, pipeline.interruption as interruption
 from pipeline.activity import activity
+from pipeline.silence import held_back_stderr
 interruption.PATIENCE = 0.1
-with interruption.heard("mirrorline train"), activity("reading images"):
+with interruption.heard("mirrorline train"), activity("reading images"), held_back_stderr(), held_back_stderr():
     try:
         print("ready", flush=True)
         time.sleep(3600)
     except KeyboardInterrupt:
         time.sleep(3600)
+"""
+# It has said that it was interrupted, and clears up.
+ENDING = """
+import sys, time, pipeline.interruption as interruption
+try:
+    with interruption.heard("mirrorline train", ends=True):
+        print("ready", flush=True)
+        time.sleep(3600)
+except KeyboardInterrupt as error:
+    print("mirrorline train: interrupted", file=sys.stderr, flush=True)
+    print("said", flush=True)
+    time.sleep(3600)
 """
 
 
@@ -81,11 +94,27 @@ def test_interruption_names_the_activity():
     assert caught.value.doing == "reading images" and activity.running() is None
 
 
-def test_unresponsive_process_is_ended_with_a_message():
-    process = subprocess.Popen([sys.executable, "-c", DEAF], cwd=REPOSITORY, stdout=subprocess.PIPE,
+def started(script):
+    """Starts a script; returns its process once it is ready."""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGTERM)
+    return process
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_unresponsive_process_is_ended_with_a_message(number):
+    process = started(DEAF)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (
-        143, "mirrorline train: interrupted while reading images; nothing was written\n")
+        128 + number, "mirrorline train: interrupted while reading images; nothing was written\n")
+
+
+def test_second_signal_ends_an_interrupted_process_with_the_same_code():
+    process = started(ENDING)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "said\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "mirrorline train: interrupted\n")

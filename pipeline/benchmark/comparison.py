@@ -17,6 +17,7 @@ RESAMPLES = 10_000
 REGRESSED, FASTER, SLOWER, SAME = "REGRESSED", "faster", "slower", "same"
 NEW, GONE, UNKNOWN, REMARK = "only new", "only old", "not comparable", "remark"
 COLORS = {REGRESSED: "bold red", FASTER: "green", SLOWER: "yellow", UNKNOWN: "yellow"}
+_WHOLE = {"workers", "replicas", "batch_size", "fitted_batch_size"}
 COLUMNS = ("cell", "old", "new", "new / old", "95% interval", "verdict")
 
 
@@ -64,7 +65,28 @@ def read(path):
     if not isinstance(cells, list) or not all(isinstance(c, dict) and all(k in c for k in KEY) for c in cells):
         raise UsageError(f"'{path}' has no list of cells with {', '.join(KEY)}; write it again with 'mirrorline "
                          "benchmark'")
+    odd = next(_odd(report), None)
+    if odd:
+        raise UsageError(f"'{path}' cannot be read: {odd}; correct it, or write it again with 'mirrorline benchmark'")
     return report
+
+
+def _odd(report):
+    """Yields the problems of a benchmark that prevent a comparison as text."""
+    for name in ("machine", "versions", "flags"):
+        if report.get(name) is not None and not isinstance(report[name], dict):
+            yield f"{name} is no JSON object"
+    for place, cell in enumerate(report["cells"], 1):
+        for name in (*KEY, "fitted_batch_size"):
+            if cell.get(name) is not None and not isinstance(cell[name], int if name in _WHOLE else str):
+                yield f"{name} of cell {place} is {cell[name]!r}"
+        for name in _WHOLE & set(KEY):
+            if cell[name] is None:
+                yield f"{name} of cell {place} is null"
+        repeats, rate = cell.get("repeats") or [], cell.get("examples_per_second")
+        numbers = [*repeats, 0 if rate is None else rate] if isinstance(repeats, list) else [None]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            yield f"repeats or examples_per_second of cell {place} are no numbers"
 
 
 def name_of(cell):

@@ -25,6 +25,7 @@ _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: 
           8: Image.Transpose.ROTATE_90}
 _TURNED = (5, 6, 7, 8)
 _PNG = b"\x89PNG\r\n\x1a\n"
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # Pillow renders it with Ghostscript if that is installed.
 _OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")  # Chunks of a PNG file that its pixels depend on.
 # Tags of a TIFF file: offsets and lengths of the strips or tiles of an image.
 _PLACES, _LENGTHS = (273, 324), (279, 325)
@@ -133,6 +134,8 @@ def _with_image(path, function):
             if size > _ENDS:
                 file.seek(max(size - _ENDS, _ENDS))
                 ends += file.read()
+            if ends.startswith(_POSTSCRIPT):
+                raise UnreadableImage("it is PostScript, a program that draws, and no image; save it as PNG")
             try:
                 file.seek(0)
                 with Image.open(file) as image:

@@ -109,8 +109,9 @@ def lost_tail(launches_path: str, metrics_path: str) -> tuple[int, float]:
     Returns:
       (last step it recorded, seconds from its last commit to that), seconds 0 where nothing is missing.
     """
-    commits = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")]
-    last = next((r for r in read_backwards(metrics_path) if r["kind"] == "train"), None)
+    commits = [r for r in read_records(launches_path) if r["event"] in ("start", "spent", "lost", "stop")
+               and "wall_time" in r]
+    last = next((r for r in read_backwards(metrics_path) if r["kind"] == "train" and "wall_time" in r), None)
     if not commits or not last:
         return 0, 0.0
     return last["step"], max(0.0, last["wall_time"] - commits[-1]["wall_time"])
@@ -154,7 +155,7 @@ def summarize(launches_path: str) -> dict[str, Any]:
                     segment["seconds"]["lost"] = segment["seconds"].get("lost", 0.0) + gone
     for segment in segments:
         for kind, seconds in segment["seconds"].items():
-            total[kind] += seconds
+            total[kind if kind in total else "other"] += seconds
     everything = sum(total.values())
     return {"share": round(total["steps"] / everything, 4) if everything else 0.0,
             "seconds": {kind: round(seconds, 3) for kind, seconds in total.items()}, "launches": launches,

@@ -25,7 +25,7 @@ class Launches(JsonLines):
         A process that is killed before it saves leaves a checkpoint without them.
         """
         return {name for r in read_records(self.path) if r["event"] == "start" and r["step"] == step
-                for name, *_ in r["allowed"]}
+                for name, *_ in r.get("allowed", ())}
 
 
 def newest_saved(path: str) -> int | None:

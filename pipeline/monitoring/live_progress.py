@@ -57,7 +57,7 @@ class LiveProgress(PlainProgress):
     def on_rollback(self, restored: Restored) -> None:
         """Replaces the best evaluations by those on record."""
         super().on_rollback(restored)
-        self._split = restored.evaluations[-1]["split"] if restored.evaluations else None
+        self._split = restored.evaluations[-1].get("split") if restored.evaluations else None
 
     def on_window(self, window: Window) -> None:
         """Updates the display."""

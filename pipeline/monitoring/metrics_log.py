@@ -11,6 +11,14 @@ from pipeline.monitoring.record_file import RecordFile
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
 _BLOCK = 2**16  # Bytes read at once from the end of a file.
+# Required keys of a record, by its file, kind and event; and the types of the values that may be there.
+_REQUIRED = {"metrics.jsonl": ("kind", "step"), "launches.jsonl": ("event",), "attempts.jsonl": ("attempt",),
+             "evaluation": ("loss", "accuracy"), "spent": ("step", "seconds"), "lost": ("step", "seconds", "to_step"),
+             "hang": ("seconds",), **dict.fromkeys(("start", "saved", "rollback", "stop"), ("step",))}
+_NUMBER = (int, float)
+_TYPES = {"kind": str, "event": str, "split": str, "step": int, "to_step": int, "attempt": int, "wall_time": _NUMBER,
+          "age": _NUMBER, "loss": (*_NUMBER, type(None)), "accuracy": (*_NUMBER, type(None)),
+          "learning_rate": (*_NUMBER, type(None)), "examples_per_second": _NUMBER, "allowed": list}
 
 
 class JsonLines:
@@ -36,7 +44,7 @@ class JsonLines:
         end = os.path.getsize(self.path) if os.path.exists(self.path) else 0
         for begin, line in _lines_backwards(self.path):
             record = parse_line(line.decode("utf-8", "replace"))
-            if record is not None and record.get("step", 0) <= (
+            if record is not None and _step(record) <= (
                     min(step, evaluated) if record.get("kind") == "evaluation" else step):
                 break
             end = begin
@@ -112,6 +120,8 @@ def _lines_backwards(path: str) -> Iterator[tuple[int, bytes]]:
     """Yields (offset in the file, line) from the last line, which may be torn, to the first; reads block by block."""
     if not os.path.exists(path):
         return
+    if os.path.isdir(path):
+        raise UsageError(f"{path} cannot be read: is a directory")
     with open(path, "rb") as file:
         end, rest = file.seek(0, os.SEEK_END), b""
         while end:
@@ -128,9 +138,9 @@ def _lines_backwards(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def read_backwards(path: str) -> Iterator[dict[str, Any]]:
-    """Yields the records of a file from the last one to the first, without torn lines; none without a file."""
+    """Yields the records of a file from the last one to the first, without those that `read_records` refuses."""
     records = (parse_line(line.decode("utf-8", "replace")) for _, line in _lines_backwards(path))
-    return (record for record in records if record is not None)
+    return (record for record in records if record is not None and _problem(record, path) is None)
 
 
 def read_records(path: str, mark: bytes = b"") -> Iterator[dict[str, Any]]:
@@ -154,10 +164,33 @@ def read_records(path: str, mark: bytes = b"") -> Iterator[dict[str, Any]]:
         raise UsageError(f"{path} cannot be read: {str(error.strerror).lower()}") from error
 
 
+def _step(record):
+    """Returns the step of a record, 0 without one."""
+    return record["step"] if isinstance(record.get("step"), int) else 0
+
+
+def _problem(record, path):
+    """Returns what is missing or wrong in a record as text, or None."""
+    for part in (os.path.basename(path), record.get("kind"), record.get("event")):
+        for name in _REQUIRED.get(part, ()) if isinstance(part, str) else ():
+            if name not in record:
+                return f"it has no '{name}'"
+    for name in record.keys() & _TYPES.keys():
+        if not isinstance(record[name], _TYPES[name]):
+            return f"{name} is {json.dumps(record[name])}"
+    if "seconds" in record:
+        spent = record["seconds"] if record.get("event") == "spent" else {"": record["seconds"]}
+        if not isinstance(spent, dict) or not all(isinstance(value, _NUMBER) for value in spent.values()):
+            return f"seconds is {json.dumps(record['seconds'])}"
+    if not all(isinstance(one, list) and one and isinstance(one[0], str) for one in record.get("allowed", ())):
+        return f"allowed is {json.dumps(record['allowed'])}"
+    return None
+
+
 def _record(line: bytes, path: str, number: int) -> dict[str, Any]:
     try:
         record = json.loads(decode(line))
-        problem = "no JSON object" if not isinstance(record, dict) else None
+        problem = _problem(record, path) if isinstance(record, dict) else "no JSON object"
     except json.JSONDecodeError as error:
         problem = f"column {error.colno}: {error.msg}"
     except (ValueError, RecursionError):

@@ -167,19 +167,20 @@ class Recorder(Callback):
         """Returns the mean of the finite training losses of the steps from `first_step` on, or None."""
         records = (r for r in read_backwards(self.path) if r["kind"] == "train")
         losses = [r["loss"] for r in itertools.takewhile(lambda r: r["step"] >= first_step, records)
-                  if r["loss"] is not None]
+                  if r.get("loss") is not None]
         return sum(reversed(losses)) / len(losses) if losses else None
 
     def last_evaluation(self, step: int, split: str) -> dict[str, Any] | None:
         """Returns the figures (see Evaluation.figures) recorded at `step` on `split`, or None."""
-        found = [r for r in self._marked(b'"evaluation"') if r["step"] == step and r["split"] == split]
+        found = [r for r in self._marked(b'"evaluation"') if r["step"] == step and r.get("split") == split]
         if not found:
             return None
         return {k: math.nan if v is None else v for k, v in found[-1].items() if k not in ABOUT_EVALUATION}
 
     def examples_per_second(self) -> float | None:
         """Returns the median speed of all windows of steps, over all restarts, or None."""
-        rates = [r["examples_per_second"] for r in self._marked(b'"examples_per_second"')]
+        rates = [r["examples_per_second"] for r in self._marked(b'"examples_per_second"')
+                 if "examples_per_second" in r]
         return statistics.median(rates) if rates else None
 
     def close(self) -> None:

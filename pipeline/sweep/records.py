@@ -16,8 +16,10 @@ from pipeline.sweep.space import value_text
 
 SCHEMA = 1
 RUNNING, STOPPED, FINISHED, PRUNED, FAILED = "running", "stopped", "finished", "pruned", "failed"
+STATUSES = (RUNNING, STOPPED, FINISHED, PRUNED, FAILED)
 OPEN = (RUNNING, STOPPED)  # To be gone on with.
 FIGURES = ("accuracy", "loss")
+_NUMBERS = (float, float | None)
 
 
 @dataclasses.dataclass
@@ -115,6 +117,8 @@ class SweepDirectory:
             return []
         try:
             changed, trials = changes(stored["settings"], self.settings), [Trial(**t) for t in stored["trials"]]
+            for trial in trials:
+                _check(trial, self.settings["space"])
         except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"{self.file('sweep.json')} cannot be read: it is not as sweeps write it "
                              f"({error})") from None
@@ -179,6 +183,29 @@ class SweepDirectory:
         """Removes a file that is not true any more."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.file(name))
+
+
+def _check(trial, names):
+    """Raises TypeError if a value of a trial in sweep.json is missing or of a wrong type.
+
+    Args:
+      trial: Trial.
+      names: of the options that vary.
+    """
+    for field in dataclasses.fields(Trial):
+        value = getattr(trial, field.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float) if field.type in _NUMBERS else field.type):
+            raise TypeError(f"{field.name} of a trial is {value!r}")
+    if trial.status not in STATUSES:
+        raise TypeError(f"status of trial {trial.number} is {trial.status!r}")
+    if set(names) - set(trial.values):
+        raise TypeError(f"trial {trial.number} has no value of {min(set(names) - set(trial.values))}")
+    for evaluation in trial.evaluations:
+        for name in ("step", "epoch", *FIGURES):
+            value = evaluation.get(name)
+            unknown = value is None and name in FIGURES  # Not finite.
+            if isinstance(value, bool) or not (unknown or isinstance(value, (int, float))):
+                raise TypeError(f"{name} of an evaluation of trial {trial.number} is {value!r}")
 
 
 def changes(old, new):

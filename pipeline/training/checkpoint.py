@@ -13,7 +13,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pipeline.console import STANDARD, Console
-from pipeline.errors import RunFailure
+from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, sync
 from pipeline.internals.tensorflow_internals import take_writer_error
 from pipeline.monitoring.full_disk import FullDisk
@@ -79,10 +79,15 @@ class CheckpointStore:
 
         Raises:
           RunFailure: every checkpoint is damaged, or they are missing.
-          UsageError: the checkpoint is of another architecture.
+          UsageError: the checkpoint is of another architecture, or one in the directory is of another run.
         """
         self._settle()
         found = stored_checkpoints(self.directory)
+        foreign = next((checkpoint for checkpoint in found if checkpoint.foreign), None)
+        if foreign:
+            raise UsageError(f"another run saved {foreign.path}, and continuing would mix two runs: move that "
+                             "checkpoint away, or start a new run from its weights with --initialize_from and another "
+                             "--workdir")
         damaged = list(itertools.takewhile(lambda checkpoint: checkpoint.problem, found))
         good = found[len(damaged):]
         for checkpoint in damaged:

@@ -16,7 +16,7 @@ NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 def heard() -> tuple[signal.Signals, ...]:
     """Returns the signals that ask this process to stop: not those ignored, as by nohup, or handled by others."""
-    return (*ORDERS, *(number for number in NOTICES
+    return (*ORDERS, *(number for number in (*NOTICES, signal.SIGXCPU)
                        if signal.getsignal(number) == signal.SIG_DFL or interruption.hears(number)))
 
 
@@ -26,7 +26,7 @@ def in_main_thread() -> bool:
 
 
 class StopRequest:
-    """A predicate that becomes true on SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. Use as a context manager.
+    """A predicate that becomes true on SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU. Use as a context manager.
 
     A second SIGTERM or SIGINT ends the process at once; notices may come repeatedly, as from a closed terminal. Nothing
     is saved in the handler, which may interrupt anything. Python runs handlers between two instructions of the main

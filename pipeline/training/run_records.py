@@ -1,6 +1,7 @@
 """What a run reports of itself: at its start, in config.json and in result.json."""
 import dataclasses
 import os
+import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def record_start(trainer: "Trainer", step: int) -> None:
     before = (directory.config or {}).get("device") or {}
     for line in arithmetic.changes(before, described["device"]) if step else ():
         console.warning(f"note    {line}")
-    write_json(directory.file("config.json"), described)
+    write_config(directory, described)
     directory.forget_result()
 
 
@@ -151,3 +152,9 @@ def describe_result(experiment: Experiment, status: str, step: int) -> dict[str,
         described["best"] = {"step": int(state.best_step.numpy()),
                              experiment.config.training.best_metric: float(state.best_value.numpy())}
     return described
+
+
+def write_config(directory: RunDirectory, described: dict) -> None:
+    """Writes config.json, with an identifier of the run that never changes; see stored_checkpoint.run_of."""
+    run = (directory.config or {}).get("run") or secrets.token_hex(8)
+    write_json(directory.file("config.json"), {**described, "run": run})

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pipeline.data.decode import UnreadableImage, read_header, read_image
 from pipeline.data.image_search import is_image
@@ -115,3 +115,14 @@ def test_reading_never_waits_for_pipes_and_sockets(tmp_path):
         with pytest.raises(UnreadableImage):
             read_image(path, 3)
     listening.close()
+
+
+def test_what_another_program_would_draw_is_no_image(tmp_path, monkeypatch):
+    # As where Ghostscript is installed.
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: Image.fromarray(PIXELS).im)
+    path = tmp_path / "drawing.png"
+    for content in (encoded("EPS"), b"\xc5\xd0\xd3\xc6" + bytes(28) + encoded("EPS")):
+        path.write_bytes(content)
+        for read in (read_header, lambda path: read_image(path, 3)):
+            with pytest.raises(UnreadableImage, match="PostScript"):
+                read(path)

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.monitoring.events import EventWriter
 from tests.commands import mirrorline, start
+from tests.test_edited_files import RUN
 
 LINE = "mirrorline tensorboard: "
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory):
         writer = EventWriter(str(here / "runs" / name / "tensorboard" / "train"))
         writer.scalars(7, time.time(), {"loss": loss})
         writer.close()
-        (here / "runs" / name / "config.json").write_text('{"config": {}, "data": {}}')
+        (here / "runs" / name / "config.json").write_text(json.dumps(RUN))
     return here
 
 

@@ -107,7 +107,8 @@ def long_run(tmp_path_factory):
                       "accuracy": 0.953125, "learning_rate": 0.0012345678901, "gradient_norm": 0.5123456789,
                       **({"examples_per_second": float(step)} if step % 100 == 0 else {})}
             file.write(json.dumps(record) + "\n")
-        file.write(json.dumps({"kind": "evaluation", "step": 10_000, "note": "x" * 200_000}) + '\n{"kind": "tra')
+        last = {"kind": "evaluation", "step": 10_000, "loss": None, "accuracy": None, "note": "x" * 200_000}
+        file.write(json.dumps(last) + '\n{"kind": "tra')
     return path
 
 
@@ -158,7 +159,7 @@ def test_lines_are_the_same_from_both_ends(tmp_path):
 
 
 def test_a_torn_line_is_cut_off(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / "log"
     log = JsonLines(str(path))
     log.append([{"step": s, "loss": 1 / s} for s in range(1, 5)])
     log.close()

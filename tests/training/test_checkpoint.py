@@ -7,9 +7,12 @@ import pytest
 
 from pipeline.console import STANDARD
 from pipeline.errors import RunFailure, UsageError
+from pipeline.run_directory import RunDirectory
 from pipeline.stored_checkpoint import find_checkpoint, stored_checkpoints
 from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.run_records import write_config
 from tests.consoles import RecordingConsole
+from tests.test_edited_files import RUN
 from tests.training.small import build, run, weights
 
 
@@ -165,6 +168,36 @@ def test_a_checkpoint_of_another_state_is_refused(saved, strategy, options, says
     with pytest.raises(UsageError, match=says):
         CheckpointStore(directory, other.state, keep=3).restore()
     assert _equal(before, _everything(other))
+
+
+def test_a_checkpoint_that_another_run_saved_is_refused_and_stays(saved, tmp_path):
+    _, directory, _ = saved
+    own, other = RunDirectory(str(tmp_path)), RunDirectory(str(tmp_path / "other"))
+    os.mkdir(other.path)
+    for run_directory in (own, own, other):
+        known = run_directory.config
+        write_config(run_directory, RUN)
+        assert known is None or known == run_directory.config  # It stays the same run.
+    store = _fresh(saved)
+    store.restore()
+    store.save(4, best=True)
+    assert store.sync() and _fresh(saved).restore() == 4 and find_checkpoint(directory, "best").step == 4
+    shutil.move(other.file("config.json"), own.file("config.json"))  # As if its checkpoints had been copied from there.
+    with pytest.raises(UsageError, match="another run saved .*ckpt-4, .*--initialize_from"):
+        _fresh(saved).restore()
+    assert [c.step for c in stored_checkpoints(directory)] == [4, 3, 2]
+    for name in ("4", "best"):
+        with pytest.raises(UsageError, match="ckpt-4 cannot be used: another run saved it"):
+            find_checkpoint(directory, name)
+
+
+def test_a_checkpoint_that_was_renamed_is_not_taken_for_that_of_another_step(saved):
+    _, directory, _ = saved
+    for name in [name for name in os.listdir(directory) if name.startswith("ckpt-2.")]:
+        shutil.copy(os.path.join(directory, name), os.path.join(directory, name.replace("ckpt-2.", "ckpt-7.")))
+    said = []
+    assert _fresh(saved, RecordingConsole(said)).restore() == 3
+    assert len(said) == 1 and "ckpt-7: it was renamed, and is of step 2; going back to step 3" in said[0]
 
 
 def test_a_checkpoint_that_was_being_removed_is_not_reported_as_damaged(saved):

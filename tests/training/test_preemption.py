@@ -76,7 +76,7 @@ def test_signals_that_are_ignored_or_handled_by_others_are_not_taken(monkeypatch
     assert set(NOTICES) <= set(heard())
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        assert heard() == (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        assert heard() == (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
         with StopRequest() as stop:  # As of nohup.
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)

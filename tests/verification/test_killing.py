@@ -15,7 +15,7 @@ def write(folder, losses=LOSSES, weights="abc", steps=None):
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps({"weights_sha256": weights}))
     records = [{"kind": "train", "step": step, "loss": losses[step]} for step in steps or losses]
-    records.insert(2, {"kind": "evaluation", "step": 2, "loss": 9.0})
+    records.insert(2, {"kind": "evaluation", "step": 2, "loss": 9.0, "accuracy": 0.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(folder)
 
