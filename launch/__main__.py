@@ -27,7 +27,7 @@ from absl import flags as absl_flags
 
 import flags
 from launch import __version__, commands
-from pipeline import extension, interruption, silence
+from pipeline import arithmetic, extension, interruption, silence
 from pipeline.data import damage
 from pipeline.distributed import peer_failure
 from pipeline.errors import RunFailure, UsageError, unknown_name
@@ -168,6 +168,7 @@ def _run(name: str, arguments: list[str]) -> int:
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
     check_working_directory()
+    arithmetic.check_environment()
     if launched:
         if rest[:1] == [launched] and set(rest) & set(HELP):
             return _run(launched, ["--help"])

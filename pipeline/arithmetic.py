@@ -9,8 +9,10 @@ from typing import Any
 
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
+from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+MOST_THREADS = 4096  # As of --threads.
 # For which oneDNN has kernels, best first; names of /proc/cpuinfo.
 INSTRUCTIONS = ("amx_fp16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2",
                 "avx", "sse4_1")
@@ -20,6 +22,14 @@ def default_threads(environment: Mapping[str, str] = os.environ) -> int:
     """Returns the number of threads with which TensorFlow computes an operation by default."""
     text = environment.get("TF_NUM_INTRAOP_THREADS", "")
     return int(text) if text.isdigit() and int(text) else len(os.sched_getaffinity(0))
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UsageError for a number of threads in the environment that TensorFlow ignores or crashes on."""
+    text = environment.get("TF_NUM_INTRAOP_THREADS", "")
+    if text and not (text.isascii() and text.isdigit() and int(text) <= MOST_THREADS):
+        raise UsageError(f"TF_NUM_INTRAOP_THREADS must be a whole number from 0, for all cores, to {MOST_THREADS}; "
+                         f"found '{text}'")
 
 
 def threads() -> int:

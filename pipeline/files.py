@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.errors import UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # Of file systems without fsync, mostly of folders.
 
 
 def no_room(error: object) -> int | None:
@@ -29,9 +30,18 @@ def sync(path: str) -> None:
     """Makes the bytes of a file, or the names in a directory, durable (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync_open(handle)
     finally:
         os.close(handle)
+
+
+def sync_open(handle: int) -> None:
+    """Makes the bytes of an open file or folder durable, on a file system that has fsync."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def write_json(path: str, value: Any) -> None:
@@ -51,7 +61,7 @@ def write_bytes(path: str, data: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_open(file.fileno())
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -14,11 +14,19 @@ from pipeline.errors import UsageError
 from pipeline.import_hook import ImportHook
 
 BACKEND = "tensorflow"
+# These set another precision than --precision, or compile with XLA what it cannot compile.
+OF_ARITHMETIC = ("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE",
+                 "TF_FUNCTION_JIT_COMPILE_DEFAULT")
 MODULE = "module://"  # Before the name of a module that is matplotlib's backend.
 
 
 def install() -> None:
-    """Makes Keras be imported with its own defaults, followed by the models of this package."""
+    """Makes Keras be imported with its own defaults, followed by the models of this package.
+
+    Removes OF_ARITHMETIC from the environment: the flags alone decide how this process and its children compute.
+    """
+    for name in OF_ARITHMETIC:
+        os.environ.pop(name, None)
     if "keras" not in sys.modules:
         sys.meta_path.insert(0, KerasImport())
     elif _backend() == BACKEND:

@@ -10,6 +10,8 @@ from pipeline.errors import UsageError
 
 LONGEST_SUFFIX = ".partial"  # Of incomplete files.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# How a PNG file begins, and what matplotlib writes into its first bytes.
+PNG, DRAWN, DRAWN_WITHIN = b"\x89PNG\r\n\x1a\n", b"Matplotlib", 1024
 PATTERN = frozenset("*?[]\\")  # Special to TensorFlow's matching of file names (fnmatch).
 
 
@@ -132,6 +134,18 @@ def check_file(flag: str, path: str) -> None:
     problem = problem or ("it is a folder" if os.path.isdir(path) else folder_obstacle(folder))
     if problem:
         raise UsageError(f"{flag}={path} cannot be written: {problem}; give a file in a directory that exists")
+
+
+def check_drawing(flag: str, path: str) -> None:
+    """Raises UsageError if a drawing cannot be written into a file, or would replace another PNG image."""
+    check_file(flag, path)
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        first = file.read(DRAWN_WITHIN)
+    if first.startswith(PNG) and DRAWN not in first:
+        raise UsageError(f"{flag}={path} is an image that was not drawn here, and would be lost: give another file, or "
+                         "remove it first")
 
 
 def is_special(path: str) -> bool:

@@ -13,6 +13,8 @@ from pipeline.config import (
     ExperimentConfig,
     options,
 )
+from pipeline.data.image_search import is_hidden
+from pipeline.data.splits import VALIDATION_NAMES
 from pipeline.dataset_name import has_path, located, may_be_same, split
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import read_json, sync
@@ -46,6 +48,29 @@ def free_path(path: str) -> str:
     while os.path.exists(f"{path}-{number}"):
         number += 1
     return f"{path}-{number}"
+
+
+def check_outside_data(flag: str, path: str, dataset: str) -> None:
+    """Raises UsageError if images written into a folder would become examples of a data set.
+
+    Args:
+      flag: for the message, such as "--workdir".
+      path: of the folder, which need not exist.
+      dataset: as --dataset.
+    """
+    kind, argument = split(dataset)
+    if kind != "folder":
+        return
+    data, folder = os.path.realpath(argument), os.path.realpath(path)
+    parts = os.path.relpath(folder, data).split(os.sep)
+    if parts[0] in (os.curdir, os.pardir) or any(map(is_hidden, parts)) or not os.path.isdir(data):
+        return
+    with contextlib.suppress(OSError):  # An unreadable folder is reported when the data set is loaded.
+        has_splits = "train" in map(str.lower, os.listdir(data))
+        if not has_splits or parts[0].lower() in ("train", "test", *VALIDATION_NAMES):
+            outside = os.path.join(os.path.dirname(data), "runs", os.path.basename(folder))
+            raise UsageError(f"{flag}={path} is inside the data set, where its images would become examples: give a "
+                             f"folder outside, e.g. {flag}={outside}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -120,6 +145,8 @@ class RunDirectory:
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--workdir={self.path} is a file, not a directory; e.g. --workdir={free_path(self.path)}")
         stored = self.config
+        if stored is None:
+            check_outside_data("--workdir", self.path, config.data.dataset)
         if stored is None and self._listing() - PASSING:
             raise UsageError(f"--workdir={self.path} holds files that are not of a run; give an empty or new "
                              f"directory, e.g. --workdir={free_path(self.path)}")

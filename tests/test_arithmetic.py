@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from launch import __main__ as command_line
 from pipeline import arithmetic
 from pipeline.run_directory import evaluation_config
 from tests.commands import result, start
@@ -25,6 +26,16 @@ def train(folder, workdir, *flags):
 def device(folder, workdir):
     """Returns the device of a run's config.json."""
     return json.loads((folder / workdir / "config.json").read_text())["device"]
+
+
+@pytest.mark.parametrize("text", ["-1", "two", "2.0", "100000", "9" * 30])
+def test_invalid_number_of_threads_in_the_environment(text, monkeypatch, capsys):
+    arithmetic.check_environment({"TF_NUM_INTRAOP_THREADS": "2"})
+    arithmetic.check_environment({})
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", text)
+    assert command_line.main(["doctor"]) == 2
+    assert capsys.readouterr().err == (f"mirrorline doctor: TF_NUM_INTRAOP_THREADS must be a whole number from 0, for "
+                                       f"all cores, to 4096; found '{text}'\n")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ import re
 
 import pytest
 from absl import flags as absl_flags
+from matplotlib.figure import Figure
+from PIL import Image
 
 import flags
 from launch.commands import benchmark, evaluate, export, inspect, predict, sweep, tensorboard, train, verify
@@ -12,8 +14,8 @@ from pipeline.config import DataConfig, ExperimentConfig, options
 from pipeline.errors import UsageError
 from pipeline.evaluation.prediction import find_files
 from pipeline.extension import absolute
-from pipeline.paths import check_file, check_folder, local_path
-from pipeline.run_directory import RunDirectory, default_path, free_path, stored_config
+from pipeline.paths import check_drawing, check_file, check_folder, local_path
+from pipeline.run_directory import RunDirectory, check_outside_data, default_path, free_path, stored_config
 from tests.commands import environment, start
 
 COMMANDS = {command.__name__.split(".")[-1]: command for command in (
@@ -115,6 +117,47 @@ def test_obstacles_are_reported_in_one_line_and_nothing_is_left(tmp_path):
     check_file("--output", str(tmp_path / "a.json"))
     check_file("--output", os.devnull)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_run_inside_its_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("split/train/cat", "split/test/cat", "classes/cat", "split/elsewhere", "outside"):
+        os.makedirs(folder)
+    os.symlink("split", "link")
+    refused = {"split": ("split/train/run", "split/train/cat/run", "link/test/run", "split/val/run",
+                         "split/elsewhere/../train/run"),
+               "classes": ("classes/run", "classes/runs/x", "classes/cat/run")}
+    held = {"split": ("split/elsewhere/run", "split-2", "outside/run", "split/train/.runs/x"),
+            "classes": ("outside", "classes/.runs/x"), "nothing": ("nothing/x",)}
+    for data, paths in refused.items():
+        for path in paths:
+            with pytest.raises(UsageError, match=f"--workdir={path} is inside the data set.*={tmp_path}/runs/"):
+                RunDirectory(path).check(ExperimentConfig.from_flat({"dataset": f"folder:{data}"}))
+    for data, paths in held.items():
+        for path in paths:
+            RunDirectory(path).check(ExperimentConfig.from_flat({"dataset": f"folder:{data}"}))
+    with pytest.raises(UsageError, match="--output=classes/x is inside"):
+        check_outside_data("--output", "classes/x", "folder:classes")
+
+
+def test_no_image_of_the_user_is_replaced(tmp_path):
+    photo, folder, drawn = tmp_path / "photo.png", tmp_path / "images", tmp_path / "drawn.png"
+    Image.new("RGB", (4, 4)).save(photo)
+    Figure().savefig(drawn)
+    folder.mkdir()
+    photo.rename(folder / "photo.png")
+    photo = folder / "photo.png"
+    before = photo.read_bytes()
+    for order in (["inspect", "--model=mlp", f"--plot={photo}"],
+                  ["predict", f"--figure={photo}", str(folder)],
+                  ["predict", "--format=csv", f"--output={photo}", str(folder)],
+                  ["predict", "--explain", f"--explain_dir={folder}", str(folder)]):
+        process = start(*order, cwd=tmp_path)
+        _, told = process.communicate()
+        assert (process.returncode, told.count("\n")) == (2, 1) and str(folder) in told, told
+    assert photo.read_bytes() == before and os.listdir(folder) == ["photo.png"]
+    check_drawing("--plot", str(drawn))
+    check_drawing("--plot", str(tmp_path / "new.png"))
 
 
 def test_default_names_of_runs(tmp_path, monkeypatch):

@@ -21,7 +21,8 @@ FILES = [
     {"image_data_format": "nchw", "floatx": "bfloat16", "epsilon": 1},  # Each ends the import of Keras.
 ]
 VARIABLES = {"KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "one", "KERAS_NNX_ENABLED": "1", "MPLBACKEND": NOTEBOOK,
-             "TF_USE_LEGACY_KERAS": "1"}
+             "TF_USE_LEGACY_KERAS": "1", **dict.fromkeys(keras_import.OF_ARITHMETIC[:-1], "BF16"),
+             "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,13 @@ def test_export_verification_in_its_own_process(plain, tmp_path):
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, said + errors
     assert json.loads((tmp_path / ".keras" / "keras.json").read_text()) == FILES[1]  # A user's file stays.
+
+
+def test_no_variable_changes_the_precision(monkeypatch):
+    for name in keras_import.OF_ARITHMETIC:
+        monkeypatch.setenv(name, "BF16")
+    keras_import.install()
+    assert not set(keras_import.OF_ARITHMETIC) & set(os.environ)
 
 
 PYTHON = """

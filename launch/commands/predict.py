@@ -8,6 +8,7 @@ import flags
 from pipeline import run_directory
 from pipeline.activity import activity
 from pipeline.console import STANDARD
+from pipeline.data.image_search import is_image
 from pipeline.dataset_name import may_be_same
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import check_file, check_folder
@@ -87,12 +88,17 @@ def check(files, flag_values, explain_dir):
     form = prediction_output.choose_format(flag_values.format, flag_values.output)
     if flag_values.output not in (None, "-"):
         check_file("--output", flag_values.output)
+        if is_image(flag_values.output):
+            raise UsageError(f"--output={flag_values.output} is an image, which the predictions would replace: give a "
+                             "file that ends in .csv or .json")
     if flag_values.figure:
         from pipeline.evaluation.prediction_figure import check_figure
         check_figure(flag_values.figure)
-        check_file("--figure", flag_values.figure)
     if explain_dir:
         check_folder("--explain_dir", explain_dir)
+        if os.path.realpath(explain_dir) in map(os.path.realpath, filter(os.path.isdir, files)):
+            raise UsageError(f"--explain_dir={explain_dir} is a folder of the pictures to predict: explanations would "
+                             f"be taken for pictures the next time; give another, e.g. {EXPLANATIONS}")
     return form
 
 

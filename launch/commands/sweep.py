@@ -66,7 +66,9 @@ def run(config: ExperimentConfig, flag_values):
     wanted = count_trials(space, flag_values.search, flag_values.trials)
     places = choose_places(config.runtime, flag_values.parallel)
     from pipeline.sweep.records import SweepDirectory
-    directory = SweepDirectory(flag_values.output or default_output(config, space), {
+    output = flag_values.output or default_output(config, space)
+    run_directory.check_outside_data("--output", output, base.data.dataset)
+    directory = SweepDirectory(output, {
         "space": space.text, "search": flag_values.search, "prune": flag_values.prune,
         "metric": base.training.best_metric, "flags": json.loads(json.dumps(base.flat())),
         "extensions": extension.digests(base.data.extension)})

@@ -2,7 +2,7 @@
 import os
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -10,6 +10,8 @@ from pipeline.data.decode import read_thumbnail
 from pipeline.errors import UsageError
 from pipeline.evaluation.prediction import short_names
 from pipeline.evaluation.prediction_tables import keep_end
+from pipeline.pages.own_style import own_style
+from pipeline.paths import check_drawing
 from pipeline.terminal import printable
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -24,9 +26,10 @@ STYLE = {"font.size": 8, "text.color": INK, "svg.fonttype": "none", "text.parse_
 
 
 def check_figure(path):
-    """Raises UsageError for a kind of file that cannot be drawn."""
+    """Raises UsageError for a kind of file that cannot be drawn, and for a file that cannot be written."""
     if os.path.splitext(path)[1].lower() not in FORMATS:
         raise UsageError(f"--figure={path} cannot be drawn: give a file that ends in {', '.join(FORMATS)}")
+    check_drawing("--figure", path)
 
 
 def overlay(picture, saliency):
@@ -82,7 +85,7 @@ def draw_figure(path, predictions, step):
     rows, name_of = -(-len(predictions) // columns), short_names([prediction.file for prediction in predictions])
     widths = [CELL_WIDTH] * (1 + explained) + [BARS]
     size = (columns * sum(widths) + 0.3 * (columns + 1), rows * CELL_HEIGHT + 0.35)
-    with rc_context(STYLE):
+    with own_style(STYLE):
         figure = Figure(figsize=size, facecolor="white")
         for number, prediction in enumerate(predictions):
             row, column = divmod(number, columns)

@@ -7,6 +7,7 @@ import os
 import sys
 
 from pipeline.errors import UsageError
+from pipeline.files import sync_open
 from pipeline.paths import is_special
 
 PARTIAL = ".partial"
@@ -101,7 +102,7 @@ def output_file(path, warning):
         with open(path + PARTIAL, "w", **ENCODING) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync_open(file.fileno())
         os.replace(path + PARTIAL, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -6,12 +6,12 @@ import os
 import sys
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pipeline.console_table import open_console, print_rows
 from pipeline.export.run_exported import latencies, repeated
+from pipeline.pages.own_style import own_style
 from pipeline.quantities import NONE, number, plural
 
 BATCH_SIZES = (1, 8, 64)
@@ -90,7 +90,7 @@ def draw(records, path, title=""):
     """
     records = {name: record for name, record in records.items() if record["latency"]}
     sizes = sorted({int(size) for record in records.values() for size in record["latency"]})
-    with rc_context(STYLE):
+    with own_style(STYLE):
         figure = Figure(figsize=(10, 1.5 + 0.46 * len(records)), layout="constrained", facecolor="white")
         latency, throughput, disk = panels = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 2))
         for row, record in enumerate(records.values()):

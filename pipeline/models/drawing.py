@@ -8,7 +8,8 @@ from matplotlib.path import Path
 from pipeline.errors import UsageError
 from pipeline.models.layout import HEADER, NODE_HEIGHT, NODE_WIDTH, PADDING, place
 from pipeline.models.recording import Call, Graph, record_calls
-from pipeline.paths import check_file
+from pipeline.pages.own_style import own_style
+from pipeline.paths import check_drawing
 
 FORMATS = (".png", ".pdf", ".svg")
 FRAMES = ("#f4f6f8", "#e6ebf0", "#d8e0e8")  # Blocks, outer to inner.
@@ -39,7 +40,7 @@ def check_path(path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"cannot draw '{path}': give a file that ends in {', '.join(FORMATS)}")
-    check_file("--plot", str(path))
+    check_drawing("--plot", str(path))
     return path
 
 
@@ -54,6 +55,11 @@ def draw(graph: Graph, path: str | pathlib.Path) -> None:
       UsageError: see check_path.
     """
     path = check_path(path)
+    with own_style():
+        _draw(graph, path)
+
+
+def _draw(graph: Graph, path: pathlib.Path) -> None:
     layout = place(graph)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))

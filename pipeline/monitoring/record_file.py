@@ -2,7 +2,7 @@
 import contextlib
 import os
 
-from pipeline.files import no_room, sync
+from pipeline.files import no_room, sync, sync_open
 
 MOST_UNSYNCED = 4 * 2**20  # Bytes written and not yet durable, which are kept in memory too.
 
@@ -86,7 +86,7 @@ class RecordFile:
         if self._handle is None:
             return
         try:
-            os.fsync(self._handle)
+            sync_open(self._handle)
         except OSError:
             self._end -= self._unsynced_bytes
             self._waiting[:0] = self._unsynced

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup, escape
-from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from pipeline.pages.own_style import own_style
 
 INK, SOFT = "#010203", "#010204"  # Become the colors of the page's text.
 SERIES = tuple(f"#0102{number:02x}" for number in range(0xA1, 0xA9))  # Become the page's --series-1 to --series-8.
@@ -42,7 +43,7 @@ def inline_svg(draw: Callable[[Figure], object], description: str, width: float 
       description: the accessible description, unique in the page.
       width, height: in inches.
     """
-    with rc_context(STYLE):
+    with own_style(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         text = io.StringIO()

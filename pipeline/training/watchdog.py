@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pipeline.files import sync_open
+
 FAILURE = 1
 PAUSES = 10  # Checks within the timeout.
 STOPPED = 4  # Pauses between two checks after which the process itself was stopped, not the run.
@@ -110,7 +112,7 @@ class Watchdog:
             file.write("\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-            os.fsync(file.fileno())
+            sync_open(file.fileno())
 
 
 def attempt(work: Callable[[], Any], seconds: float) -> str | None:
