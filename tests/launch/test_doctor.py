@@ -74,6 +74,42 @@ def test_memory_is_bounded_by_the_container(tmp_path, monkeypatch):
     assert [installation.check_memory(n * gib, 16 * gib).state for n in (8, 1.5, 0.5)] == [OK, WARNING, PROBLEM]
 
 
+class Driver:
+    """NVML of a machine with GPUs of these names and sizes in MiB; None: without a driver."""
+
+    NVMLError = OSError
+
+    def __init__(self, gpus):
+        self.gpus, self.is_open = gpus, False
+
+    def nvmlInit(self):
+        if self.gpus is None:
+            raise self.NVMLError("Driver Not Loaded")
+        self.is_open = True
+
+    def nvmlShutdown(self):
+        self.is_open = False
+
+    def nvmlDeviceGetCount(self):
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return self.gpus[index]
+
+    def nvmlDeviceGetName(self, gpu):
+        return gpu[0]
+
+    def nvmlDeviceGetMemoryInfo(self, gpu):
+        return types.SimpleNamespace(total=gpu[1] * 2**20 + 512)
+
+
+@pytest.mark.parametrize("gpus, listed", [([("NVIDIA H200", 143771), ("NVIDIA A2", 15356)],) * 2, (None, [])])
+def test_gpus_are_listed_by_the_driver(monkeypatch, gpus, listed):
+    driver = Driver(gpus)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    assert cuda.installed_gpus() == listed and not driver.is_open
+
+
 BUILD = {"cuda_version": "12.5.1", "cudnn_version": "9", "is_cuda_build": True}
 
 
