@@ -1,23 +1,22 @@
 #!/bin/bash
-# Trains with one worker a node. Submit it with `sbatch FILE`; change in it what does not fit.
+# Trains with one worker per node. Submit it with `sbatch FILE`; edit it where needed.
 #SBATCH --job-name={{ name }}
 #SBATCH --nodes={{ nodes }}
 #SBATCH --ntasks-per-node=1
 {% for directive in directives %}
 #SBATCH {{ directive | safe }}
 {% endfor %}
-# The workers, not this script, get a signal that many seconds before the time limit, and save. Slurm may be a minute
-# early.
+# The workers, not this script, get a signal so many seconds before the time limit, and save. Slurm may be a minute early.
 #SBATCH --signal=USR1@{{ notice }}
-# A job whose node is lost goes back into the queue, and adds to its log when it runs again.
+# A job whose node is lost is requeued, and appends to its log when it runs again.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# A shared folder, the same on all nodes. Tasks of an array are runs of their own: give `sbatch --array=0-4` this file,
-# and use $SLURM_ARRAY_TASK_ID in the flags below for what tells them apart, such as the seed.
+# A shared folder, the same on all nodes. Tasks of an array are separate runs: submit this file with `sbatch --array=0-4`
+# and use $SLURM_ARRAY_TASK_ID in the flags below for what distinguishes them, such as the seed.
 workdir={{ workdir }}${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
 
-# scancel reaches this script too, the notice of the time limit does not.
+# scancel signals this script too, the time limit does not.
 cancelled= interrupted=yes
 trap 'cancelled=yes interrupted=yes' TERM
 
@@ -36,7 +35,7 @@ while [ -n "$interrupted" ]; do  # A signal ends the wait, and not the superviso
   code=$?
 done
 
-# 75: all is saved. At the time limit the rest comes in another turn of the queue.
+# 75: the run is saved. After the time limit it continues when the job runs again.
 if [ "$code" = 75 ] && [ -z "$cancelled" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
