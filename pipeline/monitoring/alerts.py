@@ -54,11 +54,6 @@ class Alerts(Callback):
     """Warns about problems that the user can do something about."""
 
     def __init__(self, context: AlertContext, warning: Callable[[str], None]):
-        """
-        Args:
-          context: of the run.
-          warning: called with a line.
-        """
         self._context, self._warning = context, warning
         self._given: set[str] = set()
         self._waiting: collections.deque = collections.deque()  # (seconds without input, seconds) of steady windows.

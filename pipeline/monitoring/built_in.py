@@ -27,16 +27,9 @@ def create_progress(plan: Any, verbosity: str) -> PlainProgress:
 def create_callbacks(experiment: Any, directory: RunDirectory, step: int, recorder: Recorder, progress: PlainProgress,
                      tracker: GoodputTracker, launches: Launches, watchdog: Any, console: Console
                      ) -> tuple[Callback, ...]:
-    """Returns the callbacks of a run in order: a callback that adds to a window comes before those that read it.
+    """Returns the callbacks of a run that begins at `step`: one that adds to a window comes before those that read it.
 
-    Args:
-      experiment: Experiment.
-      directory: claimed.
-      step: at which the run begins.
-      recorder, progress, tracker: of the run.
-      launches: of the run, this start recorded in it.
-      watchdog: Watchdog.
-      console: where warnings go that are written with --verbosity=quiet too.
+    This start is recorded in `launches`; `console` gets the warnings that are written with --verbosity=quiet too.
     """
     profile = create_profile(experiment.plan, step, directory, tracker, progress.info, console.warning, watchdog.beat,
                              experiment.evaluation_due)

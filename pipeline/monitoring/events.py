@@ -72,7 +72,8 @@ class EventWriter:
         elif event.summary.value and event.summary.value[0].HasField("metadata"):
             self._latest.update((value.tag, (event.step, value)) for value in event.summary.value)
 
-    def _append(self, steps: Sequence[int], events: Sequence[bytes]) -> None:
+    def events(self, steps: Sequence[int], events: Sequence[bytes]) -> None:
+        """Adds serialized Events of global steps; see scalar_events."""
         if not len(events):
             return
         if self._file is None:
@@ -89,10 +90,6 @@ class EventWriter:
         columns = {tag: np.array([value]) for tag, value in values.items()}
         self.events([step], scalar_events(np.array([step]), np.array([wall_time]), columns))
 
-    def events(self, steps: Sequence[int], events: Sequence[bytes]) -> None:
-        """Adds serialized Events of global steps; see scalar_events."""
-        self._append(steps, events)
-
     def tensors(self, step: int, wall_time: float, values: Iterable[Summary.Value]) -> None:
         """Adds values that carry a plugin's metadata, each an event of its own, as TensorBoard writes them."""
         self._add(*(Event(wall_time=wall_time, step=step, summary=Summary(value=[value])) for value in values))
@@ -104,7 +101,7 @@ class EventWriter:
     def _add(self, *events: Event) -> None:
         for event in events:
             self._remember(event)
-        self._append([event.step for event in events], [event.SerializeToString() for event in events])
+        self.events([event.step for event in events], [event.SerializeToString() for event in events])
 
     def flush(self, sync: bool = False) -> bool:
         """Writes what waits, and with `sync` makes it durable; returns False on a full disk."""

@@ -24,11 +24,7 @@ class GoodputTracker:
     """Adds up this process's seconds by kind; `commit` writes them to the run's record."""
 
     def __init__(self, launches: Launches, age: float):
-        """
-        Args:
-          launches: of the run.
-          age: seconds since this process began, all of them spent on starting.
-        """
+        """Args: age: seconds since this process began, all of them spent on starting."""
         self._launches, self._seconds = launches, {"starting": age}
         self._since = time.monotonic() - age
         self._pending: tuple[int, float] | None = None  # Steps and seconds of the first window, until it is split.
@@ -50,15 +46,10 @@ class GoodputTracker:
             self._inside = around + seconds
 
     def window(self, count: int, seconds: float, waited: float) -> None:
-        """Adds a window of steps.
+        """Adds a window of `count` steps, of whose seconds `waited` passed without input.
 
         The first one of a process is traced and compiled: the time by which its steps are slower than those of the
         second window counts as compiling.
-
-        Args:
-          count: number of steps.
-          seconds: duration.
-          waited: seconds of it without input.
         """
         waited = min(waited, seconds)
         if self._pending is None:
@@ -119,9 +110,6 @@ def lost_tail(launches_path: str, metrics_path: str) -> tuple[int, float]:
 
 def summarize(launches_path: str) -> dict[str, Any]:
     """Adds up the launches of a run.
-
-    Args:
-      launches_path: launches.jsonl.
 
     Returns:
       {"share": seconds of steps that counted over all seconds, "seconds": {kind: float} over KINDS, "launches": int,

@@ -14,12 +14,7 @@ from pipeline.files import read_cached_json
 
 
 def machine_key(precision: str, kind: str) -> dict[str, Any]:
-    """Returns what the rate depends on: {"precision", "processor", "cores", "gpus", "tensorflow"}.
-
-    Args:
-      precision: one of pipeline.config.PRECISIONS.
-      kind: "CPU" or "GPU": where it is computed.
-    """
+    """Returns what the rate of "CPU" or "GPU" depends on: {"precision", "processor", "cores", "gpus", "tensorflow"}."""
     gpus = tf.config.get_visible_devices("GPU") if kind == "GPU" else []
     names = sorted({str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in gpus})
     return {"precision": precision, "processor": cpu_model(), "cores": len(os.sched_getaffinity(0)), "gpus": names,

@@ -25,11 +25,7 @@ class LiveProgress(PlainProgress):
     """A few lines that are redrawn, with evaluations and warnings printed above them."""
 
     def __init__(self, plan: Any, console: rich.console.Console | None = None):
-        """
-        Args:
-          plan: Plan of the run.
-          console: of a terminal; default that of standard output, as long as it is open.
-        """
+        """Args: plan: Plan; console: of a terminal, default that of standard output, as long as it is open."""
         super().__init__(plan)
         self.console = console or rich.console.Console(file=cast(IO[str], LastingStream(sys.stdout)))
         self.activity_console = None

@@ -159,20 +159,15 @@ class Profile(Callback):
 def create_profile(plan: Any, step: int, directory: RunDirectory, tracker: GoodputTracker,
                    info: Callable[[str], None], warning: Callable[[str], None], beat: Callable[[str], object],
                    evaluation_due: Callable[[int], bool] = lambda step: False) -> Profile | None:
-    """Returns the Profile of the range of --profile, as far as it lies ahead; None without one, after a warning.
+    """Returns the Profile of the range in `plan`, as far as it lies after `step`; None without one, after a warning.
 
-    Args:
-      plan: Plan; its `profiled` is the range, or None.
-      step: at which the run begins.
-      directory, tracker, info, warning, beat, evaluation_due: see Profile.
+    The other arguments are those of Profile.
     """
     if not plan.profiled:
         return None
-    first, last = plan.profiled
-    if first >= plan.total_steps:
-        warning(f"--profile={first}:{last}: nothing is profiled, since the run ends at step {plan.total_steps}")
-        return None
-    if step >= min(last, plan.total_steps):
-        warning(f"--profile={first}:{last}: nothing is profiled, since the run continues from step {step}")
-        return None
-    return Profile((first, min(last, plan.total_steps)), directory, tracker, info, warning, beat, evaluation_due)
+    (first, last), total = plan.profiled, plan.total_steps
+    if first < total and step < min(last, total):
+        return Profile((first, min(last, total)), directory, tracker, info, warning, beat, evaluation_due)
+    why = f"ends at step {total}" if first >= total else f"continues from step {step}"
+    warning(f"--profile={first}:{last}: nothing is profiled, since the run {why}")
+    return None

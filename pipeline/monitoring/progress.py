@@ -19,11 +19,7 @@ class PlainProgress(Callback):
     """
 
     def __init__(self, plan: Any, console: Console | None = None):
-        """
-        Args:
-          plan: Plan of the run.
-          console: default standard output, as long as anybody reads it.
-        """
+        """Args: plan: Plan; console: default standard output, as long as anybody reads it."""
         self.plan, self._console = plan, console or Console(lasting=True)
         self.activity_console: Console | None = self._console
         self.best: dict[str, tuple[float, int]] = {}

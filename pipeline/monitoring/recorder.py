@@ -96,12 +96,9 @@ class Recorder(Callback):
 
     def _write(self, steps: np.ndarray, times: np.ndarray, values: Mapping[str, np.ndarray],
                system: Mapping[str, float]) -> None:
-        """Adds the steps of a window to the event file and metrics.jsonl.
+        """Adds n steps to the event file and metrics.jsonl, with wall times and values, [n] each.
 
-        Args:
-          steps, times: [n], global steps and wall times.
-          values: {column: [n] floats}.
-          system: {name: float}, recorded with the last step.
+        The metrics of the system are recorded with the last step.
         """
         events, lines = np.empty(len(steps), object), np.empty(len(steps), object)
         for index, names in _alike(values, self._scale_loss):
@@ -196,12 +193,7 @@ def tensorboard_command(directory: RunDirectory) -> str:
 
 
 def _alike(values: Mapping[str, np.ndarray], scale_loss: bool) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
-    """Yields (indices, [k] ascending; names of their scalars) of the rows with the same scalars.
-
-    Args:
-      values: {column: [n] floats}.
-      scale_loss: whether to record the loss scale.
-    """
+    """Yields (indices, [k] ascending; names of their scalars) of the rows of {column: [n]} with the same scalars."""
     measured = [name for name in MEASURED_AT_TIMES if name in values]
     last = np.arange(len(values["applied"])) == len(values["applied"]) - 1
     marks = np.stack([last, values["applied"] == 0, *(np.isfinite(values[name]) for name in measured)])

@@ -33,8 +33,7 @@ class Ceiling:
     def rate(self, trained: float) -> float | None:
         """Returns 1e9 operations/s over all devices, or None as long as it is not known.
 
-        Args:
-          trained: seconds of training so far, of which measuring may take MOST_SHARE.
+        Measuring may take MOST_SHARE of the seconds trained so far.
         """
         if self._key is None:
             self._key = known_rates.machine_key(self._precision, self._kind)
@@ -64,11 +63,7 @@ class RunningGoodput:
     """The share of a run's time, over all its restarts, spent in steps that count; see goodput.summarize."""
 
     def __init__(self, launches_path: str, age: Callable[[], float] = process_age):
-        """
-        Args:
-          launches_path: launches.jsonl, the start of this process recorded in it.
-          age: returns the seconds since this process began.
-        """
+        """Args: launches_path: launches.jsonl with this start; age: returns the seconds since this process began."""
         before = summarize(launches_path)["seconds"]
         self._steps_before, self._before, self._age = before["steps"], sum(before.values()), age
         self._first: tuple[int, int, float] | None = None
@@ -168,13 +163,7 @@ class SystemMetrics(Callback):
 
 
 def create_system_metrics(experiment: Any, tracker: GoodputTracker, launches_path: str) -> SystemMetrics:
-    """Returns the SystemMetrics of a run.
-
-    Args:
-      experiment: Experiment.
-      tracker: of the run.
-      launches_path: launches.jsonl of the run, this start recorded in it.
-    """
+    """Returns the SystemMetrics of an Experiment's run; launches_path: its launches.jsonl with this start."""
     config, replicas = experiment.config, experiment.strategy.num_replicas_in_sync
     workers = experiment.strategy.extended.worker_devices
     kind = "GPU" if any("GPU" in name for name in workers) else "CPU"

@@ -11,12 +11,7 @@ PAUSES = 5
 
 
 def evaluations_between(plan: Any, first: int, last: int) -> int:
-    """Returns the number of evaluations after step `first` up to step `last`, including the one at the end of the run.
-
-    Args:
-      plan: Plan.
-      first, last: steps, at most plan.total_steps.
-    """
+    """Returns the number of a Plan's evaluations after step `first` up to `last`, including the one at the run's end."""
     each = fractions.Fraction(plan.boundary(plan.evaluate_every, 10**6), 10**6)
     ends = last == plan.total_steps and first < last and not plan.is_boundary(plan.evaluate_every, last)
     return math.floor(last / each) - math.floor(first / each) + ends
@@ -26,11 +21,7 @@ class TimeLeft:
     """Estimates from the windows and evaluations so far."""
 
     def __init__(self, plan: Any, now: Callable[[], float] = time.monotonic):
-        """
-        Args:
-          plan: Plan.
-          now: returns seconds of a monotonic clock.
-        """
+        """Args: plan: Plan; now: returns seconds of a monotonic clock."""
         self._plan, self._now = plan, now
         self._step_seconds: float | None = None
         self._ended: float | None = None

@@ -23,9 +23,7 @@ LOSS_SCALE = 1024.0  # Before each bad gradient: half of it is still far from th
 def unclaimed_parity(model: keras.Model, synchronize: bool) -> str:
     """Returns why N replicas need not compute the same as one with a built model, "" where they must.
 
-    Args:
-      model: built.
-      synchronize: whether batch statistics are synchronized over the replicas.
+    With `synchronize` batch statistics are those of all replicas.
     """
     found = departures(model, synchronize)
     return found[0][0] if found else ""
@@ -96,11 +94,7 @@ def first_gradient(experiment: Any, kind: str = "gradient") -> dict[str, np.ndar
 
 
 def bad_gradients(experiment: Any) -> list[Comparison]:
-    """Puts an Inf, then a NaN, into the gradient of each replica in turn, with a good step after each.
-
-    Args:
-      experiment: Experiment, newly built.
-    """
+    """Puts an Inf, then a NaN, into the gradient of each replica in turn, with a good step after each."""
     replicas = experiment.strategy.num_replicas_in_sync
     cases = [(value, replica) for value in (math.inf, math.nan) for replica in range(replicas)]
     steps = StepFunctions(experiment.strategy, experiment.state, experiment.steps.schedule, experiment.settings,
@@ -168,7 +162,7 @@ def largest_change(before: Sequence[Sequence[np.ndarray]], after: Sequence[Seque
 
 
 def miscounted(experiment: Any, row: np.ndarray, skipped: int) -> list[str]:
-    """Returns the counters that are wrong after a skipped step, in words.
+    """Returns the counters that are wrong after a step was skipped, in words.
 
     Args:
       experiment: Experiment after the step.
@@ -196,9 +190,6 @@ def ragged_evaluations(experiment: Any) -> list[Comparison]:
     """Evaluates parts of the test split (validation without one) whose sizes fit neither batch nor replicas.
 
     The reference calls the model without padding, and adds up example by example in float64.
-
-    Args:
-      experiment: Experiment in float64.
     """
     layout, test = experiment.evaluation_layout(), experiment.source.final
     sizes = ragged_sizes(test.num_examples, layout.batch_size, layout.replicas)

@@ -74,14 +74,7 @@ def measure_experiments(order: Mapping[str, Any], config: ExperimentConfig, stra
 
 
 def measure_replicas(order: Mapping[str, Any], config: ExperimentConfig, source: Any, wide: Any) -> None:
-    """Writes the results that must be the same on any number of replicas, from the seed's weights.
-
-    Args:
-      order: see above.
-      config: of the user.
-      source: Source of the data.
-      wide: Experiment in float64, newly built.
-    """
+    """Writes the results that must be the same on any number of replicas; `wide` is an Experiment in float64."""
     from pipeline.models import model_checks
     from pipeline.verification import measure as measuring
     precision, model = config.runtime.precision, wide.state.model

@@ -9,14 +9,9 @@ from pipeline.quantities import counted
 
 def configuration_page(config: ExperimentConfig, source: Any, plan: Any, parameters: int,
                        evaluated: str | None = None) -> str:
-    """Describes a run in Markdown: its data, model and length, and every option, changed ones in bold.
+    """Describes a run in Markdown: its data (a Source), model and length, and every option, changed ones in bold.
 
-    Args:
-      config: ExperimentConfig.
-      source: Source of the data.
-      plan: Plan.
-      parameters: number of trainable parameters of the model.
-      evaluated: name of the evaluated weights where they are not the trained ones.
+    `evaluated` names the evaluated weights where they are not the trained ones.
     """
     shape = "×".join(map(str, source.image_shape))
     parts = [(name, split.num_examples) for name, split in (

@@ -16,10 +16,6 @@ def histogram_values(experiment: Any, step: int) -> list[Summary.Value]:
     The gradients are those of that step's batch, reduced over the replicas and clipped. The batch comes from a stream
     of its own: the state of the training is not touched.
 
-    Args:
-      experiment: Experiment.
-      step: global step.
-
     Returns:
       Values with the tags weights/PATH and gradients/PATH; none for a tensor without finite values.
     """

@@ -18,9 +18,7 @@ KEPT = 4 * MOST_MISTAKES  # Images read at once: some of them are among the wors
 def draw_samples(experiment: Any, step: int) -> Image.Image:
     """Draws the first examples of the next batch as the model sees them: augmented, mixed, not normalized.
 
-    Args:
-      experiment: Experiment; its training stream is not touched.
-      step: global step.
+    The training stream of the Experiment is not touched.
     """
     batch = next(experiment.train_dataset(step).as_numpy_iterator())
     captions = sample_captions(batch["label"], batch.get("mix"), experiment.source.class_names)[:MOST_SAMPLES]
@@ -49,9 +47,7 @@ def sample_captions(labels: np.ndarray, mix: np.ndarray | None, class_names: Seq
 def worst_mistakes(rows: np.ndarray, most: int = MOST_MISTAKES) -> np.ndarray:
     """Returns the indices of the misclassified examples with the largest losses, largest first, int64 [<= most].
 
-    Args:
-      rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
-      most: maximum number of them.
+    The rows are those of pipeline.metrics.evaluation.Evaluation, float32 [N, 5].
     """
     wrong = np.flatnonzero(~correct_rows(rows))
     losses = np.nan_to_num(rows[wrong, LOSS], nan=np.inf, posinf=np.inf)
@@ -69,13 +65,7 @@ class MistakesImage:
         self._images: dict[int, np.ndarray] = {}
 
     def draw(self, split: Any, rows: np.ndarray, step: int) -> Image.Image:
-        """Draws the worst mistakes of an evaluation.
-
-        Args:
-          split: the evaluated Split.
-          rows: float32 [N, 5], see pipeline.metrics.evaluation.Evaluation.
-          step: global step.
-        """
+        """Draws the worst mistakes of an evaluation of a Split; rows as in `worst_mistakes`."""
         candidates = worst_mistakes(rows, KEPT)
         worst = candidates[:MOST_MISTAKES]
         if split is not self._split or not set(worst.tolist()) <= set(self._images):

@@ -46,12 +46,6 @@ class TensorBoardWriter(Callback):
     """
 
     def __init__(self, experiment: Any, directory: RunDirectory, recorder: Recorder):
-        """
-        Args:
-          experiment: Experiment.
-          directory: claimed.
-          recorder: of the run.
-        """
         self._experiment, self._recorder = experiment, recorder
         self._folder = directory.file("tensorboard", "test" if experiment.source.test else "final")
         self._test = EventWriter(self._folder)
@@ -142,13 +136,7 @@ class TensorBoardWriter(Callback):
         return f", {MOVING_AVERAGE}" if self._experiment.evaluates_average else ""
 
     def _embed(self, index: np.ndarray, features: np.ndarray, predicted: np.ndarray) -> None:
-        """Writes the embeddings of examples of the final split.
-
-        Args:
-          index: int64 [N], of the examples.
-          features: float32 [N, F], inputs of the last layer.
-          predicted: int [N], predicted classes.
-        """
+        """Writes the embeddings of N examples of the final split, given by index: inputs of the last layer, [N, F]."""
         if not np.isfinite(features).all():
             return  # Training has diverged.
         images, labels = examples(self._experiment.source.final, index)
