@@ -11,7 +11,7 @@ PAUSES = 5
 
 
 def evaluations_between(plan: Any, first: int, last: int) -> int:
-    """Returns the number of a Plan's evaluations after step `first` up to `last`, including the one at the run's end."""
+    """Returns the number of a Plan's evaluations after step `first` up to `last`, with the one at the run's end."""
     each = fractions.Fraction(plan.boundary(plan.evaluate_every, 10**6), 10**6)
     ends = last == plan.total_steps and first < last and not plan.is_boundary(plan.evaluate_every, last)
     return math.floor(last / each) - math.floor(first / each) + ends

@@ -360,7 +360,7 @@ class Terminal:
 
 
 def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
-    terminal = Terminal(["train", "--model=mlp", "--steps=1000000", "--evaluate_every=1000", "--tensorboard=scalars",
+    terminal = Terminal(["train", "--model=mlp", "--steps=1000000", "--evaluate_every=300", "--tensorboard=scalars",
                          "--workdir=run"], tmp_path, 100)
     try:
         terminal.wait_for_a_display()
