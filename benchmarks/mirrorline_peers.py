@@ -8,6 +8,7 @@ import tensorflow as tf
 from benchmarks.worker import Blocks, timed
 from benchmarks.workloads import PROOF_STEPS, SEED
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.order import example_index_array
 from pipeline.data.source import Source, Split, digest
@@ -30,7 +31,7 @@ def run(order, gate):
     config = ExperimentConfig.from_flat({
         "dataset": f"synthetic:{size}", "model": workload.model, "batch_size": workload.batch_size, "steps": ENDLESS,
         "seed": SEED, "evaluate_every": str(ENDLESS), **order.get("options", {})})
-    strategy = devices.start(config.runtime, config.training, config.optimizer, lambda text: None)
+    strategy = devices.start(config.runtime, config.training, config.optimizer, Console(quiet=True))
     if order.get("no_strategy"):
         strategy = tf.distribute.get_strategy()
     if order["peer"] == "mirrorline_run":

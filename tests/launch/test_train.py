@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -197,7 +198,11 @@ def test_a_second_signal_ends_at_once(tmp_path):
     while not metrics(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(0.5)  # It is inside one long call of TensorFlow, where no Python handler runs, and does not come out.
+    # After a second of its own it is inside one long call of TensorFlow, where no Python handler runs.
+    child = psutil.Process(process.pid)
+    before = child.cpu_times().user
+    while child.cpu_times().user < before + 1:
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.5)
