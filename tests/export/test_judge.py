@@ -1,6 +1,7 @@
 """A form in a process of its own: what it says, how it fails, and that it never stays behind."""
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,8 +125,8 @@ def test_an_interruption_ends_it(exported, endless):
 
 
 def test_it_ends_with_a_process_that_was_killed(endless):
-    command = (f"{sys.executable} -I {fresh_process.JUDGE} --runtime=onnxruntime --model=x --images={endless} "
-               f"--output=x --parent=$$ & wait")
+    command = shlex.join([sys.executable, "-I", str(fresh_process.JUDGE), "--runtime=onnxruntime", "--model=x",
+                          f"--images={endless}", "--output=x"]) + " --parent=$$ & wait"
     parent = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL)
     with open(endless, "wb"):
         assert len(judges(endless)) == 1
