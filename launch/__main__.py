@@ -157,14 +157,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     command = _module(name)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own, rest = arguments[:end], arguments[end + 1:]
+    if set(own) & set(HELP):
+        _load_extensions(own)  # Before the flags are defined, whose help lists what extensions add.
     flag_values = absl_flags.FlagValues()
     flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
     command.define(flag_values)
     takes, launched = getattr(command, "TAKES_FILES", None), getattr(command, "LAUNCHED", None)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    own, rest = arguments[:end], arguments[end + 1:]
     if set(own) & set(HELP):
-        _load_extensions(own)
         print(flags.command_help(name, command.SUMMARY, flag_values, takes=takes))
         return 0
     check_working_directory()

@@ -34,6 +34,15 @@ OPTIMIZERS = Registry("optimizer", {
     "lion": OptimizerRow("keras.optimizers:Lion"),
 })
 
+@dataclasses.dataclass(frozen=True)
+class ExportFormatRow:
+    """One export format. Attributes: summary: one line for the help."""
+
+    summary: str
+
+
+EXPORT_FORMATS = Registry("export format", declared("export/formats", "EXPORT_FORMATS", ExportFormatRow))
+
 # "module:function" of (logits [B, classes] float, label [B] int32) to a loss for each example [B].
 LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
 # Functions as those of losses; the result is the mean over all examples of the split, from a float64 sum.

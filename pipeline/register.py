@@ -13,8 +13,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, OPTIMIZERS, AugmentationRow, DatasetRow
+from pipeline.choices import (
+    AUGMENTATIONS,
+    DATASETS,
+    EXPORT_FORMATS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    AugmentationRow,
+    DatasetRow,
+    ExportFormatRow,
+)
 from pipeline.config import DataConfig
+from pipeline.export.export_format import ExportFormat
 
 
 def _function(origin: Any) -> str | None:
@@ -122,3 +133,19 @@ def augmentation(name: str, *, unit: str, low: float, high: float, default: floa
 
     return AUGMENTATIONS.register(name, check, AugmentationRow(unit, low, high, default, default_part, most_part,
                                                                whole, mixes))
+
+
+def export_format(name: str, summary: str = "a user's own") -> Callable:
+    """Adds an export format (`--format=NAME`): a subclass of pipeline.export.export_format.ExportFormat.
+
+    Args:
+      name: what --format calls it.
+      summary: one line for the help.
+    """
+    def wrong(origin) -> str | None:
+        if name == "reports":
+            return "cannot be called so: the folder `reports` holds the reports on all exports"
+        is_format = isinstance(origin, type) and issubclass(origin, ExportFormat)
+        return None if is_format else "is no subclass of pipeline.export.export_format.ExportFormat"
+
+    return EXPORT_FORMATS.register(name, wrong, ExportFormatRow(summary))

@@ -1,4 +1,4 @@
-"""Runs from Python: train, build, evaluate, load, predict, export. The commands call these functions."""
+"""Runs from Python: train, build, evaluate, report, load, predict, export. The commands call these functions."""
 import dataclasses
 import importlib.metadata
 import json
@@ -15,13 +15,15 @@ from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.dataset_name import located
 from pipeline.distributed.cluster import Cluster
-from pipeline.errors import UsageError, unknown_name
+from pipeline.errors import UsageError
+from pipeline.evaluation.selection import StoredRun, WeightSelection, open_runs
 from pipeline.monitoring.launches import newest_saved
 from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
 
 if TYPE_CHECKING:  # These import TensorFlow.
+    from pipeline.evaluation.evaluator import Evaluator
     from pipeline.evaluation.prediction import Prediction
     from pipeline.evaluation.trained_model import TrainedModel
     from pipeline.export.run import Exported
@@ -157,7 +159,8 @@ def build(config: ExperimentConfig, console: Console | None = None) -> "Experime
 
 @damage.in_words()
 def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest", ema: bool | None = None,
-             average_checkpoints: int = 1, console: Console | None = None, **options: Any) -> "Evaluation":
+             average_checkpoints: int = 1, console: Console | None = None, tta: int = 1, **options: Any
+             ) -> "Evaluation":
     """Evaluates the model of a run on a split, every example exactly once.
 
     Args:
@@ -167,6 +170,7 @@ def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest",
       ema: use the moving average of the weights; default: if the run evaluated it, as with --ema_decay.
       average_checkpoints: use the mean of the weights of this many checkpoints.
       console: for messages; default that of console_for.
+      tta: test-time augmentation: the mean of the probabilities over this many views of each image (1 to 16).
       options: of the configuration that differ from the training: batch_size, replicas, data_dir, ...
 
     Returns:
@@ -175,16 +179,46 @@ def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest",
     Raises:
       UsageError: there is no such run, checkpoint or split, or its data are missing.
     """
-    from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data
-    from pipeline.training.stored_weights import load_weights
-    directory, stored = run_directory.stored_config(workdir)
-    config = run_directory.evaluation_config(stored, options)
-    strategy, source = reopen_data(config, stored, console or console_for(config))
-    evaluated = choose_split(source, split)
-    experiment = rebuild(config, stored, source, strategy)
-    ema = run_directory.evaluates_average(stored) if ema is None else ema
-    load_weights(experiment.state.model, directory.file("checkpoints"), str(checkpoint), ema, average_checkpoints)
-    return experiment.evaluate(evaluated)
+    weights = WeightSelection(str(checkpoint), ema, average_checkpoints, tta)
+    evaluator = _evaluator(open_runs(workdir, weights, split, options=options), weights, split, console)
+    return evaluator.evaluate(evaluator.runs[0], per_example=False).evaluation
+
+
+@damage.in_words()
+def report(workdir: str, compare: Sequence[str] = (), split: str | None = None, checkpoint: str = "newest",
+           ema: bool | None = None, average_checkpoints: int = 1, tta: int = 1, output: str | None = None,
+           console: Console | None = None, **options: Any) -> dict[str, Any]:
+    """Evaluates the model of a run as `mirrorline evaluate` does; writes report.json and index.html.
+
+    Args:
+      workdir: directory of the run.
+      compare: directories of other runs, evaluated on the same examples and compared.
+      split, checkpoint, ema, average_checkpoints, tta, console, options: as for `evaluate`.
+      output: folder of the files; default `report` in the directory of the run.
+
+    Returns:
+      Content of report.json.
+
+    Raises:
+      UsageError: there is no such run, checkpoint or split, its data are missing, or a run has other data.
+      RunFailure: the outputs of a model are not finite.
+    """
+    from pipeline.evaluation.run_report import report_runs, write_report
+    weights = WeightSelection(str(checkpoint), ema, average_checkpoints, tta)
+    evaluator = _evaluator(open_runs(workdir, weights, split, compare, options), weights, split, console)
+    first = evaluator.runs[0]
+    made = report_runs(evaluator, evaluator.evaluate(first, held_out=True), f"pipeline.runs.report({workdir!r})")
+    write_report(made, evaluator.split, local_path(output or first.directory.file("report"), "output"))
+    return made
+
+
+def _evaluator(runs: Sequence[StoredRun], weights: WeightSelection, split: str | None, console: Console | None
+               ) -> "Evaluator":
+    """Returns the Evaluator of runs, with devices started and data loaded."""
+    from pipeline.evaluation.evaluator import Evaluator
+    evaluator = Evaluator(runs, weights)
+    evaluator.open(split, console or console_for(runs[0].config))
+    return evaluator
 
 
 def load(workdir: str, checkpoint: str = "newest", ema: bool | None = None, average_checkpoints: int = 1,
@@ -220,7 +254,7 @@ def load(workdir: str, checkpoint: str = "newest", ema: bool | None = None, aver
 
 
 def predict(model: "TrainedModel", files: Sequence[str], top: int = 3, invert: bool = False,
-            unreadable: Callable[[str, str], Any] | None = None) -> list["Prediction"]:
+            unreadable: Callable[[str, Any], Any] | None = None) -> list["Prediction"]:
     """Classifies image files, and all files in folders.
 
     Args:
@@ -258,7 +292,7 @@ def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weight
 
     Args:
       workdir: directory of the run.
-      forms: names of pipeline.export.formats.FORMS.
+      forms: names of export formats, those of pipeline.choices.EXPORT_FORMATS.
       output: folder of all exports; default `export` in the directory of the run.
       checkpoint, ema, average_checkpoints: as for `evaluate`.
       batch_sizes: for which latency is measured.
@@ -275,16 +309,16 @@ def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weight
 
     from pipeline.evaluation.stored_run import same_data
     from pipeline.evaluation.trained_model import TrainedModel
-    from pipeline.export.extras import check_extra
-    from pipeline.export.formats import FORMS
+    from pipeline.export.export_format import find_formats
     from pipeline.export.metadata import metadata
     from pipeline.export.run import export as export_model
-    for name in forms:
-        if name not in FORMS:
-            raise unknown_name("form", name, FORMS)
-        check_extra(FORMS[name])
+    from pipeline.stored_checkpoint import find_checkpoint
+    from pipeline.training.stored_weights import newest_checkpoints
     directory, stored = run_directory.stored_config(workdir)
-    config = run_directory.evaluation_config(stored, {**options, "precision": "float32"})
+    config = run_directory.evaluation_config(stored, {"allow": (), **options, "precision": "float32"})
+    extension.load(config.data.extension)
+    find_formats(forms)  # Before the data are loaded, as the checkpoints.
+    newest_checkpoints(find_checkpoint(directory.file("checkpoints"), str(checkpoint)), average_checkpoints)
     console = console or console_for(config)
     with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and formats are compared with this model.
         source = same_data(config, stored, console)

@@ -71,6 +71,11 @@ def _environment(package: str, language: str) -> Any:
     return made
 
 
+def render_markdown(text: str, /, **values) -> Markup:
+    """Returns Markdown from the text of a template, for another template to insert as it is."""
+    return Markup(_environment(SHARED, "md").from_string(text).render(values))
+
+
 def render(package: str, name: str, /, **values: Any) -> str:
     """Returns the text of a template.
 

@@ -41,6 +41,14 @@ def succeed(*arguments, cwd, timeout=1800):
     return done
 
 
+def answers(lines, cwd):
+    """Runs command lines (lists of text) one after another in one process; returns [(code, output, errors)]."""
+    done = mirrorline(json.dumps([list(map(str, line)) for line in lines]), cwd=cwd, module="tests.several")
+    assert done.returncode == 0, done.stderr[-800:]
+    # Predictions go to the descriptor itself, before this line.
+    return [tuple(found) for found in json.loads(done.stdout.splitlines()[-1])]
+
+
 def start(*arguments, cwd, fresh=False, more=None, module="launch"):
     """Starts `mirrorline ARGUMENTS`; returns the running process, with text pipes.
 

@@ -3,7 +3,8 @@ import json
 import pathlib
 import tempfile
 
-from pipeline.export.formats import FORMS
+from pipeline.choices import EXPORT_FORMATS
+from pipeline.export.export_format import find_format
 from tests.commands import mirrorline, result, succeed
 from tests.export.damaged import decode_damaged
 
@@ -20,25 +21,25 @@ COMMON = ("--dataset=digits", "--batch_size=32", "--schedule=one-cycle", "--norm
 
 def exported(folder, *flags):
     """Exports the run in a folder in every form; returns (exit code, standard error, what proof.json holds)."""
-    done = mirrorline("export", "--workdir=run", f"--format={','.join(FORMS)}", "--output=out", *flags, cwd=folder,
-                      timeout=1500)
+    done = mirrorline("export", "--workdir=run", f"--format={','.join(EXPORT_FORMATS)}", "--output=out", *flags,
+                      cwd=folder, timeout=1500)
     assert done.returncode in (0, 1), f"exit {done.returncode}: {done.stderr[-800:]}"
     report, = pathlib.Path(folder, "out", "reports").glob("1*/proof.json")
     return done.returncode, done.stderr, json.loads(report.read_text())
 
 
 def holds(name, proof):
-    """Tells from the figures alone whether a form is within its bounds."""
-    bounds = FORMS[name].bounds
-    allowed = max(bounds.probability or 0, min(3 * proof["rounding"], 1e-3))
-    return ((bounds.probability is None or proof["difference"] <= allowed)
-            and (bounds.equal is None or proof["equal"] >= bounds.equal)
-            and (bounds.accuracy_lost is None
-                 or proof["live_accuracy"] - proof["accuracy"] <= bounds.accuracy_lost + 1e-12))
+    """Tells from the figures alone whether a form is within its tolerance."""
+    tolerance = find_format(name).tolerance
+    allowed = max(tolerance.probability or 0, min(3 * proof["rounding"], 1e-3))
+    return ((tolerance.probability is None or proof["difference"] <= allowed)
+            and (tolerance.equal is None or proof["equal"] >= tolerance.equal)
+            and (tolerance.accuracy_lost is None
+                 or proof["live_accuracy"] - proof["accuracy"] <= tolerance.accuracy_lost + 1e-12))
 
 
 def check(folder, code, errors, report):
-    """Checks that what is published is what is within its bounds; returns the figures."""
+    """Checks that what is published is what is within its tolerance; returns the figures."""
     out, found = pathlib.Path(folder, "out"), {}
     for name, record in report["forms"].items():
         proof = record["proof"]

@@ -38,10 +38,8 @@ BOTTOM = tuple(f"pipeline/{name}.py" for name in (
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
 # Rooms and modules whose public functions have no types yet.
-UNANNOTATED = ("launch/commands/benchmark.py", "launch/commands/evaluate.py", "launch/commands/export.py",
-               "launch/commands/inspect.py", "launch/commands/predict.py", "launch/commands/sweep.py",
-               "pipeline/benchmark/", "pipeline/evaluation/", "pipeline/export/",
-               "pipeline/sweep/")
+UNANNOTATED = ("launch/commands/benchmark.py", "launch/commands/inspect.py", "launch/commands/sweep.py",
+               "pipeline/benchmark/", "pipeline/sweep/")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
 

@@ -1,1 +1,1 @@
-"""The evaluation room: what is said about a trained model."""
+"""Evaluation of trained models: metrics, reports, comparison, prediction."""

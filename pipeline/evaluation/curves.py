@@ -1,8 +1,12 @@
 """ROC and precision-recall curves, each class against the rest, with areas: from scikit-learn's counts."""
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import auc, confusion_matrix_at_thresholds
+
+from pipeline.evaluation.probabilities import Predictions
 
 MOST_CLASSES = 50
 MOST_POINTS = 200
@@ -22,14 +26,14 @@ class ClassCurves:
       influence: float64 [N], see intervals.delong; NaN at the only example of its kind.
     """
 
-    roc: tuple
-    pr: tuple
+    roc: tuple[np.ndarray, np.ndarray]
+    pr: tuple[np.ndarray, np.ndarray]
     roc_auc: float
     average_precision: float
     influence: np.ndarray
 
 
-def class_curves(positive, scores):
+def class_curves(positive: np.ndarray, scores: np.ndarray) -> ClassCurves | None:
     """Returns the ClassCurves of a class, None where it has no positives or no negatives.
 
     Args:
@@ -41,7 +45,7 @@ def class_curves(positive, scores):
     _, false, _, true, thresholds = confusion_matrix_at_thresholds(positive, scores)
     recall, precision = true / true[-1], true / (true + false)
     fall_out, hit_rate = np.append(0.0, false / false[-1]), np.append(0.0, recall)
-    # Of each example: the share of the other kind that is on its right side, a tie counting half.
+    # For each example the share of the other kind that is on its right side; a tie counts half.
     place = np.searchsorted(-thresholds, -scores)
     middle = (fall_out[1:] + fall_out[:-1]) / 2, (hit_rate[1:] + hit_rate[:-1]) / 2
     area = auc(fall_out, hit_rate)
@@ -50,22 +54,22 @@ def class_curves(positive, scores):
                        float(np.sum(np.diff(recall, prepend=0.0) * precision)), right * _weights(positive))
 
 
-def _weights(positive):
-    """Returns float64 [N]: what makes of a distance from the area an influence, see intervals.delong.
+def _weights(positive: np.ndarray) -> np.ndarray:
+    """Returns float64 [N]: factors from distances from the area to influences, see intervals.delong.
 
     An example counts N times as much as its part of its own kind. Distances from a mean of m are too small by the root
-    of (m - 1) / m; one example alone has none, and says nothing of the spread.
+    of (m - 1) / m; a single example has none, and tells nothing about the spread.
     """
     counts = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
     return np.divide(len(positive), np.sqrt(counts * (counts - 1)), out=np.full(len(counts), np.nan),
                      where=counts > 1)
 
 
-def thinned(x, y, most=MOST_POINTS):
-    """Leaves points of a curve out where that is not seen: at most `most` stay, evenly along its length."""
+def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Removes points of a curve that are not seen: at most `most` stay, evenly along its length."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) > most:
-        # The corners of a staircase are all there is to it.
+        # Only the corners of a staircase matter.
         bends = np.append(True, (np.diff(x, 2) != 0) | (np.diff(y, 2) != 0))
         x, y = x[np.append(bends, True)], y[np.append(bends, True)]
     if len(x) > most:
@@ -75,7 +79,7 @@ def thinned(x, y, most=MOST_POINTS):
     return x, y
 
 
-def as_json(x, y, area, **more):
+def as_json(x: np.ndarray, y: np.ndarray, area: float, **more: str) -> dict[str, Any]:
     """Returns {"x", "y", "area"} of a curve, thinned, to 6 decimals."""
     x, y = thinned(x, y)
     return {**more, "x": x.round(6).tolist(), "y": y.round(6).tolist(), "area": area}
@@ -90,15 +94,10 @@ class CurveSet:
       macro_roc_auc, macro_average_precision: means over the classes that have a curve; NaN without any.
     """
 
-    def __init__(self, predictions, shown):
-        """
-        Args:
-          predictions: Predictions.
-          shown: numbers of the classes whose curves are kept.
-        """
+    def __init__(self, predictions: Predictions, shown: Iterable[int]):
         count = predictions.num_classes
         self.roc_auc, self.average_precision = np.full(count, np.nan), np.full(count, np.nan)
-        self.shown = {number: None for number in shown}
+        self.shown: dict[int, ClassCurves | None] = {number: None for number in shown}
         self.influence = np.zeros(predictions.examples)
         self._hit_rate, self._precision = np.zeros(MOST_POINTS), np.zeros(MOST_POINTS)
         for number in range(count):
@@ -112,7 +111,7 @@ class CurveSet:
         self.macro_roc_auc = self.mean(self.roc_auc, np.ones(count))
         self.macro_average_precision = self.mean(self.average_precision, np.ones(count))
 
-    def _add(self, number, found):
+    def _add(self, number: int, found: ClassCurves) -> None:
         self.roc_auc[number], self.average_precision[number] = found.roc_auc, found.average_precision
         self.influence += found.influence
         self._hit_rate += np.interp(_FALSE_POSITIVE_RATE, *found.roc)
@@ -121,12 +120,12 @@ class CurveSet:
         if number in self.shown:
             self.shown[number] = found
 
-    def mean(self, areas, weights):
+    def mean(self, areas: np.ndarray, weights: np.ndarray) -> float:
         """Returns the weighted mean of areas [classes] over the classes that have one, NaN without any."""
         there = np.isfinite(areas)
         return float(np.average(areas[there], weights=weights[there])) if weights[there].sum() else float("nan")
 
-    def roc(self, names):
+    def roc(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns {"classes": [{"name", "x", "y", "area"} or None], "macro": {"x", "y", "area"} or None}.
 
         x is the false positive rate, y the true positive rate, area that under the curve.
@@ -134,7 +133,7 @@ class CurveSet:
         return self._as_json(names, "roc", "roc_auc",
                              as_json(_FALSE_POSITIVE_RATE, self._hit_rate, self.macro_roc_auc))
 
-    def pr(self, names):
+    def pr(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns the same with recall as x, precision as y, and the average precision as area."""
         return self._as_json(names, "pr", "average_precision",
                              as_json(_RECALL, self._precision, self.macro_average_precision))
@@ -145,7 +144,7 @@ class CurveSet:
         return {"classes": found, "macro": macro if np.isfinite(macro["area"]) else None}
 
 
-def classes_to_show(f1, most=MOST_CLASSES):
+def classes_to_show(f1: np.ndarray, most: int = MOST_CLASSES) -> list[int]:
     """Returns the numbers of the classes whose curves are drawn, ascending: at most `most`, of the lowest F1.
 
     Args:

@@ -1,6 +1,8 @@
-"""How a run came to its model: learning curves from metrics.jsonl, and what they have cost."""
+"""The history of a run: learning curves from metrics.jsonl, and its cost."""
 import array
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +12,11 @@ EVALUATION = ("loss", "accuracy")
 TIMES_FORWARD = 3  # A backward pass costs about two forward ones.
 
 
-def thinned(columns, most=MOST_POINTS):
-    """Shortens columns of the same length to at most `most` values, the means of ranges of (nearly) equal length.
-
-    Args:
-      columns: {name: float64 [N]}; NaN counts nothing.
-      most: how many values stay.
+def thinned(columns: Mapping[str, np.ndarray], most: int = MOST_POINTS) -> dict[str, list]:
+    """Shortens columns of equal length to at most `most` values: means of (nearly) equal ranges, NaN ignored.
 
     Returns:
-      {name: list}; a range without a number gives None.
+      {name: list}; None for a range of NaN alone.
     """
     length = len(next(iter(columns.values())))
     ranges = np.array_split(np.arange(length), min(length, most)) if length else []
@@ -30,17 +28,15 @@ def thinned(columns, most=MOST_POINTS):
     return {name: [mean(values[r]) for r in ranges] for name, values in columns.items()}
 
 
-def learning_curves(records):
-    """Returns the learning curves of a run.
-
-    Args:
-      records: the records of its metrics.jsonl, which are gone through once and not kept: a run may have millions.
+def learning_curves(records: Iterable[dict]) -> dict[str, dict]:
+    """Returns the learning curves of a run from the records of its metrics.jsonl, which are read once and not kept.
 
     Returns:
       {"train": {"step", "loss", "accuracy", "learning_rate"}, "evaluation": {split: {"step", "loss", "accuracy"}}}:
-      lists of at most MOST_POINTS numbers or None; a step is the mean of those that a point stands for.
+      lists of at most MOST_POINTS numbers or None; the step of a point is the mean of its range.
     """
-    train, evaluation = _columns(TRAIN), {}
+    train = _columns(TRAIN)
+    evaluation: dict[Any, dict[str, array.array]] = {}
     for record in records:
         if record.get("kind") == "train":
             part = train
@@ -54,22 +50,22 @@ def learning_curves(records):
     return {"train": _thin(train), "evaluation": {split: _thin(part) for split, part in evaluation.items()}}
 
 
-def _columns(names):
+def _columns(names: Iterable[str]) -> dict[str, array.array]:
     return {name: array.array("d") for name in ("step", *names)}
 
 
-def _thin(columns):
+def _thin(columns: Mapping[str, array.array]) -> dict[str, list]:
     return thinned({name: np.asarray(values) for name, values in columns.items()})
 
 
-def cost(goodput, examples_seen, device=None, flops_per_example=None):
-    """Adds up what a run has cost over all its launches.
+def cost(goodput: Mapping, examples_seen: int, device: Mapping | None = None,
+         flops_per_example: float | None = None) -> dict[str, Any]:
+    """Returns the cost of a run over all its launches.
 
     Args:
       goodput: that of result.json, see pipeline.monitoring.goodput.summarize.
       examples_seen: examples it was trained on, repetitions counted.
-      device: {"kind": "CPU" or "GPU", "count": devices, "cores": of the machine} it ran on, None where nobody wrote it
-        down.
+      device: {"kind": "CPU" or "GPU", "count": devices, "cores": of the machine} it ran on, None where it is unknown.
       flops_per_example: operations of a forward pass for an example, or None.
 
     Returns:

@@ -1,9 +1,11 @@
-"""What a trained model says of a user's image files: found, decoded on threads and classified, batch by batch."""
+"""Predictions of image files: found, decoded on threads and classified, batch by batch."""
 import collections
 import dataclasses
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -13,41 +15,42 @@ from pipeline.data.image_search import is_hidden, is_image
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import local_path
 
-# Data sets of light strokes or clothes on black, where a photograph of ink on paper is the other way round.
-DARK_GROUND = ("digits", "mnist", "emnist", "kmnist", "fashion_mnist")
-DARK_MEAN = 0.3  # Mean of a training split in [0, 1] below which its ground is taken for dark.
-LIGHT_BORDER = 0.6  # Mean of a picture's border in [0, 1] above which its ground is taken for light.
+# Data sets of light strokes or clothes on black; a photograph of ink on paper is the inverse.
+DARK_BACKGROUND = ("digits", "mnist", "emnist", "kmnist", "fashion_mnist")
+DARK_MEAN = 0.3  # Mean of a training split in [0, 1] below which its background counts as dark.
+LIGHT_BORDER = 0.6  # Mean of an image's border in [0, 1] above which its background counts as light.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of one file.
+    """The prediction of one file.
 
     Attributes:
       file: its path.
-      classes: ((name, probability in [0, 1]), ...), the most probable first; as many as were asked for.
-      border: mean of the outermost pixels that the model saw, in [0, 1].
+      classes: ((name, probability in [0, 1]), ...), the most probable first.
+      border: mean of the outermost pixels of the model's input, in [0, 1].
       saliency: float32 [H, W] >= 0, how much each pixel moves the logit of the first class, or None.
     """
 
     file: str
-    classes: tuple
+    classes: tuple[tuple[str, float], ...]
     border: float
-    saliency: np.ndarray | None = None
+    saliency: Any = None
 
     @property
-    def light_ground(self):
-        """Whether it is a picture on light ground."""
+    def light_background(self) -> bool:
+        """Whether the image has a light background."""
         return self.border > LIGHT_BORDER
 
 
-def find_files(arguments, recursive=True, without=()):
-    """Finds the files that a user means.
+def find_files(arguments: Sequence[str], recursive: bool = True, without: Iterable[str] = ()
+               ) -> tuple[list[str], list[tuple[str, str]]]:
+    """Finds the files of a user's paths.
 
     Args:
-      arguments: paths of files, and of folders, which stand for all their files by name, hidden ones left out.
-      recursive: whether folders inside of folders count.
-      without: paths of files and folders that are left out of folders.
+      arguments: paths of files, and of folders, which stand for all their files in order, hidden ones left out.
+      recursive: search folders inside of folders.
+      without: paths of files and folders to leave out.
 
     Returns:
       (paths, [(folder, why it cannot be read)]).
@@ -73,49 +76,48 @@ def find_files(arguments, recursive=True, without=()):
                     and os.path.realpath(os.path.join(folder, name)) not in left_out]
             inside[:] = sorted(kept) if recursive else []
             found = [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
-            # What is neither file nor link is a device or a pipe: to read it may never end.
+            # Anything else is a device or a pipe: reading it may never end.
             files += [path for path in found if os.path.realpath(path) not in left_out
                       and (os.path.isfile(path) or os.path.islink(path))]
     return files, problems
 
 
-def is_no_image(path, arguments):
-    """Tells whether a file that cannot be read is none that was meant: in a folder, and no image as for training.
-
-    Args:
-      path: one of the paths that `find_files` found.
-      arguments: what it was given.
-    """
+def is_no_image(path: str, arguments: Sequence[str]) -> bool:
+    """Returns whether an unreadable file is to be skipped: found in a folder, and without the suffix of an image."""
     return path not in arguments and not is_image(path)
 
 
-def short_names(files):
-    """Returns the function from one of the files to its path below the folder that all of them lie in."""
+def short_names(files: Sequence[str]) -> Callable[[str], str]:
+    """Returns a function from one of the files to its path below their common folder."""
     if not files:
         return str
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     return lambda file: os.path.relpath(os.path.abspath(file), shared)
 
 
-def read_batches(files, shape, batch_size, unreadable):
-    """Decodes files on threads, ahead of who takes them; at most three batches are in memory.
+def read_batches(files: Sequence[str], shape: Sequence[int], batch_size: int,
+                 unreadable: Callable[[str, Any], object]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Decodes files on threads, ahead of the consumer; at most three batches are in memory.
 
     Args:
       files: paths.
-      shape: (H, W, C) that every picture is brought to, as a folder of pictures is for training; what TensorFlow makes
-        of a data set of TensorFlow Datasets is at most 1 of 255 apart from it.
-      batch_size: most pictures of a batch.
-      unreadable: called with path and reason of a file that is no image; the batch is filled up from behind it.
+      shape: (H, W, C) to which every image is resized, as a folder of images is for training; TensorFlow's resizing of
+        a set of TensorFlow Datasets differs from it by at most 1 of 255.
+      batch_size: largest number of images of a batch.
+      unreadable: called with path and reason of a file that cannot be read; the next ones fill up its batch.
 
     Yields:
       (list of n paths, uint8 [n, H, W, C]), in the order of `files`; only the last batch is short.
     """
-    waiting, names, images, coming = collections.deque(), [], [], iter(files)
+    waiting: collections.deque[tuple[str, Future]] = collections.deque()
+    names: list[str] = []
+    images: list[np.ndarray] = []
+    coming = iter(files)
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
     try:
         while True:
             for file in itertools.islice(coming, 2 * batch_size - len(waiting)):
-                waiting.append((file, pool.submit(read_image, file, shape[-1], shape[:2])))
+                waiting.append((file, pool.submit(read_image, file, shape[-1], (shape[0], shape[1]))))
             if not waiting:
                 break
             file, pending = waiting.popleft()
@@ -134,22 +136,23 @@ def read_batches(files, shape, batch_size, unreadable):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def predict(model, files, unreadable, top=3, invert=False, explained=0):
+def predict(model: Any, files: Sequence[str], unreadable: Callable[[str, Any], object], top: int = 3,
+            invert: bool = False, explained: int = 0) -> Iterator[list[Prediction]]:
     """Classifies image files.
 
     Args:
       model: pipeline.evaluation.trained_model.TrainedModel.
       files: paths.
-      unreadable: called with path and reason of each file that is no image.
-      top: how many classes are told of each; 0 for all.
-      invert: whether light and dark are exchanged before the model sees a picture.
-      explained: of how many pictures, from the first on, a saliency map is made.
+      unreadable: called with path and reason of each file that cannot be read.
+      top: number of classes of each prediction; 0: all.
+      invert: invert light and dark first.
+      explained: number of images, from the first on, with a saliency map.
 
     Yields:
-      Lists of Prediction, in the order of `files`, a batch each.
+      Lists of Prediction, in the order of `files`, one for each batch.
 
     Raises:
-      RunFailure: what the model says is no number.
+      RunFailure: an output is not finite.
     """
     top, done = top or len(model.class_names), 0
     for names, images in read_batches(files, model.image_shape, model.inference.settings.batch_size, unreadable):
@@ -157,8 +160,8 @@ def predict(model, files, unreadable, top=3, invert=False, explained=0):
         logits = np.asarray(model.logits(images), np.float64)
         wrong = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
         if len(wrong):
-            raise RunFailure(f"the model says of {names[wrong[0]]} what is no number: its training had diverged by "
-                             f"step {model.step}; take an earlier --checkpoint")
+            raise RunFailure(f"non-finite prediction for {names[wrong[0]]}: the training had diverged by step "
+                             f"{model.step}; use an earlier --checkpoint")
         probabilities = scipy.special.softmax(logits, axis=-1)
         ranked = np.argsort(-logits, axis=-1, kind="stable")
         asked = min(max(0, explained - done), len(names))
@@ -169,21 +172,17 @@ def predict(model, files, unreadable, top=3, invert=False, explained=0):
         done += len(names)
 
 
-def border_brightness(images):
+def border_brightness(images: np.ndarray) -> np.ndarray:
     """Returns float64 [n], the mean of the outermost pixels of images uint8 [n, H, W, C], in [0, 1]."""
     inside = np.zeros(images.shape[1:3], bool)
     inside[1:-1, 1:-1] = True
     return images[:, ~inside].mean(axis=(1, 2)) / 255
 
 
-def has_dark_ground(stored):
-    """Tells whether a model is known to have been trained on one channel with light things on dark ground.
-
-    Args:
-      stored: what config.json of its run holds.
-    """
+def has_dark_background(stored: Mapping[str, Any]) -> bool:
+    """Returns whether a model is known to have been trained on grayscale images with a dark background."""
     if stored["data"]["image_shape"][-1] != 1:
         return False
     if stored.get("normalization"):
         return stored["normalization"]["mean"][0] < DARK_MEAN
-    return stored["config"]["dataset"].partition("/")[0].partition(":")[0] in DARK_GROUND
+    return stored["config"]["dataset"].partition("/")[0].partition(":")[0] in DARK_BACKGROUND

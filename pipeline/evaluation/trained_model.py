@@ -1,16 +1,19 @@
-"""A trained model from the directory of its run alone: its data set is not needed."""
+"""A trained model from the directory of its run, without its data set."""
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 
 from pipeline import extension as extensions
 from pipeline import keras_import
 from pipeline.config import AS_TRAINED, ExperimentConfig
 from pipeline.models import registry
 from pipeline.models.freezing import freeze
-from pipeline.run_directory import evaluates_average, stored_config
+from pipeline.run_directory import RunDirectory, evaluates_average, stored_config
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 from pipeline.training.stored_weights import described, load_weights
@@ -18,41 +21,42 @@ from pipeline.training.stored_weights import described, load_weights
 
 @dataclasses.dataclass
 class TrainedModel:
-    """A model with the weights of a checkpoint, and what its images need before it sees them.
+    """A model with the weights of a checkpoint, and the preprocessing of its images.
 
     Attributes:
       config: ExperimentConfig of its run.
-      stored: what config.json of the run holds.
+      stored: content of the run's config.json.
       model: built keras.Model.
       class_names: tuple of str, in the order of the logits.
-      image_shape: (height, width, channels) of the uint8 images it takes.
-      steps: global steps of the checkpoints its weights are the mean of, newest first.
+      image_shape: (height, width, channels) of its uint8 images.
+      steps: global steps of the checkpoints whose mean its weights are, latest first.
       weights: which weights of these checkpoints, in words.
       inference: Inference.
     """
 
     config: ExperimentConfig
-    stored: dict
-    model: object
-    class_names: tuple
-    image_shape: tuple
-    steps: tuple
+    stored: Mapping[str, Any]
+    model: keras.Model
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    steps: tuple[int, ...]
     inference: Inference
     weights: str = AS_TRAINED
 
     @classmethod
-    def load(cls, directory, checkpoint="newest", ema=None, average=1, precision=None, batch_size=None,
-             extension=None):
+    def load(cls, directory: RunDirectory, checkpoint: str = "newest", ema: bool | None = None, average: int = 1,
+             precision: str | None = None, batch_size: int | None = None,
+             extension: Sequence[str] | None = None) -> "TrainedModel":
         """Builds the model of a run and reads its weights.
 
         Args:
           directory: RunDirectory of an existing run.
           checkpoint: "newest", "best", a step, or a path without suffix.
-          ema: take the moving average of the weights; None: where the run evaluates that.
-          average: mean of the weights of this many checkpoints, the named one and those before it.
+          ema: use the moving average of the weights; None: where the run evaluates that.
+          average: mean of the weights of this many checkpoints, the given one and those before it.
           precision: one of pipeline.config.PRECISIONS; default that of the run.
-          batch_size: most images computed at once; default that of training.
-          extension: where the files of its own code lie now; default where they were.
+          batch_size: largest number of images computed at once; default that of training.
+          extension: paths of the files of its own code; default those of the run.
 
         Raises:
           UsageError: there is no such checkpoint, or too few of them.
@@ -61,7 +65,7 @@ class TrainedModel:
         directory, stored = stored_config(directory.path)
         config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {}),
                                              **({"extension": extension} if extension else {})})
-        extensions.load(config.data.extension, stored.get("extensions"))
+        extensions.load(config.data.extension, stored.get("extensions") or ())
         model = create_model(config, stored)
         ema = evaluates_average(stored) if ema is None else ema
         found = load_weights(model, directory.file("checkpoints"), checkpoint, ema, average)
@@ -71,38 +75,31 @@ class TrainedModel:
                    steps, inference, described(steps, ema))
 
     @property
-    def step(self):
-        """Global step of its newest checkpoint."""
+    def step(self) -> int:
+        """Global step of its latest checkpoint."""
         return self.steps[0]
 
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 [n, classes] for uint8 [n, H, W, C] images of `image_shape`; numpy arrays."""
         return self._in_batches(self.inference.logits, images)
 
-    def probabilities(self, images):
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 [n, classes], softmax of `logits`."""
-        logits = self.logits(images).astype(np.float64)
-        exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)
+        return softmax(self.logits(images).astype(np.float64), axis=-1).astype(np.float32)
 
-    def saliency(self, images, classes):
-        """Returns float32 [n, H, W] >= 0: how much each pixel moves the logit of the class, int [n]; see Inference."""
+    def saliency(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Returns float32 [n, H, W] >= 0: how much each pixel changes the logit of a class, int [n]; see Inference."""
         return self._in_batches(self.inference.saliency, images, np.asarray(classes, np.int32))
 
-    def _in_batches(self, function, *arrays):
+    def _in_batches(self, function: Callable, *arrays: np.ndarray) -> np.ndarray:
         size, count = self.inference.settings.batch_size, len(arrays[0])
         parts = [function(*(tf.constant(a[first:first + size]) for a in arrays)).numpy().astype(np.float32)
                  for first in range(0, count, size)]
         return np.concatenate(parts) if parts else np.zeros([0, len(self.class_names)], np.float32)
 
 
-def create_model(config, stored):
-    """Makes the model of a run, with fresh weights, in the precision of a configuration; what it froze is frozen.
-
-    Args:
-      config: ExperimentConfig.
-      stored: what config.json of the run holds.
-    """
+def create_model(config: ExperimentConfig, stored: Mapping[str, Any]) -> keras.Model:
+    """Creates the model of a run with fresh weights, in the precision of a configuration, frozen as in the run."""
     height, width, channels = stored["data"]["image_shape"]
     wanted, before = registry.wanted_channels(config.model.model, channels), keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.runtime.precision)
@@ -115,7 +112,8 @@ def create_model(config, stored):
         keras.config.set_dtype_policy(before)
 
 
-def inference_settings(config, stored, batch_size=None):
+def inference_settings(config: ExperimentConfig, stored: Mapping[str, Any], batch_size: int | None = None
+                       ) -> StepSettings:
     """Returns the StepSettings of forward passes of a run; the arguments are those of TrainedModel.load."""
     normalization = stored.get("normalization") or {}
     return StepSettings(

@@ -1,1 +1,1 @@
-"""A trained model in the forms its users need, and the proof that each says what the model says."""
+"""Export formats of a trained model, their verification, and publishing."""

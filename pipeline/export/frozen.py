@@ -1,7 +1,9 @@
-"""What the converters to other runtimes start from: a graph with the weights in it, and a quiet screen."""
+"""What the converters to other runtimes share: a graph with the weights as constants, and held back output."""
 import contextlib
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from pipeline.errors import UsageError
 from pipeline.export.signatures import float_function
@@ -11,7 +13,7 @@ from pipeline.quantities import plural
 ELSEWHERE = "--format=saved_model,keras,weights hold every model"
 
 
-def freeze(trained, lower_control_flow=True):
+def freeze(trained: Any, lower_control_flow: bool = True) -> Any:
     """Returns the function of a trained model with its weights as constants, so that a converter can fold them.
 
     Tensors that the model was made of (a table of more than 128 numbers in a functional model, the statistics of
@@ -29,25 +31,18 @@ def freeze(trained, lower_control_flow=True):
     return frozen.prune(frozen.inputs, {"probabilities": frozen.outputs[0]})
 
 
-def cannot_convert(form, operations, runtime, instead=ELSEWHERE):
-    """Returns the UsageError for operations of a model that a converter has nothing for.
-
-    Args:
-      form: name of the form.
-      operations: their names.
-      runtime: what has no counterpart for them.
-      instead: what would work.
-    """
+def cannot_convert(name: str, operations: Iterable[str], runtime: str, instead: str = ELSEWHERE) -> UsageError:
+    """Returns the UsageError for operations of a model that a converter lacks."""
     names = sorted(set(operations))
-    return UsageError(f"form {form}: {runtime} cannot do {plural(len(names), 'operation')} {', '.join(names)} of this "
-                      f"model; {instead}")
+    which = f"{plural(len(names), 'operation')} {', '.join(names)}"
+    return UsageError(f"format {name}: {runtime} cannot do {which} of this model; {instead}")
 
 
 @contextlib.contextmanager
-def quiet_converter():
-    """Holds back what a converter writes to standard error, from C++ or from Python; shows it only with a defect.
+def quiet_converter() -> Iterator[None]:
+    """Holds back what a converter writes to standard error, from C++ or Python; shows it with an unexpected error.
 
-    A UsageError says in its own line what matters of it.
+    The line of a UsageError is enough.
     """
     if sys.stderr is not None:
         sys.stderr.flush()
@@ -68,13 +63,13 @@ def quiet_converter():
                 os.close(screen)
 
 
-def _memory_file():
-    # Not a temporary file: that would need room on a disk that may be full.
+def _memory_file() -> TextIO:
+    # Not a temporary file: the disk may be full.
     return open(os.memfd_create("converter"), "w", encoding="utf-8", errors="replace", buffering=1)
 
 
-def _divert(number, target):
-    """Lets a file descriptor write where another one does; returns a copy of the first, None where it is closed."""
+def _divert(number: int, target: int) -> int | None:
+    """Redirects a file descriptor to another one; returns a copy of the first, None where it is closed."""
     try:
         kept = os.dup(number)
     except OSError:

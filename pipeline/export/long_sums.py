@@ -1,22 +1,19 @@
-"""Products with very many terms, added up in parts.
+"""Matrix products with very many terms, summed in parts.
 
-A dense layer behind flattened images adds up a hundred thousand products. TFLite's kernels (XNNPACK) do that in float32
+A dense layer after flattened images sums a hundred thousand products. TFLite's kernels (XNNPACK) do that in float32
 one after another, and the error grows with the number of terms (Higham, "The accuracy of floating point summation",
-1993): for cnn on digits to 2.5e-4 in a logit, where TensorFlow, which adds up in blocks, has 2e-5.
+1993): for cnn on digits to 2.5e-4 in a logit, where TensorFlow, which sums in blocks, has 2e-5.
 """
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
-LONGEST = 4096  # Terms that are added up one after another.
+LONGEST = 4096  # Terms that are summed one after another.
 
 
-def split_long_sums(function, longest=LONGEST):
-    """Returns the same function with every matrix product of more terms as the sum of several.
-
-    Args:
-      function: concrete function with constants instead of variables, that calls no other one.
-      longest: most terms of one.
-    """
+def split_long_sums(function: Any, longest: int = LONGEST) -> Any:
+    """Returns the same function with every matrix product of more terms split into a sum of several."""
     graph = function.graph.as_graph_def()
     nodes = {node.name: node for node in graph.node}
     found = tf.compat.v1.GraphDef(versions=graph.versions)
@@ -30,7 +27,7 @@ def split_long_sums(function, longest=LONGEST):
     return imported.prune(*tf.nest.map_structure(imported.graph.get_tensor_by_name, names))
 
 
-def _weights(node, nodes):
+def _weights(node: Any, nodes: dict) -> np.ndarray | None:
     """Returns the constant [terms, outputs] that a node multiplies with, or None."""
     if node.op != "MatMul" or any(node.attr[name].b for name in ("transpose_a", "transpose_b")):
         return None
@@ -40,8 +37,8 @@ def _weights(node, nodes):
     return tf.make_ndarray(source.attr["value"].tensor) if source.op == "Const" else None
 
 
-def _parts(node, weights, longest):
-    """Returns the nodes that take the place of a product: the last one has its name."""
+def _parts(node: Any, weights: np.ndarray, longest: int) -> list:
+    """Returns the nodes that replace a product; the last one has its name."""
     count, kind = -(-len(weights) // longest), node.attr["T"]
 
     def made(op, name, inputs, **attributes):

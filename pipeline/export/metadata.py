@@ -1,7 +1,9 @@
-"""What travels with every form of an exported model: where it is from, and what its images and outputs are."""
+"""The metadata of an exported model, stored with every format: its origin, its images and its outputs."""
 import datetime
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,13 +17,14 @@ FORMAT_VERSION = 1
 PLACES = ("workdir", "data_dir", "cache_dir")  # Options that name folders of the machine it was trained on.
 
 
-def metadata(trained, *, version, result=None, weights="as trained", created=None):
-    """Describes a trained model for those who get its export without its run.
+def metadata(trained: Any, *, version: str, result: Mapping | None = None, weights: str = "as trained",
+             created: datetime.datetime | None = None) -> dict:
+    """Describes a trained model for users of its export, who do not have its run.
 
     Args:
       trained: TrainedModel.
       version: of Mirrorline, as text.
-      result: what result.json of its run holds, or None.
+      result: content of result.json of its run, or None.
       weights: which weights of the checkpoints these are, in words.
       created: datetime with a time zone; default now.
 
@@ -33,16 +36,17 @@ def metadata(trained, *, version, result=None, weights="as trained", created=Non
         class_names: in the order of the probabilities. image_shape: [H, W, C] of the images that it takes.
         preprocessing: see `preprocessing`.
         precision: {"trained", "exported"}.
-        checkpoint: {"step", "steps": of all whose mean the weights are, newest first, "weights": in words}.
+        checkpoint: {"step", "steps": of all checkpoints that the weights are the mean of, latest first, "weights": in
+          words}.
         weights_sha256: over every variable of the exported model, in order, as in result.json.
         data: {"name", "fingerprint", "num_train", "num_validation", "num_test"}.
         config: {option: value} of the run, without the paths of its machine.
         trained_with: versions and replicas of the run.
-        initialization: what it took over when it began (--initialize_from): {"file": its name, "form", "sha256",
+        initialization: the weights it started from (--initialize_from): {"file": its name, "form", "sha256",
           "loaded": how many variables, "fresh", "unused": names}, or None.
-        frozen: what did not train (--freeze): {"patterns", "variables": names, "parameters": how many numbers,
-          "trained_parameters"}, or None.
-        metrics: {"run": what result.json says, or None}; "proof", see pipeline.export.proof, once there is one.
+        frozen: variables that were not trained (--freeze): {"patterns", "variables": names, "parameters": how many
+          numbers, "trained_parameters"}, or None.
+        metrics: {"run": result}; proof: see pipeline.export.proof, once the export is verified.
     """
     stored, config = trained.stored, trained.stored["config"]
     created = (created or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
@@ -68,25 +72,24 @@ def metadata(trained, *, version, result=None, weights="as trained", created=Non
     })
 
 
-def initialization(stored):
-    """Returns what config.json says of the weights that a run began with, without paths, or None."""
+def initialization(stored: Mapping) -> dict | None:
+    """Returns the entry of config.json about the weights that a run started from, without paths, or None."""
     found = stored.get("initialization")
     return found and {"file": _last_part(found["file"]),
                       **{key: found[key] for key in ("form", "sha256", "loaded", "fresh", "unused")}}
 
 
-def _last_part(path):
+def _last_part(path: str | None) -> str | None:
     """Returns the name of a file or folder without the folders of its machine; None where there is none."""
     return path and os.path.basename(os.path.normpath(path))
 
 
-def preprocessing(trained):
-    """Returns what happens to an image [H, W, C] before the layers of the model see it, in this order.
+def preprocessing(trained: Any) -> dict:
+    """Returns the preprocessing of an image [H, W, C] before the layers of the model, in this order.
 
-    {"resize": {"height", "width", "method"}, "scale": what uint8 values are multiplied by, "mean", "deviation": lists a
-    channel that normalize what is in [0, 1], or None, "channels": what the layers take, a single one being repeated}.
-    Resizing is what was done to pictures of another size before they came to the model; the rest is inside of
-    every form but the weights.
+    {"resize": {"height", "width", "method"}, "scale": factor of uint8 values, "mean", "deviation": of values in [0, 1],
+    a number for each channel, or None, "channels": of the layers' input, a single one being repeated}. Images of
+    another size are resized before they are given to the model; the rest is inside every format but the weights.
     """
     height, width, channels = trained.image_shape
     settings = trained.inference.settings

@@ -1,18 +1,20 @@
-"""Where exports lie, and how one gets there: whole, proved and under a number that nobody else has.
+"""The folders of exports. A version is published whole and verified, under a number of its own.
 
-    OUTPUT/<form>/<version>/            published: never changed again
-    OUTPUT/<form>/<version>.unproved/   being written and proved, or found wanting
-    OUTPUT/reports/<version>/           what the proof of all forms of that version found
+    OUTPUT/<format>/<version>/            published: never changed again
+    OUTPUT/<format>/<version>.unproved/   being written and verified, or outside its tolerance
+    OUTPUT/reports/<version>/             the verification of all formats of that version
 
-TensorFlow Serving looks at folders whose names are numbers, and at no others. Standard library only.
+TensorFlow Serving reads folders whose names are numbers, and no others. Standard library only.
 """
 import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from pipeline.choices import EXPORT_FORMATS
 from pipeline.errors import RunFailure
-from pipeline.export.formats import FORMS
 from pipeline.files import sync
 from pipeline.locks import FILES, LOCK, Held, acquire
 
@@ -25,20 +27,14 @@ class Staging:
 
     Attributes:
       output: folder that all exports of a model share.
-      version: int, the number of this export in every form.
-      replaced: paths of what exports that have ended had left without a proof, and which is gone now.
+      version: int, the number of this export in every format.
+      replaced: paths of unverified leftovers of ended exports, which were removed.
     """
 
-    def __init__(self, output, names):
-        """
-        Args:
-          output: folder, made where it is not there.
-          names: of the forms (keys of FORMS) that are going to be written.
-
-        Raises:
-          OSError: a folder cannot be made.
-        """
-        self.output, self._names, self._lock = output, tuple(names), None
+    def __init__(self, output: str, names: Sequence[str]):
+        """Makes the folders under a lock; raises OSError where one cannot be made."""
+        self.output, self._names = output, tuple(names)
+        self._lock: Any = None
         self._made = _make(output)
         with _locked(output):
             self.replaced = _remove_leftovers(output)
@@ -52,24 +48,24 @@ class Staging:
                 self._remove_parents()
                 raise
 
-    def folder(self, name):
-        """Returns the path of a form's folder until it is published."""
+    def folder(self, name: str) -> str:
+        """Returns the path of a format's folder until it is published."""
         return os.path.join(self.output, name, f"{self.version}{UNPROVED}")
 
     @property
-    def report(self):
+    def report(self) -> str:
         """Path of the report's folder until it is published."""
         return os.path.join(self.output, REPORTS, f"{self.version}{UNPROVED}")
 
-    def published(self, name):
-        """Returns the path that a form, or REPORTS, has once it is published."""
+    def published(self, name: str) -> str:
+        """Returns the path of a format, or of REPORTS, once it is published."""
         return os.path.join(self.output, name, str(self.version))
 
-    def publish(self, names):
-        """Gives forms and, if there are any, the report their final names, each whole and on disk before that.
+    def publish(self, names: Sequence[str]) -> None:
+        """Gives formats, and the report if there are any, their final names, each synced to disk before.
 
         Raises:
-          RunFailure: there is something of that name, which no export has put there.
+          RunFailure: something that is no export has that name.
         """
         with _locked(self.output):
             for name in (*names, *([REPORTS] if names else [])):
@@ -80,32 +76,32 @@ class Staging:
                 _rename(source, self.published(name))
             self._release()
 
-    def remove(self):
-        """Takes away what is not published, and the folders of forms that are empty now."""
-        self._remove_files()  # First: on a full disk there may be no room for a lock either.
+    def remove(self) -> None:
+        """Removes what is not published, and the folders of formats that are empty then."""
+        self._remove_files()  # First: a full disk may have no room for a lock.
         with _locked(self.output):
             self._remove_parents()
 
-    def _remove_files(self):
+    def _remove_files(self) -> None:
         for path in self._folders():
             shutil.rmtree(path, ignore_errors=True)
         self._release()
 
-    def _remove_parents(self):
+    def _remove_parents(self) -> None:
         for path in self._folders():
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(path))
 
-    def _folders(self):
+    def _folders(self) -> list[str]:
         return [*(self.folder(name) for name in self._names), self.report]  # The lock is in the last one.
 
-    def _release(self):
+    def _release(self) -> None:
         if self._lock:
             self._lock.close()
         self._lock = None
 
-    def close(self):
-        """Lets go of the claim: what is not published now is a leftover that the next export may take away."""
+    def close(self) -> None:
+        """Releases the claim: what is not published then is a leftover, which the next export may remove."""
         self._release()
         for path in reversed(self._made):
             with contextlib.suppress(OSError):
@@ -113,10 +109,10 @@ class Staging:
 
 
 @contextlib.contextmanager
-def claimed(output, names):
-    """Claims a version for an export of some forms; the arguments are those of Staging, which it gives.
+def claimed(output: str, names: Sequence[str]) -> Iterator[Staging]:
+    """Claims a version for an export; yields its Staging, whose arguments these are.
 
-    Ended by an exception, Ctrl-C and a full disk among them, it leaves nothing but what was published.
+    An exception, such as Ctrl-C or a full disk, leaves nothing but what was published.
     """
     staging = Staging(output, names)
     try:
@@ -128,8 +124,8 @@ def claimed(output, names):
         staging.close()
 
 
-def _make(path):
-    """Makes a folder; returns the paths of what was made for it, outermost first."""
+def _make(path: str) -> list[str]:
+    """Makes a folder; returns the paths of all folders that were made, outermost first."""
     missing, parent = [], os.path.abspath(path)
     while not os.path.lexists(parent):
         missing.append(parent)
@@ -139,8 +135,8 @@ def _make(path):
 
 
 @contextlib.contextmanager
-def _locked(output):
-    """Keeps other exports into the same folder waiting, and leaves no file behind."""
+def _locked(output: str) -> Iterator[None]:
+    """Lets other exports into the same folder wait; leaves no file behind."""
     path = os.path.join(output, LOCK)
     with acquire(path, wait=True):
         try:
@@ -149,9 +145,9 @@ def _locked(output):
             os.remove(path)
 
 
-def _entries(output):
-    """Yields (path, version, whether it is published) of every version of every form, and of the reports."""
-    for name in (*FORMS, REPORTS):
+def _entries(output: str) -> Iterator[tuple[str, int, bool]]:
+    """Yields (path, version, whether it is published) of every version of every format, and of the reports."""
+    for name in (*EXPORT_FORMATS, REPORTS):
         folder = os.path.join(output, name)
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():
             match = re.fullmatch(rf"(\d+)({re.escape(UNPROVED)})?", entry)
@@ -159,12 +155,12 @@ def _entries(output):
                 yield os.path.join(folder, entry), int(match[1]), match[2] is None
 
 
-def _versions(output):
+def _versions(output: str) -> set[int]:
     return {version for _, version, _ in _entries(output)}
 
 
-def _remove_leftovers(output):
-    """Removes what processes that are gone have left unproved; returns the paths. Needs the folder's lock."""
+def _remove_leftovers(output: str) -> list[str]:
+    """Removes unverified leftovers of ended processes; returns the paths. Needs the folder's lock."""
     removed = []
     unproved = [(path, version) for path, version, published in _entries(output) if not published]
     ended = {version for version in {version for _, version in unproved} if not _is_alive(output, version)}
@@ -175,8 +171,8 @@ def _remove_leftovers(output):
     return sorted(removed)
 
 
-def _is_alive(output, version):
-    """Tells whether a process is at work on a version. Needs the folder's lock."""
+def _is_alive(output: str, version: int) -> bool:
+    """Returns whether a process works on a version. Needs the folder's lock."""
     path = os.path.join(output, REPORTS, f"{version}{UNPROVED}", LOCK)
     if not os.path.exists(path):
         return False
@@ -187,12 +183,12 @@ def _is_alive(output, version):
     return False
 
 
-def _rename(source, target):
-    """Makes everything in a folder durable and gives the folder its final name."""
+def _rename(source: str, target: str) -> None:
+    """Syncs everything in a folder to disk and gives the folder its final name."""
     for parent, _, names in os.walk(source):
         for path in (*(os.path.join(parent, name) for name in names), parent):
             sync(path)
     if os.path.lexists(target):  # A rename would replace an empty folder.
-        raise RunFailure(f"{target} is there already, though no export has put it there; the files are in {source}")
+        raise RunFailure(f"{target} exists already, and is no export; the files are in {source}")
     os.rename(source, target)
     sync(os.path.dirname(target))

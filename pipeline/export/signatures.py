@@ -1,8 +1,7 @@
-"""What an exported model can be asked: its functions and signatures.
-
-The only file of this room with tf.function.
-"""
+"""Functions and signatures of an exported model. The only file of this folder with tf.function."""
 import json
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,8 +10,8 @@ from pipeline.internals.keras_internals import layers_of
 from pipeline.models.pixels import normalize
 
 
-def check_single_precision(model):
-    """Raises ValueError where a model does not compute in float32 throughout: no form is written in another."""
+def check_single_precision(model: Any) -> None:
+    """Raises ValueError where a model does not compute in float32 throughout, as every export does."""
     for layer in layers_of(model):
         dtypes = [tf.as_dtype(dtype) for dtype in (layer.compute_dtype, *(v.dtype for v in layer.variables))]
         found = next((dtype.name for dtype in dtypes if dtype.is_floating and dtype != tf.float32), None)
@@ -20,7 +19,7 @@ def check_single_precision(model):
             raise ValueError(f"layer {layer.path} is of {found}; an export is written in float32")
 
 
-def logits_function(trained):
+def logits_function(trained: Any) -> Callable:
     """Returns function(images, training) of float32 [n, H, W, C] in 0..1 to logits, float32 [n, classes]."""
     settings = trained.inference.settings
 
@@ -31,15 +30,12 @@ def logits_function(trained):
     return logits
 
 
-def float_function(trained):
+def float_function(trained: Any) -> Any:
     """Returns the model as one function of images, for converters and signatures.
 
-    Args:
-      trained: TrainedModel whose model computes in float32.
-
     Returns:
-      A tf.function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}. Normalizing
-      and repeating of channels are inside.
+      A tf.function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}. Normalization
+      and repetition of channels are inside.
 
     Raises:
       ValueError: the model does not compute in float32.
@@ -51,18 +47,13 @@ def float_function(trained):
                        autograph=False)
 
 
-def with_names(frozen, image):
-    """Returns a frozen function as a tf.function with the name of its input, which freezing loses.
-
-    Args:
-      frozen: what pipeline.export.frozen.freeze returns.
-      image: tf.TensorSpec of its input, with a name.
-    """
+def with_names(frozen: Any, image: tf.TensorSpec) -> Any:
+    """Returns a frozen function as a tf.function with the name of its input, which freezing loses."""
     return tf.function(lambda image: frozen(image), input_signature=[image], autograph=False)
 
 
 class Serving(tf.Module):
-    """A trained model as TensorFlow alone can use it: what a SavedModel holds.
+    """A trained model for TensorFlow alone: the object of a SavedModel.
 
     Called with images (float32 [n, H, W, C] in 0..1) and `training` it returns logits, float32 [n, classes]: with
     training=True statistics of the batch are used and the moving ones updated, as keras.layers.BatchNormalization does,
@@ -74,18 +65,13 @@ class Serving(tf.Module):
       metadata: function of nothing to a string, JSON.
     """
 
-    # In place of tf.Module's properties, whose order is another, and which a loaded model would not have.
-    variables = trainable_variables = non_trainable_variables = ()
+    # In place of tf.Module's properties, which have another order, and which a loaded model would not have.
+    variables: Any = ()
+    trainable_variables: Any = ()
+    non_trainable_variables: Any = ()
 
-    def __init__(self, trained, metadata):
-        """
-        Args:
-          trained: TrainedModel whose model computes in float32.
-          metadata: dict of JSON types.
-
-        Raises:
-          ValueError: the model does not compute in float32.
-        """
+    def __init__(self, trained: Any, metadata: dict):
+        """Raises ValueError where the model does not compute in float32."""
         super().__init__(name="serving")
         model, names, text = trained.model, tf.constant(trained.class_names), json.dumps(metadata)
         self.variables = [v.value for v in model.variables]
@@ -99,16 +85,13 @@ class Serving(tf.Module):
         self.metadata = tf.function(lambda: tf.constant(text), input_signature=[], autograph=False)
 
 
-def signatures(trained):
-    """Returns the signatures of a SavedModel, as TensorFlow Serving calls them: {name: tf.function}.
+def signatures(trained: Any) -> dict[str, Any]:
+    """Returns the signatures of a SavedModel for TensorFlow Serving: {name: tf.function}.
 
-    Each returns `probabilities` float32 [n, classes], and of the most probable class `class_ids` int64 [n] and
+    Each returns `probabilities` float32 [n, classes], and of the predicted class `class_ids` int64 [n] and
     `class_names` string [n]. `serving_default` takes `image`, float32 [n, H, W, C] in 0..1; `serving_uint8` takes
-    `image`, uint8 in 0..255; `serving_bytes`, there for grey and colour images, takes `image_bytes`, string [n], see
-    encoded_images. n is 1 or more.
-
-    Args:
-      trained: TrainedModel whose model computes in float32.
+    `image`, uint8 in 0..255; `serving_bytes`, for grayscale and color images alone, takes `image_bytes`, string [n],
+    see encoded_images. n is 1 or more.
 
     Raises:
       ValueError: the model does not compute in float32.

@@ -103,7 +103,7 @@ def bootstrap(predictions: Any) -> dict[str, tuple[float | None, float | None]]:
     def one_hot(columns, width, values):
         return scipy.sparse.csr_array((values, (places, columns)), shape=(count, width))
 
-    ones, correct, width = np.ones(count), predictions.hit, predictions.num_classes
+    ones, correct, width = np.ones(count), predictions.correct, predictions.num_classes
     bins = np.clip(np.ceil(predictions.confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
     features = scipy.sparse.hstack([
         one_hot(np.zeros(count, np.int64), 1, predictions.losses),

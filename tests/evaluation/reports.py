@@ -5,7 +5,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from pipeline.evaluation.probabilities import Predictions
-from pipeline.evaluation.report import Judged, make_report, named_examples
+from pipeline.evaluation.report import EvaluatedRun, make_report, named_examples
 from pipeline.files import plain
 from pipeline.metrics import evaluation as metrics
 
@@ -18,7 +18,7 @@ SECONDS = {"steps": 18.204, "input": 0.311, "lost": 0.0, "compiling": 4.87, "sav
 
 
 def judged(names, count, seed=0, skill=3.8, name="runs/digits-cnn"):
-    """Returns the Judged of a model that mostly takes a class for itself, and at times for the next ones.
+    """Returns the EvaluatedRun of a model that mostly takes a class for itself, and at times for the next ones.
 
     Args:
       names: class names.
@@ -38,8 +38,8 @@ def judged(names, count, seed=0, skill=3.8, name="runs/digits-cnn"):
     own = logs[np.arange(count), labels]
     rows = np.stack([labels, predictions.predicted, np.exp(logs.max(1)), -own,
                      (logs > own[:, None]).sum(1)], axis=1).astype(np.float32)
-    evaluation = metrics.evaluation([-own.sum(), predictions.hit.sum(), count], rows, classes)
-    return Judged(name, evaluation, predictions, records(evaluation, classes, seed))
+    evaluation = metrics.evaluation([-own.sum(), predictions.correct.sum(), count], rows, classes)
+    return EvaluatedRun(name, evaluation, predictions, records(evaluation, classes, seed))
 
 
 def records(evaluation, classes, seed=0, steps=539, epochs=12):

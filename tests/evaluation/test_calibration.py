@@ -6,7 +6,7 @@ from sklearn.calibration import calibration_curve
 
 from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Predictions
-from tests.evaluation.judgements import predictions, softmax
+from tests.evaluation.made_predictions import predictions, softmax
 
 
 def test_bins_by_hand():
@@ -16,13 +16,13 @@ def test_bins_by_hand():
     assert calibration.reliability(np.array([0.9]), np.array([True]), bins=2)[0]["accuracy"] is None
 
 
-def test_figures_are_scikit_learns():
+def test_metrics_are_scikit_learns():
     found = predictions(2000, 5)
     figures, expected = calibration.figures(found), softmax(found)
     assert figures["nll"] == pytest.approx(metrics.log_loss(found.labels, expected))
     assert figures["brier"] == pytest.approx(metrics.brier_score_loss(
         found.labels, expected, labels=np.arange(5), scale_by_half=False))
-    share, confidence = calibration_curve(found.hit, found.confidence, n_bins=15)
+    share, confidence = calibration_curve(found.correct, found.confidence, n_bins=15)
     there = [b for b in figures["reliability"] if b["count"]]
     np.testing.assert_allclose([(b["accuracy"], b["confidence"]) for b in there],
                                np.stack([share, confidence], axis=1), rtol=1e-12)
@@ -38,12 +38,12 @@ def calibrated(count, seed, scale=1.0):
     return Predictions((logits * scale).astype(np.float32), labels)
 
 
-def test_the_temperature_that_was_put_in_is_found():
+def test_a_known_temperature_is_recovered():
     for scale in (0.4, 1.0, 3.0):
         assert calibration.fit_temperature(calibrated(20_000, 0, scale)) == pytest.approx(scale, rel=0.03)
 
 
-def test_a_held_out_part_gives_the_temperature():
+def test_the_temperature_is_fitted_on_a_held_out_part():
     judged, held_out = calibrated(3000, 1, scale=3.0), calibrated(3000, 2, scale=2.0)
     found = calibration.calibrate(judged, "test", held_out)
     assert found["fitted_on"] == "the validation split, 3,000 examples"
@@ -52,7 +52,7 @@ def test_a_held_out_part_gives_the_temperature():
     assert found["after"]["ece"] < found["before"]["ece"] and found["before"]["ece"] > 0.1
 
 
-def test_each_fold_is_judged_with_the_temperature_of_the_other():
+def test_each_fold_is_evaluated_with_the_temperature_of_the_other():
     judged = calibrated(3001, 1, scale=3.0)
     found, (first, second) = calibration.calibrate(judged, "test"), calibration.folds(judged.labels)
     temperatures = [calibration.fit_temperature(judged.select(part)) for part in (first, second)]
@@ -64,7 +64,7 @@ def test_each_fold_is_judged_with_the_temperature_of_the_other():
     assert first.sum() == 1500 and np.abs(counts[0] - counts[1]).max() <= 1
 
 
-def test_hits_alone_say_nothing_about_a_temperature():
+def test_no_temperature_is_fitted_without_errors():
     perfect = predictions(strength=50)
     assert calibration.fit_temperature(perfect) is None
     found = calibration.calibrate(calibrated(100, 0), "test", perfect)

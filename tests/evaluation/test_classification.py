@@ -6,7 +6,7 @@ from sklearn import metrics
 from pipeline.evaluation.probabilities import Predictions, averaged
 from pipeline.metrics import classification
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
-from tests.evaluation.judgements import predictions, softmax
+from tests.evaluation.made_predictions import predictions, softmax
 
 
 def test_probabilities_are_the_softmax_and_what_follows_from_it():
@@ -48,7 +48,7 @@ def test_precision_recall_and_f1_are_scikit_learns():
         assert list(values.values()) == list(report[f"{kind} avg"].values())
 
 
-def test_classes_that_are_not_there_have_no_figures_and_count_in_no_mean():
+def test_classes_without_examples_have_no_metrics_and_enter_no_mean():
     labels, predicted = [0, 0, 1, 1], [0, 1, 1, 2]  # The third is predicted and not there.
     figures = classification.per_class(labels, predicted, 4)
     for name, known in (("precision", [1, 0.5]), ("recall", [0.5, 0.5]), ("f1", [2 / 3, 0.5])):

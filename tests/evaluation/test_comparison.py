@@ -13,7 +13,7 @@ def answers(predicted, labels, sure=3.0):
     return Predictions(np.eye(3, dtype=np.float32)[predicted] * np.float32(sure), np.asarray(labels))
 
 
-def test_who_is_right_where():
+def test_counts_of_correct_examples_by_hand():
     labels = [0, 0, 1, 1, 2, 2, 0, 1]
     first, other = answers([0, 0, 1, 2, 2, 0, 1, 1], labels), answers([0, 1, 0, 1, 2, 1, 1, 0], labels, sure=4.0)
     found = comparison.compare(first, other, ("a", "b", "c"))
@@ -53,7 +53,7 @@ def test_95_of_100_intervals_hold_the_true_difference(count, first_alone, other_
     assert 0.93 <= held <= 0.97
 
 
-def test_the_difference_and_the_test_say_nearly_the_same():
+def test_the_interval_and_mcnemar_agree():
     """Zero is outside of the interval where the exact test rejects, but not where chance alone is far from rejected."""
     for one in range(26):
         for another in range(26 - one):
@@ -64,7 +64,7 @@ def test_the_difference_and_the_test_say_nearly_the_same():
             assert found["low"] <= found["value"] <= found["high"]
 
 
-def test_several_p_values_are_held_to_more():
+def test_holm_adjusts_several_p_values():
     assert comparison.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert comparison.holm([0.9, 0.8]) == [1, 1] and comparison.holm([]) == []
 

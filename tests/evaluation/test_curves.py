@@ -6,7 +6,7 @@ from sklearn import metrics
 from pipeline.evaluation import curves
 from pipeline.evaluation.curves import CurveSet
 from pipeline.evaluation.probabilities import Predictions
-from tests.evaluation.judgements import predictions
+from tests.evaluation.made_predictions import predictions
 
 
 def coarse(found):
@@ -49,7 +49,7 @@ def test_macro_curves_are_the_means_over_the_classes():
     assert np.trapezoid(roc["y"], roc["x"]) == pytest.approx(roc["area"], abs=5e-3)
 
 
-def test_a_class_without_positives_has_no_curve_and_counts_in_no_mean():
+def test_a_class_without_positives_has_no_curve_and_enters_no_mean():
     found = predictions(100, 3)
     found = Predictions(np.pad(found.logits, [(0, 0), (0, 1)], constant_values=-9), found.labels)
     with_empty, without = CurveSet(found, range(4)), CurveSet(Predictions(found.logits[:, :3], found.labels), range(3))

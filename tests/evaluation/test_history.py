@@ -21,7 +21,7 @@ def test_a_range_without_a_number_is_none():
     assert history.learning_curves([{"kind": "train", "step": 1, "loss": None}])["train"]["loss"] == [None]
 
 
-def test_cost_counts_all_that_was_there():
+def test_cost_of_all_launches():
     goodput = {"seconds": {"steps": 3000.0, "lost": 600.0}}
     gpu = history.cost(goodput, 1000, {"kind": "GPU", "count": 4, "cores": 64}, flops_per_example=5.0)
     assert gpu == {"wall_seconds": 3600, "examples_seen": 1000, "training_flops": 15_000, "gpu_hours": 4}

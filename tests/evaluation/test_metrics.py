@@ -11,13 +11,13 @@ from tests.training.small import build, run
 @pytest.fixture(scope="module")
 def judged(strategy):
     """(experiment, outputs and evaluation of the test split) with two replicas and a batch that does not divide."""
-    experiment = build(strategy(2), model="three_apis", precision="float32", batch_size=50)
+    experiment = build(strategy(2), model="mlp", precision="float32", batch_size=50)
     run(experiment, 3)
     test = experiment.source.test
     return experiment, experiment.outputs(test), experiment.evaluate(test)
 
 
-def test_rows_say_of_every_example_what_its_logits_say(judged):
+def test_rows_follow_from_the_logits_of_each_example(judged):
     _, outputs, evaluation = judged
     logits, labels = outputs.logits, outputs.labels
     shifted = np.exp(logits - logits.max(1, keepdims=True))
@@ -34,7 +34,7 @@ def test_rows_say_of_every_example_what_its_logits_say(judged):
     assert evaluation.loss == pytest.approx(rows[:, metrics.LOSS].mean(), rel=1e-5)
 
 
-def test_figures_are_those_of_scikit_learn(judged):
+def test_metrics_are_scikit_learns(judged):
     _, outputs, evaluation = judged
     labels, predicted = outputs.labels, outputs.logits.argmax(1)
     matrix = metrics.confusion_matrix(evaluation.rows, 10)
@@ -44,7 +44,7 @@ def test_figures_are_those_of_scikit_learn(judged):
     assert evaluation.figures["top5_accuracy"] == top_k_accuracy_score(labels, outputs.logits, k=5)
 
 
-def test_the_calibration_error_is_the_distance_of_confidence_from_hits():
+def test_the_calibration_error_by_hand():
     # Two bins of ten: 0.95 with 1 hit of 2, 0.55 with 2 of 2.
     assert metrics.calibration_error([0.95, 0.95, 0.55, 0.55], [1, 0, 1, 1], bins=10) == pytest.approx(0.45)
     assert metrics.calibration_error([1.0, 0.0], [1, 0]) == 0.0
@@ -57,7 +57,7 @@ def test_a_class_without_examples_has_no_accuracy():
     assert np.isnan(metrics.per_class_accuracy(rows, 3)[1])
 
 
-def test_features_are_what_the_last_layer_sees(judged):
+def test_features_are_the_input_of_the_last_layer(judged):
     experiment, outputs, _ = judged
     seen = {}
     found = experiment.outputs(experiment.source.test, limit=70, look=seen.__setitem__)

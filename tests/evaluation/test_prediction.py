@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline.data.sources.tfds import ExampleFormat
 from pipeline.errors import UsageError
 from pipeline.evaluation import prediction, prediction_figure, prediction_output, prediction_tables
-from pipeline.evaluation.prediction import Prediction, border_brightness, find_files, has_dark_ground, read_batches
+from pipeline.evaluation.prediction import Prediction, border_brightness, find_files, has_dark_background, read_batches
 
 
 def picture(path, value=100, size=(8, 6)):
@@ -38,7 +38,7 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def test_a_folder_stands_for_its_files_in_order(folder):
+def test_files_of_a_folder_in_order(folder):
     def found(*arguments, **options):
         files, problems = find_files([str(a) for a in arguments], **options)
         assert problems == []
@@ -53,7 +53,7 @@ def test_a_folder_stands_for_its_files_in_order(folder):
         find_files([str(folder), str(folder / "typo.png")])
 
 
-def test_batches_are_full_in_order_and_read_only_a_little_ahead(tmp_path):
+def test_batches_are_full_in_order_and_read_ahead_by_two(tmp_path):
     files = [picture(tmp_path / f"{i}.png", i) for i in range(40)]
     (tmp_path / "1.png").write_text("no picture")
     bad, taken = [], []
@@ -69,7 +69,7 @@ def test_batches_are_full_in_order_and_read_only_a_little_ahead(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(20, 20), (500, 375)])
-def test_pictures_are_resized_as_those_of_a_data_set_of_tensorflow_datasets(tmp_path, size):
+def test_images_are_resized_as_in_tensorflow_datasets(tmp_path, size):
     pixels = np.random.RandomState(0).randint(256, size=(*size, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     theirs = ExampleFormat("image", "label", (32, 24, 3), True).decode((tmp_path / "a.png").read_bytes()).numpy()
@@ -77,7 +77,7 @@ def test_pictures_are_resized_as_those_of_a_data_set_of_tensorflow_datasets(tmp_
     assert np.abs(ours.astype(int) - theirs).max() <= 1 and ours.std() > 2
 
 
-def test_the_border_tells_light_ground_from_dark():
+def test_the_border_tells_a_light_background_from_a_dark_one():
     images = np.zeros((2, 5, 7, 1), np.uint8)
     images[0, 1:-1, 1:-1] = 255
     images[1, :, 0] = 255
@@ -88,10 +88,10 @@ def test_the_border_tells_light_ground_from_dark():
     (1, "mnist", None, True), (1, "emnist/letters", None, True), (3, "mnist", None, False),
     (1, "folder:scans", None, False), (1, "folder:scans", 0.13, True), (1, "folder:scans", 0.9, False),
     (1, "mnist", 0.9, False)])
-def test_whether_the_ground_is_dark_comes_from_the_run(channels, dataset, mean, dark):
+def test_a_dark_background_is_known_from_the_run(channels, dataset, mean, dark):
     stored = {"data": {"image_shape": [28, 28, channels]}, "config": {"dataset": dataset},
               "normalization": None if mean is None else {"mean": [mean] * channels, "deviation": [1.0] * channels}}
-    assert has_dark_ground(stored) is dark
+    assert has_dark_background(stored) is dark
 
 
 @pytest.mark.parametrize("wanted, path, found", [
@@ -101,12 +101,12 @@ def test_the_format_comes_from_the_flag_or_the_name(wanted, path, found):
     assert prediction_output.choose_format(wanted, path) == found
 
 
-def test_an_output_that_says_no_format_is_refused():
+def test_an_output_of_unknown_format_is_refused():
     with pytest.raises(UsageError, match="a.txt ends in neither .csv nor .json"):
         prediction_output.choose_format(None, "a.txt")
 
 
-def test_what_is_not_complete_keeps_another_name(tmp_path):
+def test_incomplete_output_keeps_another_name(tmp_path):
     path, said = str(tmp_path / "out.csv"), []
     (tmp_path / "out.csv").write_text("of before")
     with pytest.raises(KeyboardInterrupt), prediction_output.output_file(path, said.append) as file:
@@ -122,7 +122,7 @@ def test_what_is_not_complete_keeps_another_name(tmp_path):
     assert json.loads((tmp_path / "out.csv").read_text()) == [] and os.listdir(tmp_path) == ["out.csv"]
 
 
-def test_names_that_are_no_text_or_full_of_signs_come_through(tmp_path):
+def test_undecodable_and_special_names_are_written(tmp_path):
     name = os.fsdecode(b'caf\xe9, "1"\n[bold].png')
     one = Prediction(name, (("a,b", 0.75), ("c", 0.25)), 0.5)
     for writer, path in ((lambda file: prediction_output.CsvWriter(file, 2), tmp_path / "out.csv"),
@@ -153,7 +153,7 @@ def terminal(width, batches, terminal=True):
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_the_table_fits_the_terminal_and_grows_without_a_second_head(width):
+def test_the_table_fits_the_terminal_and_has_one_header(width):
     found = predictions(7, folder="/home/somebody/pictures/of/this/year")
     lines = terminal(width, [found[:3], found[3:6], found[6:]]).splitlines()
     assert len(lines) == 2 + 7 and max(map(len, lines)) <= width
@@ -165,13 +165,13 @@ def test_the_table_fits_the_terminal_and_grows_without_a_second_head(width):
     assert ("daisy 0.25%" in lines[2]) == (width >= 80)
 
 
-def test_into_a_file_the_table_is_whole_and_plain():
+def test_the_table_in_a_file_is_complete_and_plain():
     long = predictions(2, folder="f" * 300)
     lines = terminal(60, [long[:1], long[1:]], terminal=False).splitlines()
     assert lines[1:] == [f"{'f' * 300}/{i}.png  tulip       90.00%  rose 9.75%  daisy 0.25%" for i in range(2)]
 
 
-def test_saliency_glows_where_it_is_large_and_a_flat_map_is_drawn_too():
+def test_saliency_is_bright_where_it_is_large():
     grey, saliency = np.full((40, 60, 3), 128, np.uint8), np.zeros((4, 6), np.float32)
     saliency[:2, :3] = 1
     drawn = prediction_figure.overlay(grey, saliency)
@@ -181,7 +181,7 @@ def test_saliency_glows_where_it_is_large_and_a_flat_map_is_drawn_too():
 
 
 @pytest.mark.parametrize("count, explained, columns", [(1, False, 1), (5, True, 3), (10, False, 4)])
-def test_a_figure_has_a_cell_a_picture(tmp_path, count, explained, columns):
+def test_a_figure_has_a_cell_for_each_image(tmp_path, count, explained, columns):
     saliency = np.ones((6, 8), np.float32) if explained else None
     found = [Prediction(picture(tmp_path / f"$odd_{i}.png", 10 * i, (80, 6)), (("a class with a long name", 0.6),
                                                                           ("b", 0.4)), 0.5, saliency)
@@ -197,13 +197,13 @@ def test_a_figure_has_a_cell_a_picture(tmp_path, count, explained, columns):
         assert (np.abs(pixels - (value, 20, 30)).max(-1) == 0).any(), value
 
 
-def test_names_are_told_below_the_folder_that_all_share():
+def test_short_names_are_below_the_common_folder():
     name_of = prediction.short_names(["a/b/1.png", "a/c/d/1.png"])
     assert (name_of("a/b/1.png"), name_of("a/c/d/1.png")) == ("b/1.png", "c/d/1.png")
     assert prediction.short_names(["a/b/1.png"])("a/b/1.png") == "1.png"
 
 
-def test_a_file_in_a_folder_that_is_not_called_like_an_image_is_none_unless_it_was_named(tmp_path):
+def test_files_without_the_suffix_of_an_image_are_skipped_unless_given(tmp_path):
     named = [str(tmp_path), str(tmp_path / "named.txt")]
     for path, expected in (("notes.txt", True), ("README", True), ("list.csv", True), ("inside/a.json", True),
                            ("cut.png", False), ("PHOTO.JPG", False), ("named.txt", False)):

@@ -16,7 +16,7 @@ def test_the_order_of_views():
         assert len(set(every)) == 16 and max(max(abs(v.right), abs(v.down)) for v in every) == (1 if mirror else 2)
 
 
-def test_what_a_view_shows():
+def test_pixels_of_views():
     image = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
     shown = {v: View(*v).apply(tf.constant(image)).numpy()[0, :, :, 0].tolist()
              for v in ((1, 0), (-2, 0), (0, 1), (0, 0, True))}
@@ -26,7 +26,7 @@ def test_what_a_view_shows():
     assert shown[0, 0, True] == [[3, 2, 1, 0], [7, 6, 5, 4], [11, 10, 9, 8]]
 
 
-def test_a_split_seen_in_a_view_has_the_same_examples_in_the_same_order():
+def test_a_view_of_a_split_keeps_examples_and_order():
     images, labels = np.random.RandomState(0).randint(0, 255, (7, 5, 5, 3), "uint8"), np.arange(7)
     split = Split("test", 7, InMemory(images, labels), labels)
     batches = list(eval_batches(seen(split, View(1, 0)), BatchLayout(4)))

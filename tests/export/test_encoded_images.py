@@ -71,17 +71,15 @@ def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path):
         image.save(tmp_path / name, **arguments)
         files[name] = (tmp_path / name).read_bytes()
     assert files["little_5.jpg"] != files["big_5.jpg"] and b"MM\0*" in files["big_5.jpg"]
+    upright = [name for name in files if name[-5] not in "5678"]  # Of others height and width change places.
     for channels in (1, 3):
-        # As it is: upright, and where height and width change places.
-        for size, names in (((HEIGHT, WIDTH), [n for n in files if n[-5] not in "5678"]),
-                            ((WIDTH, HEIGHT), [n for n in files if n[-5] in "5678"])):
-            found = decode([files[name] for name in names], (*size, channels))
-            for name, pixels in zip(names, found, strict=True):
-                np.testing.assert_array_equal(pixels, read_image(tmp_path / name, channels), err_msg=name)
-        for size in ((13, 9), (40, 64)):
-            for name, pixels in zip(files, decode(list(files.values()), (*size, channels)), strict=True):
-                off = np.abs(pixels.astype(int) - read_image(tmp_path / name, channels, size))
-                assert off.max() <= 1 and off.mean() < 0.3, name  # Which axis Pillow begins with is its own choice.
+        names, size = upright, (HEIGHT, WIDTH)
+        found = decode([files[name] for name in names], (*size, channels))
+        for name, pixels in zip(names, found, strict=True):
+            np.testing.assert_array_equal(pixels, read_image(tmp_path / name, channels), err_msg=name)
+    for name, pixels in zip(files, decode(list(files.values()), (13, 29, 3)), strict=True):
+        off = np.abs(pixels.astype(int) - read_image(tmp_path / name, 3, (13, 29)))
+        assert off.max() <= 1 and off.mean() < 0.3, name  # Which axis Pillow begins with is its own choice.
 
 
 @functools.cache
@@ -94,7 +92,7 @@ def decode(contents, image_shape):
     return decoder(image_shape)(tf.constant(contents)).numpy()
 
 
-def test_what_is_no_image_or_cut_short_is_refused():
+def test_truncated_and_other_files_are_refused():
     file = io.BytesIO()
     Image.fromarray(picture()[..., :3]).save(file, "JPEG")
     dim = io.BytesIO()  # Of 12 bits: white may be 4095, or 65535.
@@ -108,7 +106,7 @@ def test_what_is_no_image_or_cut_short_is_refused():
 @pytest.mark.parametrize("form, place, number", [
     ("PNG", 16, (40_000).to_bytes(4, "big") * 2), ("GIF", 6, b"\xff\xff\xff\xff"),
     ("JPEG", "SOF", (40_000).to_bytes(2, "big") * 2), ("WEBP", 24, b"\xff\x7f\0\xff\x7f\0")])
-def test_sizes_that_would_fill_the_memory_are_refused_by_what_the_header_declares(form, place, number):
+def test_oversized_images_are_refused_by_their_header(form, place, number):
     file = io.BytesIO()
     image = Image.fromarray(picture()[..., :3])
     image.save(file, form, **({"save_all": True, "append_images": [image.rotate(180)]} if form == "WEBP" else {}))
@@ -119,6 +117,6 @@ def test_sizes_that_would_fill_the_memory_are_refused_by_what_the_header_declare
         decode([bytes(content)], (8, 8, 3))
 
 
-def test_no_damaged_file_ends_the_process(tmp_path):
-    done = decode_damaged(1000, 0, tmp_path)
-    assert done["files"] == 1000 and done["decoded"] > 100, done
+def test_damaged_files_do_not_crash_the_process(tmp_path):
+    done = decode_damaged(300, 0, tmp_path)  # Thousands of them in make acceptance.
+    assert done["files"] == 300 and done["decoded"] > 30, done

@@ -19,7 +19,7 @@ def made():
     return trained, described(trained)
 
 
-def test_it_says_where_the_model_is_from(made):
+def test_metadata_names_the_origin_of_the_model(made):
     trained, found = made
     assert found == json.loads(json.dumps(found, allow_nan=False)) and found["format_version"] == FORMAT_VERSION == 1
     assert found["weights_sha256"] == weights_sha256(trained.model) and found["mirrorline"] == "1.2.3"
@@ -32,7 +32,7 @@ def test_it_says_where_the_model_is_from(made):
     assert found["trained_with"] == {"tensorflow": "2.21.0", "replicas": 2}
 
 
-def test_paths_of_the_machine_stay_there(made):
+def test_metadata_has_no_paths_of_the_machine(made):
     trained, _ = made
     stored = {**trained.stored, "data": {**trained.stored["data"], "name": "folder:/home/me/pictures/"},
               "config": {**trained.stored["config"], "dataset": "folder:/home/me/pictures/", "workdir": "/home/me/runs",
@@ -42,7 +42,7 @@ def test_paths_of_the_machine_stay_there(made):
     assert found["config"]["extension"] == ["my_models.py"] and "/home/me" not in json.dumps(found)
 
 
-def test_it_says_what_the_run_began_with_and_what_was_frozen(made):
+def test_metadata_has_initialization_and_frozen_variables(made):
     trained, found = made
     assert found["initialization"] is found["frozen"] is None
     begun = {"path": "runs/net", "file": "/home/me/runs/net/checkpoints/best/ckpt-4", "form": "checkpoint",
@@ -63,7 +63,7 @@ def test_its_time_is_utc(made):
 
 
 @pytest.mark.parametrize("name", ["mlp", "three_apis"])  # Normalized; one channel repeated to three.
-def test_its_preprocessing_is_what_the_layers_are_given(name):
+def test_preprocessing_gives_the_input_of_the_layers(name):
     trained, source = digits_model(name)
     steps, images = described(trained)["preprocessing"], source.test.reader.images[:5]
     assert steps["resize"] == {"height": 28, "width": 28, "method": "bilinear, antialiased"}

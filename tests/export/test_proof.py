@@ -1,4 +1,4 @@
-"""A form is held to its bounds against the live model, and one that is beyond them is not published."""
+"""An export is verified against the trained model, and one outside its tolerance is not published."""
 import dataclasses
 import json
 import os
@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RunFailure
-from pipeline.export.formats import FLOAT16, FLOAT32, FORMS, INT8, Bounds
+from pipeline.export import latency
+from pipeline.export.export_format import FLOAT16, FLOAT32, INT8, Tolerance
+from pipeline.export.formats.onnx_file import Onnx
+from pipeline.export.formats.tflite import TFLite
 from pipeline.export.proof import prove
 from pipeline.export.run import calibration_images, export
 from pipeline.export.tables import proof_page, remark
 from tests.consoles import RecordingConsole
+from tests.export import altered
 from tests.export.described import described, digits_model
 
 LIVE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.2, 0.5, 0.3]])
@@ -27,22 +31,22 @@ def moved(*changes):
 
 
 def test_figures_of_a_proof():
-    proof = prove(Bounds(), LIVE, moved((2, 0, 0.2), (1, 1, -0.05)), LABELS)
+    proof = prove(Tolerance(), LIVE, moved((2, 0, 0.2), (1, 1, -0.05)), LABELS)
     assert proof.difference == pytest.approx(0.2) and proof.example == 2 and proof.examples == 4
     assert (proof.equal, proof.accuracy, proof.live_accuracy) == (0.75, 0.5, 0.75)
     assert proof.holds  # Nothing is bounded.
 
 
-@pytest.mark.parametrize("bounds,by,says", [
+@pytest.mark.parametrize("tolerance,by,says", [
     (FLOAT32, 0.9e-5, None), (FLOAT32, 1.1e-5, "1.1e-05 (example 1), allowed 1e-05"),
     (FLOAT16, 0.9e-2, None), (FLOAT16, 1.1e-2, "0.011 (example 1), allowed 0.01")])
-def test_bounds_of_a_probability(bounds, by, says):
-    proof = prove(bounds, LIVE, moved((1, 1, -by)), LABELS)
+def test_tolerance_of_a_probability(tolerance, by, says):
+    proof = prove(tolerance, LIVE, moved((1, 1, -by)), LABELS)
     assert [says in v for v in proof.violations] == [True] * (says is not None)
-    assert proof.record(bounds)["bounds"]["probability"] == bounds.probability
+    assert proof.record(tolerance)["bounds"]["probability"] == tolerance.probability
 
 
-def test_rounding_of_the_live_model_itself_is_no_violation():
+def test_rounding_of_the_trained_model_is_no_violation():
     found = moved((1, 1, -5e-5))
     assert not prove(FLOAT32, LIVE, found, LABELS, rounding=1e-5).holds
     proof = prove(FLOAT32, LIVE, found, LABELS, rounding=2e-5)
@@ -53,7 +57,7 @@ def test_rounding_of_the_live_model_itself_is_no_violation():
     assert prove(INT8, LIVE, found, LABELS, rounding=2e-5).allowed is None
 
 
-def test_bounds_of_predictions_and_accuracy():
+def test_tolerance_of_predictions_and_accuracy():
     live = np.tile([[0.6, 0.4]], (1000, 1))
     labels = np.zeros(1000, np.int64)
 
@@ -65,15 +69,15 @@ def test_bounds_of_predictions_and_accuracy():
     assert len(less) == 1 and "99.40%" in less[0] and "100.00%" in less[0] and "0.5 points" in less[0]
     both = prove(INT8, live, flipped(11), labels).violations
     assert len(both) == 2 and "98.90% of the predictions are equal, at least 99.00%" in both[0]
-    assert prove(INT8, live, flipped(10), 1 - labels).holds  # More accurate than the live model is no loss.
+    assert prove(INT8, live, flipped(10), 1 - labels).holds  # More accurate than the trained model is no loss.
     assert "99.80%" in prove(dataclasses.replace(FLOAT16, probability=None), live, flipped(3), labels).violations[0]
 
 
-def test_what_is_no_number_or_has_another_shape_never_holds():
-    proof = prove(Bounds(), LIVE, moved((3, 0, np.nan)), LABELS)
+def test_non_finite_values_and_other_shapes_never_hold():
+    proof = prove(Tolerance(), LIVE, moved((3, 0, np.nan)), LABELS)
     assert not proof.holds and "1 of 4 examples" in proof.violations[0] and proof.equal == 0.75
-    json.dumps(proof.record(Bounds()), allow_nan=False)
-    assert "(4, 2)" in prove(Bounds(), LIVE, LIVE[:, :2], LABELS).violations[0]
+    json.dumps(proof.record(Tolerance()), allow_nan=False)
+    assert "(4, 2)" in prove(Tolerance(), LIVE, LIVE[:, :2], LABELS).violations[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +85,17 @@ def exported(tmp_path_factory):
     """(TrainedModel, Source, folder, Exported) of a model in TFLite, and in an ONNX that is altered on the way."""
     trained, source = digits_model()
     output, said = tmp_path_factory.mktemp("export"), []
-    whole, altered = FORMS["onnx"], dataclasses.replace(FORMS["onnx"], writer="tests.export.altered:write")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMS, whole.name, altered)
+        patch.setattr(Onnx, "write", altered.write)
+        patch.setattr(latency, "SECONDS", 0.05)
         found = export(trained, source, ("tflite", "onnx"), str(output), described(trained), (2,),
                        RecordingConsole(said))
     assert said[0] == "model   mlp at step 1, as trained"
-    assert [line.split()[:2] for line in said[1:]] == [[w, f] for f in ("tflite", "onnx") for w in ("write", "prove")]
+    assert [line.split()[:2] for line in said[1:]] == [[w, f] for f in ("tflite", "onnx") for w in ("write", "verify")]
     return trained, source, output, found
 
 
-def test_an_altered_form_is_not_published_and_the_others_are(exported):
+def test_an_altered_export_is_not_published_and_the_others_are(exported):
     trained, source, output, found = exported
     assert found.failed == ["onnx"] and found.version == 1 and found.folder == str(output / "reports" / "1")
     assert sorted(p.name for p in (output / "tflite" / "1").iterdir()) == [
@@ -104,7 +108,7 @@ def test_an_altered_form_is_not_published_and_the_others_are(exported):
     assert json.loads((output / "onnx" / "1.unproved" / "proof.json").read_text())["problems"] == record["problems"]
 
 
-def test_the_report_says_what_was_found(exported):
+def test_content_of_the_report(exported):
     trained, source, output, found = exported
     report = json.loads((output / "reports" / "1" / "proof.json").read_text())
     assert report == json.loads(json.dumps(found.report)) and report["examples"] == 360
@@ -123,7 +127,7 @@ def test_the_report_says_what_was_found(exported):
     assert not list(output.rglob("images.npy"))
 
 
-def test_a_bound_that_is_widened_is_said(exported):
+def test_a_widened_bound_is_reported(exported):
     report = exported[3].report
     assert remark(report) is None
     wider = {**report["forms"]["tflite"], "proof": {**report["forms"]["tflite"]["proof"], "allowed": 5.1e-5}}
@@ -132,20 +136,20 @@ def test_a_bound_that_is_widened_is_said(exported):
     assert said in proof_page({**report, "rounding": 1.7e-5, "forms": {"tflite": wider}})
 
 
-def test_a_form_that_does_not_load_or_cannot_be_written_is_not_published(exported, tmp_path):
+def test_a_format_that_cannot_be_loaded_or_written_is_not_published(exported, tmp_path):
     trained, source, _, _ = exported
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMS, "onnx", dataclasses.replace(FORMS["onnx"], writer="tests.export.altered:write_rubbish"))
-        patch.setitem(FORMS, "tflite", dataclasses.replace(FORMS["tflite"], writer="tests.export.altered:refuse"))
+        patch.setattr(Onnx, "write", altered.write_rubbish)
+        patch.setattr(TFLite, "write", altered.refuse)
         found = export(trained, source, ("onnx", "tflite"), str(tmp_path), described(trained))
     assert found.failed == ["onnx", "tflite"] and found.folder is None
-    assert "form onnx in a process of its own" in found.report["forms"]["onnx"]["problems"][0]
+    assert "format onnx in a fresh process" in found.report["forms"]["onnx"]["problems"][0]
     assert "Betainc" in found.report["forms"]["tflite"]["problems"][0]
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == ["onnx/1.unproved",
                                                                                  "reports/1.unproved"]
 
 
-def test_a_live_model_without_numbers_is_not_exported(exported, tmp_path):
+def test_a_model_with_non_finite_outputs_is_not_exported(exported, tmp_path):
     trained, source, _, _ = exported
     bias = trained.model.variables[-1]
     before = bias.numpy()
@@ -158,7 +162,7 @@ def test_a_live_model_without_numbers_is_not_exported(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_calibration_reaches_every_class_of_a_sorted_split():
+def test_calibration_images_have_every_class_of_a_sorted_split():
     _, source = digits_model()
     ordered = source.train.select(np.arange(1437))
     assert calibration_images(ordered).shape == (256, 28, 28, 1)

@@ -94,7 +94,7 @@ def test_what_a_killed_export_left_is_replaced_and_that_of_a_living_one_is_not(t
     assert living.wait(60) == 0
 
 
-def test_a_form_that_is_not_published_stays_until_the_next_export(tmp_path):
+def test_an_unpublished_format_stays_until_the_next_export(tmp_path):
     with claimed(str(tmp_path), ("keras", "onnx")) as staging:
         pathlib.Path(staging.folder("onnx"), "model").write_text("wrong")
         staging.publish(("keras",))
@@ -117,7 +117,7 @@ def test_an_export_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
 
 
 def test_a_published_version_is_never_replaced(tmp_path):
-    with pytest.raises(RunFailure, match="keras/1 is there already"), claimed(str(tmp_path), ("keras",)) as staging:
+    with pytest.raises(RunFailure, match="keras/1 exists already"), claimed(str(tmp_path), ("keras",)) as staging:
         (tmp_path / "keras" / "1").mkdir()  # By somebody else, after the claim.
         staging.publish(("keras",))
     assert os.listdir(tmp_path / "keras") == ["1"] and os.listdir(tmp_path / "keras" / "1") == []

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.core.protobuf import saved_model_pb2
 
 from pipeline.data.decode import read_image
 from pipeline.errors import UsageError
-from pipeline.export import keras_file, saved_model, weights_file
+from pipeline.export.formats.keras_file import KerasFile
+from pipeline.export.formats.saved_model import SavedModel
+from pipeline.export.formats.weights_file import WeightsFile
 from pipeline.models.identity import variable_names
 from pipeline.models.mlp import MLP
 from pipeline.training.settings import preprocess
 from tests.export import fresh_models, without_project
+from tests.selection import quick
 
 # Between them: grey and colour, normalized or not, one channel repeated to three, dropout, and both normalizations.
 MODELS = {"cnn": (), "three_apis": ("api=sequential",)}
@@ -28,6 +31,7 @@ class Stranger:
     """One exported model and what it said in a process without this project.
 
     Attributes:
+      name: of the model.
       trained: TrainedModel, after the same SGD step.
       metadata: dict that was exported with it.
       folder: where it lies, see without_project.
@@ -36,11 +40,11 @@ class Stranger:
     """
 
     def __init__(self, name, options, folder):
-        self.trained, self.folder = fresh_models.trained_model(name, *options), folder
+        self.name, self.trained, self.folder = name, fresh_models.trained_model(name, *options), folder
         self.metadata = fresh_models.metadata(self.trained)
         folder.mkdir()
-        saved_model.write(self.trained, str(folder / "saved_model"), self.metadata)
-        keras_file.write(self.trained, str(folder / "model.keras"), self.metadata)
+        SavedModel().write(self.trained, str(folder / "saved_model"), self.metadata)
+        KerasFile().write(self.trained, str(folder / "model.keras"), self.metadata)
         images, labels = fresh_models.pixels(self.trained), np.arange(7, dtype=np.int32) % 4
         pictures = self._pictures()
         np.save(folder / "images.npy", images)
@@ -72,26 +76,24 @@ class Stranger:
         return loss.numpy()
 
 
-@pytest.fixture(scope="module")
-def strangers(tmp_path_factory):
-    """Returns {model name: Stranger}."""
-    folder, root = tmp_path_factory.mktemp("strangers"), pathlib.Path(__file__).parents[2]
+@pytest.fixture(scope="module", params=quick(list(MODELS), 0))
+def stranger(request, tmp_path_factory):
+    """Returns the Stranger of a model."""
+    folder, root = tmp_path_factory.mktemp("stranger"), pathlib.Path(__file__).parents[2]
     exported = folder / "exported"
     exported.mkdir()
-    found = {name: Stranger(name, options, exported / name) for name, options in MODELS.items()}
+    found = Stranger(request.param, MODELS[request.param], exported / request.param)
     done = subprocess.run([sys.executable, "-I", without_project.__file__, str(exported), str(root)], cwd=folder,
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    for stranger in found.values():
-        with np.load(stranger.folder / "found.npz") as said:
-            stranger.found = dict(said)
+    with np.load(found.folder / "found.npz") as said:
+        found.found = dict(said)
     return found
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_signatures_say_what_the_live_model_says(strangers, name):
-    live, found = strangers[name].live, strangers[name].found
-    names = np.array([n.encode() for n in strangers[name].trained.class_names], object)
+def test_signatures_compute_what_the_trained_model_computes(stranger):
+    live, found = stranger.live, stranger.found
+    names = np.array([n.encode() for n in stranger.trained.class_names], object)
     for signature, wanted in (("serving_default", "images"), ("serving_uint8", "images"),
                               ("serving_bytes", "pictures")):
         bound = 1e-5 if wanted == "images" else 2e-3  # A resized picture may differ by a level here and there.
@@ -106,13 +108,11 @@ def test_signatures_say_what_the_live_model_says(strangers, name):
         whole = found[f"saved_model/{signature}/probabilities"]
         np.testing.assert_allclose(found[f"saved_model/one/{key}"], whole[:1], atol=1e-6)
     np.testing.assert_allclose(found["saved_model/logits"], live["logits"], rtol=1e-5, atol=1e-5)
-    assert [n.decode() for n in found["saved_model/class_names"]] == list(strangers[name].trained.class_names)
-    assert json.loads(found["saved_model/metadata"].item()) == strangers[name].metadata
+    assert [n.decode() for n in found["saved_model/class_names"]] == list(stranger.trained.class_names)
+    assert json.loads(found["saved_model/metadata"].item()) == stranger.metadata
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_step_with_the_loaded_model_is_one_with_the_live_model(strangers, name):
-    stranger = strangers[name]
+def test_a_training_step_of_the_loaded_model_is_that_of_the_trained_one(stranger):
     model, found = stranger.trained.model, stranger.found
     variables, ids = model.variables, [id(v) for v in model.variables]
     assert found["saved_model/trainable"].tolist() == [ids.index(id(v)) for v in model.trainable_variables]
@@ -120,60 +120,59 @@ def test_a_step_with_the_loaded_model_is_one_with_the_live_model(strangers, name
     for number, (variable, before) in enumerate(zip(variables, stranger.live["before"], strict=True)):
         np.testing.assert_allclose(found[f"saved_model/after/{number}"], variable.numpy(), atol=1e-6,
                                    err_msg=variable.path)
-        frozen = name == "cnn" and variable.path.endswith("convolution/bias")  # The normalization after it removes it.
+        # A bias that the normalization after it removes.
+        frozen = stranger.name == "cnn" and variable.path.endswith("convolution/bias")
         assert np.any(variable.numpy() != before) != frozen, variable.path
     assert f"saved_model/after/{len(variables)}" not in found
 
 
-def test_the_layout_is_that_of_tensorflow_serving(strangers):
-    folder = strangers["cnn"].folder / "saved_model"
-    stored = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+def test_the_layout_is_that_of_tensorflow_serving(stranger):
+    folder, shape = stranger.folder / "saved_model", list(stranger.trained.image_shape)
+    stored = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     graph, = stored.meta_graphs
     assert list(graph.meta_info_def.tags) == ["serve"]
-    for name, (dtype, shape, key) in {"serving_default": (tf.float32, [-1, 9, 8, 3], "image"),
-                                      "serving_uint8": (tf.uint8, [-1, 9, 8, 3], "image"),
+    for name, (dtype, size, key) in {"serving_default": (tf.float32, [-1, *shape], "image"),
+                                      "serving_uint8": (tf.uint8, [-1, *shape], "image"),
                                       "serving_bytes": (tf.string, [-1], "image_bytes")}.items():
         signature = graph.signature_def[name]
         assert signature.method_name == "tensorflow/serving/predict"
         (taken, spec), = signature.inputs.items()
-        assert (taken, spec.dtype, [d.size for d in spec.tensor_shape.dim]) == (key, dtype.as_datatype_enum, shape)
+        assert (taken, spec.dtype, [d.size for d in spec.tensor_shape.dim]) == (key, dtype.as_datatype_enum, size)
         given = {key: (tf.as_dtype(spec.dtype), [d.size for d in spec.tensor_shape.dim])
                  for key, spec in signature.outputs.items()}
         assert given == {"probabilities": (tf.float32, [-1, 4]), "class_ids": (tf.int64, [-1]),
                          "class_names": (tf.string, [-1])}
-    assert json.loads((folder / "assets.extra" / "metadata.json").read_text()) == strangers["cnn"].metadata
+    assert json.loads((folder / "assets.extra" / "metadata.json").read_text()) == stranger.metadata
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_keras_file_loads_once_pipeline_is_imported(strangers, name):
-    live, found = strangers[name].live, strangers[name].found
+def test_a_keras_file_loads_once_pipeline_is_imported(stranger):
+    live, found = stranger.live, stranger.found
     for taken in ("floats", "uint8"):
         np.testing.assert_allclose(found[f"keras/{taken}"], live["images"], atol=1e-5)
     for number, value in enumerate(live["before"]):
         np.testing.assert_array_equal(found[f"keras/variable/{number}"], value)
     assert f"keras/variable/{len(live['before'])}" not in found
-    assert tuple(found["keras/class_names"]) == strangers[name].trained.class_names
-    assert json.loads(found["keras/metadata"].item()) == strangers[name].metadata
+    assert tuple(found["keras/class_names"]) == stranger.trained.class_names
+    assert json.loads(found["keras/metadata"].item()) == stranger.metadata
 
 
-def test_variables_are_read_by_name_without_running_anything(strangers, tmp_path):
-    for stranger in strangers.values():
-        read = saved_model.read_variables(str(stranger.folder / "saved_model"))
-        assert list(read) == variable_names(stranger.trained.model)
-        for value, before in zip(read.values(), stranger.live["before"], strict=True):
-            np.testing.assert_array_equal(value, before)
+def test_variables_are_read_by_name_without_running_anything(stranger, tmp_path):
+    read = SavedModel().read_variables(str(stranger.folder / "saved_model"))
+    assert list(read) == variable_names(stranger.trained.model)
+    for value, before in zip(read.values(), stranger.live["before"], strict=True):
+        np.testing.assert_array_equal(value, before)
     with pytest.raises(UsageError, match="is no SavedModel"):
-        saved_model.read_variables(str(tmp_path))
+        SavedModel().read_variables(str(tmp_path))
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UsageError, match="was not written by mirrorline export; give a .keras file"):
-        saved_model.read_variables(str(tmp_path))
+        SavedModel().read_variables(str(tmp_path))
 
 
 def test_another_precision_is_not_exported(tmp_path):
     trained = fresh_models.trained_model("mlp")
     trained.model = MLP(4, dtype="mixed_float16")
     trained.model.build((None, *trained.image_shape))
-    for module, file in ((saved_model, "1"), (keras_file, "model.keras"), (weights_file, "model.weights.h5")):
+    for written, file in ((SavedModel(), "1"), (KerasFile(), "model.keras"), (WeightsFile(), "model.weights.h5")):
         with pytest.raises(ValueError, match="is of float16; an export is written in float32"):
-            module.write(trained, str(tmp_path / file), {})
+            written.write(trained, str(tmp_path / file), {})
     assert not any(tmp_path.iterdir())

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.export import weights_file
+from pipeline.export.formats import weights_file
+from pipeline.export.formats.weights_file import WeightsFile
 from pipeline.models import registry
 from pipeline.models.cnn import CNN
 from pipeline.models.identity import weights_sha256
@@ -16,7 +17,7 @@ from tests.export import fresh_models
 def cnn(tmp_path_factory):
     """Returns (TrainedModel of a cnn, path of its file of weights)."""
     trained, path = fresh_models.trained_model("cnn"), str(tmp_path_factory.mktemp("cnn") / "model.weights.h5")
-    weights_file.write(trained, path, fresh_models.metadata(trained), None)
+    WeightsFile().write(trained, path, fresh_models.metadata(trained), None)
     return trained, path
 
 
@@ -27,7 +28,7 @@ def test_an_unbuilt_model_is_built(cnn, tmp_path):
     assert weights_sha256(model) == weights_sha256(trained.model)
     dropping = fresh_models.trained_model("three_apis")
     path = str(tmp_path / "model.weights.h5")
-    weights_file.write(dropping, path, {})
+    WeightsFile().write(dropping, path, {})
     model = ThreeAPIs(4)
     weights_file.load_into(model, path)
     assert weights_sha256(model) == weights_sha256(dropping.model)  # The state of dropout's generator among them.
@@ -50,8 +51,8 @@ def test_files_that_keras_wrote_are_read_but_do_not_say_what_to_build(cnn, tmp_p
         weights_file.load_into(CNN(4), path)
     with pytest.raises(UsageError, match="layer cnn/classifier: kernel is expected to be"):
         weights_file.load_into(registry.create("cnn", 5, (9, 8, 3)), path)
-    with pytest.raises(UsageError, match="does not say what its variables are called"):
-        weights_file.read_variables(path)
+    with pytest.raises(UsageError, match="does not name its variables"):
+        WeightsFile().read_variables(path)
 
 
 @pytest.mark.parametrize("model, message", [
@@ -62,7 +63,7 @@ def test_files_that_keras_wrote_are_read_but_do_not_say_what_to_build(cnn, tmp_p
     (("mlp", 4, (9, 8, 3)), "4 variables are expected, found 20; not found: mlp/hidden/w (216, 64) and 3 more; found, "
                             "but not expected: cnn/block1/convolution/kernel (3, 3, 3, 32) and 19 more"),
 ], ids=str)
-def test_what_does_not_fit_is_named_and_nothing_is_loaded(cnn, model, message):
+def test_weights_that_do_not_fit_are_named_and_not_loaded(cnn, model, message):
     model = registry.create(*model)
     before = weights_sha256(model)
     with pytest.raises(UsageError) as error:
@@ -81,7 +82,7 @@ def numbered_network(size=3):
 def test_numbers_in_names_do_not_matter_but_names_do(tmp_path):
     trained, path = fresh_models.trained_model("mlp"), str(tmp_path / "model.weights.h5")
     trained.model = numbered_network()
-    weights_file.write(trained, path, {})
+    WeightsFile().write(trained, path, {})
     model = numbered_network()
     assert [v.path for v in model.variables] != [v.path for v in trained.model.variables]
     weights_file.load_into(model, path)
@@ -89,7 +90,7 @@ def test_numbers_in_names_do_not_matter_but_names_do(tmp_path):
     # Two layers of one shape whose order was exchanged: each gets its own.
     trained.model = keras.Sequential([keras.Input((6, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(30, name="a"),
                                       keras.layers.Dense(30, name="b")])
-    weights_file.write(trained, path, {})
+    WeightsFile().write(trained, path, {})
     model = keras.Sequential([keras.Input((6, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(30, name="b"),
                               keras.layers.Dense(30, name="a")])
     weights_file.load_into(model, path)
@@ -97,11 +98,11 @@ def test_numbers_in_names_do_not_matter_but_names_do(tmp_path):
         np.testing.assert_array_equal(model.get_layer(name).kernel, trained.model.get_layer(name).kernel)
 
 
-def test_what_is_no_file_of_weights_is_named(cnn, tmp_path):
+def test_other_files_are_refused(cnn, tmp_path):
     path = tmp_path / "cut.weights.h5"
     with open(cnn[1], "rb") as whole:
         path.write_bytes(whole.read(20_000))
     for wrong, message in ((path, "is no file of weights, or is cut short"), (tmp_path / "none", "there is no file")):
-        for read in (weights_file.load, weights_file.read_variables):
+        for read in (weights_file.load_model, WeightsFile().read_variables):
             with pytest.raises(UsageError, match=message):
                 read(str(wrong))

@@ -35,14 +35,17 @@ def test_the_blocks_of_the_page_print_what_it_promises(ran):
     assert status == "finished" and len(sha256) == 64
     assert lines[3] == "45 steps in runs/first" and first["step"] == 45
     assert lines[4].split()[2] == "360"
-    assert lines[5] == f"{tuple(map(str, range(10)))} (28, 28, 1) 45"
-    assert re.fullmatch(r"white\.png \(\('\d', 0\.\d+\), \('\d', 0\.\d+\)\)", lines[6])
-    assert lines[7] == "1 []" and sorted(os.listdir(folder / "runs" / "first" / "export")) == ["keras", "reports"]
-    assert lines[8].split()[0] == "keras" and "'loss'" in lines[9] and float(lines[10]) > 0
-    assert lines[11:13] == ["windows: True metric: True", "finished"]
-    assert lines[13] == "4"
-    assert float(lines[14]) == whole["test_accuracy"] > 0.6
-    assert lines[15] == f"{whole['test_accuracy']} ('disc', 'square', 'cross')" and len(lines) == 16
+    assert lines[5] == "accuracy True ['as it is', '1 right', '1 left']"
+    assert lines[6] == f"{tuple(map(str, range(10)))} (28, 28, 1) 45"
+    assert re.fullmatch(r"white\.png \(\('\d', 0\.\d+\), \('\d', 0\.\d+\)\)", lines[7])
+    assert lines[8] == "1 []" and sorted(os.listdir(folder / "runs" / "first" / "export")) == [
+        "keras", "reports", "zipped"]
+    assert lines[9].split()[0] == "keras" and "'loss'" in lines[10] and float(lines[11]) > 0
+    assert lines[12:14] == ["windows: True metric: True", "finished"]
+    assert lines[14] == "4"
+    assert float(lines[15]) == whole["test_accuracy"] > 0.6
+    assert lines[16] == f"{whole['test_accuracy']} ('disc', 'square', 'cross')"
+    assert lines[17] == "[] True" and len(lines) == 18
 
 
 def test_a_run_in_python_equals_that_of_the_command(ran):

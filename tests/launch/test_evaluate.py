@@ -6,35 +6,54 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from tests.commands import answers, result
 from tests.commands import metrics as recorded
-from tests.commands import mirrorline, result
 
 # 12 steps with checkpoints at 4, 8 and 12; flipped digits, so that a mirrored view is one the model knows.
 TRAIN = ("train", "--model=mlp", "--batch_size=60", "--steps=12", "--checkpoint_every=4", "--evaluate_every=4",
-         "--schedule=constant", "--learning_rate=3e-3", "--augment=flip", "--tensorboard=scalars")
+         "--schedule=constant", "--learning_rate=3e-3", "--augment=flip")
+
+
+DIVERGED = ("train", "--model=mlp", "--steps=3", "--subset=20", "--optimizer=sgd", "--learning_rate=1e30",
+            "--schedule=constant", "--on_divergence=ignore")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with two runs of other seeds, `first` and `second`, and `held`, which held a part of training out."""
+    """A folder with runs: `first`, `second` (`first` at step 8), `held`, which held a part out, and `diverged`."""
     folder = tmp_path_factory.mktemp("evaluated")
-    for name, more in (("first", ()), ("second", ("--seed=1",)), ("held", ("--validation_split=0.2",))):
-        done = mirrorline(*TRAIN, f"--workdir={name}", *more, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    quiet = ("--verbosity=quiet", "--tensorboard=scalars")
+    for code, _, errors in answers([(*TRAIN, "--workdir=first", *quiet),
+                                    (*TRAIN, "--workdir=held", "--validation_split=0.2", "--steps=4", *quiet),
+                                    (*DIVERGED, "--workdir=diverged", *quiet)], folder):
+        assert code == 0, errors
+    for name in ("second", "read_only"):
+        shutil.copytree(folder / "first", folder / name)
+        for path in (folder / name / "checkpoints").glob("ckpt-12*"):
+            path.unlink()
+    (folder / "read_only" / "report").write_text("not a folder")
     return folder
 
 
-def succeed(*arguments, cwd):
-    done = mirrorline("evaluate", *arguments, cwd=cwd)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def printed(trained):
+    """{evaluation: (standard output, standard error)} of one process."""
+    lines = {"compare": ("--workdir=first", "--compare=second"),
+             "temperature": ("--workdir=held", "--report=elsewhere/held", "--verbosity=quiet"),
+             "none": ("--workdir=second", "--noreport", "--checkpoint=4"),
+             "views": ("--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
+                       "--verbosity=quiet", "--batch_size=70"),
+             "read_only": ("--workdir=read_only",), "diverged": ("--workdir=diverged",)}
+    answered = answers([("evaluate", *line) for line in lines.values()], trained)
+    assert [code for code, _, _ in answered] == [0] * len(lines), answered
+    return {name: found[1:] for name, found in zip(lines, answered, strict=True)}
 
 
 @pytest.fixture(scope="module")
-def compared(trained):
-    """What evaluate says of `first` beside `second`, and its report."""
-    said = succeed("--workdir=first", "--compare=second", cwd=trained)
-    return said, json.loads((trained / "first" / "report" / "report.json").read_text())
+def compared(trained, printed):
+    """What evaluate prints of `first` compared with `second`, and its report."""
+    assert printed["compare"][1] == ""
+    return printed["compare"][0], json.loads((trained / "first" / "report" / "report.json").read_text())
 
 
 def outputs(workdir, average=1):
@@ -48,7 +67,7 @@ def outputs(workdir, average=1):
                                                                                    np.arange(360))
 
 
-def test_the_report_says_what_training_said_and_what_scikit_learn_says(trained, compared):
+def test_the_report_agrees_with_training_and_scikit_learn(trained, compared):
     _, report = compared
     headline, known = {item["name"]: item for item in report["headline"]}, result(trained / "first")
     assert headline["accuracy"]["value"] == known["test_accuracy"] and headline["loss"]["value"] == known["test_loss"]
@@ -69,7 +88,7 @@ def test_the_report_says_what_training_said_and_what_scikit_learn_says(trained, 
     assert mistake["confidence"] == pytest.approx(probabilities[mistake["index"]].max(), abs=1e-5)
 
 
-def test_the_report_says_where_the_model_is_from(trained, compared):
+def test_the_report_names_the_origin_of_the_model(trained, compared):
     _, report = compared
     known, run = result(trained / "first"), report["run"]
     assert run["weights_sha256"] == known["weights_sha256"] and (run["step"], run["checkpoint"]) == (12, "ckpt-12")
@@ -91,7 +110,7 @@ def test_two_runs_are_compared_on_the_same_examples(trained, compared):
     (predict, images, labels), (other, _, _) = outputs(trained / "first"), outputs(trained / "second")
     ours, theirs = (p(images).argmax(axis=1) == labels for p in (predict, other))
     second = report["compared"][0]
-    assert second["name"] == "second" and second["accuracy"] == result(trained / "second")["test_accuracy"]
+    assert second["name"] == "second" and second["accuracy"] == theirs.mean() != ours.mean()
     assert second["only_this_right"] == (theirs & ~ours).sum() and second["both_wrong"] == (~theirs & ~ours).sum()
     from scipy.stats import binomtest
     discordant = int((theirs != ours).sum())
@@ -103,18 +122,16 @@ def test_two_runs_are_compared_on_the_same_examples(trained, compared):
     assert not (trained / "second" / "report").exists()
 
 
-def test_a_temperature_is_fitted_on_what_was_held_out(trained):
-    said = succeed("--workdir=held", "--report=elsewhere/held", "--verbosity=quiet", cwd=trained)
-    assert json.loads(said)["accuracy"] == result(trained / "held")["test_accuracy"]
+def test_a_temperature_is_fitted_on_the_held_out_part(trained, printed):
+    assert json.loads(printed["temperature"][0])["accuracy"] == result(trained / "held")["test_accuracy"]
     report = json.loads((trained / "elsewhere" / "held" / "report.json").read_text())
     assert report["calibration"]["fitted_on"] == "the validation split, 287 examples"
     assert report["run"]["selected_on"] == "validation" and not (trained / "held" / "report").exists()
     assert (trained / "elsewhere" / "held" / "index.html").exists()
 
 
-def test_views_and_means_of_checkpoints(trained):
-    said = json.loads(succeed("--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
-                              "--verbosity=quiet", "--replicas=2", "--batch_size=70", cwd=trained))
+def test_views_and_means_of_checkpoints(trained, printed):
+    said = json.loads(printed["views"][0])
     predict, images, labels = outputs(trained / "first", average=2)
     shifted = np.pad(images, [(0, 0), (0, 0), (1, 0), (0, 0)], mode="edge")[:, :, :-1]
     probabilities = np.mean([predict(images), predict(images[:, :, ::-1]), predict(shifted)], axis=0)
@@ -125,38 +142,31 @@ def test_views_and_means_of_checkpoints(trained):
     assert run["weights"] == "mean of 2 checkpoints (steps 8, 12)"
 
 
-def test_without_a_report_nothing_is_written(trained):
-    said = succeed("--workdir=second", "--noreport", "--checkpoint=8", cwd=trained)
-    assert said.startswith("second at step 8 on test: accuracy ") and said.count("\n") == 1
+def test_without_a_report_nothing_is_written(trained, printed):
+    said, _ = printed["none"]
+    assert said.startswith("second at step 4 on test: accuracy ") and said.count("\n") == 1
     assert not (trained / "second" / "report").exists()
 
 
-def test_a_directory_that_cannot_be_written_is_named_and_the_figures_are_given(trained, tmp_path):
-    shutil.copytree(trained / "second", tmp_path / "run")
-    (tmp_path / "run" / "report").write_text("not a folder")
-    done = mirrorline("evaluate", "--workdir=run", cwd=tmp_path)
-    assert done.returncode == 0 and "macro F1" in done.stdout and "look" not in done.stdout
-    assert done.stderr.count("\n") == 1 and "--report=DIR" in done.stderr and "run/report" in done.stderr
-    assert (tmp_path / "run" / "report").read_text() == "not a folder"
+def test_a_read_only_directory_is_named_and_the_metrics_are_printed(trained, printed):
+    said, errors = printed["read_only"]
+    assert "macro F1" in said and "look" not in said
+    assert errors.count("\n") == 1 and "--report=DIR" in errors and "read_only/report" in errors
+    assert (trained / "read_only" / "report").read_text() == "not a folder"
 
 
-def test_a_model_whose_outputs_are_not_numbers_gets_no_report(tmp_path):
-    done = mirrorline("train", "--model=mlp", "--steps=3", "--optimizer=sgd", "--learning_rate=1e30",
-                      "--schedule=constant", "--on_divergence=ignore", "--tensorboard=scalars", "--workdir=run",
-                      cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = mirrorline("evaluate", "--workdir=run", cwd=tmp_path)
-    assert done.returncode == 0 and "accuracy" in done.stdout and "not finite" in done.stderr
-    assert not (tmp_path / "run" / "report").exists()
+def test_a_model_with_non_finite_outputs_gets_no_report(trained, printed):
+    said, errors = printed["diverged"]
+    assert "accuracy" in said and "not finite" in errors and not (trained / "diverged" / "report").exists()
 
 
 def snapshot(folder):
     return {str(p): (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in sorted(folder.rglob("*"))}
 
 
-@pytest.fixture(scope="module")
-def other_data(trained):
-    """A run that says it was trained on other data."""
+@pytest.fixture
+def other_data(trained, printed):
+    """A run whose config.json has the fingerprint of other data."""
     shutil.copytree(trained / "second", trained / "strange")
     path = trained / "strange" / "config.json"
     stored = json.loads(path.read_text())
@@ -164,8 +174,7 @@ def other_data(trained):
     path.write_text(json.dumps(stored))
 
 
-@pytest.mark.usefixtures("other_data")
-@pytest.mark.parametrize("arguments,says", [
+REFUSED = [
     (("--compare=nowhere",), ["--compare=nowhere", "no run"]),
     (("--compare=second,nowhere",), ["--compare=nowhere", "no run"]),
     (("--compare=strange",), ["--compare=strange", "first", "000000000000", "other data"]),
@@ -182,10 +191,14 @@ def other_data(trained):
     (("--report=",), ["--report", "is empty"]),
     (("--ema",), ["--ema", "--ema_decay"]),
     (("--split=validation",), ["--split=validation", "--split=test"]),
-])
-def test_wrong_use_is_one_line_and_touches_nothing(trained, arguments, says):
+]
+
+
+@pytest.mark.usefixtures("other_data")
+def test_wrong_use_is_one_line_and_touches_nothing(trained):
     before = snapshot(trained)
-    done = mirrorline("evaluate", "--workdir=first", *arguments, cwd=trained)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
-    assert [text for text in says if text not in done.stderr] == [], done.stderr
+    answered = answers([("evaluate", "--workdir=first", *arguments) for arguments, _ in REFUSED], trained)
+    for (arguments, says), (code, _, errors) in zip(REFUSED, answered, strict=True):
+        assert code == 2 and errors.count("\n") == 1, (arguments, code, errors)
+        assert [text for text in says if text not in errors] == [], (arguments, errors)
     assert snapshot(trained) == before

@@ -6,42 +6,48 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
-import tensorflow as tf
 
 from pipeline.config import MOVING_AVERAGE
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
-from pipeline.export.formats import FORMS
+from pipeline.export.export_format import find_format
 from pipeline.run_directory import RunDirectory
-from tests.commands import environment, mirrorline, result
+from tests.commands import answers, environment, mirrorline, result
 from tests.small_disk import small_disk
 
-TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--augment=", "--tensorboard=scalars")
-PUBLISHED = ("saved_model", "tflite_float16", "onnx")
+TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--augment=",
+         "--tensorboard=scalars")
+PUBLISHED = ("tflite_float16", "onnx")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with two runs: `taught`, in half precision on two replicas, and `begun`, of two steps."""
+def ran(tmp_path_factory):
+    """(folder, what export prints) of one process.
+
+    It trained `taught`, in half precision, and `begun`, of two steps, and exported the moving averages of `taught`.
+    """
     folder = tmp_path_factory.mktemp("exported")
-    for name, more in (
-            ("taught", ("--steps=60", "--evaluate_every=20", "--learning_rate=3e-3", "--precision=mixed_bfloat16",
-                        "--replicas=2", "--normalize=per_channel", "--ema_decay=0.9")),
-            ("begun", ("--steps=2", "--subset=3", "--learning_rate=1e-4", "--freeze=hidden",
-                       "--quiet"))):
-        done = mirrorline(*TRAIN, f"--workdir={name}", *more, cwd=folder)
-        assert done.returncode == 0, done.stderr
-    return folder
+    taught, begun, exported = answers([
+        (*TRAIN, "--workdir=taught", "--steps=60", "--evaluate_every=20", "--learning_rate=3e-3",
+         "--precision=mixed_bfloat16", "--normalize=per_channel", "--ema_decay=0.9"),
+        (*TRAIN, "--workdir=begun", "--steps=2", "--subset=3", "--learning_rate=1e-4", "--freeze=hidden", "--quiet"),
+        ("export", "--workdir=taught", "--checkpoint=best", "--nolatency", f"--format={','.join(PUBLISHED)}")], folder)
+    assert (taught[0], begun[0], exported[0], exported[2]) == (0, 0, 0, ""), (taught[2], begun[2], exported[2])
+    return folder, exported[1]
 
 
 @pytest.fixture(scope="module")
-def exported(trained):
-    """What the command says of the moving averages of `taught` in forms of every runtime."""
-    done = mirrorline("export", "--workdir=taught", "--checkpoint=best", "--nolatency",
-                      "--format=saved_model,tflite_float16,onnx", cwd=trained)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return done.stdout
+def trained(ran):
+    """The folder with the runs."""
+    return ran[0]
+
+
+@pytest.fixture(scope="module")
+def exported(ran):
+    """What export prints."""
+    return ran[1]
 
 
 def averages(workdir):
@@ -51,13 +57,13 @@ def averages(workdir):
     return model, test.reader.images, test.labels
 
 
-def test_every_form_is_published_with_what_belongs_to_it(trained, exported):
+def test_every_format_is_published_with_card_and_metadata(trained, exported):
     output = trained / "taught" / "export"
     metadata = []
     for name in PUBLISHED:
         assert [p.name for p in (output / name).iterdir()] == ["1"]
         assert {"MODEL_CARD.md", "metadata.json", "proof.json"} < {p.name for p in (output / name / "1").iterdir()}
-        assert (output / name / "1" / FORMS[name].file).exists()
+        assert (output / name / "1" / find_format(name).file).exists()
         metadata.append(json.loads((output / name / "1" / "metadata.json").read_text()))
     assert all(one == metadata[0] for one in metadata)
     assert metadata[0]["precision"] == {"trained": "mixed_bfloat16", "exported": "float32"}
@@ -72,16 +78,17 @@ def test_what_is_published_is_the_moving_average_at_that_checkpoint(trained, exp
     assert report["metadata"]["checkpoint"] == {"step": model.step, "steps": [model.step], "weights": MOVING_AVERAGE}
     assert report["metadata"]["weights_sha256"] != result(trained / "taught")["weights_sha256"]
     expected = model.probabilities(images)
-    loaded = tf.saved_model.load(trained / "taught" / "export" / "saved_model" / "1")
-    found = loaded.signatures["serving_uint8"](image=tf.constant(images))
-    np.testing.assert_allclose(found["probabilities"], expected, rtol=0, atol=1e-5)
+    session = onnxruntime.InferenceSession(str(trained / "taught" / "export" / "onnx" / "1" / "model.onnx"))
+    found, = session.run(["probabilities"], {"image": images.astype(np.float32) / 255})
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     accuracy = np.mean(expected.argmax(axis=1) == labels)
     for name, record in report["forms"].items():
         assert record["published"] and record["proof"]["live_accuracy"] == accuracy, name
-        assert record["proof"]["difference"] <= record["proof"]["allowed"] < 1.1 * FORMS[name].bounds.probability
+        allowed = record["proof"]["allowed"]
+        assert record["proof"]["difference"] <= allowed < 1.1 * find_format(name).tolerance.probability
 
 
-def test_the_screen_says_what_was_exported_and_how_it_was_proved(exported):
+def test_the_terminal_shows_the_export(exported):
     lines = exported.splitlines()
     assert [line for line in lines if "mixed_bfloat16" in line and "exported in float32" in line]
     assert any(line.startswith("model ") and "moving average" in line for line in lines)
@@ -94,11 +101,11 @@ def test_the_screen_says_what_was_exported_and_how_it_was_proved(exported):
 @pytest.fixture(scope="module")
 def violated(trained):
     """The completed command on `begun`, whose classes are as good as equally probable: int8 tells them apart badly."""
-    return mirrorline("export", "--workdir=begun", "--format=tflite_int8,tflite", "--output=out", "--batch_sizes=1,3",
+    return mirrorline("export", "--workdir=begun", "--format=tflite_int8,tflite", "--output=out", "--nolatency",
                       "--quiet", cwd=trained)
 
 
-def test_a_form_beyond_its_bound_is_not_published(trained, violated):
+def test_a_format_outside_its_tolerance_is_not_published(trained, violated):
     assert violated.returncode == 1 and violated.stderr.count("\n") == 1, violated.stderr
     for said in ("tflite_int8 is not published", "of the predictions are equal, at least 99.00% must be",
                  "its files are in out/tflite_int8/1.unproved/model.tflite"):
@@ -109,7 +116,7 @@ def test_a_form_beyond_its_bound_is_not_published(trained, violated):
     assert (trained / "out" / "tflite" / "1" / "model.tflite").exists()
 
 
-def test_what_was_frozen_is_known_and_frozen_again(trained, violated):
+def test_frozen_variables_are_in_the_metadata_and_frozen_again(trained, violated):
     about = json.loads((trained / "out" / "tflite" / "1" / "metadata.json").read_text())
     assert about["frozen"] == {"patterns": ["hidden"], "variables": ["hidden/w", "hidden/b"], "parameters": 50_240,
                                "trained_parameters": 650} and about["initialization"] is None
@@ -123,18 +130,25 @@ def test_quiet_is_one_line_of_json(trained, violated):
     assert said["version"] == 1 and set(said["forms"]) == {"tflite_int8", "tflite"}
     assert said["forms"]["tflite"]["published"] and not said["forms"]["tflite_int8"]["published"]
     assert said["forms"]["tflite"]["proof"]["examples"] == 180  # Of --subset=3, as in training.
-    assert [set(times) >= {"p50", "p90", "p99", "images_per_second"}
-            for times in said["forms"]["tflite"]["latency"].values()] == [True] * 2
-    assert (trained / "out" / "reports" / "1" / "latency.png").stat().st_size > 10_000
+    assert said["forms"]["tflite"]["latency"] == {} and not (trained / "out" / "reports" / "1" / "latency.png").exists()
 
 
-def test_the_next_export_has_a_version_of_its_own(trained, violated):
+def test_the_next_export_is_a_new_version(trained, violated):
     before = (trained / "out" / "tflite" / "1" / "model.tflite").read_bytes()
     done = mirrorline("export", "--workdir=begun", "--format=tflite", "--output=out", "--nolatency", cwd=trained)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert sorted(os.listdir(trained / "out" / "tflite")) == ["1", "2"]
     assert (trained / "out" / "tflite" / "1" / "model.tflite").read_bytes() == before
     assert "removed out/tflite_int8/1.unproved" in done.stdout and not os.listdir(trained / "out" / "tflite_int8")
+
+
+def test_a_missing_checkpoint_is_refused(trained):
+    lines = [("export", "--workdir=begun", *arguments) for arguments in (
+        ("--checkpoint=270",), ("--checkpoint=nowhere/ckpt-1",), ("--average_checkpoints=9",))]
+    expected = ("no checkpoint '270' in begun/checkpoints; steps there: 2", "nowhere", "--average_checkpoints=9")
+    for (code, said, errors), words in zip(answers(lines, trained), expected, strict=True):
+        assert code == 2 and errors.count("\n") == 1 and words in errors and said == "", errors
+    assert not (trained / "begun" / "export").exists()
 
 
 def test_a_full_disk_leaves_no_half_model(trained, tmp_path):
@@ -152,11 +166,9 @@ def test_a_full_disk_leaves_no_half_model(trained, tmp_path):
 REFUSED = {
     ("--format=tflit",): ["unknown format 'tflit'", "did you mean 'tflite'?", "saved_model"],
     ("--format=keras,h5",): ["unknown format 'h5'", "weights"],
-    ("--format=",): ["names no form"],
+    ("--format=",): ["names no format"],
     ("--batch_sizes=0",): ["--batch_sizes", "found '0'"],
     ("--batch_sizes=1,x",): ["found 'x'", "--nolatency"],
-    ("--checkpoint=270",): ["no checkpoint '270'", "steps there: 2"],
-    ("--checkpoint=nowhere/ckpt-1",): ["nowhere"],
     ("--average_checkpoints=0",): ["--average_checkpoints", "at least 1", "found 0"],
     ("--ema",): ["--ema_decay"],
     ("--model=cnn",): ["--model=cnn", "mlp"],
@@ -181,7 +193,7 @@ def snapshot(folder):
     return {str(p): p.is_file() and (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*")}
 
 
-def test_wrong_use_is_refused_before_anything_long_begins(trained, tmp_path):
+def test_wrong_use_is_refused_before_tensorflow_loads(trained, tmp_path):
     shutil.copytree(trained / "begun", tmp_path / "begun")
     (tmp_path / "begun" / "keras").write_text("a file of somebody else")
     before = snapshot(tmp_path)
@@ -194,12 +206,3 @@ def test_wrong_use_is_refused_before_anything_long_begins(trained, tmp_path):
     for (arguments, says), line in zip(REFUSED.items(), lines, strict=True):
         assert line.count("\n") == 1 and [text for text in says if text not in line] == [], (arguments, line)
     assert snapshot(tmp_path) == before
-
-
-def test_a_missing_package_is_named_with_its_remedy(trained):
-    code = ("import sys; sys.modules['tf2onnx'] = None; from launch.__main__ import main; "
-            "sys.exit(main(['export', '--workdir=begun', '--format=onnx']))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=trained, env=environment(), text=True, capture_output=True,
-                          timeout=600)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "tf2onnx" in done.stderr and "pip install 'mirrorline[onnx]'" in done.stderr

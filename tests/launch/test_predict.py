@@ -21,7 +21,7 @@ from pipeline.data.load import load
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.run_directory import RunDirectory
-from tests.commands import mirrorline, start
+from tests.commands import answers, mirrorline, start
 
 WIDTH, HEIGHT, SIZE = 24, 20, 16  # Of the files, and of what the model takes.
 CLASSES = ("dark", "light")
@@ -50,6 +50,57 @@ def trained(tmp_path_factory):
                       cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+REFUSED = [
+    (("corners", "nothere.png"), 2, ["no file or folder 'nothere.png'"]),
+    ((), 2, ["no image is given"]),
+    (("corners", "--workdir=runs/none"), 2, ["--workdir=runs/none holds no run", "runs/corners-mlp"]),
+    (("corners", "--dataset=mnist"), 2, ["--dataset=mnist", "trained with folder:/", "/corners"]),
+    (("corners", "--checkpoint=31"), 2, ["no checkpoint '31'", "90, 60, 30"]),
+    (("corners", "--average_checkpoints=9"), 2, ["--average_checkpoints=9", "3 good ones"]),
+    (("corners", "--output=out.txt"), 2, ["out.txt", "--format=csv or json"]),
+    (("corners", "--output=nowhere/out.csv"), 2, ["--output=nowhere/out.csv cannot be written"]),
+    (("corners", "--figure=out.doc"), 2, ["--figure=out.doc", ".png"]),
+    (("corners", "--explain_dir=corners/test/dark/3.png"), 2, ["--explain_dir=corners/test/dark/3.png", "folder"]),
+    (("empty", "--output=out.csv"), 1, ["there is no file in empty"]),
+    (("runs/corners-mlp/config.json",), 1, ["config.json: it is no image", "1 of 1 file could not be read"]),
+]
+# Of the predictions of a folder of training images: flags, and arguments of TrainedModel.load.
+WEIGHTS = {"newest": ((), {}), "noema": (("--noema",), {"ema": False}),
+           "averaged": (("--checkpoint=60", "--average_checkpoints=2"), {"checkpoint": "60", "average": 2})}
+
+
+@pytest.fixture(scope="module")
+def answered(trained, tmp_path_factory):
+    """(folder, {what: (exit code, standard output, standard error)}, pixels of every format) of one process."""
+    here, test = tmp_path_factory.mktemp("predicted"), trained / "corners" / "test"
+    expected = every_format(here / "mine")
+    (here / "mine" / "inside").mkdir()
+    (here / "mine" / "inside" / "notes.txt").write_text("no image")
+    (here / "mine" / "cut.png").write_bytes((here / "mine" / "plain.png").read_bytes()[:500])
+    for name in ("moved", "changed"):
+        shutil.copytree(trained / "corners", here / name)
+    Image.fromarray(noise(1, 1)).save(here / "changed" / "test" / "dark" / "5.png")
+    (trained / "empty").mkdir()
+    before = sorted(trained.rglob("*"))
+    workdir = f"--workdir={trained / 'runs' / 'corners-mlp'}"
+    lines = {
+        "formats": ("predict", workdir, here / "mine", f"--output={here}/formats/out.csv", "--batch_size=5",
+                    f"--figure={here}/formats/figure.png", f"--explain_dir={here}/formats/why"),
+        "explained": ("predict", workdir, test / "light", test / "dark" / "3.png", f"--explain_dir={here}/why"),
+        **{name: ("predict", workdir, trained / "corners" / "train" / "light", f"--output={here}/{name}.csv", *flags)
+           for name, (flags, _) in WEIGHTS.items()},
+        **{i: ("predict", *(() if any("--workdir" in a for a in arguments) else (workdir,)), *arguments)
+           for i, (arguments, _, _) in enumerate(REFUSED)},
+        "evaluated": ("evaluate", workdir, f"--report={here}/evaluated"),
+        **{name: ("evaluate", workdir, "--noreport", f"--dataset=folder:{here}/{folder}", *more)
+           for name, folder, *more in (("moved", "moved/"), ("changed", "changed"),
+                                       ("allowed", "changed", "--allow=fingerprint"))}}
+    (here / "formats").mkdir()
+    found = dict(zip(lines, answers(lines.values(), trained), strict=True))
+    assert sorted(trained.rglob("*")) == before
+    return here, found, expected
 
 
 def model_of(folder, **options):
@@ -106,34 +157,26 @@ def every_format(folder):
     return expected
 
 
-def test_files_of_every_kind_and_some_that_are_none(trained, tmp_path):
-    expected = every_format(tmp_path / "mine")
-    (tmp_path / "mine" / "inside").mkdir()
-    (tmp_path / "mine" / "inside" / "notes.txt").write_text("no picture")
-    cut = (tmp_path / "mine" / "plain.png").read_bytes()[:500]
-    (tmp_path / "mine" / "cut.png").write_bytes(cut)
-    done = mirrorline("predict", "--workdir=runs/corners-mlp", tmp_path / "mine", f"--output={tmp_path}/out.csv",
-                      f"--figure={tmp_path}/figure.png", f"--explain_dir={tmp_path}/why", "--batch_size=5", cwd=trained)
-    assert done.returncode == 1
-    errors = done.stderr.splitlines()
-    assert [line.split(":")[1] for line in errors[:1]] == [f" cannot read {tmp_path}/mine/cut.png"]
-    assert errors[1:] == ["skipped 1 file that is no image: notes.txt",
-                          f"mirrorline predict: 1 of {len(expected) + 1} files could not be read"]
-    found, model = read_csv(tmp_path / "out.csv"), model_of(trained)
-    assert list(found) == sorted(expected) and sorted(os.listdir(tmp_path)) == ["figure.png", "mine", "out.csv", "why"]
+def test_files_of_every_kind_and_unreadable_ones(trained, answered):
+    here, found, expected = answered
+    code, _, errors = found["formats"]
+    lines = errors.splitlines()
+    assert code == 1 and lines[0].split(":")[1] == f" cannot read {here}/mine/cut.png"
+    assert lines[1:] == ["skipped 1 file that is no image: notes.txt",
+                         f"mirrorline predict: 1 of {len(expected) + 1} files could not be read"]
+    rows, model = read_csv(here / "formats" / "out.csv"), model_of(trained)
+    assert list(rows) == sorted(expected) and sorted(os.listdir(here / "formats")) == ["figure.png", "out.csv", "why"]
     for name, row in zip(expected, probabilities(model, list(expected.values())), strict=True):
-        assert_same(found[name], row)
-    assert sorted(os.listdir(tmp_path / "why")) == sorted(f"{name}.png" for name in expected)
-    with Image.open(tmp_path / "figure.png") as figure:  # 16 cells in 3 columns, wider than high.
+        assert_same(rows[name], row)
+    assert sorted(os.listdir(here / "formats" / "why")) == sorted(f"{name}.png" for name in expected)
+    with Image.open(here / "formats" / "figure.png") as figure:  # 16 cells in 3 columns, wider than high.
         assert figure.width > figure.height > 1000
 
 
-def test_explanations_glow_where_the_class_is(trained, tmp_path):
-    test = trained / "corners" / "test"
-    done = mirrorline("predict", "--workdir=runs/corners-mlp", test / "light", test / "dark" / "3.png",
-                      f"--explain_dir={tmp_path}/why", cwd=trained)
-    assert done.returncode == 0, done.stderr
-    files = sorted(pathlib.Path(tmp_path / "why").rglob("*.png"))
+def test_explanations_are_bright_where_the_class_is(answered):
+    here, found, _ = answered
+    assert found["explained"][0] == 0, found["explained"][2]
+    files = sorted(pathlib.Path(here / "why").rglob("*.png"))
     assert len(files) == 11
     ratio = []
     for file in files:
@@ -141,30 +184,27 @@ def test_explanations_glow_where_the_class_is(trained, tmp_path):
             pixels = np.asarray(image).astype(float)
         half = (pixels.shape[1] - 8) // 2
         drawn = pixels[:, half + 8:]
-        heat = drawn[..., 0] - drawn[..., 2]  # The picture is grey there, and what glows is yellow.
+        heat = drawn[..., 0] - drawn[..., 2]  # The image is gray there, and what is bright is yellow.
         corner = np.zeros(heat.shape, bool)
         corner[:heat.shape[0] // 2, :heat.shape[1] // 2] = True
         ratio.append(heat[corner].mean() / heat[~corner].mean())
     assert min(ratio) > 1.3
 
 
-def test_a_picture_of_the_training_set_is_what_it_was_in_training(trained, tmp_path):
+def test_a_training_image_is_preprocessed_as_in_training(trained, answered):
+    here, found, _ = answered
     source = load(DataConfig(dataset=f"folder:{trained}/corners", image_size=SIZE), 16, console=Console(quiet=True))
-    for given, options in (((), {}), (("--noema",), {"ema": False}),
-                           (("--checkpoint=60", "--average_checkpoints=2"), {"checkpoint": "60", "average": 2})):
-        done = mirrorline("predict", "--workdir=runs/corners-mlp", "corners/train/light", "--format=csv", *given,
-                          cwd=trained)
-        assert (done.returncode, done.stderr) == (0, "")
-        (tmp_path / "out.csv").write_text(done.stdout)
-        found = read_csv(tmp_path / "out.csv")
+    for name, (_, options) in WEIGHTS.items():
+        assert found[name][0] == 0 and found[name][2] == "", found[name]
+        predicted = read_csv(here / f"{name}.csv")
         rows = probabilities(model_of(trained, **options), source.train.reader.images[60:])
         names = sorted(os.listdir(trained / "corners" / "train" / "light"))  # As the data set sorts them.
-        assert list(found) == names
-        for name, row in zip(names, rows, strict=True):
-            assert_same(found[name], row)
+        assert list(predicted) == names
+        for file, row in zip(names, rows, strict=True):
+            assert_same(predicted[file], row)
 
 
-def test_hundreds_of_files_go_in_batches_into_one_list(trained, tmp_path):
+def test_hundreds_of_files_make_one_list(trained, tmp_path):
     (tmp_path / "many").mkdir()
     for i in range(300):
         Image.fromarray(noise(i % 2, 5000 + i)).save(tmp_path / "many" / f"{i:03d}.png")
@@ -177,10 +217,10 @@ def test_hundreds_of_files_go_in_batches_into_one_list(trained, tmp_path):
     assert all(row["top"] == [{"class": row["class"], "probability": row["probability"]}] for row in found)
     assert np.mean([row["class"] == CLASSES[i % 2] for i, row in enumerate(found)]) > 0.9
     # Nothing but the list on standard output.
-    assert done.stderr == f"{tmp_path}/figure.pdf: 24 pictures, the first 24 of 300\n"
+    assert done.stderr == f"{tmp_path}/figure.pdf: 24 images, the first 24 of 300\n"
 
 
-def test_a_signal_leaves_what_there_is_under_another_name(trained, tmp_path):
+def test_a_signal_leaves_partial_output(trained, tmp_path):
     (tmp_path / "many").mkdir()
     Image.fromarray(np.tile(noise(0, 1), (40, 40, 1))).save(tmp_path / "many" / "0.png")
     for i in range(1, 3000):
@@ -199,30 +239,26 @@ def test_a_signal_leaves_what_there_is_under_another_name(trained, tmp_path):
     assert 0 < len(json.loads(partial.read_text())) < 3000 and not (tmp_path / "out.json").exists()
 
 
-def test_ink_on_paper_is_seen_and_turned_around(tmp_path):
-    done = mirrorline("train", "--dataset=digits", "--model=mlp", "--steps=60", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_dark_on_light_images_are_noticed_and_inverted(tmp_path):
     (tmp_path / "paper").mkdir()
     test = load_digits().test
     for i in range(40):
-        ink = np.repeat(255 - test.reader.images[i], 3, axis=-1)  # Grey, saved in colour.
+        ink = np.repeat(255 - test.reader.images[i], 3, axis=-1)  # Gray, saved in color.
         Image.fromarray(ink).save(tmp_path / "paper" / f"{i:02d}.png")
-
-    def hits(*given):
-        done = mirrorline("predict", "--model=mlp", "paper", *given, cwd=tmp_path)
-        rows = [line.split() for line in done.stdout.splitlines()]
-        assert done.returncode == 0 and rows[1][:3] == ["file", "class", "probability"] and len(rows) == 42
-        found = [int(row[1]) for row in rows[2:]]
-        return np.mean(found == test.labels[:40]), done.stderr
-
-    share, said = hits()
-    assert share < 0.5 and said.count("\n") == 1 and "40 of 40 pictures have a light ground" in said
-    assert "--invert" in said
-    share, said = hits("--invert")
-    assert share > 0.8 and said == ""
+    predict = ("predict", "--workdir=run", "paper")
+    trained, dark, light = answers([
+        ("train", "--dataset=digits", "--model=mlp", "--steps=60", "--evaluate_every=60", "--tensorboard=scalars",
+         "--workdir=run"), (*predict, "--output=dark.csv"), (*predict, "--output=light.csv", "--invert")], tmp_path)
+    assert (trained[0], dark[0], light[0]) == (0, 0, 0), (trained[2], dark[2], light[2])
+    shares = []
+    for name in ("dark.csv", "light.csv"):
+        with open(tmp_path / name, newline="") as file:
+            shares.append(np.mean([int(row["class"]) for row in csv.DictReader(file)] == test.labels[:40]))
+    assert shares[0] < 0.5 and shares[1] > 0.8 and light[2] == ""
+    assert dark[2].count("\n") == 1 and "40 of 40 images have a light background" in dark[2] and "--invert" in dark[2]
 
 
-def test_what_is_no_flag_is_a_file_and_the_help_says_so():
+def test_other_arguments_are_files_and_the_help_names_them():
     flag_values = absl_flags.FlagValues()
     predict.define(flag_values)
     given = flags.parse(["a.png", "--top=2", "b", "--", "-c.png"], flag_values, "predict", predict.TAKES_FILES)
@@ -231,47 +267,27 @@ def test_what_is_no_flag_is_a_file_and_the_help_says_so():
     assert text.startswith("Usage: mirrorline predict [--flag=value ...] FILE_OR_FOLDER ...\n")
 
 
-@pytest.mark.parametrize("arguments, code, says", [
-    (("corners", "nothere.png"), 2, ["no file or folder 'nothere.png'"]),
-    ((), 2, ["no picture is given"]),
-    (("corners", "--workdir=runs/none"), 2, ["--workdir=runs/none holds no run", "runs/corners-mlp"]),
-    (("corners", "--dataset=mnist"), 2, ["--dataset=mnist", "trained with folder:/", "/corners"]),
-    (("corners", "--checkpoint=31"), 2, ["no checkpoint '31'", "90, 60, 30"]),
-    (("corners", "--average_checkpoints=9"), 2, ["--average_checkpoints=9", "3 good ones"]),
-    (("corners", "--output=out.txt"), 2, ["out.txt", "--format=csv or json"]),
-    (("corners", "--output=nowhere/out.csv"), 2, ["--output=nowhere/out.csv cannot be written"]),
-    (("corners", "--figure=out.doc"), 2, ["--figure=out.doc", ".png"]),
-    (("corners", "--explain_dir=corners/test/dark/3.png"), 2, ["--explain_dir=corners/test/dark/3.png", "folder"]),
-    (("empty", "--output=out.csv"), 1, ["there is no file in empty"]),
-    (("runs/corners-mlp/config.json",), 1, ["config.json: it is no image", "1 of 1 file could not be read"]),
-])
-def test_what_cannot_be_is_said_and_nothing_is_written(trained, arguments, code, says):
-    (trained / "empty").mkdir(exist_ok=True)
-    before = sorted(trained.rglob("*"))
-    workdir = () if any("--workdir" in a for a in arguments) else ("--workdir=runs/corners-mlp",)
-    done = mirrorline("predict", *workdir, *arguments, cwd=trained)
-    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.count("\n") == (2 if "1 of 1" in says[-1] else 1)
-    for text in says:
-        assert text in done.stderr, done.stderr
-    assert sorted(trained.rglob("*")) == before
+def test_wrong_use_is_named_and_nothing_is_written(answered):
+    for i, (arguments, code, says) in enumerate(REFUSED):
+        found, _, errors = answered[1][i]
+        assert found == code and errors.count("\n") == (2 if "1 of 1" in says[-1] else 1), (arguments, errors)
+        assert [text for text in says if text not in errors] == [], (arguments, errors)
 
 
-def test_a_run_on_a_folder_is_judged_from_anywhere_and_after_a_move(trained, tmp_path):
-    workdir = f"--workdir={trained / 'runs' / 'corners-mlp'}"
-    shutil.copytree(trained / "corners", tmp_path / "moved")
-    done = mirrorline("evaluate", workdir, "--report=judged", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "judged" / "report.json").read_text())
+def test_a_run_on_a_folder_is_evaluated_from_anywhere_and_after_a_move(trained, answered):
+    here, found, _ = answered
+    assert found["evaluated"][0] == 0, found["evaluated"][2]
+    report = json.loads((here / "evaluated" / "report.json").read_text())
     listed = [*report["mistakes"], *report["unsure_hits"]]
-    page = (tmp_path / "judged" / "index.html").read_text()
+    page = (here / "evaluated" / "index.html").read_text()
     for example in listed:
         assert example["file"].startswith(os.path.join("test", example["true"])) and example["file"] in page
         assert (trained / "corners" / example["file"]).is_file()
     assert listed
-    moved = mirrorline("evaluate", workdir, "--noreport", "--dataset=folder:moved/", cwd=tmp_path)
-    assert moved.returncode == 0 and f"accuracy {report['headline'][0]['value']:.4%}" in moved.stdout
-    Image.fromarray(noise(1, 1)).save(tmp_path / "moved" / "test" / "dark" / "5.png")
-    other = mirrorline("evaluate", workdir, "--noreport", "--dataset=folder:moved", cwd=tmp_path)
-    assert other.returncode == 2 and "is not what this run was trained on" in other.stderr
-    assert "give its --dataset=folder:PATH" in other.stderr and len(other.stderr.splitlines()) == 1
+    code, said, _ = found["moved"]
+    assert code == 0 and f"accuracy {report['headline'][0]['value']:.4%}" in said
+    code, _, errors = found["changed"]
+    assert code == 2 and "is not what this run was trained on" in errors
+    assert "give its --dataset=folder:PATH; --allow=fingerprint accepts" in errors and errors.count("\n") == 1
+    code, _, errors = found["allowed"]
+    assert code == 0 and "is not what this run was trained on" in errors and errors.count("\n") == 1

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.trained_model import TrainedModel
-from pipeline.export.formats import FORMS
+from pipeline.export.export_format import find_format
 from pipeline.export.weight_sources import find
 from pipeline.files import write_json
 from pipeline.models import registry
@@ -55,7 +55,8 @@ def trained(strategy, tmp_path_factory):
     for form in ("saved_model", "keras", "weights"):
         for version in ("2", "10.unproved"):
             os.makedirs(folder / "export" / form / version)
-        FORMS[form].write(model, str(folder / "export" / form / "2" / FORMS[form].file), {})
+        written = find_format(form)
+        written.write(model, str(folder / "export" / form / "2" / written.file), {})
     return folder, arrays(experiment.state.model)
 
 

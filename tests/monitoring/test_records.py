@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from pipeline.evaluation.evaluator import Run
 from pipeline.evaluation.history import learning_curves
+from pipeline.evaluation.selection import StoredRun
 from pipeline.monitoring import events, metrics_log
 from pipeline.monitoring.events import EventWriter, event_files, read_events
 from pipeline.monitoring.framing import frames
@@ -141,7 +141,7 @@ def test_a_long_run_is_looked_at_from_its_end(long_run, tmp_path):
 
 
 def test_learning_curves_hold_numbers_and_not_records(long_run):
-    run = Run(RunDirectory(str(long_run.parent)), {}, None)
+    run = StoredRun(RunDirectory(str(long_run.parent)), {}, None)
     curves, most = peak(lambda: learning_curves(run.records))
     assert most < 3 and len(curves["train"]["step"]) == 500 and curves["train"]["step"][-1] == 9_990.5
     assert curves["evaluation"][None]["step"] == [10_000]

@@ -1,4 +1,7 @@
-"""The sections about classes: their metrics, the pairs that are confused most, and the confusion matrix."""
+"""The sections about classes: their metrics, the most confused pairs, and the confusion matrix."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1", "support": "support", "roc_auc": "ROC AUC",
            "average_precision": "average precision"}
 MOST_NUMBERS = 20  # Classes of a matrix of numbers; a larger one is a heat map.
@@ -7,19 +10,19 @@ CELL, LETTER, LONGEST = 10, 4.9, 24  # Of the map: side of a cell, width of a le
 LEVELS = 8
 
 
-def classes(report):
-    """Returns what the table of per-class metrics shows: its "columns", its "rows", and where its bars start."""
+def classes(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the table of per-class metrics: its "columns", its "rows", and the start of its bars."""
     every = report["per_class"]
     many = len(every) > TALL
     known = [one["f1"] for one in every if one["f1"] is not None]
     return {"columns": COLUMNS, "many": many,
             "rows": sorted(every, key=lambda one: (one["f1"] is None, one["f1"])) if many else every,
-            # A tenth lower: the weakest has a bar too.
+            # A tenth lower, so that the weakest has a bar too.
             "floor": max(0, int(10 * min(known, default=0.0)) - 1) / 10}
 
 
-def confusion(report):
-    """Returns what the confusion matrix shows: numbers for few classes, a heat map for many; None without a matrix."""
+def confusion(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the confusion matrix: numbers for few classes, a heat map for many; None without a matrix."""
     matrix, names = report.get("confusion"), report["classes"]
     if not matrix:
         return None
@@ -32,14 +35,15 @@ def confusion(report):
             "predicted": [(column[j], sum(column)) for j, column in enumerate(zip(*matrix, strict=True))]}
 
 
-def rate(part, total):
+def rate(part: float, total: float) -> str:
     """Returns a share as text, "–" of nothing."""
     return "–" if not total else "100%" if part == total else f"{part / total:.1%}"
 
 
-def _heat_map(matrix, names, most):
-    """Returns squares of color by their level, names at the edges, and the counts for the list and the script."""
-    size, levels = CELL * len(names), {}
+def _heat_map(matrix: Sequence[Sequence[int]], names: Sequence[str], most: float) -> dict[str, Any]:
+    """Returns squares by their level of color, names at the edges, and the counts for the list and the script."""
+    size = CELL * len(names)
+    levels: dict[tuple[str, int], list[str]] = {}
     cells = [[i, j, count] for i, row in enumerate(matrix) for j, count in enumerate(row) if count]
     for i, j, count in cells:
         share = count / max(1, sum(matrix[i]))

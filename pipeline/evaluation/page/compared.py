@@ -1,17 +1,20 @@
 """The section that compares other runs with the one that is evaluated, on the same examples."""
 import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pipeline.evaluation.page import plots
 from pipeline.evaluation.page.curves import QUANTITIES, drawn
 from pipeline.evaluation.tables import number
 
-# name on the page and among the headline's metrics: key of a compared run, whether more is better
-METRICS = {"accuracy": ("accuracy", max), "loss": ("loss", min), "macro F1": ("macro_f1", max),
-           "calibration error": ("calibration_error", min)}
+# name on the page and in the headline: key of a compared run, the better of two
+METRICS: dict[str, tuple[str, Callable]] = {
+    "accuracy": ("accuracy", max), "loss": ("loss", min), "macro F1": ("macro_f1", max),
+    "calibration error": ("calibration_error", min)}
 
 
-def comparison(report):
-    """Returns what the comparison shows, None where there is nothing to compare with."""
+def comparison(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the comparison; None where there is nothing to compare with."""
     others = report.get("compared")
     if not others:
         return None
@@ -25,19 +28,19 @@ def comparison(report):
     return {"columns": list(METRICS), "runs": runs, "others": others, "plots": _plots(report, others)}
 
 
-def _column(name, values, best):
+def _column(name: str, values: Sequence[float | None], best: Callable) -> list[tuple[str, bool]]:
     """Returns [(text of a value, whether it is the best)]."""
     top = best((value for value in values if value is not None), default=None)
     return [(number(name, value), value is not None and value == top) for value in values]
 
 
-def letter(place):
-    """Returns how a run is called beside the others: A, B, ..., Z, A1, ..."""
+def letter(place: int) -> str:
+    """Returns the label of a run: A, B, ..., Z, A1, ..."""
     letters = string.ascii_uppercase
     return letters[place % len(letters)] + (str(place // len(letters)) if place >= len(letters) else "")
 
 
-def _plots(report, others):
+def _plots(report: Mapping[str, Any], others: Sequence[dict]) -> dict[str, str]:
     runs = [report["curves"], *(other["curves"] for other in others)]
     found = {title: plots.learning_curve(runs, name, f"{title} by step of every run")
              for name, title in QUANTITIES.items()}

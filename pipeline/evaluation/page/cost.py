@@ -1,5 +1,7 @@
-"""The sections about the run: where its time went, what it has cost, how to make it again."""
+"""The sections about the run: its time, its cost, and how to reproduce it."""
 from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipeline.quantities import counted
 
@@ -8,12 +10,12 @@ KINDS = {"steps": ("kept steps", "series-3"), "input": ("waiting for input", "se
          "saving": ("saving", "series-4"), "evaluating": ("evaluating", "series-6"),
          "reporting": ("reporting", "series-5"), "profiling": ("profiling", "series-7"),
          "starting": ("starting", "series-8"), "other": ("other", "soft")}
-MACHINE = {"cpu": str, "cores": lambda count: counted(count, "core"), "memory_gib": "{} GiB of memory".format,
-           "system": str}
+MACHINE: dict[str, Callable] = {"cpu": str, "cores": lambda count: counted(count, "core"),
+                                "memory_gib": "{} GiB of memory".format, "system": str}
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Returns seconds as "31 s", "12 min 5 s" or "3 h 20 min"; one decimal below ten."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
@@ -21,8 +23,8 @@ def duration(seconds):
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def times(goodput):
-    """Returns [{"share", "color", "text"}] of where the time went, the largest first; [] where it is not known."""
+def times(goodput: Mapping | None) -> list[dict[str, Any]]:
+    """Returns [{"share", "color", "text"}] of where the time went, the largest first; [] where it is unknown."""
     seconds = {kind: spent for kind, spent in ((goodput or {}).get("seconds") or {}).items() if spent and spent > 0}
     found = []
     for kind, spent in sorted(seconds.items(), key=lambda item: -item[1]):
@@ -31,22 +33,23 @@ def times(goodput):
     return found
 
 
-def costs(spent):
-    """Returns {what: text} of what the run has cost, without what is not known."""
+def costs(spent: Mapping) -> dict[str, str]:
+    """Returns {what: text} of the cost of the run, without unknown ones."""
     flops = spent.get("training_flops")
     scale, prefix = next(((s, p) for s, p in _PREFIXES if flops and flops >= s), (1, ""))
-    known = {"wall time": ("wall_seconds", duration), "core hours": ("core_hours", _hours),
-             "GPU hours": ("gpu_hours", _hours), "examples seen": ("examples_seen", "{:,}".format),
-             "training operations": ("training_flops", lambda flops: f"{flops / scale:.3g} {prefix}FLOP")}
+    known: dict[str, tuple[str, Callable]] = {
+        "wall time": ("wall_seconds", duration), "core hours": ("core_hours", _hours),
+        "GPU hours": ("gpu_hours", _hours), "examples seen": ("examples_seen", "{:,}".format),
+        "training operations": ("training_flops", lambda flops: f"{flops / scale:.3g} {prefix}FLOP")}
     return {name: text(spent[key]) for name, (key, text) in known.items() if spent.get(key) is not None}
 
 
-def _hours(hours):
+def _hours(hours: float) -> str:
     return f"{hours:,.3g}" if hours < 1000 else f"{hours:,.0f}"
 
 
-def facts(report):
-    """Returns {what: text} of what the run is made of: command, weights, versions, machine."""
+def facts(report: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {what: text} about the run: command, weights, versions, machine."""
     run = report["run"]
     return {"command": report["command"], "directory": run["workdir"],
             "checkpoint": f"{run['checkpoint']}, step {run['step']:,}", "weights": run["weights"],
@@ -57,18 +60,18 @@ def facts(report):
             "evaluated on": ", ".join(_machine(run.get("machine") or {})) or "–"}
 
 
-def options(run):
-    """Returns {option: text} of the configuration, those that are not their defaults first."""
+def options(run: Mapping) -> dict[str, str]:
+    """Returns {option: text} of the configuration, those changed from their defaults first."""
     changed = run.get("changed") or {}
     return {name: text_of(value) for name, value in {**changed, **{**(run.get("config") or {}), **changed}}.items()}
 
 
-def _named(known):
+def _named(known: Mapping) -> list[str]:
     return [f"{key.replace('_', ' ')} {text_of(value)}" for key, value in known.items()]
 
 
-def _machine(known):
-    """Returns what is known of a machine as texts, without what it has nothing of but a GPU."""
+def _machine(known: Mapping) -> list[str]:
+    """Returns facts about a machine as texts; of what it lacks only a GPU is named."""
     found = []
     for name, value in known.items():
         if name == "gpus":
@@ -79,8 +82,8 @@ def _machine(known):
     return found
 
 
-def text_of(value):
-    """Returns a value of a configuration or a machine as a person would write it, "–" for none."""
+def text_of(value: object) -> str:
+    """Returns a value of a configuration or a machine as text for people, "–" for none."""
     if value is None or value in ([], {}, ""):
         return "–"
     if isinstance(value, dict):

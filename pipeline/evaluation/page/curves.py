@@ -1,18 +1,21 @@
-"""The sections that are drawn: learning curves, ROC and precision-recall curves, calibration."""
+"""The sections with plots: learning curves, ROC and precision-recall curves, calibration."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pipeline.evaluation.page import plots
 from pipeline.evaluation.tables import number
 
-HIGHLIGHTED = 5  # Classes of the smallest areas, each in a color of its own.
+HIGHLIGHTED = 5  # Classes of the smallest areas, which have colors of their own.
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "learning_rate": "Learning rate"}
 
 
-def drawn(figures):
-    """Returns {title: <svg> element} without those that had nothing to draw."""
-    return {title: svg for title, svg in figures.items() if svg}
+def drawn(plots: Mapping[str, str]) -> dict[str, str]:
+    """Returns {title: <svg> element} without empty ones."""
+    return {title: svg for title, svg in plots.items() if svg}
 
 
-def learning(report):
-    """Returns the plots of loss, accuracy and learning rate with what their legend needs; None without any."""
+def learning(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the plots of loss, accuracy and learning rate and their legend; None without any."""
     curves, step = report["curves"], report["run"]["step"]
     train = curves.get("train") or {}
     found = drawn({title: plots.learning_curve([curves], name, f"{title} by step", step)
@@ -22,16 +25,16 @@ def learning(report):
             "window": plots.smoothed(train["loss"])[1] if train.get("step") else 0} if found else None
 
 
-def highlighted(report):
+def highlighted(report: Mapping[str, Any]) -> list[str]:
     """Returns the names of the classes that have colors of their own, smallest average precision first."""
     known = [one for one in report["pr"]["classes"] if one]
     return [one["name"] for one in sorted(known, key=lambda one: one["area"])[:HIGHLIGHTED]]
 
 
-def ranking(report):
+def ranking(report: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns ROC and precision-recall curves with [(name, area, area)] of the mean and of the highlighted classes.
 
-    None where no class has examples of its own and others.
+    None where no class has positive and negative examples.
     """
     roc, pr = report.get("roc"), report.get("pr")
     if not roc or not pr or not roc["macro"] or not pr["macro"]:
@@ -47,14 +50,14 @@ def ranking(report):
                       *((name, *(of.get(name) for of in areas)) for name in names)]}
 
 
-def _lines(curves, names):
-    def style(name):
+def _lines(curves: Mapping, names: Sequence[str]) -> list[tuple]:
+    def style(name: str) -> dict:
         return plots.series_style(names.index(name), dashed=True) if name in names else plots.FAINTEST
 
     return [*((one, style(one["name"])) for one in curves["classes"] if one), (curves["macro"], plots.STRONGEST)]
 
 
-def calibration(report):
+def calibration(report: Mapping[str, Any]) -> dict[str, str]:
     """Returns {title: reliability diagram} before and, where it was fitted, after temperature scaling."""
     return {f"{title}: ECE {number('ece', part['ece'])}": plots.reliability(
                 part["reliability"], f"Reliability diagram {when} temperature scaling")

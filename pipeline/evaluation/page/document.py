@@ -1,6 +1,10 @@
-"""report/index.html: a report as one page that loads nothing."""
+"""report/index.html: a report as one self-contained page."""
 import datetime
 import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from pipeline.evaluation.page import classes, compared, cost, curves, plots
 from pipeline.evaluation.page.findings import findings
@@ -17,20 +21,20 @@ SECTIONS = {"comparison": "Comparison", "learning": "Learning curves", "classes"
             "unsure": "Least confident correct predictions", "cost": "Time and cost", "run": "Run"}
 
 
-def write_page(report, images, path):
-    """Writes the page of a report; it is whole or not there.
+def write_page(report: Mapping[str, Any], images: Mapping[int, np.ndarray], path: str) -> None:
+    """Writes the page of a report atomically.
 
     Args:
-      report: what report.json holds, see report.make_report.
-      images: {index: uint8 [H, W, C]} of the examples that report.named_examples lists; one without an image is
-        shown by its caption alone.
-      path: of the file; its directory is made where there is none.
+      report: content of report.json, see report.make_report.
+      images: {index: uint8 [H, W, C]} of the examples that report.named_examples lists; one without an image has
+        its caption alone.
+      path: of the file; its directory is made.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     write_text(path, page(report, images))
 
 
-def page(report, images):
+def page(report: Mapping[str, Any], images: Mapping[int, np.ndarray]) -> str:
     """Returns the text of the page; see `write_page`."""
     report = plain(report)
     run, goodput = report["run"], report.get("goodput") or {}
@@ -50,7 +54,7 @@ def page(report, images):
         facts=cost.facts(report), options=cost.options(run))
 
 
-def _where(report):
+def _where(report: Mapping[str, Any]) -> list[str]:
     run, created = report["run"], datetime.datetime.fromisoformat(report["created"])
     parameters = counted(run["parameters"], "parameter") if run.get("parameters") else ""
     return [text for text in (
@@ -58,15 +62,15 @@ def _where(report):
         f"{created:%Y-%m-%d %H:%M %Z}") if text]
 
 
-def headline(report):
+def headline(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns [(name, value, interval)] for the first screen, text each."""
     return [(item["name"], number(item["name"], item["value"]),
              f"{span(item)} ({item['interval']})" if item["low"] is not None else "no interval")
             for item in report["headline"]]
 
 
-def caveats(report):
-    """Returns what has to be known before a metric is quoted, as sentences."""
+def caveats(report: Mapping[str, Any]) -> list[str]:
+    """Returns what a reader has to know before quoting a metric, as sentences."""
     run, found = report["run"], []
     if run.get("status") not in (None, "finished"):
         found.append(f"The run has not finished ({run['status']}): these are the metrics of step {run['step']:,}.")

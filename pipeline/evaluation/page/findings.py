@@ -1,29 +1,28 @@
 """The key findings of a report, as sentences."""
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from pipeline.quantities import counted, plural
 
-CLOSE = 0.01  # Of confidence and accuracy, within which a model is well calibrated.
-WORSE = 1.1  # Times its lowest value, from which on a loss at the end counts as risen.
-SLOW = 0.9
+CLOSE = 0.01  # Difference of confidence and accuracy within which a model is well calibrated.
+WORSE = 1.1  # Factor over its lowest value above which the final loss counts as risen.
+LEAST_WAITING = 0.1  # Share of the time of the steps above which waiting for input is reported.
 
 
-def findings(report):
-    """Returns the key findings, the most important first.
-
-    Args:
-      report: what report.json holds.
-    """
+def findings(report: Mapping[str, Any]) -> list[str]:
+    """Returns the key findings, the most important first."""
     found = [*_compared(report), _weakest(report), _confused(report), _confidence(report["calibration"]),
              _overfitting(report["curves"]), _goodput(report.get("goodput"))]
     return [sentence for sentence in found if sentence]
 
 
-def _compared(report):
+def _compared(report: Mapping[str, Any]) -> Iterator[str]:
     for other in report.get("compared") or []:
         yield (f"{other['name']} against this run: {other['verdict']} (only it is correct on "
                f"{counted(other['only_this_right'], 'example')}, only this run on {other['only_the_first_right']:,}).")
 
 
-def _weakest(report):
+def _weakest(report: Mapping[str, Any]) -> str | None:
     known = [one for one in report["per_class"] if one["support"] and one["f1"] is not None]
     if len(known) < 2:
         return None
@@ -36,7 +35,7 @@ def _weakest(report):
             f"{1 - weakest['precision']:.1%} of its predictions are wrong.")
 
 
-def _confused(report):
+def _confused(report: Mapping[str, Any]) -> str:
     if not report["confused_pairs"]:
         return "No example is misclassified."
     pair = report["confused_pairs"][0]
@@ -44,7 +43,7 @@ def _confused(report):
             f"{counted(pair['count'], 'example')}, {pair['share']:.1%} of class {pair['true']}).")
 
 
-def _confidence(calibration):
+def _confidence(calibration: Mapping[str, Any]) -> str | None:
     before, after = calibration["before"], calibration.get("after")
     bins = [one for one in before["reliability"] if one["count"]]
     count = sum(one["count"] for one in bins)
@@ -52,18 +51,17 @@ def _confidence(calibration):
         return None
     confidence, accuracy = (sum(one[name] * one["count"] for one in bins) / count
                             for name in ("confidence", "accuracy"))
-    said = f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}"
+    means = f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}"
     word = "well calibrated on average" if abs(confidence - accuracy) < CLOSE else \
         "overconfident" if confidence > accuracy else "underconfident"
-    scaled = after and before["ece"] is not None and after["ece"] is not None
-    if not scaled:
-        return f"The model is {word}: {said}."
+    if not after or before["ece"] is None or after["ece"] is None:
+        return f"The model is {word}: {means}."
     change = "reduces" if after["ece"] < before["ece"] else "does not help: it changes"
-    return (f"The model is {word}: {said}. Temperature scaling {change} the calibration error from {before['ece']:.4f} "
-            f"to {after['ece']:.4f}.")
+    return (f"The model is {word}: {means}. Temperature scaling {change} the calibration error from "
+            f"{before['ece']:.4f} to {after['ece']:.4f}.")
 
 
-def _overfitting(curves):
+def _overfitting(curves: Mapping[str, Any]) -> str | None:
     for split, columns in (curves.get("evaluation") or {}).items():
         known = [(loss, step) for step, loss in zip(columns["step"], columns["loss"], strict=True) if loss is not None]
         if len(known) > 2:
@@ -74,11 +72,11 @@ def _overfitting(curves):
     return None
 
 
-def _goodput(goodput):
+def _goodput(goodput: Mapping[str, Any] | None) -> str | None:
     if not goodput or not sum(goodput["seconds"].values()):
         return None
     seconds = goodput["seconds"]
     waiting = seconds.get("input", 0.0) / max(1e-9, seconds.get("steps", 0.0) + seconds.get("input", 0.0))
-    if waiting > 1 - SLOW:
+    if waiting > LEAST_WAITING:
         return f"The steps spent {waiting:.0%} of their time waiting for input."
     return None

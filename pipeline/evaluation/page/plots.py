@@ -1,18 +1,21 @@
 """The plots of an evaluation's page: learning curves, ROC and precision-recall curves, reliability diagrams.
 
-What lines mean stands beside them on the page, so that names of classes and runs are text there. Series differ
-in color, and in line style or marker too where they may lie close together.
+The legend is on the page beside the plots, so that names of classes and runs are text. Series differ in color, and in
+line style or marker too where they may lie close together.
 """
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from pipeline.pages.plots import INK, MARKERS, SERIES, SOFT, inline_svg
 
-WIDTH, HEIGHT = 4.6, 3.1  # Inches: three fit in a row of a wide screen, one on a phone.
-WIDE = 30  # Times the smallest value, from which on a loss is drawn on a log scale.
-FEW = 10  # Examples, below which the accuracy of a bin means little.
+WIDTH, HEIGHT = 4.6, 3.1  # Inches: three fit side by side on a wide screen, one on a phone.
+WIDE = 30  # Ratio of largest to smallest loss above which its scale is logarithmic.
+FEW = 10  # Examples below which the accuracy of a bin means little.
 FAINT = 0.3
-DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))  # In turn; templates/marks.html has the same.
+DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))  # templates/marks.html has the same.
 ZOOMS = (0.02, 0.05, 0.1, 0.2, 0.3)
 NAMES = {"loss": "loss (nats)", "accuracy": "accuracy", "learning_rate": "learning rate"}
 TRAIN, EVALUATED = 0, 1  # Series of a single run: of training, and of its first evaluated split.
@@ -20,15 +23,15 @@ FAINTEST = {"color": SOFT, "linewidth": 0.7, "alpha": 0.4, "zorder": 1}
 STRONGEST = {"color": INK, "linewidth": 2.0, "zorder": 4}
 
 
-def series_style(place, dashed=False):
-    """Returns how the line of a series looks; dashes tell lines apart that lie close together."""
+def series_style(place: int, dashed: bool = False) -> dict[str, Any]:
+    """Returns the style of a line; dashes distinguish lines that lie close together."""
     return {"color": SERIES[place % len(SERIES)], "linewidth": 1.4, "zorder": 3,
             "linestyle": DASHES[place % len(DASHES)] if dashed else "-"}
 
 
-def smoothed(values, share=0.04):
-    """Returns the running means of a list of numbers or None over that share of it: (float64 [N], values in a mean)."""
-    values = np.array(values, np.float64)
+def smoothed(numbers: Sequence[float | None], share: float = 0.04) -> tuple[np.ndarray, int]:
+    """Returns the running means of numbers or None over a share of them: (float64 [N], values in a mean)."""
+    values = np.array(numbers, np.float64)
     reach = max(1, round(share * len(values) / 2))
     known = np.isfinite(values)
     if 2 * reach + 1 > len(values):
@@ -39,14 +42,14 @@ def smoothed(values, share=0.04):
     return np.where(counts > 0, means, np.nan), 2 * reach + 1
 
 
-def learning_curve(runs, quantity, description, step=None):
+def learning_curve(runs: Sequence[Mapping], quantity: str, description: str, step: int | None = None) -> str:
     """Draws a quantity over the steps of one run, or of several.
 
     Args:
       runs: `curves` of each run as report.json has them.
       quantity: "loss", "accuracy" or "learning_rate".
-      description: for those who cannot see it.
-      step: the step that is evaluated, marked where it is given.
+      description: text for screen readers.
+      step: the evaluated step, which is marked.
 
     Returns:
       An <svg> element; "" where no run has such values.
@@ -65,13 +68,13 @@ def learning_curve(runs, quantity, description, step=None):
     return inline_svg(draw, description, WIDTH, HEIGHT)
 
 
-def _training(run, quantity):
+def _training(run: Mapping, quantity: str) -> list[tuple]:
     train = run.get("train") or {}
     values = np.array(train.get(quantity) or [], np.float64)
     return [("train", np.array(train["step"], np.float64), values)] if np.isfinite(values).any() else []
 
 
-def _evaluations(run, quantity):
+def _evaluations(run: Mapping, quantity: str) -> list[tuple]:
     found = []
     for split, columns in (run.get("evaluation") or {}).items():
         values = np.array(columns.get(quantity) or [], np.float64)
@@ -80,8 +83,8 @@ def _evaluations(run, quantity):
     return found
 
 
-def _learning_lines(axes, lines, run, quantity, place):
-    """Draws the lines of a run: of the only one where `place` is None, else of that one of several."""
+def _learning_lines(axes: Any, lines: Sequence[tuple], run: Mapping, quantity: str, place: int | None) -> None:
+    """Draws the lines of a run: of a single one where `place` is None, else of that one of several."""
     splits = list(run.get("evaluation") or {})
     for name, steps, values in lines:
         number = place if place is not None else TRAIN if name == "train" else EVALUATED + splits.index(name)
@@ -98,7 +101,7 @@ def _learning_lines(axes, lines, run, quantity, place):
                       linestyle="-" if place is None or quantity == "learning_rate" else DASHES[1])
 
 
-def _learning_axes(axes, values, quantity):
+def _learning_axes(axes: Any, values: Sequence[np.ndarray], quantity: str) -> None:
     known = np.concatenate(values)
     known = known[np.isfinite(known)]
     if quantity == "loss" and known.min() > 0 and known.max() > WIDE * known.min():
@@ -121,24 +124,25 @@ def _learning_axes(axes, values, quantity):
     axes.grid(True)
 
 
-def roc(lines, description):
-    """Draws ROC curves, see `_ranking`; the corner where good ones bend stands larger in the middle."""
+def roc(lines: Sequence[tuple[Mapping, Mapping]], description: str) -> str:
+    """Draws ROC curves, see `_ranking`, with the corner where good ones bend enlarged in the middle."""
     return _ranking(lines, description, "false positive rate", "true positive rate", "default",
                     (0.4, 0.14, 0.56, 0.56), lambda reach: ((0, reach), (1 - reach, 1)))
 
 
-def precision_recall(lines, description):
-    """Draws precision-recall curves, see `_ranking`; the corner where good ones bend stands larger in the middle."""
+def precision_recall(lines: Sequence[tuple[Mapping, Mapping]], description: str) -> str:
+    """Draws precision-recall curves, see `_ranking`, with the corner where good ones bend enlarged in the middle."""
     return _ranking(lines, description, "recall", "precision", "steps-pre",
                     (0.12, 0.14, 0.56, 0.56), lambda reach: ((1 - reach, 1), (1 - reach, 1)))
 
 
-def _ranking(lines, description, xlabel, ylabel, steps, place, corner):
+def _ranking(lines: Sequence[tuple[Mapping, Mapping]], description: str, xlabel: str, ylabel: str, steps: str,
+             place: tuple, corner: Callable) -> str:
     """Draws curves in the unit square.
 
     Args:
       lines: [(curve {"x", "y", "area"}, style)]; a style is one of `FAINTEST`, `STRONGEST`, `series_style`.
-      description: for those who cannot see it.
+      description: text for screen readers.
       xlabel, ylabel: of the axes.
       steps: matplotlib's drawstyle.
       place: of the enlarged corner: left, bottom, width, height in shares of the axes.
@@ -172,8 +176,8 @@ def _ranking(lines, description, xlabel, ylabel, steps, place, corner):
     return inline_svg(draw, description, WIDTH, WIDTH * 0.82)
 
 
-def _bend(lines, rising):
-    """Returns the side of the smallest corner in which all lines that stand out bend, None where none is small."""
+def _bend(lines: Sequence[tuple[Mapping, Mapping]], rising: bool) -> float | None:
+    """Returns the side of the smallest corner in which all highlighted lines bend, None where none is small."""
     def fits(curve, reach):
         at = np.interp(reach if rising else 1 - reach, curve["x"], curve["y"])
         return at >= 1 - reach / 2
@@ -182,12 +186,12 @@ def _bend(lines, rising):
     return next((reach for reach in ZOOMS if all(fits(curve, reach) for curve in bold)), None)
 
 
-def reliability(bins, description):
-    """Draws a reliability diagram: accuracy by confidence, and how many examples have it.
+def reliability(bins: Sequence[Mapping], description: str) -> str:
+    """Draws a reliability diagram: accuracy and number of examples by confidence.
 
     Args:
       bins: [{"low", "high", "count", "confidence", "accuracy"}].
-      description: for those who cannot see it.
+      description: text for screen readers.
     """
     def draw(figure):
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -208,12 +212,12 @@ def reliability(bins, description):
     return inline_svg(draw, description, WIDTH, WIDTH * 0.82)
 
 
-def reliabilities(runs, description):
+def reliabilities(runs: Sequence[Sequence[Mapping]], description: str) -> str:
     """Draws the reliability of several runs as lines.
 
     Args:
       runs: the bins of each, see `reliability`.
-      description: for those who cannot see it.
+      description: text for screen readers.
     """
     def draw(figure):
         axes = figure.add_subplot()

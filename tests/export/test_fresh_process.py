@@ -1,5 +1,4 @@
-"""A form in a process of its own: what it says, how it fails, and that it never stays behind."""
-import argparse
+"""An export in a fresh process: what it computes, how it fails, and that the process never stays behind."""
 import os
 import shlex
 import signal
@@ -15,7 +14,7 @@ import pytest
 
 from pipeline.errors import RunFailure
 from pipeline.export import fresh_process, run_exported
-from pipeline.export.formats import FORMS
+from pipeline.export.export_format import find_format
 from pipeline.files import write_json
 from tests.export.fresh_models import metadata, pixels, trained_model
 from tests.selection import quick
@@ -24,18 +23,19 @@ from tests.test_structure import PACKAGES, imports, under
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """(TrainedModel, {form name: folder}) of an mlp in two forms."""
+    """(TrainedModel, {format name: folder}) of an mlp in two formats."""
     trained, folders = trained_model("mlp"), {}
     for name in ("onnx", "tflite_int8"):
         folders[name] = tmp_path_factory.mktemp(name)
-        FORMS[name].write(trained, str(folders[name] / FORMS[name].file), metadata(trained), pixels(trained, 50))
+        written = find_format(name)
+        written.write(trained, str(folders[name] / written.file), metadata(trained), pixels(trained, 50))
     return trained, folders
 
 
-def test_it_says_what_the_form_says_and_how_long_it_takes(exported):
+def test_probabilities_and_latency(exported):
     trained, folders = exported
     images = pixels(trained, 2 * run_exported.BATCH + 5)  # Three batches, the last one short.
-    found = fresh_process.judge(FORMS["onnx"], folders["onnx"], images, (1, 200), seconds=0.05)
+    found = fresh_process.run(find_format("onnx"), folders["onnx"], images, (1, 200), seconds=0.05)
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities, trained.probabilities(images), rtol=0, atol=1e-5)
     assert list(found.latencies) == ["1", "200"]  # More than there are images, too.
@@ -48,41 +48,40 @@ def test_quantized_inputs_and_outputs_are_those_of_the_model(exported, tmp_path)
     trained, folders = exported
     images = pixels(trained, 9)
     np.save(tmp_path / "images.npy", images)
-    found = fresh_process.judge(FORMS["tflite_int8"], folders["tflite_int8"], tmp_path / "images.npy")
+    found = fresh_process.run(find_format("tflite_int8"), folders["tflite_int8"], tmp_path / "images.npy")
     assert np.abs(found.probabilities - trained.probabilities(images)).max() < 0.03 and found.latencies == {}
     np.testing.assert_allclose(found.probabilities * 256, np.rint(found.probabilities * 256), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights"], 0, 2))
-def test_forms_of_tensorflow_and_keras_are_opened_alike(name, tmp_path):
-    trained, path = trained_model("three_apis"), os.path.join(tmp_path, FORMS[name].file)
-    FORMS[name].write(trained, path, metadata(trained))
+@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights"], 0))
+def test_formats_of_tensorflow_and_keras_are_loaded_alike(name, tmp_path):
+    trained, written, images = trained_model("three_apis"), find_format(name), pixels(trained_model("three_apis"), 5)
+    path = os.path.join(tmp_path, written.file)
+    written.write(trained, path, metadata(trained))
     write_json(os.path.join(tmp_path, "metadata.json"), metadata(trained))
-    images = pixels(trained, 5)
-    options = argparse.Namespace(model=path, maker=None, metadata=os.path.join(tmp_path, "metadata.json"))
-    if name == "weights":
-        options.maker = fresh_process.WEIGHTS_MAKER
-    signatures = ("serving_default", "serving_uint8", "serving_bytes") if name == "saved_model" else (None,)
-    for options.signature in signatures:
-        prepare, compute, _ = run_exported.RUNTIMES[FORMS[name].runtime](options)
+    signatures = ("serving_default", "serving_uint8", "serving_bytes") if name == "saved_model" else ()
+    for signature in ([name] for name in signatures) if signatures else [()]:
+        prepare, compute = written.load(path, 1, *signature)
         np.testing.assert_allclose(run_exported.probabilities(prepare, compute, images), trained.probabilities(images),
                                    rtol=0, atol=1e-5)
 
 
-def test_it_knows_nothing_of_this_project(tmp_path):
-    with open(fresh_process.JUDGE, encoding="utf-8") as file:
+def test_the_process_imports_nothing_of_this_project(tmp_path):
+    with open(fresh_process.SCRIPT, encoding="utf-8") as file:
         assert not [name for name in imports(file.read()) if under(name, *PACKAGES)]
-    done = subprocess.run([sys.executable, "-I", fresh_process.JUDGE, "--runtime=onnxruntime", "--model=x",
-                           "--images=x", f"--output={tmp_path}/x", f"--path={fresh_process.ROOT}", "--import=pipeline"],
-                          capture_output=True, text=True, timeout=600)
+    (tmp_path / "load.py").write_text("import pipeline")
+    np.save(tmp_path / "images.npy", np.zeros(1))
+    done = subprocess.run([sys.executable, "-I", fresh_process.SCRIPT, "--load=load.py", "--model=x",
+                           "--images=images.npy", "--output=x", f"--path={fresh_process.ROOT}", "--without=pipeline"],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "ModuleNotFoundError: import of pipeline halted; None in sys.modules\n"
 
 
 def test_what_cannot_be_loaded_fails_in_one_line(exported, tmp_path, capfd):
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(RunFailure, match=r"^form onnx in a process of its own: InvalidProtobuf: .*model.onnx.*"):
-        fresh_process.judge(FORMS["onnx"], tmp_path, pixels(exported[0]))
+    with pytest.raises(RunFailure, match=r"^format onnx in a fresh process: InvalidProtobuf: .*model.onnx.*"):
+        fresh_process.run(find_format("onnx"), tmp_path, pixels(exported[0]))
     assert capfd.readouterr() == ("", "")
 
 
@@ -102,13 +101,13 @@ def judges(path):
     return found
 
 
-def test_it_has_a_time_limit(exported, endless):
-    with pytest.raises(RunFailure, match="form onnx .*: a process did not end within 0.5 s"):
-        fresh_process.judge(FORMS["onnx"], exported[1]["onnx"], endless, timeout=0.5)
+def test_the_process_has_a_time_limit(exported, endless):
+    with pytest.raises(RunFailure, match="format onnx .*: a process did not end within 0.5 s"):
+        fresh_process.run(find_format("onnx"), exported[1]["onnx"], endless, timeout=0.5)
     assert judges(endless) == []
 
 
-def test_an_interruption_ends_it(exported, endless):
+def test_an_interruption_ends_the_process(exported, endless):
     def interrupt():
         with open(endless, "wb"):  # Until it is read from.
             os.kill(os.getpid(), signal.SIGINT)
@@ -117,15 +116,15 @@ def test_an_interruption_ends_it(exported, endless):
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            fresh_process.judge(FORMS["onnx"], exported[1]["onnx"], endless, timeout=60)
+            fresh_process.run(find_format("onnx"), exported[1]["onnx"], endless, timeout=60)
     finally:
         signal.signal(signal.SIGINT, before)
         thread.join()
     assert judges(endless) == []
 
 
-def test_it_ends_with_a_process_that_was_killed(endless):
-    command = shlex.join([sys.executable, "-I", str(fresh_process.JUDGE), "--runtime=onnxruntime", "--model=x",
+def test_the_process_ends_with_its_killed_parent(endless):
+    command = shlex.join([sys.executable, "-I", str(fresh_process.SCRIPT), "--load=x", "--model=x",
                           f"--images={endless}", "--output=x"]) + " --parent=$$ & wait"
     parent = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL)
     with open(endless, "wb"):

@@ -1,4 +1,4 @@
-"""Made-up judgements: logits that know something of the labels."""
+"""Predictions of random logits that know something of the labels."""
 import numpy as np
 
 from pipeline.evaluation.probabilities import Predictions

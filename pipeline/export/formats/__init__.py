@@ -1,0 +1,1 @@
+"""Export formats, one file each: how it is written, loaded, verified and described."""
