@@ -1,5 +1,6 @@
 """Running the real command in real processes, as a user does."""
 import contextlib
+import functools
 import io
 import json
 import os
@@ -90,7 +91,7 @@ def with_forked_children(*arguments, cwd):
     from launch import __main__ as command_line
     from pipeline import processes
     patch, out, errors = pytest.MonkeyPatch(), io.StringIO(), io.StringIO()
-    patch.setattr(processes.Processes, "start", start_forked)
+    patch.setattr(processes.Processes, "start", functools.partialmethod(start_forked, processes.Processes.start))
     patch.chdir(cwd)
     patch.setenv("PYTHONPATH", str(REPOSITORY))
     try:
@@ -101,8 +102,10 @@ def with_forked_children(*arguments, cwd):
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
 
 
-def start_forked(self, *arguments):
-    """Stands for Processes.start: the same module with the same arguments."""
+def start_forked(self, unforked, *arguments):
+    """Stands for Processes.start: the same module with the same arguments; a script starts from nothing."""
+    if arguments[0] != "-m":
+        return unforked(self, *arguments)
     errors, (_, module, *rest) = tempfile.TemporaryFile(), arguments
     with open(os.devnull, "wb") as nothing:
         pid = forks.fork(module, rest, os.getcwd(), environment(), nothing.fileno(), errors.fileno())

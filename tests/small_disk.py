@@ -44,11 +44,12 @@ class LimitedFiles(SmallDisk):
     """
 
     real = False
+    least = 2 * PAGE  # Bytes that every file may have: small files of the system's temporary folder.
     process = 0  # This one; the limit of a child can be set from here too.
 
     def fill(self, leave=0):
-        """Lets no file grow beyond `leave` bytes; small files of the system's temporary folder may still be written."""
-        self._limit(max(leave, 2 * PAGE))
+        """Lets no file grow beyond `leave` bytes, or `least` where that is more."""
+        self._limit(max(leave, self.least))
 
     def free(self):
         """Lets files grow as before."""

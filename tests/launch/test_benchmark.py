@@ -37,7 +37,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     with concurrent.futures.ThreadPoolExecutor(1) as executor, processes.Processes(240) as started:
         order = write_order(folder, 262144, memory_limit=900)
-        small = start_forked(started, "-m", "pipeline.benchmark.cell_process", order)
+        small = start_forked(started, None, "-m", "pipeline.benchmark.cell_process", order)
         trained = executor.submit(mirrorline, "train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run",
                                   cwd=folder)
         done = with_forked_children(*REAL, cwd=folder)

@@ -200,6 +200,7 @@ def test_a_trace_without_a_step_is_not_kept(looker, tmp_path, end):
 def test_on_a_full_disk_the_run_continues_without_a_profile(looker, tmp_path):
     with small_disk(tmp_path / "disk", 1) as disk:
         profile, (shown, warned) = looker(disk.folder, (0, 2))
+        disk.least = 0  # A trace of three small steps fits into little.
         disk.fill()
         profile.on_start(Restored(0))
         work(profile, 0, 1)
