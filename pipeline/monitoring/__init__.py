@@ -1,1 +1,1 @@
-"""The monitoring room: what is written while a model trains."""
+"""The built-in callbacks: metrics log, TensorBoard, progress, goodput, profiles, alerts and system metrics."""

@@ -21,7 +21,7 @@ TIMEOUT = 300_000  # ms that a page may take for anything: the cores are slow, a
 
 
 class NoBrowser(Exception):
-    """There is no Chromium, and it could not be installed; the message says what to do."""
+    """There is no Chromium, and it could not be installed; the message has a remedy."""
 
 
 def answers(path):
@@ -71,7 +71,7 @@ def path():
       NoBrowser: that was not possible.
     """
     with open(os.path.join(tempfile.gettempdir(), f"mirrorline-chromium-{os.getuid()}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Test processes beside each other install it once.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Parallel test processes install it once.
         found = installed()
         if not found:
             install()

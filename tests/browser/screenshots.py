@@ -28,7 +28,7 @@ DRAWN = 1500  # ms that animations take.
 
 
 def save(page, path, **options):
-    """Writes a picture of a page, with fewer colours where it would be too large."""
+    """Writes a screenshot of a page, with fewer colors if it is too large."""
     page.wait_for_timeout(DRAWN)
     page.screenshot(path=path, **options)
     if path.stat().st_size > MOST_BYTES:
@@ -46,7 +46,7 @@ def opened(browser, address, **options):
 
 
 def take_of_all(browser, address, output):
-    """Takes the screenshots that show the runs of a folder beside each other."""
+    """Takes the screenshots that compare the runs of a folder."""
     pinned = quote(json.dumps([{"plugin": "scalars", "tag": tag} for tag in PINNED], separators=(",", ":")))
     query = f"?pinnedCards={pinned}&runFilter={quote('train|validation')}"
     with opened(browser, f"{address}{query}#timeseries", viewport={"width": 1400, "height": 1080}) as page:
@@ -85,7 +85,7 @@ def take_of_one(browser, address, model, output):
 
 
 def expand(page, scope):
-    """Opens a scope in the tab Graphs, and what is in it as long as that is one scope alone."""
+    """Opens a scope in the tab Graphs, and its content as long as that is a single scope."""
     page.locator(f"g.node[data-name='{scope}']").first.dblclick()
     inside = page.locator(f"g.node[data-name^='{scope}/']")
     inside.first.wait_for()

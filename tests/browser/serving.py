@@ -12,7 +12,7 @@ PARTS = ("train", "validation", "test")  # Of a run, those with scalars.
 
 
 def train(folder, runs):
-    """Trains runs beside each other; folder of runs, {name: its flags}.
+    """Trains runs at the same time; folder of runs, {name: its flags}.
 
     Raises:
       AssertionError: one of them failed.
@@ -59,7 +59,7 @@ def tensorboard(argument, names):
 
 
 def not_read(address, names):
-    """Returns what is missing yet: tabs, and those of the runs without an accuracy."""
+    """Returns the missing tabs, and the runs without an accuracy."""
     tabs = {name for name, plugin in fetch(address, "data/plugins_listing").items() if plugin["enabled"]}
     tags = fetch(address, "data/plugin/scalars/tags")
     return (TABS - tabs) | {name for name in names if "accuracy" not in tags.get(name, ())}

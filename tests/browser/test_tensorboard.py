@@ -1,6 +1,6 @@
 """TensorBoard in a real browser: what it shows is what metrics.jsonl and result.json say.
 
-Most of its tabs are looked at in make acceptance alone; tests/monitoring/test_tensorboard_writer.py reads what is in
+Most of its tabs are tested in make acceptance only; tests/monitoring/test_tensorboard_writer.py reads what is in
 their files.
 """
 import contextlib
@@ -136,7 +136,7 @@ def test_the_graph_has_the_layers_of_the_model(opened):
 
 
 @pytest.mark.acceptance
-def test_the_projector_shows_the_test_split_as_the_model_judged_it(runs, opened):
+def test_the_projector_shows_the_test_split_as_the_model_predicted_it(runs, opened):
     fetched = {}
 
     def listen(response):

@@ -31,7 +31,7 @@ def disk(tmp_path):
 
 @pytest.fixture
 def recorded(disk):
-    """A Recorder on the small disk, its folder, and what the user was told."""
+    """A Recorder on the small disk, its folder, and its warnings."""
     said = []
     return Recorder(RunDirectory(disk.folder), 10, FullDisk(RecordingConsole(said))), disk.folder, said
 

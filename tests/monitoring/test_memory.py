@@ -1,4 +1,4 @@
-"""Memory: what is read of the system, with and without limits of control groups."""
+"""Memory of the system, with and without limits of control groups."""
 import os
 import types
 

@@ -1,4 +1,4 @@
-"""Counted operations: by hand for single operations, and those known of whole models."""
+"""Counted operations: by hand for single operations, and known ones for whole models."""
 import pytest
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from tests.training import small
 
 
 def counted(function, *shapes):
-    """Returns what is counted in a function of float32 tensors."""
+    """Returns the operations counted in a function of float32 tensors."""
     arguments = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
     return operations.count(tf.function(function, autograph=False).get_concrete_function(*arguments).graph)
 

@@ -63,7 +63,7 @@ def test_on_a_cpu_threads_share_a_moment_and_what_is_contained_counts_once():
     assert found["devices"] == ["CPU"] and found["ms_per_step"] == pytest.approx(10)
     assert {kind: row["ms_per_step"] for kind, row in rows.items()} == pytest.approx(
         {"Conv2D": 3, "MatMul": 2, "Call": 1, "Relu": 1, "CollectiveReduceV2": 0.5, "input pipeline": 0.5})
-    # MatMul has half of 2 to 6, beside Conv2D until 4, Call until 5 and Relu until 6.
+    # MatMul has half of 2 to 6, shared with Conv2D until 4, Call until 5 and Relu until 6.
     assert {kind: 20 * row["step_share"] for kind, row in rows.items()} == pytest.approx(
         {"Conv2D": 5, "MatMul": 2, "Call": 1.5, "Relu": 1.5, "CollectiveReduceV2": 1, "input pipeline": 1})
     assert 20 * found["idle_share"] == pytest.approx(8) and found["input_wait_share"] == pytest.approx(0.25)

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: right numbers, in lines that fit, on a terminal that stays whole."""
+"""Progress displays: correct numbers, in lines that fit, on a terminal that is restored."""
 import fcntl
 import io
 import os
@@ -93,7 +93,7 @@ def test_the_time_left_has_the_time_that_evaluations_take():
         left.window(step, rate)
 
     window(5, 9.0, None)
-    assert left.seconds() is None  # Compiling says nothing.
+    assert left.seconds() is None  # The window was compiled.
     window(25, 2.0)
     assert left.seconds() == pytest.approx(7.5)
     now[0] += 4.0  # Of an evaluation, of which is known as yet only that it goes on.
@@ -142,7 +142,7 @@ def _train(live, step=161):
     train_window(live, step, 0.2311, 0.9375, STEADY)
 
 
-def test_the_display_says_what_one_asks_of_a_run():
+def test_the_display_shows_the_figures_of_a_run():
     live, _ = _live(120)
     _train(live)
     bars, figures, more = _drawn(live)
@@ -176,7 +176,7 @@ def test_no_line_is_wider_than_the_window(width):
             assert lines[3] == "accuracy 93.75%; validation 96.39%"
 
 
-def test_a_resumed_run_has_the_checkpoint_it_goes_on_from():
+def test_a_resumed_run_shows_its_checkpoint():
     live, _ = _live(80)
     live._live.auto_refresh = False
     live.on_start(Restored(135))
@@ -255,7 +255,7 @@ print("went on", file=sys.stderr)
 
 
 @pytest.mark.parametrize("how", ["open", "closed", "pipe"])
-def test_nobody_listening_does_not_end_the_training(how):
+def test_a_closed_output_does_not_end_the_training(how):
     done = subprocess.run([sys.executable, "-c", SPEAKS, how], env=environment(), capture_output=True, text=True,
                           timeout=600)
     assert (done.returncode, done.stderr) == (0, "went on\n")
@@ -314,7 +314,7 @@ def test_a_terminal_that_is_closed_does_not_end_what_it_showed(display, tmp_path
 
 
 class Terminal:
-    """A command on a terminal of its own; `text` is what it has written there."""
+    """A command on a terminal of its own; `text` is its output."""
 
     def __init__(self, arguments, cwd, columns):
         self.master, self._slave = pty.openpty()

@@ -1,4 +1,4 @@
-"""The embeddings for TensorBoard's projector: what is kept of wide ones, and what is left on a full disk."""
+"""Embeddings for TensorBoard's projector: the reduction of wide ones, and a full disk."""
 import itertools
 
 import numpy as np

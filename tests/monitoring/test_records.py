@@ -1,4 +1,4 @@
-"""What is written while a model trains: every step once, whatever happened to the process."""
+"""Records of a training: every step exactly once, also after a kill."""
 import json
 import math
 import os

@@ -1,4 +1,4 @@
-"""What a run says about itself beside its loss: in TensorBoard as in metrics.jsonl, and true."""
+"""System metrics and evaluations of a run: correct, and the same in TensorBoard as in metrics.jsonl."""
 import json
 
 import numpy as np
@@ -56,7 +56,7 @@ def _scalars(workdir, part):
     return {tag: {e.step: e.value for e in accumulator.Scalars(tag)} for tag in accumulator.Tags()["scalars"]}
 
 
-def test_tensorboard_and_metrics_say_the_same_of_every_step(workdir, precision):
+def test_tensorboard_and_metrics_have_the_same_values_for_every_step(workdir, precision):
     records = metrics(workdir, "train")
     shown = _scalars(workdir, "train")
     assert set(shown) == ALONE | IN_SECTIONS | (OF_LOSS_SCALE if precision == "mixed_float16" else set())
@@ -87,7 +87,7 @@ def test_the_speed_of_a_window_is_that_of_its_steps(workdir):
         np.median([r["examples_per_second"] for r in steady]))
 
 
-def test_goodput_on_the_way_becomes_that_of_the_result(workdir):
+def test_running_goodput_becomes_that_of_the_result(workdir):
     found = [r["goodput"] for r in metrics(workdir, "train") if "goodput" in r]
     seconds = result(workdir)["goodput"]["seconds"]
     assert found[0] == 0 and 0 < found[-1] < 1  # Nothing is known of the first window, which is mostly compiling.
@@ -95,7 +95,7 @@ def test_goodput_on_the_way_becomes_that_of_the_result(workdir):
     assert found[-1] * sum(seconds.values()) >= 0.98 * seconds["steps"]
 
 
-def test_evaluations_tell_the_classes_apart(workdir):
+def test_evaluations_have_figures_for_each_class(workdir):
     shown = _scalars(workdir, "validation")
     records = metrics(workdir, "evaluation")
     assert [r["step"] for r in records] == [20, 40, 60]
@@ -164,13 +164,13 @@ def _system_metrics(tmp_path, ceiling, operations):
 
 
 def _of(metrics, *arguments, **more):
-    """Returns what is added to a window."""
+    """Returns the metrics added to a window."""
     made = window(*arguments, **more)
     metrics.on_window(made)
     return made.system
 
 
-def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_not_told(tmp_path, strategy):
+def test_operations_are_counted_without_tracing_again_and_a_share_above_one_is_not_reported(tmp_path, strategy):
     experiment = small.build(strategy(1), precision="float32")
     iterator = experiment.train_iterator(0)
     experiment.steps.train_steps(iterator, tf.constant(1))

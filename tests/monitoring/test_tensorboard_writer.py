@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars, read back with TensorBoard's own code from runs of the real command."""
+"""TensorBoard's data other than scalars, read back with TensorBoard's own code from runs of the real command."""
 import io
 import itertools
 import signal
@@ -99,7 +99,7 @@ def provider(folder):
     return TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
 
 
-def test_everything_stands_there_once_whatever_happened(runs):
+def test_everything_is_written_once_despite_a_kill(runs):
     run = runs / "runs/killed"
     counts = Counter((step, tag) for name, plugin in itertools.product(("", "train", "validation", "test"), (
         "images", "text", "histograms", "pr_curves", "hparams")) for step, tag, _ in values(run, name, plugin))
@@ -166,7 +166,7 @@ def test_the_worst_mistakes_come_first_with_their_images(source):
     expected = examples(source.test, np.array([3]))[0][0, :, :, 0].repeat(4, axis=0).repeat(4, axis=1)
     assert (image[top:top + 112, MARGIN:MARGIN + 112] == expected).all()
     none = MistakesImage(source.class_names).draw(source.test, rows[:1], 7)
-    assert np.asarray(none).min() < 100  # It says so.
+    assert np.asarray(none).min() < 100  # A text.
 
 
 def test_the_configuration_is_a_page(runs):
@@ -229,12 +229,12 @@ def test_histograms_are_due_at_the_end_of_a_window():
 def test_curves_of_every_class_of_the_test_split(runs, source):
     found = values(runs / "runs/killed", "test", "pr_curves")
     assert [(step, tag) for step, tag, _ in found] == [(20, f"precision_recall/{c}/pr_curves") for c in range(10)]
-    counts, hits = np.bincount(source.test.labels, minlength=10), 0
+    counts, correct = np.bincount(source.test.labels, minlength=10), 0
     for label, (_, _, (tp, fp, _, fn, precision, recall)) in enumerate(found):
         assert (tp + fn == counts[label]).all() and tp[0] + fp[0] == len(source.test.labels) and recall[0] == 1
         assert np.allclose(precision[tp + fp > 0], (tp / np.maximum(tp + fp, 1))[tp + fp > 0])
-        hits += tp[100]  # Whose probability is at least a half is predicted.
-    assert 0 < hits <= result(runs / "runs/killed")["test_accuracy"] * len(source.test.labels) + 0.5
+        correct += tp[100]  # A class with a probability of at least a half is the predicted one.
+    assert 0 < correct <= result(runs / "runs/killed")["test_accuracy"] * len(source.test.labels) + 0.5
 
 
 def test_the_projector_finds_the_embeddings(runs, source):

@@ -1,4 +1,4 @@
-"""Differences as the proof counts them."""
+"""Differences and their bounds."""
 import math
 
 import numpy as np
@@ -69,7 +69,7 @@ def test_a_gradient_is_claimed_as_exactly_as_float32_resolves_it():
     (dict(variable=1 + 1e-3), dict(grown=1e-6), ["ok", "VIOLATED"]),
     (dict(variable=1 + 1e-3, first=1 + 1e-5), dict(grown=1e-4), ["ok", "VIOLATED"]),
     (dict(variable=1 + 1e-3, loss=1 + 1e-3), dict(grown=1e-4), ["VIOLATED", "VIOLATED"]),
-    # Rounding that has grown at once leaves nothing that a fault could be told by.
+    # Rounding that grows at once hides any fault.
     (dict(variable=1.5, loss=1.5), dict(grown=1.0, early=1e-2), ["VIOLATED", "VIOLATED"]),
 ])
 def test_a_difference_that_rounding_grows_to_is_none_of_replicas(several, control, verdicts):

@@ -1,4 +1,4 @@
-"""What the proof measures inside a process, on real experiments."""
+"""Measurements of a verification inside a process, on real experiments."""
 import keras
 import numpy as np
 import pytest

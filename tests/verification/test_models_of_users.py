@@ -1,4 +1,4 @@
-"""The part `replicas` of the proof with models of users: layers pinned to float32, casts, and rounding that grows."""
+"""The part `replicas` with models of users: layers pinned to float32, casts, and rounding that grows."""
 import json
 
 import keras
@@ -24,7 +24,7 @@ EXTENSION = str(REPOSITORY / "tests" / "extension" / "pinned.py")
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left():
-    """Takes away what is registered here."""
+    """Removes the models that are registered here."""
     before = dict(registry.MODELS.registered)
     yield
     for name in set(registry.MODELS.registered) - set(before):

@@ -57,7 +57,7 @@ def test_the_plain_table_fits_80_columns_and_says_everything():
 def test_the_table_of_a_terminal_fits_and_says_everything(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("FORCE_COLOR", "1")  # As on a terminal.
-    monkeypatch.setenv("TERM", "dumb")  # Without colours.
+    monkeypatch.setenv("TERM", "dumb")  # Without colors.
     file = io.StringIO()
     show(ROWS, file)
     lines = file.getvalue().splitlines()

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a run beside scalars."""
+"""TensorBoard's images, texts, graph, hyper-parameters, curves and embeddings of a run."""
