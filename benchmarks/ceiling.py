@@ -1,16 +1,20 @@
-"""What the machine could do at best: its largest matrix product, and a model's convolutions alone."""
+"""The machine's ceiling: its largest matrix product, and a model's convolutions alone."""
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.gate import Gate
 
 PRODUCT_SIZES = (1024, 2048, 4096)
 PRODUCT_SECONDS = 0.6
 
 
-def measure_product(multiply, size):
+def measure_product(multiply: Callable[[], Any], size: int) -> float:
     """Returns the GFLOP/s of a product of two [size, size] matrices: the median over some time.
 
     Args:
-      multiply: computes one product, and returns when it is there.
+      multiply: computes one product, and returns when it is done.
       size: of the matrices.
     """
     multiply()
@@ -22,8 +26,8 @@ def measure_product(multiply, size):
     return statistics.median(rates)
 
 
-def run(order, gate):
-    """Measures when asked: "product" the matrix product, "convolutions" the seconds of a step's convolutions alone."""
+def run(order: Mapping[str, Any], gate: Gate) -> None:
+    """Answers "product" with the GFLOP/s of a matrix product, "convolutions" with the seconds of those of a step."""
     import tensorflow as tf
 
     from benchmarks import keras_models
@@ -44,7 +48,7 @@ def run(order, gate):
     gate.serve()
 
 
-def seconds_alone(compute, repeats):
+def seconds_alone(compute: Callable[[], Any], repeats: int) -> float:
     """Returns the shortest of some measurements of a kernel."""
     seconds = []
     for _ in range(repeats):
@@ -54,7 +58,7 @@ def seconds_alone(compute, repeats):
     return min(seconds)
 
 
-def step_kernels(layers, batch_size):
+def step_kernels(layers: Sequence[Mapping[str, Any]], batch_size: int) -> list[tuple[Callable[[], Any], int]]:
     """Returns [(function that computes one kernel, how often a step needs it)] of a model's convolutions.
 
     Args:
@@ -64,7 +68,7 @@ def step_kernels(layers, batch_size):
     import tensorflow as tf
     counts = {}
     for layer in layers:
-        on_image = layer["input"] == layers[0]["input"]  # Whose gradient nobody needs.
+        on_image = layer["input"] == layers[0]["input"]  # Whose gradient is not computed.
         key = (layer["input"], layer["kernel"], layer["strides"], layer["padding"], layer["output"], on_image)
         counts[key] = counts.get(key, 0) + 1
     kernels = []

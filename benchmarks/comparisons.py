@@ -1,11 +1,15 @@
-"""Mirrorline beside itself: what its strategy, its replicas, its data, its records and its start cost."""
+"""The cost of Mirrorline's strategy, replicas, input, records and start."""
 import contextlib
 import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from benchmarks.processes import Process, Turns, in_order
 from benchmarks.ratios import median_ratio
-from benchmarks.workloads import CNN, WORKLOADS, prepare_data
+from benchmarks.workloads import CNN, WORKLOADS, Settings, Workload, prepare_data
 
+Report = Callable[[int, dict[str, list[float]]], None]  # Called with the round and the values of each setting.
 SAVING_INTERVAL = 30.0  # Seconds between two checkpoints, as --checkpoint_every=30s.
 LOOP_SECONDS = 3.0  # Of a block in which one checkpoint is written.
 BLOCK_SECONDS = 1.0
@@ -13,31 +17,31 @@ START_STEPS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Settings of one model that take turns.
+class SettingsComparison:
+    """Settings of one model that are measured in turns.
 
     Attributes:
       dataset: "mnist" or "cifar10", for `cnn`.
-      orders: {setting: what its process is told beyond the usual}; neighbours are compared most closely.
-      ratios: (setting, the one it is divided by, the ratio of their examples/s to be reached or None), each.
+      orders: {setting: additions to the order of its process}; neighbours are compared most closely.
+      ratios: of each (setting, base, target of the ratio of their examples/s or None).
     """
 
     dataset: str
-    orders: dict
-    ratios: tuple
+    orders: dict[str, dict[str, Any]]
+    ratios: tuple[tuple[str, str, float | None], ...]
 
 
 PLAIN = {"peer": "mirrorline"}
 HELD = {**PLAIN, "held_batch": True}
 COMPARISONS = {
-    "cnn mnist": Comparison("mnist", {
+    "cnn mnist": SettingsComparison("mnist", {
         "one held batch": HELD, "MNIST, 1 replica": PLAIN, "no strategy": {**PLAIN, "no_strategy": True},
         "2 replicas, local statistics": {**PLAIN, "options": {"replicas": 2, "sync_batch_norm": False}},
         "2 replicas, synchronized statistics": {**PLAIN, "options": {"replicas": 2}}}, (
         ("MNIST, 1 replica", "no strategy", 0.98), ("2 replicas, local statistics", "MNIST, 1 replica", 0.95),
         ("2 replicas, synchronized statistics", "MNIST, 1 replica", None),
         ("MNIST, 1 replica", "one held batch", 0.97))),
-    "cnn cifar10": Comparison("cifar10", {
+    "cnn cifar10": SettingsComparison("cifar10", {
         "one held batch": HELD, "CIFAR-10, flip and crop": {**PLAIN, "options": {"augment": ["flip", "crop"]}}}, (
         ("CIFAR-10, flip and crop", "one held batch", 0.97),)),
 }
@@ -45,32 +49,33 @@ RECORDS, START = {"records": CNN["mnist"], "records of small steps": WORKLOADS["
 NAMES = (*COMPARISONS, *RECORDS, START)
 
 
-def order_of(workload, data, order, options):
-    """Returns what a process is told, with the user's options for Mirrorline under those of the comparison."""
+def order_of(workload: Workload, data: pathlib.Path, order: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
+             Any]:
+    """Returns the order of a process; options of the comparison take precedence over those of the user."""
     return {"workload": dataclasses.asdict(workload), "data": str(data), "weights": None, **order,
             "options": {**options, **order.get("options", {})}}
 
 
-def block_steps(process, seconds, warm_steps):
-    """Warms a process up; returns how many steps take about so many seconds."""
+def block_steps(process: Process, seconds: float, warm_steps: int) -> int:
+    """Warms a process up; returns the number of steps that take about so many seconds."""
     process.ask("train", steps=warm_steps)
     done = process.ask("train", steps=warm_steps)
     return max(2, round(seconds * done["steps"] / done["seconds"]))
 
 
-def speed(answer, workload):
+def speed(answer: Mapping[str, Any], workload: Workload) -> float:
     """Returns the examples/s of a block."""
     return answer["steps"] * workload.batch_size / answer["seconds"]
 
 
-def measure(name, folder, settings, report_round):
+def measure(name: str, folder: pathlib.Path, settings: Settings, report_round: Report) -> dict[str, Any]:
     """Measures one entry of NAMES.
 
     Args:
       name: the entry.
-      folder: pathlib.Path for data.
-      settings: Settings of the run, see benchmarks.peers.
-      report_round: takes lines about the progress.
+      folder: for data.
+      settings: of the run.
+      report_round: called after each round.
 
     Returns:
       {"examples/s" or "seconds" or "MiB": {setting: [rounds]}, "ratios": [{"what", "ratio", "bound", "at_least"}]}.
@@ -96,10 +101,11 @@ def measure(name, folder, settings, report_round):
     return {"examples/s": speeds, "ratios": ratios, "idle_share": turns.idle_share}
 
 
-def measure_records(workload, folder, settings, report_round):
-    """Compares the whole loop, with metrics, event files, progress and checkpoints, with the bare steps.
+def measure_records(workload: Workload, folder: pathlib.Path, settings: Settings,
+                    report_round: Report) -> dict[str, Any]:
+    """Compares the whole loop, with metrics, event files, progress and checkpoints, to the steps alone.
 
-    A block has one checkpoint in it, so what is lost beyond the bare steps is scaled to one each SAVING_INTERVAL.
+    A block has one checkpoint, whose cost is scaled to one each SAVING_INTERVAL.
     """
     data = prepare_data(workload, folder, settings.data_dir)
     with contextlib.ExitStack() as stack:
@@ -110,7 +116,7 @@ def measure_records(workload, folder, settings, report_round):
         for key, every in (("recorded", 10**7), ("recorded and saved", steps)):
             order = {"peer": "mirrorline_run", "options": {"checkpoint_every": str(every), "steps_per_loop": window}}
             processes[key] = stack.enter_context(Process(key, order_of(workload, data, order, settings.options)))
-            # A checkpoint then comes well within a block, and is on the disk before its end.
+            # So that a checkpoint is started and finished well within a block.
             processes[key].ask("train", steps=2 * window)
         turns, speeds = Turns(processes), {key: [] for key in processes}
         for number in range(settings.rounds):
@@ -119,7 +125,7 @@ def measure_records(workload, folder, settings, report_round):
             report_round(number, speeds)
     recorded, saved, plain = speeds["recorded"], speeds["recorded and saved"], speeds["bare steps"]
     share = LOOP_SECONDS / SAVING_INTERVAL
-    # Seconds an example: those of recording always, those of saving in their share.
+    # Seconds an example: recording, and the share of saving.
     both = [1 / (1 / a + (1 / b - 1 / a) * share) for a, b in zip(recorded, saved, strict=True)]
     compared = ((f"`{workload.model}`: recording, and saving every {SAVING_INTERVAL:g} s, over bare steps", both, 0.98),
                 (f"`{workload.model}`: recording, and saving every {LOOP_SECONDS:g} s, over bare steps", saved, None),
@@ -129,7 +135,7 @@ def measure_records(workload, folder, settings, report_round):
         for what, first, bound in compared]}
 
 
-def measure_starts(folder, settings, report_round):
+def measure_starts(folder: pathlib.Path, settings: Settings, report_round: Report) -> dict[str, Any]:
     """Starts Mirrorline's whole loop and Keras `fit` in turns: seconds to the first step, memory after some more."""
     workload = CNN["mnist"]
     data = prepare_data(workload, folder, settings.data_dir)

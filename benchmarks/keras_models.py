@@ -4,6 +4,8 @@ Layers are made in the order in which Mirrorline's models make theirs, so that l
 """
 import contextlib
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -11,7 +13,7 @@ MOMENTUM, EPSILON = 0.9, 1e-3
 INCEPTION_STAGES = ((32, 32), (32, 48), 80, (112, 48), (96, 64), (80, 80), (48, 96), 96, (176, 160), (176, 160))
 
 
-class ConvModule(keras.layers.Layer):
+class KerasConvModule(keras.layers.Layer):
     """Convolution, batch normalization, ReLU."""
 
     def __init__(self, filters, kernel_size=3, strides=1, padding="same"):
@@ -19,46 +21,46 @@ class ConvModule(keras.layers.Layer):
         self.conv = keras.layers.Conv2D(filters, kernel_size, strides=strides, padding=padding)
         self.bn = keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         return keras.ops.relu(self.bn(self.conv(x), training=training))
 
 
-class InceptionModule(keras.layers.Layer):
-    """A 1x1 and a 3x3 ConvModule side by side."""
+class KerasInceptionModule(keras.layers.Layer):
+    """A 1x1 and a 3x3 KerasConvModule side by side."""
 
     def __init__(self, filters_1x1, filters_3x3):
         super().__init__()
-        self.conv1, self.conv2 = ConvModule(filters_1x1, 1), ConvModule(filters_3x3, 3)
+        self.conv1, self.conv2 = KerasConvModule(filters_1x1, 1), KerasConvModule(filters_3x3, 3)
         self.cat = keras.layers.Concatenate()
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         return self.cat([self.conv1(x, training=training), self.conv2(x, training=training)])
 
 
-class DownsampleModule(keras.layers.Layer):
-    """A 3x3 ConvModule of stride 2 beside max pooling."""
+class KerasDownsampleModule(keras.layers.Layer):
+    """A 3x3 KerasConvModule of stride 2 beside max pooling."""
 
     def __init__(self, filters):
         super().__init__()
-        self.conv3 = ConvModule(filters, 3, strides=2, padding="valid")
+        self.conv3 = KerasConvModule(filters, 3, strides=2, padding="valid")
         self.pool = keras.layers.MaxPooling2D(3, strides=2)
         self.cat = keras.layers.Concatenate()
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         return self.cat([self.conv3(x, training=training), self.pool(x)])
 
 
-class ResBlock(keras.layers.Layer):
-    """Three ConvModules with a shortcut around the first two, and max pooling."""
+class KerasResBlock(keras.layers.Layer):
+    """Three KerasConvModules with a shortcut around the first two, and max pooling."""
 
     def __init__(self, channels):
         super().__init__()
-        self.cnn1, self.cnn2 = ConvModule(channels[0]), ConvModule(channels[1])
+        self.cnn1, self.cnn2 = KerasConvModule(channels[0]), KerasConvModule(channels[1])
         self.identity_mapping = keras.layers.Conv2D(channels[1], 1, padding="same")
-        self.cnn3 = ConvModule(channels[2])
+        self.cnn3 = KerasConvModule(channels[2])
         self.pool = keras.layers.MaxPooling2D()
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         inner = self.cnn2(self.cnn1(x, training=training), training=training)
         return self.pool(self.cnn3(inner + self.identity_mapping(x), training=training))
 
@@ -71,13 +73,13 @@ class Stack(keras.Model):
         self.blocks, self.pool = blocks, pool
         self.classifier = keras.layers.Dense(num_classes)
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool = False) -> Any:
         for block in self.blocks:
             x = block(x, training=training)
         return self.classifier(self.pool(x))
 
 
-class MLP(keras.Model):
+class KerasMLP(keras.Model):
     """Flatten, dense of 64, ReLU, dense."""
 
     def __init__(self, num_classes):
@@ -86,28 +88,28 @@ class MLP(keras.Model):
         self.hidden = keras.layers.Dense(64, activation="relu")
         self.classifier = keras.layers.Dense(num_classes)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return self.classifier(self.hidden(self.flatten(x)))
 
 
-def create(name, image_shape, num_classes=10):
+def create(name: str, image_shape: tuple[int, int, int], num_classes: int = 10) -> keras.Model:
     """Returns a built keras.Model of a name in Mirrorline's table, for images (height, width, channels)."""
     if name == "mlp":
-        model = MLP(num_classes)
+        model = KerasMLP(num_classes)
     elif name == "cnn":
-        model = Stack([ConvModule(n) for n in (32, 64, 128)], keras.layers.Flatten(), num_classes)
+        model = Stack([KerasConvModule(n) for n in (32, 64, 128)], keras.layers.Flatten(), num_classes)
     elif name == "resnet_like":
-        blocks = [ResBlock(c) for c in ((32, 32, 64), (128, 128, 256), (128, 256, 512))]
+        blocks = [KerasResBlock(c) for c in ((32, 32, 64), (128, 128, 256), (128, 256, 512))]
         model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
     else:
-        blocks = [ConvModule(96), *(InceptionModule(*s) if isinstance(s, tuple) else DownsampleModule(s)
+        blocks = [KerasConvModule(96), *(KerasInceptionModule(*s) if isinstance(s, tuple) else KerasDownsampleModule(s)
                                     for s in INCEPTION_STAGES)]
         model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
     model(keras.ops.zeros((1, *image_shape)))
     return model
 
 
-def convolutions(name, image_shape):
+def convolutions(name: str, image_shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     """Returns what a model's convolutions are: [{"input": (H, W, C), "kernel": (h, w, C, F), "strides": int, "padding":
     "SAME" or "VALID", "output": (H, W, F)}], in order of execution, the one on the image first."""
     found, model = [], create(name, image_shape)  # Building calls layers too: only what comes after it counts.
@@ -133,7 +135,7 @@ def _recorded(found):
         keras.layers.Conv2D.call = original
 
 
-def step_operations(layers):
+def step_operations(layers: Sequence[Mapping[str, Any]]) -> int:
     """Returns the floating-point operations of a training step an image: a product and a sum count two.
 
     The convolutions, forward and both backward (the gradient of the image itself is not computed); everything else is

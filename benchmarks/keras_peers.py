@@ -1,18 +1,19 @@
 """Keras `fit` as its guides write it, with several steps an execution, and the custom loop of TensorFlow's guides."""
-import time
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import keras_models
-from benchmarks.worker import Blocks, timed
+from benchmarks.gate import Blocks, Gate, timed
 from benchmarks.workloads import SEED
 
 SHUFFLE, SHUFFLE_IN_LOOP = 10_000, 1024  # Buffers, in examples, as in the guides.
 
 
-def run(order, gate):
+def run(order: Mapping[str, Any], gate: Gate) -> None:
     """Trains as an order's peer does: "keras_fit", "keras_fit_many" or "custom_loop"."""
     workload, folder = order["workload"], order["data"]
     keras.utils.set_random_seed(SEED)
@@ -26,7 +27,7 @@ def run(order, gate):
     (run_custom_loop if order["peer"] == "custom_loop" else run_fit)(order, gate, model, images, labels, first)
 
 
-def batches(images, labels, batch_size, shuffle):
+def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: int) -> tf.data.Dataset:
     """Returns a tf.data.Dataset of batches (float32 images in [0, 1], labels)."""
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     if shuffle:
@@ -35,7 +36,8 @@ def batches(images, labels, batch_size, shuffle):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def run_fit(order, gate, model, images, labels, first):
+def run_fit(order: Mapping[str, Any], gate: Gate, model: keras.Model, images: np.ndarray, labels: np.ndarray,
+            first: np.ndarray | None) -> None:
     """Trains by `model.fit` at its fastest: scaling whole uint8 batches, without a progress bar."""
     workload = order["workload"]
     many = order["peer"] == "keras_fit_many"
@@ -43,12 +45,9 @@ def run_fit(order, gate, model, images, labels, first):
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
                   steps_per_execution=workload.steps_per_execution if many else 1)
     if first is not None:
-        losses, ended = [], None
-        for index in first:
-            batch = batches(images[index], labels[index], workload.batch_size, 0)
-            losses.append(model.fit(batch, verbose=0).history["loss"][0])
-            ended = ended or time.time()
-        gate.send(losses=losses, ended=ended)
+        gate.report_first_steps(
+            model.fit(batches(images[index], labels[index], workload.batch_size, 0), verbose=0).history["loss"][0]
+            for index in first)
     tests = [np.load(f"{order['data']}/test_{name}.npy")[:workload.evaluated] for name in ("images", "labels")]
     watched = batches(*tests, workload.batch_size, 0)
     gate.on("evaluate", timed(lambda: model.evaluate(watched, verbose=0)))
@@ -64,12 +63,13 @@ class HoldBetweenBlocks(keras.callbacks.Callback):
         super().__init__()
         self.blocks, self.steps_per_execution, self.steps_per_epoch = blocks, steps_per_execution, steps_per_epoch
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.blocks.call_begins()
         self.blocks.count(min(self.steps_per_execution, self.steps_per_epoch - batch))
 
 
-def run_custom_loop(order, gate, model, images, labels, first):
+def run_custom_loop(order: Mapping[str, Any], gate: Gate, model: keras.Model, images: np.ndarray, labels: np.ndarray,
+                    first: np.ndarray | None) -> None:
     """Trains by one call of a tf.function a batch, from a Python loop over the data set, float32 images and one-hot
     labels in memory, as the guides to custom training have it; without their line to TensorBoard a step."""
     workload = order["workload"]
@@ -90,11 +90,8 @@ def run_custom_loop(order, gate, model, images, labels, first):
     images = images.astype("float32") / 255
     labels = keras.utils.to_categorical(labels, num_classes=10)
     if first is not None:
-        losses, ended = [], None
-        for index in first:
-            losses.append(float(train_step(tf.constant(images[index]), tf.constant(labels[index]))))
-            ended = ended or time.time()
-        gate.send(losses=losses, ended=ended)
+        gate.report_first_steps(
+            train_step(tf.constant(images[index]), tf.constant(labels[index])) for index in first)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(SHUFFLE_IN_LOOP).batch(workload.batch_size)
     blocks = Blocks(gate)
     while True:

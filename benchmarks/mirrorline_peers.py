@@ -1,12 +1,13 @@
 """Mirrorline as it is: its Experiment, its step, its stream and, as "mirrorline_run", its whole training loop."""
 import tempfile
-import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.worker import Blocks, timed
-from benchmarks.workloads import PROOF_STEPS, SEED
+from benchmarks.gate import Blocks, Gate, timed
+from benchmarks.workloads import PROOF_STEPS, SEED, Workload
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.data.memory import InMemory, empty_images
@@ -14,11 +15,12 @@ from pipeline.data.order import example_index_array
 from pipeline.data.source import Source, Split, digest
 from pipeline.distributed import devices
 from pipeline.training import experiment as experiments
+from pipeline.training.experiment import Experiment
 
 ENDLESS = 10**7  # Steps.
 
 
-def run(order, gate):
+def run(order: Mapping[str, Any], gate: Gate) -> None:
     """Trains as an order says.
 
     "peer" is "mirrorline" or "mirrorline_run"; "options" are options of the configuration. "no_strategy" leaves
@@ -41,7 +43,7 @@ def run(order, gate):
     train_in_blocks(order, experiment, gate)
 
 
-def train_in_blocks(order, experiment, gate):
+def train_in_blocks(order: Mapping[str, Any], experiment: Experiment, gate: Gate) -> None:
     """Trains with the production step on the production stream."""
     steps = experiment.steps
     if order.get("held_batch"):
@@ -51,23 +53,19 @@ def train_in_blocks(order, experiment, gate):
         iterator = experiment.train_iterator(0)
     if order.get("export"):
         export(experiment, order["export"])
-        losses, ended = [], None
-        for _ in range(PROOF_STEPS):
-            losses.append(float(steps.train_steps(iterator, tf.constant(1)).numpy()[0, 0]))
-            ended = ended or time.time()
-        gate.send(losses=losses, ended=ended)
+        gate.report_first_steps(steps.train_steps(iterator, tf.constant(1)).numpy()[0, 0] for _ in range(PROOF_STEPS))
     gate.on("evaluate", timed(lambda: experiment.evaluate(experiment.source.test)))
     gate.train(lambda count: steps.train_steps(iterator, tf.constant(count)).numpy())
 
 
-def export(experiment, path):
+def export(experiment: Experiment, path: str) -> None:
     """Writes weights and the indices of the first batches, in the order in which the stream has them."""
     count = PROOF_STEPS * experiment.plan.batch_size
     first = example_index_array(np.arange(count), experiment.source.train.num_examples, SEED)
     np.savez(path, *experiment.state.model.get_weights(), first=first)
 
 
-def run_loop(config, source, strategy, gate):
+def run_loop(config: ExperimentConfig, source: Source, strategy: Any, gate: Gate) -> None:
     """Trains by the loop of `mirrorline train`, with everything that it writes, in a directory of its own."""
     from pipeline.run_directory import RunDirectory
     from pipeline.training.trainer import Trainer
@@ -80,7 +78,7 @@ def run_loop(config, source, strategy, gate):
         Trainer(experiment, directory).run()
 
 
-def held_between_blocks(train_steps, blocks):
+def held_between_blocks(train_steps: Any, blocks: Blocks) -> Callable[[Any, Any], Any]:
     """Returns a function in place of `train_steps` that waits wherever a block is done."""
     def held(iterator, count):
         blocks.call_begins()
@@ -90,7 +88,7 @@ def held_between_blocks(train_steps, blocks):
     return held
 
 
-def load_source(folder, workload):
+def load_source(folder: str, workload: Workload) -> Source:
     """Returns the Source of the arrays in a folder, with as many test examples as are evaluated."""
     splits = []
     for name, most in (("train", None), ("test", workload.evaluated)):
@@ -101,7 +99,7 @@ def load_source(folder, workload):
     return Source(workload.dataset, names, workload.image_shape, *splits, None, digest("peers", workload.dataset))
 
 
-def read_images(path, most=None):
+def read_images(path: str, most: int | None = None) -> np.ndarray:
     """Reads uint8 [N, H, W, C] from a .npy file into memory that tensors can share, without a second copy."""
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)

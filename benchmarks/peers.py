@@ -1,8 +1,8 @@
-"""Mirrorline beside its peers, in one run: python -m benchmarks.peers [--data_dir=FOLDER] [--rounds=15] [--only=TEXT].
+"""Compares Mirrorline with its peers: python -m benchmarks.peers [--data_dir=FOLDER] [--rounds=15] [--only=TEXT].
 
 The same model, data, batch and precision through Mirrorline, Keras `fit` in two ways, a custom loop and PyTorch in two
-ways, each in a process of its own, in turns; beside what the machine could do at best. Writes
-docs/measured/peers.json and docs/measured/peers.md part by part, and goes on where it was stopped.
+ways, each in a process of its own, in turns; and the ceiling of the machine. Writes docs/measured/peers.json and
+docs/measured/peers.md part by part, and resumes there.
 """
 import argparse
 import dataclasses
@@ -18,13 +18,16 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks import comparisons, table
 from benchmarks.ceiling import PRODUCT_SIZES
 from benchmarks.processes import REPOSITORY, Process, Turns, in_order
 from benchmarks.ratios import PAIRS, median_ratio
-from benchmarks.workloads import CEILING, PEERS, TORCH_PEERS, WORKLOADS, prepare_data
+from benchmarks.workloads import CEILING, PEERS, TORCH_PEERS, WORKLOADS, Settings, Workload, prepare_data
 from pipeline.config import ExperimentConfig, options, value_type
+from pipeline.distributed import machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
 
 QUICK_ROUNDS = 3
@@ -32,24 +35,8 @@ LOSS_TOLERANCE = 1e-2  # Of the loss of the last step of the proof, in nats.
 PACKAGES = ("tensorflow", "keras", "numpy", "torch")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a run is told.
-
-    Attributes:
-      rounds: turns of every peer.
-      data_dir: folder of prepared TensorFlow Datasets, or None for made-up images.
-      peers: names of PEERS; Mirrorline is always among them.
-      options: {option: value} of Mirrorline's configuration that differ from its defaults.
-    """
-
-    rounds: int
-    data_dir: str
-    peers: tuple
-    options: dict
-
-
-def measure_workload(name, folder, settings, report_round):
+def measure_workload(name: str, folder: pathlib.Path, settings: Settings, report_round: comparisons.Report) -> dict[str,
+                     Any]:
     """Measures one workload through every peer.
 
     Args:
@@ -97,7 +84,7 @@ class Started:
         for process in self.processes.values():
             process.__exit__(*error)
 
-    def start(self, peer, more):
+    def start(self, peer: str, more: Mapping[str, Any]) -> dict[str, Any]:
         """Starts a peer and waits for its first steps; returns what it said."""
         process = self.processes[peer] = Process(peer, {**self.order, "peer": peer, **more})
         answer = process.answer()
@@ -107,7 +94,7 @@ class Started:
         return answer
 
 
-def check_same_work(losses):
+def check_same_work(losses: Mapping[str, Sequence[float]]) -> None:
     """Raises RunFailure naming the peer whose loss, from the same weights on the same batches, is another.
 
     Args:
@@ -120,7 +107,7 @@ def check_same_work(losses):
                              f"Mirrorline's {expected:.4f}")
 
 
-def largest_product(processes):
+def largest_product(processes: Mapping[str, Process]) -> tuple[str, int]:
     """Returns (peer that multiplies fastest, size): TensorFlow or PyTorch, whichever makes more of the machine."""
     names = [CEILING, *(peer for peer in TORCH_PEERS[:1] if peer in processes)]
     rates = {(name, size): processes[name].ask("product", size=size)["gflops"]
@@ -128,7 +115,8 @@ def largest_product(processes):
     return max(rates, key=rates.get)
 
 
-def measure_rounds(workload, started, ceiling, product, settings, report_round):
+def measure_rounds(workload: Workload, started: Started, ceiling: Mapping[str, Any], product: tuple[str, int] | None,
+                   settings: Settings, report_round: comparisons.Report) -> dict[str, Any]:
     """Lets the peers take turns; returns what docs/measured/peers.json holds of the workload."""
     trained = [peer for peer in ORDER if peer in settings.peers]
     steps, memory = {}, {}
@@ -161,7 +149,8 @@ def measure_rounds(workload, started, ceiling, product, settings, report_round):
 ORDER = ("custom_loop", "keras_fit_many", "keras_fit", "mirrorline", "torch_compiled", "torch_eager")
 
 
-def ratios_of(workload, speeds, evaluations, rates, ceiling):
+def ratios_of(workload: Workload, speeds: Mapping[str, list[float]], evaluations: Mapping[str, list[float]],
+              rates: list[float], ceiling: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns [{"what", "ratio", "bound", "at_least"}] of a workload: see measure_rounds for the arguments."""
     own, bounds = speeds["mirrorline"], {target.peer: target.at_least for target in workload.targets}
     ratios = [{"what": f"training over {peer}", "ratio": median_ratio(own, speeds[peer]), "bound": bounds.get(peer),
@@ -181,7 +170,7 @@ def ratios_of(workload, speeds, evaluations, rates, ceiling):
     return ratios
 
 
-def check_peers(names):
+def check_peers(names: Sequence[str]) -> tuple[str, ...]:
     """Returns the peers asked for, Mirrorline among them, in the order of PEERS.
 
     Raises:
@@ -200,7 +189,7 @@ def check_peers(names):
     return chosen
 
 
-def parse_options(flags):
+def parse_options(flags: Iterable[str]) -> dict[str, Any]:
     """Reads ["cache=device", ...] as options of Mirrorline; raises UsageError for what training would refuse too."""
     values, known = {}, options()
     for flag in flags:
@@ -217,7 +206,7 @@ def parse_options(flags):
     return values
 
 
-def parts_matching(text):
+def parts_matching(text: str) -> list[str]:
     """Returns the names of the parts that contain a text; raises UsageError where none does."""
     names = (*WORKLOADS, *comparisons.NAMES)
     found = [name for name in names if text in name]
@@ -226,7 +215,7 @@ def parts_matching(text):
     return found
 
 
-def circumstances(settings):
+def circumstances(settings: Settings) -> dict[str, Any]:
     """Returns what a measurement depends on, of JSON's types; a part measured under others is measured again."""
     def version(name):
         try:
@@ -238,30 +227,20 @@ def circumstances(settings):
     for folder in ("pipeline", "launch", "flags", "benchmarks"):
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
             sources.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
-    return {"rounds": settings.rounds, "data": "TensorFlow Datasets" if settings.data_dir else "made up",
+    return {"rounds": settings.rounds, "data": "TensorFlow Datasets" if settings.data_dir else "random",
             "peers": list(settings.peers), "options": settings.options, "cores": len(os.sched_getaffinity(0)),
-            "processor": processor(), "python": platform.python_version(),
+            "processor": machine.cpu_model(), "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES}, "sources_sha256": sources.hexdigest()}
 
 
-def processor():
-    """Returns the processor's name where the system tells it, else its architecture."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def run(settings, only, fresh, output, info=print):
+def run(settings: Settings, only: str, fresh: bool, output: pathlib.Path, info: Callable[[str], Any] = print) -> None:
     """Measures the parts that are not there yet, writing each when it is done.
 
     Args:
       settings: Settings.
       only: text that a part's name has to contain.
       fresh: whether to measure again what is there.
-      output: pathlib.Path of the JSON file; the table goes beside it as .md.
+      output: the JSON file; the table is written next to it as .md.
       info: takes lines for the user.
     """
     names, conditions = parts_matching(only), circumstances(settings)
@@ -288,11 +267,11 @@ def run(settings, only, fresh, output, info=print):
     info(f"look    {output.with_suffix('.md')}")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code: 0, 1 a failure, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="folder with mnist and cifar10, prepared for TensorFlow Datasets; else "
-                                           "made-up images of the same shapes and sizes")
+                                           "random images of the same shapes and sizes")
     parser.add_argument("--rounds", type=int, default=PAIRS, help="turns of every peer; fewer than 15 resolve nothing")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, to see it work")
     parser.add_argument("--only", default="", help=f"text in the names of the parts to measure: "
@@ -302,7 +281,7 @@ def main(arguments=None):
                         help="option of Mirrorline's configuration, such as cache=device; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="measure again what is in the output already")
     parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "docs" / "measured" / "peers.json",
-                        help="JSON file; the table goes beside it as .md")
+                        help="JSON file; the table is written next to it as .md")
     given = parser.parse_args(arguments)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # Clears away as an end does.
     try:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.errors import RunFailure
 
@@ -21,7 +23,7 @@ class Process:
       born: seconds since the epoch at which it was started.
     """
 
-    def __init__(self, name, order):
+    def __init__(self, name: str, order: Mapping[str, Any]):
         """Starts it.
 
         Args:
@@ -45,7 +47,7 @@ class Process:
         self._process.stdout.close()
         self._errors.close()
 
-    def answer(self):
+    def answer(self) -> dict[str, Any]:
         """Waits for what the process says next, a dict.
 
         Raises:
@@ -61,7 +63,7 @@ class Process:
             sys.stderr.write(text + "\n")  # A defect, which one line would not explain.
         raise RunFailure(f"{self.name} ended with {self._process.returncode}: {(text.splitlines() or ['no word'])[-1]}")
 
-    def ask(self, command, **values):
+    def ask(self, command: str, **values: Any) -> dict[str, Any]:
         """Gives a command and returns the answer, a dict."""
         try:
             self._process.stdin.write(json.dumps({"command": command, **values}) + "\n")
@@ -70,7 +72,7 @@ class Process:
             pass  # It has ended; the answer says why.
         return self.answer()
 
-    def cpu_seconds(self):
+    def cpu_seconds(self) -> float:
         """Returns the processor time of all its threads so far."""
         fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -83,14 +85,14 @@ class Turns:
       idle_share: the largest part of one core that all resting processes together used during a block.
     """
 
-    def __init__(self, processes):
+    def __init__(self, processes: Mapping[str, Process]):
         """
         Args:
           processes: {name: Process}.
         """
         self.processes, self.idle_share = processes, 0.0
 
-    def ask(self, name, command, **values):
+    def ask(self, name: str, command: str, **values: Any) -> dict[str, Any]:
         """As Process.ask, after a pause."""
         time.sleep(PAUSE)
         others = [process for other, process in self.processes.items() if other != name]
@@ -102,6 +104,6 @@ class Turns:
         return answer
 
 
-def in_order(names, number):
+def in_order(names: Iterable[str], number: int) -> list[str]:
     """Returns names in the order of round `number`: every second one goes backwards, so that a drift cancels out."""
     return list(names) if number % 2 == 0 else list(names)[::-1]

@@ -1,12 +1,16 @@
-"""Ratios of interleaved measurements, with the interval that says whether a target is met."""
+"""Ratios of interleaved measurements, with their intervals and verdicts."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import scipy.stats
 
 PAIRS = 15  # Fewer do not resolve a few percent on a shared machine.
 RESAMPLES = 10_000
 
 
-def median_ratio(first, second):
-    """Compares two measurements that were taken in turns.
+def median_ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Compares two interleaved measurements.
 
     Args:
       first, second: [pairs] values > 0, entry i of both measured right after each other.
@@ -15,12 +19,13 @@ def median_ratio(first, second):
       {"median": median of first / second, "low", "high": its 95% bootstrap interval, "pairs": int}.
     """
     ratios = np.asarray(first, float) / np.asarray(second, float)
-    draws = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+    low, high = scipy.stats.bootstrap(
+        (ratios,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval if len(ratios) > 1 else (ratios[0], ratios[0])
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high), "pairs": len(ratios)}
 
 
-def verdict(ratio, bound, at_least):
+def verdict(ratio: Mapping[str, Any], bound: float, at_least: bool) -> str:
     """Returns "met", "missed" or "not resolved" for a bound on a `median_ratio`.
 
     Args:

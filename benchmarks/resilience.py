@@ -15,15 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
+from benchmarks.processes import REPOSITORY
 from benchmarks.ratios import PAIRS, median_ratio, verdict
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 INTERVAL = 30.0  # Seconds between two checkpoints.
 BLOCK = 6.0  # Seconds of training in which one checkpoint is written, or none.
 
 
-def train(folder, workdir, data_dir, steps):
+def train(folder: pathlib.Path, workdir: str, data_dir: str, steps: int) -> float:
     """Runs the command to a number of steps; returns the seconds from its start to its first new step."""
     began = time.time()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -35,7 +36,7 @@ def train(folder, workdir, data_dir, steps):
     return first["wall_time"] - began
 
 
-def measure_starts(data_dir, pairs):
+def measure_starts(data_dir: str, pairs: int) -> tuple[list[float], list[float]]:
     """Starts a fresh run and a resumed one in turns; returns ([pairs] seconds, [pairs] seconds)."""
     fresh, resumed = [], []
     with tempfile.TemporaryDirectory() as name:
@@ -49,7 +50,7 @@ def measure_starts(data_dir, pairs):
     return fresh, resumed
 
 
-def measure_saving(data_dir, pairs):
+def measure_saving(data_dir: str, pairs: int) -> tuple[list[float], list[float]]:
     """Trains in blocks with one checkpoint and without, in turns.
 
     Returns:
@@ -78,7 +79,7 @@ def measure_saving(data_dir, pairs):
     return saving, plain
 
 
-def block(experiment, iterator, store):
+def block(experiment: Any, iterator: Any, store: Any) -> float:
     """Trains for BLOCK seconds, with a checkpoint begun at the start where there is a store; returns examples/s."""
     import tensorflow as tf
     began, steps = time.monotonic(), 0
@@ -90,7 +91,7 @@ def block(experiment, iterator, store):
     return steps * experiment.plan.batch_size / (time.monotonic() - began)
 
 
-def main():
+def main() -> None:
     """Measures, prints, and writes docs/measured/resilience.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data_dir", required=True, help="folder with mnist, prepared for TensorFlow Datasets")
@@ -102,23 +103,23 @@ def main():
     report = json.loads(path.read_text()) if path.exists() else {}
     report.update(machine=f"{platform.machine()}, {os.cpu_count()} cores", python=platform.python_version())
     if arguments.only != "saving":
-        report["resumed start over fresh start"] = judge_starts(*measure_starts(arguments.data_dir, arguments.pairs))
+        report["resumed start over fresh start"] = evaluate_starts(*measure_starts(arguments.data_dir, arguments.pairs))
     if arguments.only != "start":
-        report["examples/s saving every 30 s over not saving"] = judge_saving(
+        report["examples/s saving every 30 s over not saving"] = evaluate_saving(
             *measure_saving(arguments.data_dir, arguments.pairs))
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
 
-def judge_starts(fresh, resumed):
-    """Returns what is reported of the starts, [pairs] seconds each."""
+def evaluate_starts(fresh: list[float], resumed: list[float]) -> dict[str, Any]:
+    """Returns the report of the starts, [pairs] seconds each."""
     start = median_ratio(resumed, fresh)
     return {**start, "fresh_seconds": statistics.median(fresh), "bound": 1.1,
             "verdict": verdict(start, 1.1, at_least=False)}
 
 
-def judge_saving(saving, plain):
-    """Returns what is reported of saving, [pairs] examples/s with and without."""
+def evaluate_saving(saving: list[float], plain: list[float]) -> dict[str, Any]:
+    """Returns the report of saving, [pairs] examples/s with and without."""
     speed = median_ratio(saving, plain)
     # A block is shorter than the interval between two checkpoints: what is lost in it is lost once an interval.
     scaled = {key: 1 - (1 - speed[key]) * BLOCK / INTERVAL for key in ("median", "low", "high")}

@@ -1,5 +1,7 @@
-"""docs/measured/peers.md: what benchmarks.peers has measured, as tables."""
+"""docs/measured/peers.md: the measurements of benchmarks.peers as tables."""
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.ratios import verdict
 from benchmarks.workloads import PEERS, WORKLOADS
@@ -26,23 +28,23 @@ on one side of the target and there are at least 15 rounds, else not resolved.
 """
 
 
-def markdown(report):
-    """Returns the text of docs/measured/peers.md for what docs/measured/peers.json holds."""
+def markdown(report: Mapping[str, Any]) -> str:
+    """Returns the text of docs/measured/peers.md for the contents of docs/measured/peers.json."""
     parts = report["parts"]
-    lines = ["# Beside its peers", "", EXPLANATION]
+    lines = ["# Comparison with peers", "", EXPLANATION]
     for name in WORKLOADS:
         if name in parts:
             lines += workload_lines(name, parts[name])
     own = [name for name in parts if name not in WORKLOADS]
     if own:
-        lines += ["## Mirrorline beside itself, `cnn` or what is named, batch 64", "",
+        lines += ["## Mirrorline compared with itself, `cnn` unless named, batch 64", "",
                   *ratio_lines([parts[name] for name in own])]
         for name in own:
             lines += [f"**{name}**, {conditions(parts[name])}: {medians(parts[name])}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def workload_lines(name, part):
+def workload_lines(name: str, part: Mapping[str, Any]) -> list[str]:
     """Returns the lines of one workload: a row a peer, and the ratios."""
     workload = WORKLOADS[name]
     height, width, channels = workload.image_shape
@@ -62,7 +64,7 @@ def workload_lines(name, part):
     return [*lines, f"{conditions(part)}. Resting processes used at most {part['idle_share']:.1%} of a core.", ""]
 
 
-def peer_cells(part, peer, batch_size):
+def peer_cells(part: Mapping[str, Any], peer: str, batch_size: int) -> list[str]:
     """Returns the cells of one peer's row."""
     speeds = part["examples/s"][peer]
     middle = statistics.median(speeds)
@@ -77,7 +79,7 @@ def peer_cells(part, peer, batch_size):
             f"{part['first_step_seconds'][peer]:.1f}"]
 
 
-def ratio_lines(parts):
+def ratio_lines(parts: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the table of the ratios of some parts, with their verdicts."""
     lines = head(["Mirrorline's", "median", "interval", "target", "verdict"])
     for part in parts:
@@ -91,14 +93,14 @@ def ratio_lines(parts):
     return [*lines, ""]
 
 
-def medians(part):
-    """Returns the medians of what was measured, in words."""
+def medians(part: Mapping[str, Any]) -> str:
+    """Returns the medians of a part in words."""
     return "; ".join(f"{key} {statistics.median(values):,.4g} {unit}" for unit in ("examples/s", "seconds", "MiB")
                      for key, values in part.get(unit, {}).items())
 
 
-def conditions(part):
-    """Returns when and under what a part was measured."""
+def conditions(part: Mapping[str, Any]) -> str:
+    """Returns when and under which conditions a part was measured."""
     under = part["circumstances"]
     versions = ", ".join(f"{name} {number}" for name, number in under["versions"].items() if number)
     flags = "".join(f" --option={name}={value}" for name, value in under["options"].items())
@@ -110,11 +112,11 @@ def conditions(part):
             f"{data}{peers}{flags}`")
 
 
-def head(cells):
+def head(cells: Sequence[str]) -> list[str]:
     """Returns the first two lines of a table: numbers to the right."""
     return [row(cells), row(["---", *["---:"] * (len(cells) - 1)])]
 
 
-def row(cells):
+def row(cells: Iterable[str]) -> str:
     """Returns one line of a table."""
     return "| " + " | ".join(cells) + " |"

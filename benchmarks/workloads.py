@@ -1,8 +1,9 @@
-"""What is trained by every peer: the model, its data, the length of a timed block."""
+"""What every peer trains: models, data, lengths of the timed blocks."""
 import dataclasses
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,12 @@ TORCH_PEERS = ("torch_eager", "torch_compiled")
 CEILING = "ceiling"
 PROOF_STEPS = 3
 SEED = 0
-_KEY = 17  # Of made-up images.
+_KEY = 17  # Seed of random images.
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What the ratio of Mirrorline's examples/s over a peer's is held to."""
+    """Least ratio of Mirrorline's examples/s over a peer's."""
 
     peer: str
     at_least: float
@@ -30,9 +31,9 @@ class Workload:
 
     Attributes:
       model: name in Mirrorline's table of models.
-      dataset: name in TensorFlow Datasets, whose shapes and sizes made-up data have too.
+      dataset: name in TensorFlow Datasets, whose shapes and sizes random data have too.
       image_shape: (height, width, channels) of the uint8 images.
-      num_train, num_test: examples of the two splits.
+      num_train, num_test: examples of the splits.
       steps_per_execution: of Keras `fit` where it runs several steps a call.
       block_seconds: length of a timed block; each peer's number of steps is chosen to fit it.
       warm_steps: steps before anything is timed, after which memory is read.
@@ -44,16 +45,33 @@ class Workload:
 
     model: str
     dataset: str
-    image_shape: tuple
+    image_shape: tuple[int, int, int]
     num_train: int
     num_test: int = 10_000
     steps_per_execution: int = 4
     block_seconds: float = 2.0
     warm_steps: int = 6
     evaluated: int = 512
-    targets: tuple = ()
-    ceiling_target: float = None
+    targets: tuple[Target, ...] = ()
+    ceiling_target: float | None = None
     batch_size: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of a run.
+
+    Attributes:
+      rounds: turns of every peer.
+      data_dir: folder of prepared TensorFlow Datasets, or None for random images.
+      peers: names of PEERS; Mirrorline is always among them.
+      options: {option: value} of Mirrorline's configuration that differ from its defaults.
+    """
+
+    rounds: int
+    data_dir: str | None
+    peers: tuple[str, ...]
+    options: dict[str, Any]
 
 
 def _targets(keras_fit, torch_compiled, keras_fit_many=None):
@@ -68,20 +86,20 @@ WORKLOADS = {
     "resnet_like": Workload("resnet_like", *MNIST, targets=_targets(1.6, 1.15), ceiling_target=0.9),
     "mini_inception": Workload("mini_inception", *CIFAR10, targets=_targets(1.45, 1.15), ceiling_target=0.8),
 }
-# For what Mirrorline is compared with itself on.
+# For comparisons of Mirrorline with itself.
 CNN = {"mnist": Workload("cnn", *MNIST), "cifar10": Workload("cnn", *CIFAR10)}
 
 
-def prepare_data(workload, folder, data_dir=None):
+def prepare_data(workload: Workload, folder: pathlib.Path, data_dir: str | None = None) -> pathlib.Path:
     """Writes the arrays that every peer trains on into a folder, once.
 
     Args:
       workload: Workload.
-      folder: pathlib.Path of an existing folder.
-      data_dir: folder of prepared TensorFlow Datasets; None for made-up images of the same shapes and sizes.
+      folder: an existing one.
+      data_dir: folder of prepared TensorFlow Datasets; None for random images of the same shapes and sizes.
 
     Returns:
-      The pathlib.Path of a folder with train_images.npy and test_images.npy, uint8 [N, H, W, C], and train_labels.npy
+      The folder with train_images.npy and test_images.npy, uint8 [N, H, W, C], and train_labels.npy
       and test_labels.npy, int32 [N].
 
     Raises:
@@ -99,13 +117,14 @@ def prepare_data(workload, folder, data_dir=None):
             raise UsageError((copy.stderr.strip().splitlines() or ["the data could not be read"])[-1])
         return place
     for split, count in (("train", workload.num_train), ("test", workload.num_test)):
-        images, labels = made_up(split, workload.image_shape, count)
+        images, labels = random_images(split, workload.image_shape, count)
         np.save(place / f"{split}_images.npy", images)
         np.save(place / f"{split}_labels.npy", labels)
     return place
 
 
-def made_up(split, shape, count, classes=10):
+def random_images(split: str, shape: tuple[int, int, int], count: int,
+                  classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """Returns (uint8 [count, *shape], int32 [count]): each class's pattern under noise, the same in every run."""
     height, width, channels = shape
     coarse = np.random.RandomState(_KEY).randint(0, 128, (classes, 4, 4, channels), np.uint8)
@@ -116,8 +135,8 @@ def made_up(split, shape, count, classes=10):
     return images, labels
 
 
-def copy_data_set(name, data_dir, place):
-    """Writes the arrays of a prepared data set into a folder; for a process of its own, since it loads TensorFlow."""
+def copy_data_set(name: str, data_dir: str, place: str) -> None:
+    """Writes the arrays of a prepared data set into a folder; in a process of its own, since it loads TensorFlow."""
     from pipeline import silence
     silence.quiet("normal")
     from pipeline.config import ExperimentConfig

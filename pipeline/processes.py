@@ -1,5 +1,7 @@
 """Child processes of this program, which end with it. Standard library only."""
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ USAGE, FAILURE = 2, 1
 POLL_SECONDS = 0.002
 # Variables that make a process one of several workers: see launch.cluster.adapters.
 OF_WORKERS = (VARIABLE, "SLURM_STEP_NODELIST", "JOB_COMPLETION_INDEX")
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Processes:
@@ -120,3 +123,18 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     if not {"", os.getcwd()} & set(sys.path):
         values["PYTHONSAFEPATH"] = "1"  # Otherwise `-m` would search the working directory first.
     return values
+
+
+def end_with(parent: int) -> Callable[[], None]:
+    """Returns a function for a new process, which the kernel then kills when the process `parent` is gone.
+
+    The thread that started the new process has to live as long as the parent.
+    """
+    libc = ctypes.CDLL(None)
+
+    def tie():
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # It ended before this call.
+            os._exit(FAILURE)
+
+    return tie

@@ -8,7 +8,7 @@ from pipeline.benchmark import comparison
 from pipeline.benchmark import display as benchmark_screen
 from pipeline.console_table import open_console, print_rows
 from pipeline.evaluation import tables as evaluation_screen
-from pipeline.sweep.leaderboard import print_final
+from pipeline.sweep.tables import print_final
 from pipeline.verification import report as verification_report
 from tests.benchmark.reports import report, sweep
 from tests.sweep.test_leaderboard import TRIALS, trial
@@ -25,8 +25,8 @@ EVALUATED = {
                  for kind in ("macro", "weighted")},
     "confused_pairs": [], "compared": [], "notes": [],
     "calibration": {"before": {"ece": 0.01234}, "after": None, "fitted_on": "nothing"}}
-CHANGED = [comparison.Row("cnn 28x28x1, float32, 2 workers of 4 replicas, batch 1,024", "slower", 12345.6, 11234.5,
-                          0.91, 0.905, 0.915)]
+CHANGED = [comparison.ComparedCell("cnn 28x28x1, float32, 2 workers of 4 replicas, batch 1,024", "slower", 12345.6,
+                                   11234.5, 0.91, 0.905, 0.915)]
 TABLES = {
     "rows": (lambda file: print_rows(open_console(file), ("class", "value", "95% interval", "count"),
                                      NUMBERS), ["98.61%", "96.79%", "99.41%", "1,234,567", "0.00012", "[b]"]),

@@ -38,8 +38,9 @@ BOTTOM = tuple(f"pipeline/{name}.py" for name in (
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
 # Rooms and modules whose public functions have no types yet.
-UNANNOTATED = ("launch/commands/benchmark.py", "launch/commands/inspect.py", "launch/commands/sweep.py",
-               "pipeline/benchmark/", "pipeline/sweep/")
+# Names of classes that are still there more than once, in files of different rooms.
+TWICE = {"Judged", "Proof", "Source"}
+UNANNOTATED = ()
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
 
@@ -160,6 +161,30 @@ def test_type_check_detects_a_missing_annotation(text):
 def test_public_functions_have_types():
     assert {path: names for path, text in SOURCES.items()
             if not path.startswith(UNANNOTATED) and (names := unannotated(text))} == {}
+
+
+def test_no_two_classes_have_one_name():
+    places = {}
+    for path, text in {**SOURCES, **sources("benchmarks")}.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(path)
+    assert {name: paths for name, paths in places.items() if len(paths) > 1 and name not in TWICE} == {}
+
+
+def test_tables_of_the_terminal_are_made_in_one_module():
+    users = {path for path, text in SOURCES.items() if any(under(name, "rich.table") for name in imports(text))}
+    assert users == {"pipeline/console_table.py"}
+
+
+def test_modules_of_the_benchmarks_do_not_import_each_other_in_a_circle():
+    needs = {path.split("/")[1].removesuffix(".py"): {
+        name.split(".")[1] for name in imports(text) if under(name, "benchmarks")}
+        for path, text in sources("benchmarks").items()}
+    while free := [module for module, others in needs.items() if not others & set(needs)]:
+        for module in free:
+            del needs[module]
+    assert needs == {}
 
 
 def test_absl_flags_stay_on_the_command_line():

@@ -12,7 +12,7 @@ from launch.cluster import failures
 from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalStart, LocalWorkers
 from launch.cluster.supervisor import PEER_SECONDS
-from pipeline.benchmark.sweep import CELL
+from pipeline.benchmark.cell_runner import CELL
 
 KEPT_LINES = 400
 

@@ -1,13 +1,9 @@
 """Makes sure that no worker outlives the supervisor, however that ends."""
 import contextlib
-import ctypes
 import os
 import signal
-from collections.abc import Callable
 
 from pipeline.training.preemption import NOTICES, ORDERS
-
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Guard:
@@ -65,15 +61,3 @@ def kill_group(group: int) -> None:
     """Kills every process of a group, if any."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-
-
-def end_with(parent: int) -> Callable[[], None]:
-    """Returns a function for a new process, which the kernel then kills when the process `parent` is gone."""
-    libc = ctypes.CDLL(None)
-
-    def tie():
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # It ended before this call.
-            os._exit(1)
-
-    return tie

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
-from launch.cluster.guard import Guard, end_with, kill_group
+from launch.cluster.guard import Guard, kill_group
 from launch.cluster.ports import LOOPBACK, free_ports
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import RunFailure
 from pipeline.files import no_room
-from pipeline.processes import child_environment
+from pipeline.processes import child_environment, end_with
 
 MOST_READ = 2**16
 POLL_SECONDS = 0.02

@@ -11,9 +11,8 @@ from typing import Any
 
 from launch.cluster.agent import ENDED
 from launch.cluster.failures import PEER_LOST, PREEMPTED, USAGE, ending, last_lines
-from launch.cluster.guard import end_with
 from launch.cluster.run_records import RunRecords
-from pipeline.processes import child_environment
+from pipeline.processes import child_environment, end_with
 from pipeline.templates import render
 
 KEPT_LINES, FIRST_SIGNAL = 60, 128

@@ -1,9 +1,9 @@
-"""mirrorline benchmark: how fast the training step is, over precisions, workers, replicas, batches and models."""
-import datetime
+"""mirrorline benchmark: throughput of the training step over precisions, workers, replicas, batches and models."""
 import os
 import re
 import sys
-import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -14,7 +14,7 @@ from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
 from pipeline.augmentation import check_strengths
 from pipeline.benchmark import grid
-from pipeline.benchmark.store import INDIFFERENT, Store
+from pipeline.benchmark.store import Store
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
@@ -25,25 +25,24 @@ SUMMARY = "measure how fast the training step is, over precisions, workers, repl
 PLACE = 70
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
 EXIT_INTERRUPTED = 75
-SCHEMA = 1
 FEWEST_REPEATS = 5
 QUICK_SECONDS = 0.2
-# What is swept where nothing is said: on CPUs a few minutes on two cores.
+# Default axes; a few minutes on two CPU cores.
 CPU_AXES = {"precisions": ("float32", "mixed_bfloat16"), "replica_counts": (1, 2), "batch_sizes": (16, 32, 64)}
 CPU_QUICK_AXES = {"precisions": ("float32",), "replica_counts": (1, 2), "batch_sizes": (32, 64)}
 GPU_AXES = {"precisions": ("float32", "mixed_float16", "mixed_bfloat16"), "batch_sizes": (64, 128, 256, 512)}
 GPU_QUICK_AXES = {"precisions": ("float32", "mixed_float16"), "batch_sizes": (64, 256)}
-# The option of train that, where it is given, is the one value of an axis.
+# The option of train that, if given, is the only value of an axis.
 SINGLE = {"models": "model", "precisions": "precision", "replica_counts": "replicas", "batch_sizes": "batch_size"}
 
 
-def define(flag_values):
+def define(flag_values: absl_flags.FlagValues) -> None:
     """Defines the flags of this command alone."""
     def define_list(name, text):
         absl_flags.DEFINE_list(name, None, text, flag_values=flag_values)
 
     define_list("models", "models to measure; default --model")
-    define_list("image_sizes", "sizes of made-up images, e.g. 28x28x1,32x32x3; default the images of --dataset")
+    define_list("image_sizes", "sizes of random images, e.g. 28x28x1,32x32x3; default the images of --dataset")
     define_list("precisions", "precisions to measure; default float32,mixed_bfloat16, on GPUs mixed_float16 too")
     define_list("workers", "numbers of processes of this machine that train together, each with the replicas of "
                 "--replica_counts; default 1")
@@ -51,30 +50,32 @@ def define(flag_values):
                 "several workers 1")
     define_list("batch_sizes", "global batch sizes; default 16,32,64, on GPUs 64,128,256,512")
     define_list("xla_modes", "off, on or both; on with several replicas needs --nosync_batch_norm; default off")
-    absl_flags.DEFINE_integer("repeats", FEWEST_REPEATS, f"windows a cell is measured in, at least {FEWEST_REPEATS}",
+    absl_flags.DEFINE_integer("repeats", FEWEST_REPEATS, f"windows measured of each cell, at least {FEWEST_REPEATS}",
                               flag_values=flag_values)
     absl_flags.DEFINE_float("repeat_seconds", 0.5, "length of a window, as many steps as fit (seconds)",
                             flag_values=flag_values)
-    absl_flags.DEFINE_boolean("quick", False, "fewer cells and shorter windows, where neither is given",
+    absl_flags.DEFINE_boolean("quick", False, "fewer cells and shorter windows, unless given",
                               flag_values=flag_values)
-    absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a cell may take; a batch that does not fit is "
-                              "halved; 0: all there is (MiB)", flag_values=flag_values)
+    absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a cell may use; a batch that does not fit is "
+                              "halved; 0: no limit (MiB)", flag_values=flag_values)
     flags.define_path("output", os.path.join("runs", "benchmark"), "folder of benchmark.json, .csv, .md "
-                      "and .html; the same command goes on there where it stopped", flag_values)
-    flags.define_path("compare", None, "benchmark.json of before: show what changed, exit code 1 on a regression",
+                      "and .html; the same command resumes there", flag_values)
+    flags.define_path("compare", None, "an earlier benchmark.json: show what changed; exit code 1 on a regression",
                       flag_values)
-    absl_flags.DEFINE_float("tolerance", 0.05, "share of the speed that --compare lets go", flag_values=flag_values)
+    absl_flags.DEFINE_float("tolerance", 0.05, "loss of throughput that --compare accepts, as a share",
+                            flag_values=flag_values)
     projection_flags.define(flag_values)
 
 
-def run(config: ExperimentConfig, flag_values):
+def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     """Runs the command; returns the exit code.
 
     Raises:
-      UsageError: values that cannot be, before anything is measured or written.
+      UsageError: invalid values, before anything is measured or written.
       RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
     """
     from pipeline.benchmark import comparison, projection
+    from pipeline.benchmark import run as benchmark
     from pipeline.benchmark.display import create_display, print_table
     check_strengths(config.data.augment)
     gpus = cuda.count_gpus()
@@ -86,47 +87,36 @@ def run(config: ExperimentConfig, flag_values):
     check_output(flag_values.output, flag_values.compare)
     extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
     store = Store(flag_values.output, {"measuring": {**extent, "memory_limit": flag_values.memory_limit},
-                                       "versions": machine.versions(),
-                                       "machine": machine.machine()})
+                                       "versions": machine.versions(), "machine": machine.machine()})
     display = create_display(config.runtime.verbosity)
     try:
-        found, complete = sweep(cells, config, store, extent, display, flag_values.memory_limit, visible_gpus(gpus))
+        found, complete = benchmark.measure_cells(
+            cells, config, store, extent, display, flag_values.memory_limit,
+            lambda folder: CellWorkers(folder, visible_gpus(gpus)))
     finally:
         display.close()
     if not found:
         return interrupted(0, len(cells))
-    report = write_report(found, complete, store, config, flag_values, links, gpus)
+    start = projection.choose(found) if flag_values.project else None
+    projected = start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS,
+                                             flag_values.link_efficiency, flag_values.project_step_ms or None)
+    given = [flag_values[name].serialize() for name in flag_values if not flag_values[name].using_default_value]
+    command = " ".join(["mirrorline benchmark", *" ".join(given).split()])
+    report = benchmark.write_report(found, complete, store, config, command, projected, shared_cores=not gpus)
     if config.runtime.verbosity != "quiet":
         print_table(report)
         print(f"look    {store.file('benchmark.html')}\n        {store.file('benchmark.md')}")
     return conclude(report, cells, old, flag_values.tolerance)
 
 
-def sweep(cells, config, store, extent, display, memory_limit, gpus=()):
-    """Measures what is not there yet; returns (figures of the cells, whether it came to the end)."""
-    from pipeline.benchmark.sweep import Sweep
-    from pipeline.processes import Processes
-    from pipeline.training.preemption import StopRequest
-    timeout = config.runtime.hang_timeout or None
-    kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
-    display.info(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
-                 + (f", {len(kept)} of them measured before" if kept else ""))
-    for part, count in store.strangers.items():
-        display.info(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
-    with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
-            Processes(timeout) as processes, CellWorkers(folder, gpus) as start_workers:
-        return Sweep(processes, start_workers, folder, store, config, extent, display, stop, memory_limit,
-                     timeout).run(cells, kept)
-
-
-def with_image_sizes(config, flag_values):
-    """Returns the configuration for --image_sizes: made-up images, without what another data set's recipe brings."""
+def with_image_sizes(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> ExperimentConfig:
+    """Returns the configuration for --image_sizes: random images, without the defaults of another data set."""
     sizes, given = flag_values.image_sizes, flags.given_options(flag_values)
     if sizes is None:
         return config
     for name in ("dataset", "image_size"):
         if name in given:
-            raise UsageError(f"--image_sizes is for made-up images; found --{name}={given[name]} too: give one of them")
+            raise UsageError(f"--image_sizes generates random images; found --{name}={given[name]} too: give one")
     for size in sizes:
         if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", size):
             raise UsageError("--image_sizes must be height x width x channels, such as 28x28x1,32x32x3; found "
@@ -134,11 +124,11 @@ def with_image_sizes(config, flag_values):
     return ExperimentConfig.from_flat({**given, "dataset": f"synthetic:{sizes[0]}"})
 
 
-def resolve_axes(config, flag_values, gpus):
-    """Returns {axis: values}: those given for the axis, else the one of train's option where given, else defaults.
+def resolve_axes(config: ExperimentConfig, flag_values: absl_flags.FlagValues, gpus: int) -> dict[str, Any]:
+    """Returns {axis: values}: those given for the axis, else the value of train's option if given, else defaults.
 
     Raises:
-      UsageError: a list that is empty or holds something twice or of another kind.
+      UsageError: a list that is empty, or has a value twice or of another kind.
     """
     defaults = (GPU_QUICK_AXES if flag_values.quick else GPU_AXES) if gpus else (
         CPU_QUICK_AXES if flag_values.quick else CPU_AXES)
@@ -148,9 +138,9 @@ def resolve_axes(config, flag_values, gpus):
         defaults["replica_counts"] = (1,)
     given, axes = flags.given_options(flag_values), {}
     for name, values in defaults.items():
-        if flag_values[name].value is not None:
-            values = tuple(flag_values[name].value)
-        elif given.get(SINGLE.get(name)):
+        if getattr(flag_values, name) is not None:
+            values = tuple(getattr(flag_values, name))
+        elif name in SINGLE and given.get(SINGLE[name]):
             values = (given[SINGLE[name]],)
         axes[name] = _read_list(name, values)
     if flag_values.xla_modes is None and config.runtime.xla == "on":
@@ -177,15 +167,15 @@ def _read_list(name, values):
     return tuple(values)
 
 
-def check(cells, config, flag_values, gpus):
-    """Raises UsageError for what cannot be measured, or not in the way asked for."""
+def check(cells: Sequence[grid.Cell], config: ExperimentConfig, flag_values: absl_flags.FlagValues, gpus: int) -> None:
+    """Raises UsageError for cells or settings that cannot be measured."""
     from pipeline.distributed import devices
     if flag_values.repeats < FEWEST_REPEATS:
         raise UsageError(f"--repeats must be at least {FEWEST_REPEATS}, or the spread means nothing; found "
                          f"{flag_values.repeats}")
     for name, least in (("repeat_seconds", 0.001), ("memory_limit", 0), ("tolerance", 0)):
-        if not least <= flag_values[name].value < 1e9:
-            raise UsageError(f"--{name} must be a number from {least:g}; found {flag_values[name].value:g}")
+        if not least <= getattr(flag_values, name) < 1e9:
+            raise UsageError(f"--{name} must be a number from {least:g}; found {getattr(flag_values, name):g}")
     if flag_values.tolerance >= 1:
         raise UsageError(f"--tolerance={flag_values.tolerance:g}: give a share below 1, such as 0.05")
     projection_flags.check(flag_values)
@@ -197,8 +187,8 @@ def check(cells, config, flag_values, gpus):
         grid.check(cell, config)
 
 
-def check_workers(cell, config, gpus):
-    """Raises UsageError where this machine or these settings do not allow as many workers as a cell has."""
+def check_workers(cell: grid.Cell, config: ExperimentConfig, gpus: int) -> None:
+    """Raises UsageError where this machine or these settings do not allow the workers of a cell."""
     from pipeline.distributed import devices
     if cell.workers > MOST_WORKERS:
         raise UsageError(f"--workers={cell.workers}: give at most {MOST_WORKERS}, all on this machine")
@@ -211,61 +201,28 @@ def check_workers(cell, config, gpus):
     devices.check_workers(config.runtime)
 
 
-def check_output(folder, compared):
-    """Raises UsageError where the report could not be written, or would be written over what it is compared with."""
+def check_output(folder: str, compared: str | None) -> None:
+    """Raises UsageError where the report could not be written, or would replace the one it is compared with."""
     check_folder("--output", folder)
     if compared and os.path.realpath(compared) == os.path.realpath(os.path.join(folder, "benchmark.json")):
-        raise UsageError(f"--compare={compared} is what this sweep writes: give another folder with --output")
+        raise UsageError(f"--compare={compared} is what this benchmark writes: give another folder with --output")
 
 
-def repeat_seconds(flag_values):
+def repeat_seconds(flag_values: absl_flags.FlagValues) -> float:
     """Returns the length of a window in seconds."""
     quick = flag_values.quick and flag_values["repeat_seconds"].using_default_value
     return QUICK_SECONDS if quick else flag_values.repeat_seconds
 
 
-def projected(cells, flag_values, links):
-    """Returns the projection from the cell that it starts from, None where none is wanted or no cell can be."""
-    from pipeline.benchmark import projection
-    start = projection.choose(cells) if flag_values.project else None
-    return start and projection.project(start, flag_values.project, links or projection.DEFAULT_LINKS,
-                                        flag_values.link_efficiency, flag_values.project_step_ms or None)
-
-
-def write_report(found, complete, store, config, flag_values, links, gpus):
-    """Derives what follows from several cells and writes the four files; returns what benchmark.json holds."""
-    from pipeline.benchmark import derived, page
-    from pipeline.files import plain, write_json
-    wanted = {cell["precision"] for cell in found}
-    ceilings = {name: figures for name, figures in store.ceilings().items() if name in wanted}
-    derived.derive(found, ceilings, shared_cores=not gpus)
-    given = [flag_values[name].serialize() for name in flag_values if not flag_values[name].using_default_value]
-    default = {name: field.default for name, field in configuration.options().items()}
-    unsaid = {*INDIFFERENT, "xla", *SINGLE.values()}
-    report = plain({
-        "schema": SCHEMA, "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["mirrorline benchmark", *" ".join(given).split()]), "complete": complete,
-        "machine": store.context["machine"], "versions": store.context["versions"],
-        "measuring": store.context["measuring"],
-        "flags": {name: value for name, value in config.flat().items()
-                  if value != default[name] and name not in unsaid},
-        "ceilings": ceilings, "cells": found,
-        "projection": projected(found, flag_values, links)})
-    os.makedirs(store.folder, exist_ok=True)
-    write_json(store.file("benchmark.json"), report)
-    page.write_all(report, store.folder)
-    return report
-
-
-def conclude(report, cells, old, tolerance):
-    """Compares, and returns the exit code; raises RunFailure for cells that failed and for regressions."""
+def conclude(report: dict[str, Any], cells: Sequence[grid.Cell], old: dict[str, Any] | None, tolerance: float) -> int:
+    """Compares; returns the exit code, or raises RunFailure for cells that failed and for regressions."""
     from pipeline.benchmark import comparison
     if not report["complete"]:
         return interrupted(len(report["cells"]), len(cells))
     failed = [cell for cell in report["cells"] if cell["status"] == "failed"]
     wrong = []
     if failed:
-        first = f"{comparison.name_of(failed[0])}: {failed[0]['error']}"
+        first = f"{grid.name_of(failed[0])}: {failed[0]['error']}"
         wrong.append(f"{len(failed)} of {counted(len(cells), 'cell')} failed: {first}")
     if old:
         rows, regressed = comparison.compare(old, report, tolerance)
@@ -278,8 +235,8 @@ def conclude(report, cells, old, tolerance):
     return 0
 
 
-def interrupted(done, cells):
-    """Says that it was interrupted; returns the exit code."""
-    print(f"stopped with {done} of {counted(cells, 'cell')} measured; run the same command again to go on",
+def interrupted(done: int, cells: int) -> int:
+    """Reports the interruption; returns the exit code."""
+    print(f"stopped with {done} of {counted(cells, 'cell')} measured; run the same command again to continue",
           file=sys.stderr)
     return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""mirrorline inspect: a model's layer table and its picture, without data and without training."""
+"""mirrorline inspect: the layer table and the graph of a model, without data or training."""
 import re
 import sys
 
@@ -6,6 +6,7 @@ from absl import flags
 
 from flags import define_path
 from pipeline import extension
+from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 
 SUMMARY = "show a model's layers, output shapes and parameters, and draw its graph"
@@ -14,9 +15,9 @@ GROUPS = ("model",)
 ONLY = ("extension",)
 
 
-def define(flag_values):
+def define(flag_values: flags.FlagValues) -> None:
     """Defines the flags of this command alone."""
-    flags.DEFINE_integer("depth", 2, "layers inside how many others are shown; 1: only those that the model calls",
+    flags.DEFINE_integer("depth", 2, "depth of nested layers that are shown; 1: only those that the model calls",
                          lower_bound=1, flag_values=flag_values)
     define_path("plot", None, "draw the graph of layer calls into this file: .png, .pdf or .svg", flag_values)
     flags.DEFINE_string("input_shape", None, "images as HxWxC, e.g. 32x32x3 (pixels, pixels, channels); default: "
@@ -24,29 +25,30 @@ def define(flag_values):
     flags.DEFINE_integer("classes", 10, "number of classes", lower_bound=1, flag_values=flag_values)
 
 
-def parse_shape(text):
-    """Reads "32x32x3" as (32, 32, 3); raises UsageError for anything else."""
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Parses "32x32x3" as (32, 32, 3); raises UsageError for anything else."""
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if not match:
         raise UsageError(f"--input_shape must be HxWxC, e.g. 32x32x3; found '{text}'")
-    return tuple(int(n) for n in match.groups())
+    height, width, channels = map(int, match.groups())
+    return height, width, channels
 
 
-def run(config, flag_values):
-    """Prints the table of the configured model, and draws it where --plot asks for it. Returns the exit code."""
+def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
+    """Prints the table of the configured model and draws its graph into --plot; returns the exit code."""
     from pipeline.models import registry, table
     from pipeline.models.freezing import freeze
     extension.load(config.data.extension)
-    given = flag_values["input_shape"].value
-    input_shape = parse_shape(given) if given else registry.MODELS.find(config.model.model).row.example_shape
-    plot = flag_values["plot"].value
+    input_shape = parse_shape(flag_values.input_shape) if flag_values.input_shape else (
+        registry.MODELS.find(config.model.model).row.example_shape)
+    plot = flag_values.plot
     if plot:
         from pipeline.models import drawing  # matplotlib takes a while to load.
         drawing.check_path(plot)
-    model = registry.create(config.model.model, flag_values["classes"].value, input_shape,
+    model = registry.create(config.model.model, flag_values.classes, input_shape,
                             config.model.model_options, config.model.batch_norm_momentum)
     freeze(model, config.model.freeze, input_shape)
-    table.show(table.layer_table(model, input_shape, flag_values["depth"].value), sys.stdout)
+    table.show(table.layer_table(model, input_shape, flag_values.depth), sys.stdout)
     if plot:
         drawing.draw(drawing.record_calls(model, input_shape), plot)
         print(f"graph: {plot}")

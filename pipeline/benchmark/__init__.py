@@ -1,1 +1,1 @@
-"""The benchmark room: how fast a step is, against what it could be."""
+"""Benchmarks: throughput of the training step over many settings, compared with the ceiling of the machine."""

@@ -1,9 +1,9 @@
 """One process of `mirrorline benchmark`: surveys the machine, or measures one cell as one of its workers.
 
-Not a command: `python -m pipeline.benchmark.cell_process ORDER.json`. An order holds "config": {option: value},
-"parent": the process that it may not outlive, "memory_limit" in MiB or 0, "results": where JSON is written, "phase":
-where a few words say what it is at; and, to look the machine over, "survey", else "workers" and "extent", see
-pipeline.benchmark.measure. Which of several workers it is, TF_CONFIG says; the chief's words are those of all.
+Not a command: `python -m pipeline.benchmark.cell_process ORDER.json`. An order has "config": {option: value}, "parent":
+id of the process it ends with, "memory_limit" in MiB or 0, "results": path of the JSON that it writes, "phase": path of
+a text with its current phase, and either "survey", see `survey`, or "workers" and "extent", see
+pipeline.benchmark.measure. TF_CONFIG tells the rank among several workers, of which the chief writes the phase.
 
 Exit codes: 0, 1 a failure, 2 wrong use, 3 not enough memory, 76 another worker was lost.
 """
@@ -11,32 +11,31 @@ import json
 import os
 import resource
 import sys
-import threading
-import time
 import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pipeline import extension, silence
-from pipeline.benchmark import out_of_memory
-from pipeline.benchmark.sweep import results_file
+from pipeline.benchmark.cell_runner import reports_full_memory, results_file
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, write_json
+from pipeline.processes import end_with
 
 FAILURE, USAGE, NO_MEMORY, PEER_LOST = 1, 2, 3, 76
-POLL_SECONDS = 0.5
 CEILING_SECONDS = 0.3  # A round of the matrix product, or less where windows are shorter.
 
 
-def main(path):
-    """Does what an order asks for; returns the exit code."""
+def main(path: str) -> int:
+    """Carries out an order; returns the exit code."""
     with open(path, encoding="utf-8") as file:
         order = json.load(file)
-    end_with(order["parent"])
+    end_with(order["parent"])()
     if order["memory_limit"]:
-        # Private memory that can be written; the address space that libraries merely reserve does not count.
+        # Of private writable memory; address space that libraries merely reserve does not count.
         resource.setrlimit(resource.RLIMIT_DATA, (order["memory_limit"] * 2**20,) * 2)
     silence.quiet(order["config"]["verbosity"])
     cluster = Cluster.of(os.environ) if order.get("workers", 1) > 1 else None
@@ -44,12 +43,12 @@ def main(path):
     if code and cluster:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # What TensorFlow does at the end of a process waits for the other workers.
+        os._exit(code)  # TensorFlow would wait for the other workers at exit.
     return code
 
 
-def carry_out(order, cluster):
-    """Does what an order asks for, as one worker of a Cluster or alone; returns the exit code."""
+def carry_out(order: dict[str, Any], cluster: Cluster | None) -> int:
+    """Carries out an order, as one worker of a cluster or alone; returns the exit code."""
     try:
         config = ExperimentConfig.from_flat(order["config"])
         found = survey(order, config) if "survey" in order else measure(order, config, cluster)
@@ -66,37 +65,27 @@ def carry_out(order, cluster):
     return 0
 
 
-def end_with(parent):
-    """Ends this process soon after another one, its parent, is gone, however that ended."""
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(POLL_SECONDS)
-        os._exit(FAILURE)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def is_memory(error):
-    """Tells whether an error says that the memory of host or device is full."""
+def is_memory(error: BaseException) -> bool:
+    """Returns whether an error reports that the memory of host or device is full."""
     if isinstance(error, MemoryError):
         return True
     if no_room(error) is not None:
         return False
-    return type(error).__name__ == "ResourceExhaustedError" or out_of_memory.is_said(str(error))
+    return type(error).__name__ == "ResourceExhaustedError" or reports_full_memory(str(error))
 
 
-def survey(order, config):
-    """Loads each data set, checks that each model fits, and measures the ceilings.
+def survey(order: dict[str, Any], config: ExperimentConfig) -> dict[str, Any]:
+    """Loads each data set, checks that each model fits it, and measures the ceilings.
 
     Args:
       order: with "survey": {"precisions": names, "pairs": [[model, dataset]], "seconds": of a window of a cell}.
-      config: ExperimentConfig of the sweep.
+      config: of what is not varied.
 
     Returns:
       {"ceilings": {precision: figures}, "image_sizes": {dataset: "HxWxC"}}.
 
     Raises:
-      UsageError: data that cannot be loaded, or a model that does not exist or does not fit it.
+      UsageError: data that cannot be loaded, or a model that does not exist or fit them.
     """
     import tensorflow as tf
 
@@ -111,8 +100,8 @@ def survey(order, config):
     return {"ceilings": ceilings, "image_sizes": sizes}
 
 
-def check_inputs(pairs, config, console):
-    """Returns {dataset: "HxWxC"} of what models are paired with; raises UsageError where they do not fit."""
+def check_inputs(pairs: Iterable[Sequence[str]], config: ExperimentConfig, console: Console) -> dict[str, str]:
+    """Returns {dataset: "HxWxC"} of (model, dataset) pairs; raises UsageError where these do not fit."""
     from pipeline.data.load import load
     from pipeline.models import registry
     from pipeline.models.classifier import check_input_shape
@@ -129,14 +118,14 @@ def check_inputs(pairs, config, console):
     return {dataset: "x".join(map(str, shape)) for dataset, shape in shapes.items()}
 
 
-def measure(order, config, cluster):
+def measure(order: dict[str, Any], config: ExperimentConfig, cluster: Cluster | None) -> dict[str, Any]:
     """Builds the experiment as `mirrorline train` does and measures its step; returns the figures of the cell."""
     from pipeline.distributed import devices
     from pipeline.distributed.agreement import lost_peers
     from pipeline.training.experiment import compose, start
     report = (lambda text: None) if cluster and cluster.rank else (lambda text: report_phase(order, text))
     report("starting")
-    # What it says of precisions and of replicas that share cores, the report says with measured figures.
+    # Quiet: the report covers its warnings about slow precisions and shared cores with measured figures.
     strategy, source = start(config, Console(quiet=True), cluster, json.dumps(order, sort_keys=True))
     from pipeline.benchmark.measure import Extent
     from pipeline.benchmark.measure import measure as measure_experiment
@@ -149,7 +138,7 @@ def measure(order, config, cluster):
     if found["applied_share"] < 0.99:
         notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
     if experiment.resident:
-        notes.append("with --cache=device a step makes its batch itself: gathering and augmenting are in its rest")
+        notes.append("with --cache=device a step makes its own batch: gathering and augmentation are in its rest")
     emulated = devices.check_precision(config.runtime.precision, kind, True, devices.cpu_features()) is not None
     return {**found, "device": kind, "emulated": emulated, "note": "\n".join(notes) or None}
 
@@ -166,8 +155,8 @@ class PhaseConsole(Console):
         report_phase(self._order, text)
 
 
-def report_phase(order, text):
-    """Leaves a few words for the process that waits."""
+def report_phase(order: Mapping[str, Any], text: str) -> None:
+    """Writes the current phase for the waiting process."""
     with open(order["phase"], "w", encoding="utf-8") as file:
         file.write(text)
 

@@ -1,18 +1,22 @@
-"""Two benchmarks beside each other: what changed beyond the noise, and whether that is a regression."""
+"""Comparison of two benchmarks: what changed beyond the noise, and what of it is a regression."""
+import collections
 import dataclasses
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 import numpy as np
+import scipy.stats
 
 from pipeline.benchmark.derived import KEY, batch_of, is_measured
-from pipeline.benchmark.grid import replicas_words
+from pipeline.benchmark.grid import name_of
 from pipeline.console_table import open_console, print_rows
 from pipeline.errors import UsageError
 from pipeline.files import read_json
 
 SCHEMA = 1
-ELSEWHERE = ("workdir", "data_dir", "cache_dir")  # Where files lie changes no figure.
-FEWEST = 5  # Repeats of a cell below which its noise is not known.
+ELSEWHERE = ("workdir", "data_dir", "cache_dir")  # Paths change no figure.
+FEWEST = 5  # Repeats from which the noise of a cell is known.
 RESAMPLES = 10_000
 REGRESSED, FASTER, SLOWER, SAME = "REGRESSED", "faster", "slower", "same"
 NEW, GONE, UNKNOWN, REMARK = "only new", "only old", "not comparable", "remark"
@@ -22,15 +26,15 @@ COLUMNS = ("cell", "old", "new", "new / old", "95% interval", "verdict")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One cell in both files, or a remark on the files as a whole.
+class ComparedCell:
+    """One cell of either file, or a remark on the files.
 
     Attributes:
       cell: its name; "" for a remark.
-      verdict: one of the words above. SLOWER and FASTER are beyond the noise; REGRESSED is beyond the tolerance too.
+      verdict: one of the constants above. SLOWER and FASTER are beyond the noise, REGRESSED beyond the tolerance too.
       old, new: examples/s, or None.
-      ratio, low, high: new over old of the medians with its 95% bootstrap interval, or None.
-      note: what else is to be said.
+      ratio, low, high: median of new over median of old with its 95% bootstrap interval, or None.
+      note: a reason or remark.
     """
 
     cell: str
@@ -43,7 +47,7 @@ class Row:
     note: str = ""
 
 
-def read(path):
+def read(path: str) -> dict[str, Any]:
     """Returns the benchmark in a file.
 
     Raises:
@@ -61,7 +65,7 @@ def read(path):
     cells = report.get("cells")
     for cell in cells if isinstance(cells, list) else ():
         if isinstance(cell, dict):
-            cell.setdefault("workers", 1)  # There was a time without several.
+            cell.setdefault("workers", 1)  # Earlier versions had no workers.
     if not isinstance(cells, list) or not all(isinstance(c, dict) and all(k in c for k in KEY) for c in cells):
         raise UsageError(f"'{path}' has no list of cells with {', '.join(KEY)}; write it again with 'mirrorline "
                          "benchmark'")
@@ -89,48 +93,39 @@ def _odd(report):
             yield f"repeats or examples_per_second of cell {place} are no numbers"
 
 
-def name_of(cell):
-    """Returns a cell's key in words."""
-    replicas = replicas_words(cell["workers"], cell["replicas"])
-    return (f"{cell['model']} {cell['image_size']} {cell['precision']}, {replicas}, batch {cell['batch_size']}, "
-            f"xla {cell['xla']}")
-
-
-def ratio_of_medians(old, new):
+def ratio_of_medians(old: Sequence[float], new: Sequence[float]) -> tuple[float, float, float]:
     """Returns (ratio, low, high): the median of `new` over that of `old` with its 95% bootstrap interval.
 
-    Both sets are drawn from on their own: they were not taken in turns.
-
-    Args:
-      old, new: examples/s of the repeats, each > 0.
+    Both are examples/s > 0 of at least two repeats, resampled independently, since they were not interleaved.
     """
-    generator = np.random.default_rng(0)
-    medians = [np.median(np.asarray(values, float)[generator.integers(len(values), size=(RESAMPLES, len(values)))], 1)
-               for values in (old, new)]
-    low, high = np.percentile(medians[1] / medians[0], [2.5, 97.5])
-    return float(np.median(new) / np.median(old)), float(low), float(high)
+    def ratio(old, new, axis=-1):
+        return np.median(new, axis) / np.median(old, axis)
+
+    low, high = scipy.stats.bootstrap((old, new), ratio, n_resamples=RESAMPLES, method="percentile",
+                                      rng=np.random.default_rng(0)).confidence_interval
+    return float(ratio(old, new)), float(low), float(high)
 
 
-def compare(old, new, tolerance):
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) -> tuple[list[ComparedCell], bool]:
     """Compares two benchmarks cell by cell.
 
-    A cell regresses when the whole interval of its ratio lies below 1 - tolerance, when it failed and did not before,
-    or when a batch that fitted does not fit any more.
+    A cell regresses if the whole interval of its ratio is below 1 - tolerance, if it fails and did not before, or if a
+    batch that fitted does not fit any more.
 
     Args:
-      old, new: what `read` returned, or what a sweep has just measured.
-      tolerance: the loss that is accepted, as a share of examples/s, in [0, 1).
+      old, new: contents of benchmark.json.
+      tolerance: accepted loss, as a share of examples/s, in [0, 1).
 
     Returns:
-      ([Row, ...], whether a cell regressed): remarks on the files first, then the cells in the order of `new`, then
-      those that only `old` has.
+      (rows, whether a cell regressed): remarks on the files first, then the cells in the order of `new`, then those of
+      `old` alone.
     """
     before = {_key(cell): cell for cell in old["cells"]}
     after = {_key(cell): cell for cell in new["cells"]}
     rows = _remarks(old, new)
     rows += [_compare_cells(before[key], cell, tolerance) if key in before
-             else Row(name_of(cell), NEW, new=cell.get("examples_per_second")) for key, cell in after.items()]
-    rows += [Row(name_of(cell), GONE, old=cell.get("examples_per_second"))
+             else ComparedCell(name_of(cell), NEW, new=cell.get("examples_per_second")) for key, cell in after.items()]
+    rows += [ComparedCell(name_of(cell), GONE, old=cell.get("examples_per_second"))
              for key, cell in before.items() if key not in after]
     return rows, any(row.verdict == REGRESSED for row in rows)
 
@@ -144,16 +139,16 @@ def _remarks(old, new):
     rows = []
     for part, word in (("machine", "machine"), ("versions", "version"), ("flags", "flag")):
         first, second = old.get(part) or {}, new.get(part) or {}
-        rows += [Row("", REMARK, note=f"other {word}: {name} was {_said(first.get(name))}, is "
-                                      f"{_said(second.get(name))}") for name in dict.fromkeys([*first, *second])
+        rows += [ComparedCell("", REMARK, note=f"other {word}: {name} was {_shown(first.get(name))}, is "
+                                      f"{_shown(second.get(name))}") for name in dict.fromkeys([*first, *second])
                  if first.get(name) != second.get(name) and name not in ELSEWHERE]
     for report, word in ((old, "old"), (new, "new")):
         if report.get("complete") is False:
-            rows.append(Row("", REMARK, note=f"the {word} benchmark was interrupted: cells are missing"))
+            rows.append(ComparedCell("", REMARK, note=f"the {word} benchmark was interrupted: cells are missing"))
     return rows
 
 
-def _said(value):
+def _shown(value):
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return "not given" if value is None else str(value)
@@ -164,26 +159,26 @@ def _compare_cells(old, new, tolerance):
     if not is_measured(new) or not is_measured(old):
         return _with_failure(name, old, new, rates)
     if batch_of(old) != batch_of(new):
-        return Row(name, REGRESSED if batch_of(new) < batch_of(old) else UNKNOWN, *rates,
+        return ComparedCell(name, REGRESSED if batch_of(new) < batch_of(old) else UNKNOWN, *rates,
                    note=f"batch {batch_of(old)} fitted then, {batch_of(new)} now")
     repeats = [old.get("repeats") or [], new.get("repeats") or []]
     if min(map(len, repeats)) < FEWEST or min(map(min, repeats)) <= 0:
-        return Row(name, UNKNOWN, *rates, note=f"less than {FEWEST} repeats: the noise is not known")
+        return ComparedCell(name, UNKNOWN, *rates, note=f"fewer than {FEWEST} repeats: the noise is unknown")
     ratio, low, high = ratio_of_medians(*repeats)
     verdict = REGRESSED if high < 1 - tolerance else SLOWER if high < 1 else FASTER if low > 1 else SAME
-    return Row(name, verdict, *rates, ratio, low, high)
+    return ComparedCell(name, verdict, *rates, ratio, low, high)
 
 
 def _with_failure(name, old, new, rates):
     if is_measured(old):
-        return Row(name, REGRESSED, *rates, note=f"failed: {new.get('error') or new.get('status')}")
+        return ComparedCell(name, REGRESSED, *rates, note=f"failed: {new.get('error') or new.get('status')}")
     if is_measured(new):
-        return Row(name, FASTER, *rates, note=f"had failed: {old.get('error') or old.get('status')}")
-    return Row(name, SAME, note="failed in both")
+        return ComparedCell(name, FASTER, *rates, note=f"had failed: {old.get('error') or old.get('status')}")
+    return ComparedCell(name, SAME, note="failed in both")
 
 
-def texts(row):
-    """Returns what is shown of a row, in the order of COLUMNS."""
+def texts(row: ComparedCell) -> tuple[str, ...]:
+    """Returns the cells of a row, in the order of COLUMNS."""
     numbers = ["-" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
                for value in (row.old, row.new)]
     ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
@@ -191,27 +186,23 @@ def texts(row):
     return (f"{row.cell}\n({row.note})" if row.note else row.cell, *numbers, ratio, interval, row.verdict)
 
 
-def summary(rows):
-    """Returns in one line how many cells came out how."""
-    counts = {}
-    for row in rows:
-        if row.verdict != REMARK:
-            counts[row.verdict] = counts.get(row.verdict, 0) + 1
+def summary(rows: Iterable[ComparedCell]) -> str:
+    """Returns the number of cells with each verdict in one line."""
+    counts = collections.Counter(row.verdict for row in rows if row.verdict != REMARK)
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "no cells"
 
 
-def print_table(rows, file=None):
-    """Prints remarks, then the table (examples/s), then the summary; ruled and coloured on a terminal."""
+def print_table(rows: Iterable[ComparedCell], file: TextIO | None = None) -> None:
+    """Prints remarks, a table of examples/s, and the summary; ruled and coloured on a terminal."""
     import rich.text
 
     file = file or sys.stdout
+    lines: list[list[str | rich.text.Text]] = []
     for row in rows:
         if row.verdict == REMARK:
             print(row.note, file=file)
-    cells = [row for row in rows if row.verdict != REMARK]
-    lines = []
-    for row in cells:
-        *shown, verdict = texts(row)
-        lines.append([*shown, rich.text.Text(verdict, COLORS.get(row.verdict, ""))])
+        else:
+            *shown, verdict = texts(row)
+            lines.append([*shown, rich.text.Text(verdict, COLORS.get(row.verdict, ""))])
     print_rows(open_console(file, 120), COLUMNS, lines, left=(0, len(COLUMNS) - 1), fold=(0,))
     print(summary(rows), file=file)

@@ -1,22 +1,24 @@
-"""What a person sees while a sweep runs, and at its end."""
+"""What a person sees while a benchmark runs, and at its end."""
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
-from pipeline.benchmark.comparison import name_of
 from pipeline.benchmark.derived import is_halved, is_measured
+from pipeline.benchmark.grid import name_of
 from pipeline.benchmark.tables import ALONE, COLUMNS, LEFT, number, percent, spread, step_milliseconds, varying
 from pipeline.console import STANDARD, Console
 from pipeline.console_table import open_console, print_rows
 from pipeline.quantities import clock, counted
 from pipeline.terminal import is_live
 
-KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others are called as in the key.
+KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others have the names of the key.
 FIGURES = ("examples/s (spread)", ALONE, "over float32", "scaling weak / strong", "of ceiling",
            "input wait", "peak MiB", "remark")
 
 
-def line(figures):
-    """Returns what was found in a cell in one line."""
+def line(figures: Mapping[str, Any]) -> str:
+    """Returns the figures of a cell in one line."""
     if figures["status"] == "failed":
         return f"FAILED: {figures['error']}"
     if not is_measured(figures):
@@ -27,33 +29,33 @@ def line(figures):
 
 
 class PlainDisplay:
-    """A line a cell: for files and pipes."""
+    """One line for each cell: for files and pipes."""
 
-    def __init__(self, info):
+    def __init__(self, info: Callable[[str], None]):
         """
         Args:
           info: called with each line.
         """
         self.info = info
 
-    def begin(self, cell, cells, key, left):
-        """A cell begins: number, of how many, its key, seconds left or None."""
+    def begin(self, cell: int, cells: int, key: Mapping[str, Any], left: float | None) -> None:
+        """Reports that a cell starts: its number, of how many, its key, and the seconds left."""
 
-    def phase(self, text):
-        """What it is at, in a few words; may be said again and again."""
+    def phase(self, text: str) -> None:
+        """Reports the current phase; may be called often."""
 
-    def end(self, cell, cells, figures, left, kept):
-        """A cell is done; kept: it was there already."""
+    def end(self, cell: int, cells: int, figures: Mapping[str, Any], left: float | None, kept: bool) -> None:
+        """Reports that a cell is done; kept: it was measured before."""
         more = "; measured before" if kept else f"; {clock(left)} left" if left else ""
         width = len(str(cells))
         self.info(f"{cell:{width}d}/{cells}  {name_of(figures)}: {line(figures)}{more}")
 
-    def close(self):
+    def close(self) -> None:
         """Ends the display."""
 
 
 class LiveDisplay(PlainDisplay):
-    """A bar that moves, with the lines of the cells above it: for a terminal."""
+    """A progress bar, with the lines of the cells above it: for a terminal."""
 
     def __init__(self):
         from rich.console import Console
@@ -65,49 +67,48 @@ class LiveDisplay(PlainDisplay):
         self._task, self._where, self._until = self._bar.add_task("starting", total=None, doing=""), "starting", None
         self._bar.start()
 
-    def begin(self, cell, cells, key, left):
-        """Moves the bar."""
+    def begin(self, cell: int, cells: int, key: Mapping[str, Any], left: float | None) -> None:
+        """Advances the bar."""
         self._show(f"cell {cell}/{cells}", left)
         self._bar.update(self._task, total=cells, completed=cell - 1, doing="")
 
-    def phase(self, text):
-        """Shows what it is at, and the time that is left now."""
+    def phase(self, text: str) -> None:
+        """Shows the phase and the time left."""
         if self._until is not None:
             self._show(self._where, self._until - time.monotonic())
         self._bar.update(self._task, doing=text)
 
-    def end(self, cell, cells, figures, left, kept):
-        """Moves the bar on, and to its end after the last cell."""
+    def end(self, cell: int, cells: int, figures: Mapping[str, Any], left: float | None, kept: bool) -> None:
+        """Advances the bar, and completes it after the last cell."""
         super().end(cell, cells, figures, left, kept)
         if cell == cells:
             self._show(f"{counted(cells, 'cell')} measured", None)
         self._bar.update(self._task, completed=cell)
 
     def _show(self, where, left):
-        """Shows which cell it is at, and the seconds that are left, as long as there are any."""
+        """Shows the current cell, and the seconds left, if any."""
         self._where, self._until = where, left and time.monotonic() + left
         self._bar.update(self._task, description=where + (f", {clock(left)} left" if left and left >= 1 else ""))
 
-    def close(self):
-        """Takes the bar away."""
+    def close(self) -> None:
+        """Removes the bar."""
         self._bar.stop()
 
 
-def create_display(verbosity):
-    """Returns the display that fits: none if quiet, a live one on a terminal, lines elsewhere."""
+def create_display(verbosity: str) -> PlainDisplay:
+    """Returns the display: none if quiet, a live one on a terminal, lines elsewhere."""
     if verbosity == "quiet":
         return PlainDisplay(Console(quiet=True).info)
     return LiveDisplay() if is_live(sys.stdout) else PlainDisplay(STANDARD.info)
 
 
-def print_table(report, file=None):
-    """Prints the cells of a report as a table, of the key what is not the same in all of them.
+def print_table(report: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Prints the cells of a report as a table, with the parts of the key that vary.
 
     Args:
       report: dict as in benchmark.json.
       file: an open text file; default standard output.
     """
-
     console = open_console(file or sys.stdout, 200)
     cells = report["cells"]
     key = [KEY_COLUMNS.get(name, name) for name in varying(cells) or ("model",)]

@@ -1,9 +1,12 @@
-"""The cells of a sweep: every combination of what is varied. Standard library only."""
+"""The cells of a benchmark: every combination of what is varied. Standard library only."""
 import dataclasses
 import itertools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.augmentation import smallest_part
+from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
@@ -25,33 +28,33 @@ class Cell:
     xla: str
     workers: int = 1
 
-    def config(self, base, batch_size=None):
-        """Returns the ExperimentConfig of the cell: `base` with what is varied, and another batch size if one is given.
+    def config(self, base: ExperimentConfig, batch_size: int | None = None) -> ExperimentConfig:
+        """Returns the configuration of the cell, with another batch size if one is given.
 
-        That a precision is slow on this hardware is what a benchmark is to show: it stops nothing.
+        A precision that is slow on this hardware is measured all the same.
         """
         values = {**dataclasses.asdict(self), "batch_size": batch_size or self.batch_size}
-        del values["workers"]  # How many there are, a process learns from its environment.
+        del values["workers"]  # A process reads their number from TF_CONFIG.
         return base.replace(**values, force=True)
 
     @property
-    def all_replicas(self):
-        """How many replicas share a batch, over all workers."""
+    def all_replicas(self) -> int:
+        """Number of replicas that share a batch, over all workers."""
         return self.workers * self.replicas
 
     @property
-    def name(self):
-        """A name for files, the same in every sweep."""
+    def name(self) -> str:
+        """A name for files, the same in every benchmark."""
         several = f"{self.workers}w-" if self.workers > 1 else ""
         text = (f"{self.model}-{self.dataset}-{self.precision}-{several}{self.replicas}x-batch{self.batch_size}-"
                 f"xla_{self.xla}")
         return re.sub(r"[^\w.-]+", "_", text)
 
 
-def cells(axes):
+def cells(axes: Mapping[str, Any]) -> list[Cell]:
     """Returns every Cell of the axes: models, datasets, precisions, workers, replica_counts, batch_sizes, xla_modes.
 
-    One precision after the other, so that its ceiling is measured near its cells; batch sizes rise.
+    One precision after the other; batch sizes ascend.
     """
     combinations = itertools.product(axes["precisions"], axes["models"], axes["datasets"], axes["xla_modes"],
                                      axes["workers"], axes["replica_counts"], sorted(axes["batch_sizes"]))
@@ -59,18 +62,18 @@ def cells(axes):
             for precision, model, dataset, xla, workers, replicas, batch_size in combinations]
 
 
-def unit(config, replicas):
-    """Returns the number that a batch has to be a multiple of, shared out over so many replicas in all."""
+def unit(config: ExperimentConfig, replicas: int) -> int:
+    """Returns the number that a batch over so many replicas has to be a multiple of."""
     return replicas * config.optimizer.accumulate_steps * smallest_part(config.data)
 
 
-def halved(batch_size, multiple_of):
-    """Returns about half a batch that can still be shared out, or None where there is none."""
+def halved(batch_size: int, multiple_of: int) -> int | None:
+    """Returns about half of a batch size, a multiple of `multiple_of`, or None where there is none."""
     return batch_size // 2 // multiple_of * multiple_of or None
 
 
-def check(cell, base):
-    """Raises UsageError where a cell cannot be: before hours are spent on the others."""
+def check(cell: Cell, base: ExperimentConfig) -> None:
+    """Raises UsageError for a cell that cannot run, before hours are spent on others."""
     config, several = cell.config(base), replicas_words(cell.workers, cell.replicas)
     if cell.xla == "on" and cell.all_replicas > 1 and config.model.sync_batch_norm:
         fewer = " --workers=1 and" * (cell.workers > 1)
@@ -83,7 +86,14 @@ def check(cell, base):
                          f"{'--workers' if cell.workers > 1 else '--replica_counts'}")
 
 
-def replicas_words(workers, replicas):
-    """Returns in words on how many processes and replicas a cell is: "2 replicas", "2 workers of 2 replicas"."""
+def replicas_words(workers: int, replicas: int) -> str:
+    """Returns "2 replicas", "2 workers" of one replica each, or "2 workers of 2 replicas"."""
     each = counted(replicas, "replica")
     return each if workers == 1 else f"{workers} workers" + (f" of {each}" if replicas > 1 else "")
+
+
+def name_of(cell: Mapping[str, Any]) -> str:
+    """Returns the key of a cell in words."""
+    replicas = replicas_words(cell["workers"], cell["replicas"])
+    return (f"{cell['model']} {cell['image_size']} {cell['precision']}, {replicas}, batch {cell['batch_size']}, "
+            f"xla {cell['xla']}")

@@ -1,11 +1,13 @@
-"""One cell: how fast the production step of an experiment is, and where its time goes.
+"""Measures one cell: the throughput of the training step of an experiment, and where its time goes.
 
-Nothing here computes a step. `train_steps` and `partial_steps` of the experiment do, on the experiment's own stream.
+What is timed are `train_steps` and `partial_steps` of the experiment, on its own stream.
 """
 import dataclasses
 import math
 import resource
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,13 +17,16 @@ from pipeline.internals.keras_internals import layers_of
 from pipeline.models.normalization import BatchNormalization
 from pipeline.monitoring import operations
 from pipeline.monitoring.goodput import process_age
-from pipeline.training.step import PHASES, SUMS, TRAIN_COLUMNS
+from pipeline.training.experiment import Experiment
+from pipeline.training.state import TrainState
+from pipeline.training.step import PHASES, SUMS, TRAIN_COLUMNS, StepFunctions
 
 APPLIED, LOSS = TRAIN_COLUMNS.index("applied"), TRAIN_COLUMNS.index("loss")
 MIB = 2**20
-FIRST_LOSSES = 4  # Kept as evidence of which computation was measured; warming up takes at least as many steps.
+Agree = Callable[[float], float]  # Returns the chief's value of a number; every worker has to call it.
+FIRST_LOSSES = 4  # Reported to identify the computation; warming up takes at least as many steps.
 MOST_CALLS = 300
-PARTIAL_SECONDS = 0.02  # Of one call of a partial step: much longer than a call costs.
+PARTIAL_SECONDS = 0.02  # Of one call of a partial step, much longer than the overhead of a call.
 PARTIAL_ROUNDS = (5, 25)
 
 
@@ -32,7 +37,7 @@ class Extent:
     Attributes:
       repeats: windows of many steps, for the throughput.
       repeat_seconds: length of each.
-      calls: fewest calls of one step each, for the percentiles.
+      calls: least number of calls of a single step, for the percentiles.
     """
 
     repeats: int = 5
@@ -41,14 +46,15 @@ class Extent:
 
 
 class Feed:
-    """The production step, fed by one iterator; counts what it does."""
+    """The training step on one iterator; counts its steps, applied updates and first losses."""
 
-    def __init__(self, train_steps, iterator):
+    def __init__(self, train_steps: Callable[..., Any], iterator: Any):
         self.train_steps, self.iterator = train_steps, iterator
-        self.steps, self.applied, self.losses = 0, 0.0, []
+        self.steps, self.applied = 0, 0.0
+        self.losses: list[float] = []
 
-    def run(self, count):
-        """Runs `count` steps in one call; returns its seconds, from the host's side, results fetched."""
+    def run(self, count: int) -> float:
+        """Runs `count` steps in one call; returns the seconds until the host has the results."""
         began = time.perf_counter()
         rows = self.train_steps(self.iterator, tf.constant(count)).numpy()
         seconds = time.perf_counter() - began
@@ -58,25 +64,23 @@ class Feed:
         return seconds
 
 
-def measure(experiment, extent, report=lambda text: None):
-    """Measures one experiment, freshly built, in a process that does nothing else.
+def measure(experiment: Experiment, extent: Extent,
+            report: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Measures an experiment that was just built, in a process that does nothing else.
 
-    Of several workers each measures by its own clock; how many steps are made, the chief's clock decides for all.
+    Each of several workers measures by its own clock; the chief's clock decides the number of steps for all.
 
-    Args:
-      experiment: Experiment.
-      extent: Extent.
-      report: called with a few words when another part begins.
+    Calls `report` with the name of each phase.
 
     Returns:
-      The figures of a cell by name, see the schema of benchmark.json: examples/s, ms, seconds, MiB, bytes, operations.
+      The figures of a cell in benchmark.json, by name: examples/s, ms, seconds, MiB, bytes, operations.
     """
     steps, batch_size, agree = experiment.steps, experiment.plan.batch_size, experiment.workers.first
     report("tracing")
     real = Feed(steps.train_steps, experiment.train_iterator(0))
     began = time.perf_counter()
     graph = steps.train_steps.get_concrete_function(real.iterator, tf.constant(1)).graph
-    found = {"trace_seconds": time.perf_counter() - began}
+    found: dict[str, Any] = {"trace_seconds": time.perf_counter() - began}
     report("first step")
     first_call = real.run(1)
     found["first_step_seconds"] = process_age()
@@ -90,12 +94,12 @@ def measure(experiment, extent, report=lambda text: None):
     ready.run(1)
     found.update(throughput(real, ready, step, batch_size, extent, agree))
     if experiment.resident:
-        found["input_wait_share"] = 0.0  # What a batch takes beside one that is there is work of the step.
+        found["input_wait_share"] = 0.0  # A batch is made by the step itself.
     found["examples_per_second_per_replica"] = found["examples_per_second"] / experiment.strategy.num_replicas_in_sync
     found["peak_memory_mib"] = peak_memory(experiment.strategy)
     report("parts of a step")
     found["split_ms"] = split(steps, ready, extent, 1e3 * batch_size / found["examples_per_second"], agree)
-    counted = operations.count(graph)  # Of the replicas of this process.
+    counted = operations.count(graph)  # Of this process's replicas.
     found["flops_per_example"] = counted and counted * experiment.workers.count / batch_size
     found.update(reduction_bytes(experiment.state, experiment.settings.compute_dtype))
     found["statistics_reductions"] = statistics_reductions(experiment) if (
@@ -105,49 +109,44 @@ def measure(experiment, extent, report=lambda text: None):
     return found
 
 
-def one_batch(experiment):
-    """Returns an iterator that gives the stream's first batch again and again: it is there already."""
+def one_batch(experiment: Experiment) -> Any:
+    """Returns an iterator that repeats the stream's first batch from memory."""
     return experiment.steps.input_distributor.iterator(experiment.train_dataset(0).take(1).cache().repeat())
 
 
-def warm_up(feed, extent, agree):
-    """Runs single steps until they are steady; returns the seconds of one.
-
-    Args:
-      feed: Feed.
-      extent: Extent.
-      agree: function that returns the chief's value of a number, called alike in every worker.
-    """
-    seconds, deadline = [], time.perf_counter() + max(0.2, extent.repeat_seconds / 2)
+def warm_up(feed: Feed, extent: Extent, agree: Agree) -> float:
+    """Runs single steps to warm up; returns the seconds of one."""
+    seconds: list[float] = []
+    deadline = time.perf_counter() + max(0.2, extent.repeat_seconds / 2)
     while agree(len(seconds) < FIRST_LOSSES or (time.perf_counter() < deadline and len(seconds) < MOST_CALLS)):
         seconds.append(feed.run(1))
     return float(np.median(seconds[len(seconds) // 2:]))
 
 
-def single_calls(step, extent):
-    """Returns how many calls of one step are measured, where a step takes `step` seconds."""
+def single_calls(step: float, extent: Extent) -> int:
+    """Returns the number of calls of a single step to measure, where a step takes `step` seconds."""
     return int(np.clip(2 * extent.repeat_seconds / step, extent.calls, max(MOST_CALLS, extent.calls)))
 
 
-def percentiles(seconds):
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Returns {"p50", "p90", "p99"} in ms."""
     return {f"p{q}": float(np.percentile(seconds, q)) * 1e3 for q in (50, 90, 99)}
 
 
-def throughput(real, ready, step, batch_size, extent, agree):
-    """Measures windows of many steps on the stream and on one batch in turns.
+def throughput(real: Feed, ready: Feed, step: float, batch_size: int, extent: Extent,
+               agree: Agree) -> dict[str, Any]:
+    """Measures windows of many steps, alternating between the stream and one batch in memory.
 
-    Untimed steps lead into each window: while the other had its turn, the stream has made batches ahead.
+    Untimed steps precede each window, since the stream has prefetched batches meanwhile.
 
     Args:
-      real, ready: Feed of the stream, and of a batch that is there.
-      step: seconds of one step, about.
+      real, ready: of the stream, and of a batch in memory.
+      step: approximate seconds of one step.
       batch_size: examples of one step.
-      extent: Extent.
-      agree: see `warm_up`.
+      extent, agree: see `measure`.
 
     Returns:
-      Figures in examples/s, and the share of the stream's time that waits for it.
+      Figures in examples/s, and the share of the time that is spent waiting for the stream.
     """
     count = int(agree(max(1, round(extent.repeat_seconds / step))))
     step = min(feed.run(count) / count for feed in (real, ready))  # Less than a call of one step takes.
@@ -168,35 +167,29 @@ def throughput(real, ready, step, batch_size, extent, agree):
             "input_wait_share": max(0.0, float(np.median(waits)))}
 
 
-def peak_memory(strategy):
-    """Returns {"host", "device"} in MiB since the process began; of several GPUs the fullest, None on a CPU."""
+def peak_memory(strategy: Any) -> dict[str, float | None]:
+    """Returns the peak {"host", "device"} memory of the process in MiB, device that of the fullest GPU or None."""
     gpus = [device for device in strategy.extended.worker_devices if "GPU" in device]
     peaks = [tf.config.experimental.get_memory_info(device[device.index("GPU"):])["peak"] for device in gpus]
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB.
     return {"host": host, "device": max(peaks) / MIB if peaks else None}
 
 
-def split(steps, ready, extent, whole, agree):
-    """Tells the phases of a step apart, by what it takes to compute it up to each of them.
+def split(steps: StepFunctions, ready: Feed, extent: Extent, whole: float,
+          agree: Agree) -> dict[str, float]:
+    """Measures the phases of a step as differences of the times to compute it up to the end of each.
 
-    Args:
-      steps: StepFunctions.
-      ready: Feed of a batch that is there.
-      extent: Extent.
-      whole: ms of a step of the stream.
-      agree: see `warm_up`.
-
-    Returns:
-      {phase: ms, "update": ms, "rest": ms}, none below 0: `rest` is what of the whole the others do not explain, such
-      as waiting for input.
+    Returns {phase: ms, "update": ms, "rest": ms}, none below 0, which add up to `whole`, the ms of a step of the
+    stream; `ready` is of a batch in memory, and `rest` what the phases do not explain, such as waiting for input.
     """
-    def partial(function, count):
-        began = time.perf_counter()
-        function(ready.iterator, tf.constant(count)).numpy()
-        return time.perf_counter() - began
+    def timed(function: Callable[..., Any]) -> Callable[[int], float]:
+        def call(count):
+            began = time.perf_counter()
+            function(ready.iterator, tf.constant(count)).numpy()
+            return time.perf_counter() - began
+        return call
 
-    calls = {phase: lambda n, f=steps.partial_steps[phase]: partial(f, n) for phase in PHASES}
-    calls["update"] = ready.run
+    calls = {phase: timed(steps.partial_steps[phase]) for phase in PHASES} | {"update": ready.run}
     for call in calls.values():
         call(1)
     count = int(agree(max(1, math.ceil(PARTIAL_SECONDS / (whole / 1e3)))))
@@ -206,13 +199,8 @@ def split(steps, ready, extent, whole, agree):
     return differences(dict(zip(calls, 1e3 * np.median(seconds, axis=0), strict=True)), whole)
 
 
-def differences(reached, whole):
-    """Returns what each phase adds to the ones before it.
-
-    Args:
-      reached: {phase: ms up to its end}, in order; the last is the full step.
-      whole: ms of a step, of which `rest` is what remains.
-    """
+def differences(reached: Mapping[str, float], whole: float) -> dict[str, float]:
+    """Returns the ms that each phase adds, from {phase: ms up to its end} in order, and the rest of `whole`."""
     full, before, parts = list(reached.values())[-1], 0.0, {}
     for phase, until in reached.items():
         until = max(before, min(float(until), float(full)))
@@ -220,13 +208,8 @@ def differences(reached, whole):
     return {**parts, "rest": max(0.0, whole - before)}
 
 
-def reduction_bytes(state, dtype):
-    """Returns the bytes of the gradients, and of what one reduction over replicas would carry.
-
-    Args:
-      state: TrainState.
-      dtype: of the packed reduction.
-    """
+def reduction_bytes(state: TrainState, dtype: Any) -> dict[str, int]:
+    """Returns the bytes of the gradients, and of one packed reduction of this dtype over replicas."""
     model = state.model
 
     def elements(variables):
@@ -238,18 +221,12 @@ def reduction_bytes(state, dtype):
     return {"gradient_bytes": gradients, "reduced_bytes": reduced}
 
 
-def statistics_reductions(experiment):
-    """Returns what synchronized batch normalization reduces beside the gradients, where there are several replicas.
+def statistics_reductions(experiment: Experiment) -> dict[str, int]:
+    """Returns {"count", "bytes"} of the reductions a step by which several replicas synchronize batch statistics.
 
-    Each layer reduces two sums a channel and a number of values in the forward pass, in float64, and two sums a channel
-    in the backward pass, in every micro-batch; see pipeline.models.moments.batch_moments and
-    pipeline.models.normalization.normalization_over_replicas.
-
-    Args:
-      experiment: Experiment, with any number of replicas.
-
-    Returns:
-      {"count": reductions a step, "bytes": of all of them together}.
+    In every micro-batch each layer reduces two sums a channel and a number of values in the forward pass, in float64,
+    and two sums a channel in the backward pass; see pipeline.models.moments.batch_moments and
+    pipeline.models.normalization.normalization_over_replicas. The experiment may have any number of replicas.
     """
     layers = [layer for layer in layers_of(experiment.state.model)
               if isinstance(layer, BatchNormalization) and layer.trainable]

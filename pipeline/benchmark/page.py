@@ -1,7 +1,9 @@
-"""The files a person reads of a benchmark: benchmark.html, benchmark.md, benchmark.csv."""
+"""Writes benchmark.html, benchmark.md and benchmark.csv."""
 import os
 import re
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -13,18 +15,18 @@ from pipeline.quantities import counted
 from pipeline.templates import render
 
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.html")
-SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; all stand at the end.
+SOFTWARE = ("mirrorline", "tensorflow", "keras")  # Versions on the first screen; the page ends with all of them.
 FLAG = re.compile(r"--\w+(=[\w,]*\w)?")
-LISTED = 8  # Problems that stand on the first screen; the rest unfold.
-# Columns that are aligned to the left, and the classes of their cells beside that.
+LISTED = 8  # Problems on the first screen; the others are folded.
+# Columns that are aligned to the left, with further classes of their cells.
 LEFT = dict.fromkeys(tables.LEFT, "") | {"cell": " cell", "model": " name", "remark": " mark"}
 
 
-def write_all(report, folder):
-    """Writes the three files; each is whole or not there.
+def write_all(report: Mapping[str, Any], folder: str) -> list[str]:
+    """Writes the three files, each atomically.
 
     Args:
-      report: what benchmark.json holds, after `derived.derive`.
+      report: contents of benchmark.json, after `derived.derive`.
       folder: an existing directory.
 
     Returns:
@@ -36,13 +38,13 @@ def write_all(report, folder):
     return paths
 
 
-def markdown(report):
-    """Returns benchmark.md: what went wrong, the table, caveats, and where it was measured."""
+def markdown(report: Mapping[str, Any]) -> str:
+    """Returns benchmark.md: problems, the table, caveats, and where it was measured."""
     return render(__package__, "benchmark.md", **_shared(report), columns=tables.columns(report["cells"]))
 
 
-def page(report):
-    """Returns benchmark.html: one file that loads nothing."""
+def page(report: Mapping[str, Any]) -> str:
+    """Returns benchmark.html, one file that loads nothing."""
     cells, measured = report["cells"], list(filter(is_measured, report["cells"]))
     names = tables.varying(cells) or KEY
     details = {"cell": lambda cell: tables.label(cell, names), **tables.more(cells)}
@@ -56,7 +58,7 @@ def page(report):
 
 
 def _shared(report):
-    """Returns what the page and the Markdown file share."""
+    """Returns the values that both templates use."""
     return {"problems": tables.problems(report), "caveats": tables.remarks(report), "alone": tables.ALONE_NOTE,
             "cells": report["cells"], "facts": dict(tables.machine_facts(report)), "left": LEFT,
             "projection": projected.shown(report.get("projection"))}
@@ -70,7 +72,7 @@ def _where(report):
 
 
 def _what_ran(cells):
-    """Returns the values of the sweep in words: "cnn 28x28x1; float32; 1 replica; batch 16, 32; XLA off"."""
+    """Returns the values of the axes in words: "cnn 28x28x1; float32; 1 replica; batch 16, 32; XLA off"."""
     def values(name):
         return list(dict.fromkeys(cell[name] for cell in cells))
 
@@ -83,8 +85,8 @@ def _what_ran(cells):
                       f"XLA {', '.join(map(str, values('xla')))}"])
 
 
-def headline(cells):
-    """Returns [(name, figure, detail)] for the first screen, without what was not measured."""
+def headline(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Returns [(name, figure, detail)] of the measured figures for the first screen."""
     measured = [cell for cell in cells if is_measured(cell)]
     if not measured:
         return []
@@ -118,7 +120,7 @@ def headline(cells):
 
 
 def _sections(cells):
-    """Returns the sections with plots of the measured cells; one without data says what would give it."""
+    """Yields the sections with plots of the measured cells; one without data names the flags that would give it."""
     lines = plots.groups(cells, "model", "image_size", "xla")
     with_batches = [group for group in lines.values() if len({plots.batch_of(cell) for cell in group}) > 1]
     yield _section("Throughput against batch size", [plots.throughput(group, _title(group)) for group in with_batches],
@@ -150,7 +152,7 @@ def _title(cells):
 
 
 def _by_rows(cells, draw):
-    """Returns pictures with a row a cell: one or more for each model and image size, none with too many rows."""
+    """Returns plots with a row for each cell: one or more for each model and image size, of MOST_ROWS at most."""
     pictures = []
     for (model, image), group in plots.groups(cells, "model", "image_size").items():
         names = [name for name in tables.varying(cells) if name not in ("model", "image_size")]
@@ -172,6 +174,6 @@ def _scaling_words(cells, over):
 
 
 def _section(title, pictures, words, missing):
-    """Returns what the template shows of a section; in `missing` flags are code."""
+    """Returns the values of a section; flags in `missing` become code."""
     return {"title": title, "pictures": pictures, "words": words,
             "missing": Markup(FLAG.sub(r"<code>\g<0></code>", str(escape(missing))))}

@@ -1,8 +1,12 @@
-"""The plots of a benchmark, as SVG that stands in a page: text stays text, and follows the page's colors.
+"""The plots of a benchmark as SVG elements of a page, see pipeline.pages.plots.
 
 Series differ in color, from the color-blind safe palette of Okabe and Ito ("Color Universal Design", 2008), and in
-marker, line style or hatching too.
+marker, line style or hatching.
 """
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pipeline.benchmark.derived import batch_of, is_halved, is_measured
@@ -10,35 +14,37 @@ from pipeline.benchmark.grid import replicas_words
 from pipeline.benchmark.tables import label, number, replicas_text, times
 from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, plot
 
+Cells = Sequence[Mapping[str, Any]]
+Picture = tuple[str, Markup]  # Title and <svg> element.
 COLORS = {"float32": "#0072b2", "mixed_bfloat16": "#d55e00", "mixed_float16": "#009e73", "float64": "#cc79a7"}
 OTHERS = ("#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 PARTS = {"forward": "#0072b2", "backward": "#56b4e9", "reduction": "#d55e00", "update": "#e69f00",
          "input wait": "#cc79a7", "rest": "#999999"}
 ROW = 0.27  # Inches.
-WIDE = 15  # Times as fast as the slowest, from which on a linear scale would press lines together.
-MOST_ROWS = 30  # Of one picture with a row a cell.
+WIDE = 15  # Ratio of the fastest to the slowest from which on the scale is logarithmic.
+MOST_ROWS = 30  # Of one plot with a row for each cell.
 
 
-def groups(cells, *names):
-    """Returns {values of the named parts of the key: cells}, in the order in which they come."""
-    found = {}
+def groups(cells: Cells, *names: str) -> dict[tuple, list[Mapping[str, Any]]]:
+    """Returns {values of the named parts of the key: cells}, in order."""
+    found: dict[tuple, list[Mapping[str, Any]]] = {}
     for cell in cells:
         found.setdefault(tuple(cell[name] for name in names), []).append(cell)
     return found
 
 
-def color_of(precision, fallback=0):
+def color_of(precision: str, fallback: int = 0) -> str:
     """Returns the color of a precision, the same in all plots."""
     return COLORS.get(precision, OTHERS[fallback % len(OTHERS)])
 
 
-def throughput(cells, title):
-    """Returns examples/s over the batch size, a line a precision and number of replicas, repeats as error bars."""
+def throughput(cells: Cells, title: str) -> Picture:
+    """Plots examples/s over the batch size, a line for each precision and number of replicas, with error bars."""
     def draw(axes):
         counts = sorted({(cell["workers"], cell["replicas"]) for cell in cells})
         precisions = list(dict.fromkeys(cell["precision"] for cell in cells))
         for (precision, *count), line in groups(cells, "precision", "workers", "replicas").items():
-            # A batch that was halved to one that is there as well would stand twice.
+            # A batch that was halved may have the size of another one.
             points = {batch_of(c): c for c in sorted(line, key=is_halved, reverse=True)}
             line = [points[size] for size in sorted(points)]
             rates = [cell["examples_per_second"] for cell in line]
@@ -67,8 +73,8 @@ def throughput(cells, title):
     return plot(draw, title, "Throughput against batch size")
 
 
-def speedup(cells, names, title):
-    """Returns bars of the speed-up over float32 beside the line of 1x; emulated precisions are hatched."""
+def speedup(cells: Cells, names: Sequence[str], title: str) -> Picture:
+    """Plots bars of the speed-up over float32, emulated precisions hatched."""
     def draw(axes):
         shown = cells[::-1]
         top = max(1.0, *(cell["speedup_over_float32"] for cell in shown))
@@ -87,14 +93,13 @@ def speedup(cells, names, title):
     return plot(draw, title, "Speed-up over float32", rows_height(len(cells)))
 
 
-def scaling(cells, title, over="replicas"):
-    """Returns the measured speed over one replica or worker against their number, beside the ideal.
+def scaling(cells: Cells, title: str, over: str = "replicas") -> Picture:
+    """Plots the speed-up over one replica or worker against their number, with the ideal.
 
-    Weak and strong scaling begin at the batch for which most numbers were measured; of several, the largest.
+    Weak and strong scaling are those of the batch for which most numbers were measured; of several, the largest.
 
     Args:
       cells: of one model, image size and XLA mode.
-      title: of the picture.
       over: "replicas" of one worker, or "workers", each with the same number of replicas.
     """
     one = over.removesuffix("s")
@@ -117,8 +122,8 @@ def scaling(cells, title, over="replicas"):
     return plot(draw, title, f"Scaling over {over}")
 
 
-def scaling_lines(cells, over):
-    """Returns {what a line of the scaling plot is of, as texts: its cells}."""
+def scaling_lines(cells: Cells, over: str) -> dict[tuple, list[Mapping[str, Any]]]:
+    """Returns {parts of the label of a line in the scaling plot: its cells}."""
     if over == "replicas":
         return groups(cells, "precision")
     several = len({cell["replicas"] for cell in cells if cell["workers"] > 1}) > 1
@@ -127,20 +132,20 @@ def scaling_lines(cells, over):
             if any(cell["workers"] > 1 for cell in line)}
 
 
-def best_line(cells, kind, over="replicas"):
+def best_line(cells: Cells, kind: str, over: str = "replicas") -> tuple[int | None, dict[int, float]]:
     """Returns (batch, {number of `over`: speed over one}) of the batch with the most points of "weak" or "strong"."""
-    lines = {}
+    lines: dict[int, dict[int, float]] = {}
     for cell in cells:
         efficiency = cell.get(f"{kind}_scaling_efficiency")
         if efficiency is not None and (cell["workers"] > 1) == (over == "workers"):
             base = batch_of(cell) // cell[over] if kind == "weak" else batch_of(cell)
             lines.setdefault(base, {})[cell[over]] = efficiency * (cell.get("ideal_speedup") or cell[over])
     base = max(lines, key=lambda size: (len(lines[size]), size), default=None)
-    return base, lines.get(base, {})
+    return base, {} if base is None else lines[base]
 
 
-def step_parts(cell):
-    """Returns {part: ms} of a step on real data, adding up to its whole; {} where its split was not measured."""
+def step_parts(cell: Mapping[str, Any]) -> dict[str, float]:
+    """Returns {part: ms} of a step on real data, which add up to its time; {} where they were not measured."""
     split = cell.get("split_ms") or {}
     known = {name: split[name] for name in list(PARTS)[:4] if split.get(name) is not None}
     if not known or not is_measured(cell):
@@ -150,8 +155,8 @@ def step_parts(cell):
     return {**known, "input wait": wait, "rest": max(0.0, whole - sum(known.values()) - wait)}
 
 
-def breakdown(cells, names, title):
-    """Returns a stacked bar a cell of where its step goes, in percent, its time written at the end."""
+def breakdown(cells: Cells, names: Sequence[str], title: str) -> Picture:
+    """Plots for each cell a stacked bar of the parts of a step in percent, with its time."""
     def draw(axes):
         shown = [(cell, step_parts(cell)) for cell in cells[::-1]]
         for part, color in PARTS.items():
@@ -168,8 +173,8 @@ def breakdown(cells, names, title):
     return plot(draw, title, "Step time breakdown", rows_height(len(cells)))
 
 
-def memory(cells, names, title):
-    """Returns bars of the peak memory of host and device, a row a cell."""
+def memory(cells: Cells, names: Sequence[str], title: str) -> Picture:
+    """Plots bars of the peak memory of host and device, a row for each cell."""
     def draw(axes):
         shown = cells[::-1]
         kinds = [k for k in ("host", "device") if any((c.get("peak_memory_mib") or {}).get(k) for c in shown)]
@@ -190,8 +195,8 @@ def memory(cells, names, title):
     return plot(draw, title, "Peak memory", rows_height(len(cells)))
 
 
-def projection(projected):
-    """Returns the projected efficiency of weak scaling, a color a cluster, a line a reduction."""
+def projection(projected: Mapping[str, Any]) -> Picture:
+    """Plots the projected efficiency of weak scaling, a color for each cluster, a line for each reduction."""
     def draw(axes):
         for place, cluster in enumerate(projected["clusters"]):
             for name, found in cluster["reductions"].items():
@@ -208,8 +213,8 @@ def projection(projected):
     return plot(draw, "Efficiency by the number of GPUs (a projection, not a measurement)", "Lines", HEIGHT + 0.6)
 
 
-def projection_by_step(projected):
-    """Returns the projected efficiency at the most GPUs over the time that computing a step takes."""
+def projection_by_step(projected: Mapping[str, Any]) -> Picture:
+    """Plots the projected efficiency at the most GPUs over the time to compute a step."""
     def draw(axes):
         steps = [10 ** (power / 10) for power in range(-10, 41)]
         for place, cluster in enumerate(projected["clusters"]):
@@ -227,11 +232,11 @@ def projection_by_step(projected):
 
 
 def _line_of(cluster, place, reduction):
-    """Returns what tells a line from others: color of the cluster, style of the reduction."""
+    """Returns the style of a line: color of the cluster, dashes of the reduction."""
     return {"color": OTHERS[(2, 3, 4, 5, 0, 1)[place % 6]], "linestyle": "--" if reduction == "ring" else "-",
             "linewidth": 1.4, "label": f"{cluster['name']}: {reduction}"}
 
 
-def rows_height(rows):
-    """Returns the height in inches of a picture with so many rows."""
+def rows_height(rows: int) -> float:
+    """Returns the height in inches of a plot with so many rows."""
     return 1.35 + ROW * max(rows, 2)

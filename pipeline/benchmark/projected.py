@@ -1,4 +1,7 @@
 """The projection to more GPUs as texts and plots for the page and the Markdown file."""
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.benchmark import plots, tables
 from pipeline.benchmark.projection import FARTHEST, GOOD
 
@@ -6,8 +9,8 @@ HEADS = ("GPUs", "machines", "ring: network ms", "efficiency", "hierarchical: ne
          "its examples/s")
 
 
-def shown(projected):
-    """Returns what is shown of a projection; `projected` is what projection.project returned, or None."""
+def shown(projected: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns what the templates show of a result of projection.project, or None without one."""
     if not projected:
         return None
     links = [f"{link['name']}: {tables.number(link['gigabytes_per_second'])} GB/s, "
@@ -19,8 +22,8 @@ def shown(projected):
             "pictures": [plots.projection(projected), plots.projection_by_step(projected)]}
 
 
-def bounds(projected):
-    """Returns a line for each cluster and reduction: from how many GPUs on the network bounds the step, and why."""
+def bounds(projected: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each cluster and reduction on where the network bounds the step."""
     lines = []
     for cluster in projected["clusters"]:
         for name, found in cluster["reductions"].items():
@@ -34,7 +37,7 @@ def bounds(projected):
 
 
 def _of_statistics(point):
-    """Returns which share of the network's time the reductions of batch statistics take, "" where there are none."""
+    """Returns the share of the network's time for batch statistics in words, "" where there are none."""
     if not point["statistics_ms"]:
         return ""
     share = point["statistics_ms"] / (point["statistics_ms"] + point["gradients_ms"])
@@ -42,7 +45,7 @@ def _of_statistics(point):
 
 
 def _rows(cluster):
-    """Returns the texts of a row for each number of GPUs."""
+    """Returns a row for each number of GPUs."""
     ring, hierarchical = (cluster["reductions"][name]["points"] for name in ("ring", "hierarchical"))
     return [[f"{one['replicas']:,}", f"{one['machines']:,}", *(
         text for point in (one, other)

@@ -1,4 +1,4 @@
-"""What more GPUs and machines would give: a cost model of the reductions beside the measured step.
+"""Projects the measured step to more GPUs and machines by a cost model of the reductions.
 
 A ring all-reduce of S bytes over n GPUs is a reduce-scatter and an all-gather of n-1 messages each, one after another:
 
@@ -18,6 +18,8 @@ of each GPU, and gathers inside (Mikami and others, "Massively distributed SGD",
 The shards of a machine share its one adapter, so that together the whole buffer goes through it.
 """
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from pipeline.benchmark.derived import batch_of, is_measured
 from pipeline.benchmark.grid import KEY, replicas_words
@@ -26,20 +28,20 @@ from pipeline.quantities import counted
 
 GOOD = 0.9  # The efficiency that `step_ms_for_90_percent` is about.
 REACHED = 0.8  # Share of a link's nominal bandwidth that a well-tuned all-reduce reaches.
-FARTHEST = 2**20  # GPUs up to which the point is looked for from where the network bounds the step.
+FARTHEST = 2**20  # Most GPUs for which it is computed whether the network bounds the step.
 NCCL_LATENCY = "latency of a ring's message: NCCL's own cost model (src/graph/tuning.cc, protocol Simple)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A connection, as one direction of it.
+    """One direction of a connection.
 
     Attributes:
-      name: what it is called.
-      gigabytes_per_second: nominal bandwidth, 1e9 bytes a second in one direction; of each GPU inside a machine, of
-        the whole machine between machines.
+      name: for reports.
+      gigabytes_per_second: nominal bandwidth, 1e9 bytes a second; of each GPU inside a machine, of the whole machine
+        between machines.
       microseconds: latency of one message.
-      source: where the two come from.
+      source: of the two numbers.
     """
 
     name: str
@@ -49,10 +51,10 @@ class Link:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Machines of `per_machine` GPUs, connected by one Link inside and by another between them.
+class GpuCluster:
+    """Machines of `per_machine` GPUs, with one Link inside and another between them.
 
-    `reached` is the share of the links' nominal bandwidth that a reduction reaches.
+    `reached` is the share of the nominal bandwidth that a reduction reaches.
     """
 
     name: str
@@ -61,8 +63,8 @@ class Cluster:
     between: Link
     reached: float = REACHED
 
-    def machines(self, replicas):
-        """Returns how many machines so many GPUs fill, one after the other."""
+    def machines(self, replicas: int) -> int:
+        """Returns the number of machines that so many GPUs fill."""
         return -(-replicas // self.per_machine)
 
 
@@ -72,17 +74,13 @@ INFINIBAND_NDR = Link("InfiniBand NDR 400", 50.0, 14.0, f"one adapter of 400 Gbi
 ETHERNET_100 = Link("100 Gbit/s Ethernet", 12.5, 50.0, "one adapter a machine; latency of TCP through the kernel, "
                                                        "assumed")
 DEFAULT_LINKS = (
-    Cluster("NVLink 4 and InfiniBand NDR 400, 8 GPUs a machine", 8, NVLINK_4, INFINIBAND_NDR),
-    Cluster("PCIe 4 and 100 Gbit/s Ethernet, 4 GPUs a machine", 4, PCIE_4, ETHERNET_100),
+    GpuCluster("NVLink 4 and InfiniBand NDR 400, 8 GPUs a machine", 8, NVLINK_4, INFINIBAND_NDR),
+    GpuCluster("PCIe 4 and 100 Gbit/s Ethernet, 4 GPUs a machine", 4, PCIE_4, ETHERNET_100),
 )
 
 
-def given_links(inside, between, gpus_per_machine):
-    """Returns the links that a user described as a tuple of one Cluster, or None for those that are known.
-
-    Args:
-      inside, between: values of --link_inside and --link_between, "GB/s:microseconds", or None.
-      gpus_per_machine: how many GPUs a machine has.
+def given_links(inside: str | None, between: str | None, gpus_per_machine: int) -> tuple[GpuCluster, ...] | None:
+    """Returns a tuple of one GpuCluster with the links that a user gave as "GB/s:microseconds", or None without any.
 
     Raises:
       UsageError: one of the two is missing, or not of that form.
@@ -100,32 +98,33 @@ def given_links(inside, between, gpus_per_machine):
             raise UsageError(f"--{name} must be GB/s:microseconds, such as 50:14, and both links are given together; "
                              f"found '{text or ''}'")
         links.append(Link(f"{bandwidth:g} GB/s, {latency:g} µs", bandwidth, latency, f"--{name}"))
-    return (Cluster(f"{counted(gpus_per_machine, 'GPU')} a machine, links as given", gpus_per_machine, *links),)
+    name = f"{counted(gpus_per_machine, 'GPU')} a machine, links as given"
+    return (GpuCluster(name, gpus_per_machine, links[0], links[1]),)
 
 
-def choose(cells):
-    """Returns the cell that a projection starts from, or None: the fastest of those with the fewest replicas."""
+def choose(cells: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Returns the cell to project from, the fastest of those with the fewest replicas, or None."""
     able = [cell for cell in cells if is_measured(cell) and cell.get("reduced_bytes")]
     return min(able, key=lambda cell: (cell["workers"] * cell["replicas"], cell.get("emulated") or False,
                                        -cell["examples_per_second"]), default=None)
 
 
-def replica_counts(most):
+def replica_counts(most: int) -> list[int]:
     """Returns 1, 2, 4, ... up to and with `most`."""
     return [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
 
 
-def transfer_ms(size, devices, gigabytes_per_second):
-    """Returns the milliseconds that 2(n-1)/n of `size` bytes take over a link of that bandwidth as it is reached."""
+def transfer_ms(size: float, devices: int, gigabytes_per_second: float) -> float:
+    """Returns the ms for 2(n-1)/n of `size` bytes over a link."""
     return 2 * (devices - 1) / devices * size / (gigabytes_per_second * 1e9) * 1e3
 
 
-def ring_ms(size, replicas, cluster):
+def ring_ms(size: float, replicas: int, cluster: GpuCluster) -> float:
     """Returns the time of an all-reduce by one ring over all GPUs in milliseconds.
 
     Args:
       size: bytes of the buffer on each GPU.
-      replicas: how many take part, filling one machine of the Cluster after the other; 1 costs nothing.
+      replicas: number of GPUs, which fill one machine after the other; 1 costs nothing.
       cluster: the machines.
     """
     machines, bandwidth = cluster.machines(replicas), cluster.inside.gigabytes_per_second
@@ -136,41 +135,40 @@ def ring_ms(size, replicas, cluster):
     return transfer_ms(size, replicas, cluster.reached * bandwidth) + messages / 1e3
 
 
-def hierarchical_ms(size, replicas, cluster):
+def hierarchical_ms(size: float, replicas: int, cluster: GpuCluster) -> float:
     """Returns the time of a hierarchical all-reduce in milliseconds; the arguments are those of `ring_ms`."""
     steps = ((min(replicas, cluster.per_machine), cluster.inside), (cluster.machines(replicas), cluster.between))
     return sum(transfer_ms(size, devices, cluster.reached * link.gigabytes_per_second)
                + 2 * (devices - 1) * link.microseconds / 1e3 for devices, link in steps)
 
 
-REDUCTIONS = {"ring": ring_ms, "hierarchical": hierarchical_ms}
+Reduction = Callable[[float, int, GpuCluster], float]
+REDUCTIONS: dict[str, Reduction] = {"ring": ring_ms, "hierarchical": hierarchical_ms}
 
 
-def statistics_ms(reduce, statistics, replicas, cluster):
-    """Returns what the reductions of synchronized batch statistics take a step, one after another, in milliseconds.
+def statistics_ms(reduce: Reduction, statistics: Mapping[str, Any], replicas: int, cluster: GpuCluster) -> float:
+    """Returns the ms a step for the reductions of synchronized batch statistics, one after another.
 
-    Args:
-      reduce: one of REDUCTIONS.
-      statistics: {"count": reductions a step, "bytes": of all of them together}; empty for none.
-      replicas, cluster: see `ring_ms`.
+    `statistics` is {"count": reductions a step, "bytes": of all of them together}, or empty.
     """
     count = statistics.get("count") or 0
     return count * reduce(statistics["bytes"] / count, replicas, cluster) if count else 0.0
 
 
-def project(cell, most, links=DEFAULT_LINKS, reached=REACHED, step_ms=None):
-    """Returns the efficiency of weak scaling to expect at 1, 2, 4, ..., `most` GPUs: a projection, not measured.
+def project(cell: Mapping[str, Any], most: int, links: Iterable[GpuCluster] = DEFAULT_LINKS, reached: float = REACHED,
+            step_ms: float | None = None) -> dict[str, Any]:
+    """Projects the efficiency of weak scaling at 1, 2, 4, ..., `most` GPUs.
 
-    Each GPU computes the measured step on its own share of a batch that grows with the GPUs, then waits for the
-    reduction of the gradients; the reductions of synchronized batch statistics come one after another between. Nothing
-    overlaps. The network bounds the step where the reductions together take longer than computing it.
+    Each GPU computes the measured step on its share of a batch that grows with the number of GPUs, then waits for the
+    reduction of the gradients, and before for those of synchronized batch statistics. Nothing overlaps. The network
+    bounds the step where the reductions take longer than computing it.
 
     Args:
       cell: a measured cell of benchmark.json, with `reduced_bytes`.
       most: the largest number of GPUs, at least 2.
-      links: Clusters to project to.
+      links: the clusters to project to.
       reached: share of the links' nominal bandwidth that a reduction reaches, in (0, 1].
-      step_ms: what computing a step takes a GPU; None: as long as it took in the cell.
+      step_ms: of computing a step on a GPU; None: as measured in the cell.
 
     Returns:
       A dict of JSON types: "cell" {key: value}, "most", "step_ms", "batch_a_replica", "gradient_bytes",
@@ -180,7 +178,7 @@ def project(cell, most, links=DEFAULT_LINKS, reached=REACHED, step_ms=None):
       [{"replicas", "machines", "gradients_ms", "statistics_ms", "efficiency", "examples_per_second"}]}}.
 
     Raises:
-      UsageError: a cell that was not measured or reduces nothing, or less than 2 GPUs.
+      UsageError: a cell that was not measured or reduces nothing, or fewer than 2 GPUs.
     """
     if most < 2:
         raise UsageError(f"--project must be at least 2 GPUs; found {most}")
@@ -223,15 +221,11 @@ def _point(reduce, cluster, replicas, facts):
             "examples_per_second": 1e3 * replicas * facts["batch_a_replica"] / whole}
 
 
-def bound_from(reduce, cluster, facts):
-    """Returns the fewest GPUs with which the reductions take longer than computing the step; None up to FARTHEST.
+def bound_from(reduce: Reduction, cluster: GpuCluster, facts: Mapping[str, Any]) -> int | None:
+    """Returns the least number of GPUs with which the reductions take longer than computing the step, or None.
 
-    They take the longer the more GPUs there are, so that halving finds it.
-
-    Args:
-      reduce: one of REDUCTIONS.
-      cluster: Cluster.
-      facts: {"step_ms", "reduced_bytes", "statistics_reductions"}, see `project`.
+    It is found by bisection up to FARTHEST, since reductions take longer with more GPUs. `facts` are "step_ms",
+    "reduced_bytes" and "statistics_reductions", see `project`.
     """
     def bound(replicas):
         return _point(reduce, cluster, replicas, {"batch_a_replica": 1, **facts})["efficiency"] < 0.5

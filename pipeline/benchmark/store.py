@@ -1,35 +1,40 @@
-"""What a sweep has measured already, one file a cell: so that it goes on where it stopped. Standard library only."""
+"""The cells measured so far, one file each, from which a benchmark resumes. Standard library only."""
 import contextlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline import extension
+from pipeline.benchmark.grid import Cell
+from pipeline.config import ExperimentConfig
 from pipeline.files import plain, read_cached_json, write_json, write_text
 
-# Where files lie, what is said, and what only a training run looks at: no cell depends on it.
+# Options that no cell depends on: where files lie, what is printed, and what only a training run uses.
 INDIFFERENT = ("workdir", "verbosity", "allow", "force", "data_dir", "cache_dir", "profile", "hang_timeout",
                "keep_checkpoints", "checkpoint_every", "evaluate_every")
 CEILINGS = "ceilings.json"
 
 
 class Store:
-    """The folder of a sweep.
+    """The folder of a benchmark.
 
-    A cell counts where it was measured with the same flags, for as long, by the same versions on the same machine.
+    A stored cell counts if it was measured with the same flags and duration, by the same versions on the same machine.
 
     Attributes:
       folder: where benchmark.json is written too.
-      strangers: {part of what it was measured under: number of cells of this sweep that differ in it}.
+      strangers: {condition: number of stored cells that do not count because it differs}.
     """
 
-    def __init__(self, folder, context):
+    def __init__(self, folder: str, context: Mapping[str, Any]):
         """
         Args:
-          folder: is made when something is written.
-          context: {"measuring", "versions", "machine"}: under what everything here is measured.
+          folder: created at the first write.
+          context: the conditions {"measuring", "versions", "machine"} of all cells.
         """
-        self.folder, self.context, self.strangers = folder, plain(context), {}
+        self.folder, self.context = folder, plain(context)
+        self.strangers: dict[str, int] = {}
 
-    def file(self, name):
+    def file(self, name: str) -> str:
         """Returns the path of a file in the folder."""
         return os.path.join(self.folder, name)
 
@@ -41,7 +46,7 @@ class Store:
         code = {"extension": extension.digests(config.data.extension)} if config.data.extension else {}
         return {"flags": plain({**flags, **code}), **self.context}
 
-    def load(self, cell, base):
+    def load(self, cell: Cell, base: ExperimentConfig) -> dict[str, Any] | None:
         """Returns the figures of a Cell that were measured under the same conditions, or None."""
         stored, under = read_cached_json(self._path(cell)), self._under(cell.config(base))
         if not isinstance(stored, dict) or not isinstance(stored.get("figures"), dict):
@@ -53,8 +58,8 @@ class Store:
         self.strangers[other] = self.strangers.get(other, 0) + 1
         return None
 
-    def save(self, cell, base, figures):
-        """Keeps the figures of a Cell; a failure is not kept, so that it is tried again."""
+    def save(self, cell: Cell, base: ExperimentConfig, figures: Mapping[str, Any]) -> None:
+        """Stores the figures of a Cell, unless it failed and is to be retried."""
         os.makedirs(self.file("cells"), exist_ok=True)
         failed = figures["status"] == "failed"
         if not failed:
@@ -62,19 +67,19 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             os.remove(self._path(cell, "json" if failed else "log"))
 
-    def log(self, cell, text):
-        """Keeps what a process that failed has said; returns where."""
+    def log(self, cell: Cell, text: str) -> str:
+        """Stores the output of a failed process; returns the path."""
         os.makedirs(self.file("cells"), exist_ok=True)
         write_text(self._path(cell, "log"), text)
         return self._path(cell, "log")
 
-    def ceilings(self):
+    def ceilings(self) -> dict[str, Any]:
         """Returns {precision: figures} measured under the same conditions."""
         stored = read_cached_json(self.file(CEILINGS))
         return stored["ceilings"] if isinstance(stored, dict) and stored.get("under") == self.context else {}
 
-    def add_ceilings(self, found):
-        """Keeps the larger of each ceiling: what disturbs a measurement only ever makes it slower."""
+    def add_ceilings(self, found: Mapping[str, Any]) -> None:
+        """Stores the larger of each ceiling, since disturbances only make a measurement slower."""
         ceilings = self.ceilings()
         for precision, figures in found.items():
             known = ceilings.get(precision)

@@ -3,14 +3,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-import rich.box
 import rich.cells
 import rich.console
 import rich.progress
-import rich.table
-import rich.text
 
-from pipeline.console_table import open_console
+from pipeline.console_table import make_table, open_console
 from pipeline.evaluation.prediction import Prediction
 from pipeline.terminal import printable
 
@@ -89,19 +86,14 @@ class TableWriter:
             following = longer
         return keep_end(printable(prediction.file), self._widths[0]), printable(name), percent(probability), following
 
-    def _ruled(self, rows: Sequence[tuple[str, ...]]) -> rich.table.Table:
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
-                                 padding=(0, GAP - 1, 0, 0), show_header=self._header)
-        styles: tuple = (None, "bold", None, "dim")
-        sides: tuple = ("left", "left", "right", "left")
+    def _ruled(self, rows: Sequence[tuple[str, ...]]) -> Any:
+        styles, sides = (None, "bold", None, "dim"), ("left", "left", "right", "left")
         shown = [column for column, width in enumerate(self._widths) if width]
-        for column in shown:
-            table.add_column(self._titles[column], width=self._widths[column], no_wrap=True, overflow="ellipsis",
-                             style=styles[column], justify=sides[column])
-        for row in rows:
-            # As Text, since brackets in a name are no markup.
-            table.add_row(*(rich.text.Text(row[column]) for column in shown))
-        return table
+        columns = [(self._titles[column], {
+            "width": self._widths[column], "no_wrap": True, "overflow": "ellipsis", "style": styles[column],
+            "justify": sides[column]}) for column in shown]
+        return make_table(columns, [[row[column] for column in shown] for row in rows], show_edge=False,
+                          pad_edge=False, padding=(0, GAP - 1, 0, 0), show_header=self._header)
 
     def _line(self, row: tuple[str, ...]) -> str:
         file, name, probability, following = row

@@ -12,7 +12,7 @@ COLUMNS = ("layer", "class", "output shape", "parameters")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer: its name, class, output shape without the batch, parameters, and depth from 1."""
 
     name: str
@@ -32,7 +32,7 @@ class LayerTable:
     """Rows in order of the calls, and the model's numbers of parameters."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     total: int
     trainable: int
 
@@ -49,7 +49,7 @@ def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2) 
       input_shape: (height, width, channels).
       depth: 1 shows the layers that the model calls, 2 also those that they call, and so on.
     """
-    rows = tuple(Row(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path))
+    rows = tuple(LayerRow(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path))
                  for call in record_calls(model, input_shape).calls if len(call.path) <= depth)
     trainable = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     return LayerTable(model.name, rows, model.count_params(), trainable)

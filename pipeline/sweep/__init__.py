@@ -1,1 +1,1 @@
-"""Searching for settings: what is varied, which values are tried next, the trials' processes, and who leads."""
+"""Sweeps: the search space, proposals and pruning, the processes of trials, the leaderboard."""

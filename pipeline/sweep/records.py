@@ -1,4 +1,4 @@
-"""What a sweep knows, in sweep.json: written whole after every change, so that any moment can be gone on from.
+"""The records of a sweep in sweep.json, written whole after every change, so that it can resume from any moment.
 
 Standard library only.
 """
@@ -7,6 +7,8 @@ import csv
 import dataclasses
 import io
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any, get_origin
 
 from pipeline import locks
 from pipeline.errors import UsageError
@@ -17,70 +19,63 @@ from pipeline.sweep.space import value_text
 SCHEMA = 1
 RUNNING, STOPPED, FINISHED, PRUNED, FAILED = "running", "stopped", "finished", "pruned", "failed"
 STATUSES = (RUNNING, STOPPED, FINISHED, PRUNED, FAILED)
-OPEN = (RUNNING, STOPPED)  # To be gone on with.
+OPEN = (RUNNING, STOPPED)  # To be continued.
 FIGURES = ("accuracy", "loss")
 _NUMBERS = (float, float | None)
 
 
 @dataclasses.dataclass
 class Trial:
-    """One set of values and what came of it.
+    """One set of values and its results.
 
     Attributes:
       number: from 1.
       values: {option name: value}.
       status: "running", "stopped" (to be continued), "finished", "pruned" or "failed".
-      evaluations: [{"step", "epoch", "accuracy", "loss"}] of the part held out, in order; a loss that is not finite is
-        None. What a pruned trial did after it was pruned is left out.
-      examples: of the part held out, None before the first evaluation.
-      epochs: length of the run, None before it began.
+      evaluations: [{"step", "epoch", "accuracy", "loss"}] on the validation split, in order; a loss that is not finite
+        is None. Those after it was pruned are left out.
+      examples: of the validation split, None before the first evaluation.
+      epochs: length of the run, None before it starts.
       seconds: wall time of its processes.
       message: why it failed.
-      rungs: what successive halving remembers of it.
+      rungs: Optuna's state of successive halving.
     """
 
     number: int
-    values: dict
+    values: dict[str, Any]
     status: str = RUNNING
-    evaluations: list = dataclasses.field(default_factory=list)
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     examples: int | None = None
     epochs: float | None = None
     seconds: float = 0.0
     message: str | None = None
-    rungs: dict = dataclasses.field(default_factory=dict)
+    rungs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def name(self):
-        """Its folder in that of the sweep."""
+    def name(self) -> str:
+        """Name of its folder."""
         return f"trial-{self.number:04d}"
 
     @property
-    def last(self):
+    def last(self) -> dict[str, Any]:
         """Its last evaluation, {} before the first."""
         return self.evaluations[-1] if self.evaluations else {}
 
-    def order(self, metric):
-        """Returns a key that sorts the better trial first: by the metric, of equals by the other figure.
-
-        The last evaluation counts: it is of the weights that the run ends with, and result.json judges.
-        """
-        keys = {"accuracy": -_number(self.last.get("accuracy"), -1.0),
-                "loss": _number(self.last.get("loss"), float("inf"))}
+    def order(self, metric: str) -> tuple[float, ...]:
+        """Returns a key that sorts the better trial first: by the metric of its last evaluation, ties by the other."""
+        accuracy, loss = self.last.get("accuracy"), self.last.get("loss")
+        keys = {"accuracy": 1.0 if accuracy is None else -accuracy, "loss": float("inf") if loss is None else loss}
         return (keys[metric], *(keys[name] for name in FIGURES if name != metric), self.number)
 
 
-def _number(value, missing):
-    return missing if value is None else value
-
-
-def ranked(trials, metric):
-    """Returns the trials as a leaderboard lists them: finished ones, best first, running, pruned and failed ones."""
+def ranked(trials: Sequence[Trial], metric: str) -> list[Trial]:
+    """Returns the trials in the order of the leaderboard: finished ones, best first, then running, pruned, failed."""
     places = {FINISHED: 0, RUNNING: 1, STOPPED: 1, PRUNED: 2, FAILED: 3}
     return sorted(trials, key=lambda trial: (places[trial.status], trial.order(metric)))
 
 
-def best(trials, metric):
-    """Returns the best of the finished trials, or None."""
+def best(trials: Sequence[Trial], metric: str) -> Trial | None:
+    """Returns the best finished trial, or None."""
     first = ranked(trials, metric)[:1]
     return first[0] if first and first[0].status == FINISHED else None
 
@@ -91,21 +86,22 @@ class SweepDirectory:
     Attributes:
       path: the folder.
       settings: {"space": {name: text}, "search", "prune", "flags": {option: value}, "metric",
-        "extensions": {file name: SHA-256}}: what makes a sweep this one.
-      trials: list of Trial, by number.
+        "extensions": {file name: SHA-256}}, which identify the sweep.
+      trials: by number.
     """
 
-    def __init__(self, path, settings):
-        """Reads what is there; touches nothing.
+    def __init__(self, path: str, settings: dict[str, Any]):
+        """Reads what is there; writes nothing.
 
         Raises:
-          UsageError: the path is no folder of a sweep, or of one with other settings; names a free one.
+          UsageError: the path is no folder of a sweep, or of one with other settings; suggests a free one.
         """
-        self.path, self.settings, self._lock = path, settings, None
+        self.path, self.settings = path, settings
+        self._lock: locks.Lock | None = None
         self.trials = self._stored()
 
     def _stored(self):
-        """Returns the trials that sweep.json has, [] without one; raises UsageError as the constructor does."""
+        """Returns the trials in sweep.json, [] without one; raises UsageError as the constructor does."""
         free = f"--output={free_path(self.path)}"
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"--output={self.path} is a file, not a directory; e.g. {free}")
@@ -120,24 +116,24 @@ class SweepDirectory:
             for trial in trials:
                 _check(trial, self.settings["space"])
         except (TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{self.file('sweep.json')} cannot be read: it is not as sweeps write it "
+            raise UsageError(f"{self.file('sweep.json')} cannot be read: it has not the form of a sweep "
                              f"({error})") from None
         if changed:
             raise UsageError(f"{self.path} holds a sweep with other settings: {', '.join(changed)}; start another with "
                              f"{free}")
         return trials
 
-    def file(self, *names):
-        """Returns the path of a file of the sweep."""
+    def file(self, *names: str) -> str:
+        """Returns the path of a file in the folder."""
         return os.path.join(self.path, *names)
 
-    def claim(self):
-        """Makes the folder and keeps other sweeps out of it until the process ends, however it ends.
+    def claim(self) -> None:
+        """Creates the folder and locks it until the process ends.
 
-        What is there is read again: another sweep may have gone on in the meantime.
+        sweep.json is read again: another process may have continued the sweep in the meantime.
 
         Raises:
-          UsageError: it cannot be written, another process has it, or has begun another sweep there.
+          UsageError: it cannot be written, another process holds it, or has started another sweep there.
         """
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -146,26 +142,26 @@ class SweepDirectory:
             raise UsageError(f"--output={self.path} is being written by another sweep, {holder}; wait for it, or give "
                              f"another, e.g. --output={free_path(self.path)}") from None
         except OSError as error:
-            raise UsageError(f"--output={self.path} cannot be written: {error.strerror.lower()}; give a folder that is "
-                             "there or can be made") from error
+            raise UsageError(f"--output={self.path} cannot be written: {str(error.strerror).lower()}; give a folder "
+                             "that is there or can be made") from error
         try:
             self.trials = self._stored()
         except UsageError:
             self.close()
             raise
 
-    def close(self):
-        """Lets other sweeps in."""
+    def close(self) -> None:
+        """Releases the lock."""
         if self._lock:
             self._lock.close()
 
-    def save(self, **more):
-        """Writes sweep.json; `more` is what a complete sweep adds to it."""
+    def save(self, **more: Any) -> None:
+        """Writes sweep.json, with `more` in it."""
         write_json(self.file("sweep.json"), {"schema": SCHEMA, "settings": self.settings, "complete": False, **more,
                                              "trials": [dataclasses.asdict(trial) for trial in self.trials]})
 
-    def write_leaderboard(self):
-        """Writes leaderboard.csv: a line a trial, the best first."""
+    def write_leaderboard(self) -> None:
+        """Writes leaderboard.csv: one line for each trial, the best first."""
         names, metric = list(self.settings["space"]), self.settings["metric"]
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -179,8 +175,8 @@ class SweepDirectory:
                            trial.message])
         write_text(self.file("leaderboard.csv"), text.getvalue())
 
-    def remove(self, name):
-        """Removes a file that is not true any more."""
+    def remove(self, name: str) -> None:
+        """Removes a file that is no longer valid."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.file(name))
 
@@ -188,13 +184,11 @@ class SweepDirectory:
 def _check(trial, names):
     """Raises TypeError if a value of a trial in sweep.json is missing or of a wrong type.
 
-    Args:
-      trial: Trial.
-      names: of the options that vary.
+    `names` are those of the options that vary.
     """
     for field in dataclasses.fields(Trial):
-        value = getattr(trial, field.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float) if field.type in _NUMBERS else field.type):
+        value, kind = getattr(trial, field.name), (int, float) if field.type in _NUMBERS else field.type
+        if isinstance(value, bool) or not isinstance(value, {list: list, dict: dict}.get(get_origin(kind), kind)):
             raise TypeError(f"{field.name} of a trial is {value!r}")
     if trial.status not in STATUSES:
         raise TypeError(f"status of trial {trial.number} is {trial.status!r}")
@@ -208,8 +202,8 @@ def _check(trial, names):
                 raise TypeError(f"{name} of an evaluation of trial {trial.number} is {value!r}")
 
 
-def changes(old, new):
-    """Returns in words what makes a sweep of now another than the one stored; both are settings."""
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the differences of two settings in words."""
     spaces = old["space"], new["space"]
     listed = [f"space of {name} {spaces[0].get(name, 'none')} (now {spaces[1].get(name, 'none')})"
               for name in dict.fromkeys((*spaces[0], *spaces[1])) if spaces[0].get(name) != spaces[1].get(name)]

@@ -1,57 +1,64 @@
-"""The driver of a sweep: asks for values, runs trials, ends hopeless ones, keeps what came of them.
+"""The loop of a sweep: proposes values, runs trials, prunes hopeless ones, records the results.
 
 It loads neither TensorFlow nor Keras, which would take a share of the machine that the trials want.
 """
 import re
 import signal
 import time
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import UsageError
 from pipeline.sweep import study
-from pipeline.sweep.records import FAILED, FINISHED, OPEN, PRUNED, RUNNING, STOPPED, Trial
+from pipeline.sweep.leaderboard import PlainLeaderboard
+from pipeline.sweep.records import FAILED, FINISHED, OPEN, PRUNED, RUNNING, STOPPED, SweepDirectory, Trial
+from pipeline.sweep.space import Space
 from pipeline.sweep.trials import PREEMPTED, USAGE, TrialProcess
 
-# By a signal: after it had saved, before it could, or by a second one, which it takes for impatience. Whoever stops
-# every process at once (a service, a queue of jobs) sends the first one itself, and this process the second.
+# Exit codes after a signal: once it had saved, before it could, or at a second signal. A service or batch system that
+# stops every process at once sends the first one itself, and this process the second.
 ENDED = (PREEMPTED, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 DISK_FULL = re.compile(r"\bdisk\b.*\bfull\b")
 
 POLL_SECONDS = 0.1
 SAME_FAILURES = 3  # In a row, of a kind that every other trial will meet too: then the sweep ends.
-MOST_STRAY_STOPS = 3  # Of one trial, by signals that are not this process's.
+MOST_STRAY_STOPS = 3  # Of one trial, by signals that this process did not send.
 
 
 class Search:
-    """Runs the trials of a sweep, several at once where there are places for them.
+    """Runs the trials of a sweep, several at the same time where there are places for them.
 
     Attributes:
       stopped: whether it was asked to stop before it was done.
     """
 
-    def __init__(self, directory, space, wanted, command, places, display, should_stop):
+    def __init__(self, directory: SweepDirectory, space: Space, wanted: int,
+                 command: Callable[[Trial, int], list[str]], places: int, display: PlainLeaderboard,
+                 should_stop: Callable[[], bool]):
         """
         Args:
-          directory: SweepDirectory, claimed.
-          space: Space.
-          wanted: number of trials in all.
-          command: function (Trial, place) -> arguments of `python -m` that train it.
-          places: how many trials run at once.
-          display: of pipeline.sweep.leaderboard.
-          should_stop: predicate, asked often.
+          directory: claimed.
+          space: what is varied.
+          wanted: total number of trials.
+          command: function (trial, place) -> arguments of `python -m` that train it.
+          places: number of trials that run at the same time.
+          display: where progress is shown.
+          should_stop: polled often.
         """
         self.directory, self.space, self.wanted, self.command = directory, space, wanted, command
         self.places, self.display, self.should_stop = places, display, should_stop
-        self.stopped, self._error, self._alike, self._stray = False, None, [], {}
+        self.stopped, self._error = False, None
+        self._alike: list[Trial] = []  # Those that failed in a row for the same reason.
+        self._stray: dict[int, int] = {}  # By number of a trial, how often a signal of others stopped it.
         self.metric = directory.settings["metric"]
 
-    def run(self):
-        """Runs what is not done yet, or until asked to stop; then trials that run save first.
+    def run(self) -> None:
+        """Runs all trials that are not done, or until asked to stop; running trials save first then.
 
         Raises:
-          UsageError: three trials in a row could not be what they were asked for, for the same reason. They are tried
-            again when the sweep is gone on with.
+          UsageError: three trials in a row failed by the same invalid settings. They are retried when the sweep is
+            resumed.
         """
-        processes = []
+        processes: list[TrialProcess] = []
         try:
             while True:
                 self.stopped = self.stopped or self.should_stop()
@@ -78,13 +85,17 @@ class Search:
         self.stopped = self.stopped and unfinished(self.directory.trials, self.wanted)
 
     def _fill(self, processes):
-        """Starts trials while there are places: those that were interrupted, in order, then new ones."""
+        """Starts trials while there are places: interrupted ones, in order, then new ones."""
+        trials = self.directory.trials
         while len(processes) < self.places:
-            trial = next_open(self.directory.trials, [process.trial for process in processes])
+            trial = next_open(trials, [process.trial for process in processes])
             if trial is None:
-                if len(self.directory.trials) >= self.wanted:
+                if len(trials) >= self.wanted:
                     return
-                trial = self._propose()
+                settings = self.directory.settings
+                trial = Trial(len(trials) + 1, study.propose(self.space, trials, settings["search"],
+                                                             settings["flags"]["seed"], self.metric))
+                trials.append(trial)
             trial.status = RUNNING
             self.directory.save()
             place = min(set(range(self.places)) - {process.place for process in processes})
@@ -92,14 +103,8 @@ class Search:
                                           self.directory.file(f"{trial.name}.log")))
             self.display.begin(trial)
 
-    def _propose(self):
-        settings, trials = self.directory.settings, self.directory.trials
-        values = study.propose(self.space, trials, settings["search"], settings["flags"]["seed"], self.metric)
-        trials.append(Trial(len(trials) + 1, values))
-        return trials[-1]
-
     def _watch(self, process):
-        """Takes note of new evaluations, and ends a trial that is hopeless."""
+        """Records new evaluations, and prunes a hopeless trial."""
         trial = process.trial
         known = trial.last.get("step", 0)
         if process.plan:
@@ -121,10 +126,10 @@ class Search:
         trial.evaluations.append({name: evaluation[name] for name in ("step", "epoch", "accuracy", "loss")})
 
     def _conclude(self, process, code):
-        """Keeps how a process ended."""
+        """Records how a process ended."""
         trial = process.trial
         if trial.status == PRUNED:
-            pass  # However fast it was: when the signal came is chance, that it was hopeless is not.
+            pass  # Even if it completed: when the signal came is chance, that it was hopeless is not.
         elif code == 0:
             self._finish(process)
         elif code in ENDED and (process.asked or self._tolerates(trial)):
@@ -137,14 +142,14 @@ class Search:
         self.display.end(trial, self.directory.trials)
 
     def _finish(self, process):
-        """Reads the evaluations of a whole run once more: a rollback may have taken some back."""
+        """Reads the evaluations of a complete run once more: a rollback may have replaced some."""
         trial = process.trial
         trial.evaluations = []
         for evaluation in process.evaluations():
             self._note(process, evaluation)
         trial.status = FINISHED
         if trial.last.get(self.metric) is None:
-            trial.status, trial.message = FAILED, f"its {self.metric} on the part held out is not a number"
+            trial.status, trial.message = FAILED, f"its {self.metric} on the validation split is not finite"
 
     def _tolerates(self, trial):
         self._stray[trial.number] = self._stray.get(trial.number, 0) + 1
@@ -159,16 +164,16 @@ class Search:
             return
         self._alike.append(trial)
         if len(self._alike) == SAME_FAILURES:
-            self._error = UsageError(f"{SAME_FAILURES} trials in a row ended alike: {trial.message}")
+            self._error = UsageError(f"{SAME_FAILURES} trials in a row failed alike: {trial.message}")
             for one in self._alike:
                 one.status, one.message = STOPPED, None
 
 
-def next_open(trials, running):
-    """Returns the first trial that is to be gone on with and does not run, or None."""
+def next_open(trials: Sequence[Trial], running: Sequence[Trial]) -> Trial | None:
+    """Returns the first trial to continue that is not running, or None."""
     return next((trial for trial in trials if trial.status in OPEN and not any(trial is one for one in running)), None)
 
 
-def unfinished(trials, wanted):
-    """Tells whether there is something left to do."""
+def unfinished(trials: Sequence[Trial], wanted: int) -> bool:
+    """Returns whether trials are left to run."""
     return len(trials) < wanted or any(trial.status in OPEN for trial in trials)

@@ -1,10 +1,12 @@
-"""What a sweep varies: `--space` as text, and as sets of values. Standard library only."""
+"""The search space of a sweep, parsed from --space. Standard library only."""
 import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from pipeline.config import options, value_type
+from pipeline.config import ExperimentConfig, options, value_type
 from pipeline.errors import UsageError, nearest
 from pipeline.options import FREE, check_option
 
@@ -12,42 +14,42 @@ FORMS = ("a set (32|64|128), a range (0..0.2), a range on a logarithmic scale (l
          "(int:2..6), or N points of a range (0..0.2:5)")
 RANGE = re.compile(r"(?P<int>int:)?(?P<log>log:)?(?P<low>[^:|]+?)\.\.(?P<high>[^:|]+?)(?::(?P<points>[^:|]*))?")
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
-# Options that would make the trials incomparable, and those that do not change what is learned (see also FREE).
+# Options that would make trials incomparable, or that do not change what is learned (see also FREE).
 UNCOMPARABLE = {
     **dict.fromkeys(("dataset", "subset", "validation_split", "skip_unreadable"),
                     "trials are compared on the same held-out examples"),
-    "best_metric": "it is what trials are compared by", "evaluate_every": "trials are compared at their evaluations",
+    "best_metric": "trials are compared by it", "evaluate_every": "trials are compared at their evaluations",
     "memory_budget": "it is about this machine, not about what is learned"}
-MOST_COMBINATIONS = 500  # That are checked before anything starts.
-RESOLUTION = 1000  # Different values of a linear range: a value as short as can be, which reads well in a flag file.
+MOST_COMBINATIONS = 500  # Checked before anything starts.
+RESOLUTION = 1000  # Distinct values of a linear range, so that they are short in a flag file.
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
     """A set of values without an order."""
 
-    values: tuple
+    values: tuple[Any, ...]
     text: str
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of values."""
         return len(self.values)
 
     @property
-    def samples(self):
-        """Values that stand for all of them in a check."""
+    def samples(self) -> tuple[Any, ...]:
+        """Values that represent the domain in a check."""
         return self.values
 
 
 @dataclasses.dataclass(frozen=True)
 class Points(Choices):
-    """Some numbers, ascending or descending."""
+    """Numbers in ascending or descending order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Every number from `low` to `high`, both included; whole numbers only where they are integers."""
+    """Every number in [low, high]; whole numbers only where these are integers."""
 
     low: float
     high: float
@@ -55,27 +57,27 @@ class Range:
     text: str
 
     @property
-    def whole(self):
-        """Whether it is one of whole numbers."""
+    def whole(self) -> bool:
+        """Whether it is of whole numbers."""
         return isinstance(self.low, int)
 
     @property
-    def size(self):
-        """Number of values, None without end."""
-        return self.high - self.low + 1 if self.whole else None
+    def size(self) -> int | None:
+        """Number of values, None where it is infinite."""
+        return int(self.high - self.low) + 1 if self.whole else None
 
     @property
-    def samples(self):
-        """Values that stand for all of them in a check."""
+    def samples(self) -> tuple[Any, ...]:
+        """Values that represent the domain in a check."""
         return self.low, self.high
 
     @property
-    def values(self):
+    def values(self) -> tuple[int, ...]:
         """Every whole number."""
-        return tuple(range(self.low, self.high + 1))
+        return tuple(range(int(self.low), int(self.high) + 1))
 
-    def rounded(self, value):
-        """Returns a value with three significant digits, of a linear range with as many digits as its length needs."""
+    def rounded(self, value: float) -> float:
+        """Returns a value with three significant digits, on a linear scale with the decimals that RESOLUTION needs."""
         if self.whole:
             return int(value)
         digits = 2 - math.floor(math.log10(abs(value))) if self.logarithmic else math.ceil(
@@ -85,45 +87,38 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What is varied: {option name: Choices, Points or Range}, in the order of the configuration."""
+    """The domain of each option that is varied, in the order of the configuration."""
 
-    domains: dict
+    domains: dict[str, Choices | Range]
 
     @property
-    def text(self):
+    def text(self) -> dict[str, str]:
         """{option name: its values as given}."""
         return {name: domain.text for name, domain in self.domains.items()}
 
     @property
-    def size(self):
-        """Number of combinations, None without end."""
-        sizes = [domain.size for domain in self.domains.values()]
-        return None if None in sizes else math.prod(sizes)
+    def size(self) -> int | None:
+        """Number of combinations, None where it is infinite."""
+        sizes = [domain.size for domain in self.domains.values() if domain.size is not None]
+        return math.prod(sizes) if len(sizes) == len(self.domains) else None
 
-    def grid(self):
-        """Yields every combination as {option name: value}, the last option changing fastest."""
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Yields every combination as {option name: value}; the last option changes fastest."""
         for values in itertools.product(*(domain.values for domain in self.domains.values())):
             yield dict(zip(self.domains, values, strict=True))
 
-    def check_grid(self):
-        """Raises UsageError where a combination of every value with every other has no end."""
+    def check_grid(self) -> None:
+        """Raises UsageError where there are infinitely many combinations."""
         for name, domain in self.domains.items():
             if domain.size is None:
                 raise UsageError(f"--search=grid needs sets of values, and {name}={domain.text} is a range: give the "
                                  f"number of points, {name}={domain.text}:4, or a set, {name}="
                                  f"{value_text(domain.low)}|{value_text(domain.high)}")
 
-    def check(self, resolve):
-        """Checks that the values of different options go together.
-
-        Args:
-          resolve: function from {option name: value} to an ExperimentConfig, raising UsageError.
-
-        Raises:
-          UsageError: a combination that cannot be; names it.
-        """
+    def check(self, resolve: Callable[[dict[str, Any]], ExperimentConfig]) -> None:
+        """Raises UsageError for a combination of values that `resolve` refuses, with the combination."""
         samples = {name: domain.samples for name, domain in self.domains.items()}
-        combinations = itertools.product(*samples.values())
+        combinations: Iterable[tuple[Any, ...]] = itertools.product(*samples.values())
         if math.prod(map(len, samples.values())) > MOST_COMBINATIONS:
             first = [values[0] for values in samples.values()]
             combinations = [(*first[:i], value, *first[i + 1:]) for i, values in enumerate(samples.values())
@@ -136,8 +131,8 @@ class Space:
                 raise UsageError(f"--space, with {found}: {error}") from None
 
 
-def value_text(value):
-    """Returns a value as a flag has it: `true`, `flip,crop:2`, `0.001`."""
+def value_text(value: Any) -> str:
+    """Returns a value as in a flag: `true`, `flip,crop:2`, `0.001`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (tuple, list)):
@@ -146,20 +141,17 @@ def value_text(value):
         f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value))
 
 
-def parse_space(text, other_names=()):
-    """Reads --space, `name=values,name=values`.
+def parse_space(text: str | None, other_names: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> Space:
+    """Parses --space, `name=values,name=values`.
 
-    Commas inside of values are those of options that are lists: `augment=flip,crop:2|cutout,batch_size=32|64`.
+    Values of options that are lists may have commas: `augment=flip,crop:2|cutout,batch_size=32|64`.
 
     Args:
-      text: str or None.
-      other_names: {name that others give to an option: its name here}, for the message.
-
-    Returns:
-      A Space.
+      text: the flag's value.
+      other_names: {name of an option elsewhere: its name here}, for the message.
 
     Raises:
-      UsageError: an option that does not exist or cannot be swept, or values that are no space or out of range.
+      UsageError: an option that does not exist or cannot be varied, or values that are no space or out of range.
     """
     if not text or not text.strip():
         raise UsageError(f"--space is what to vary, name=values,name=values; values are {FORMS}; e.g. "
@@ -178,7 +170,7 @@ def parse_space(text, other_names=()):
 
 
 def _parts(text):
-    """Splits at the commas that begin another option; model options look like options themselves."""
+    """Splits at commas before another option; values of model_options look like options themselves."""
     parts = []
     for part in re.split(r",(?=\s*-{0,2}[A-Za-z_][\w-]*=)", text.strip().strip(",")):
         of_model = parts and parts[-1].lstrip().startswith("model_options=")
@@ -202,7 +194,7 @@ def _check_name(name, other_names):
 
 
 def _domain(name, text):
-    """Reads the values of one option."""
+    """Parses the values of one option."""
     field = options()[name]
     kind = value_type(field)
     match = RANGE.fullmatch(text)
@@ -235,7 +227,7 @@ def _range(name, text, match, kind):
 
 
 def _spread(domain, count):
-    """Returns `count` values from end to end, evenly on the scale of the range; whole numbers that meet count once."""
+    """Returns `count` values, evenly spaced on the scale of the range; whole numbers that coincide count once."""
     low, high = (math.log(end) if domain.logarithmic else end for end in (domain.low, domain.high))
     values = [low + (high - low) * i / (count - 1) for i in range(count)]
     values = [math.exp(value) if domain.logarithmic else value for value in values]
@@ -243,7 +235,7 @@ def _spread(domain, count):
 
 
 def _value(name, kind, text):
-    """Reads one value by the type of its option, and checks its range."""
+    """Parses one value by the type of its option, and checks its range."""
     try:
         if kind is tuple:
             return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,47 +1,44 @@
-"""Which values are tried next, which trials are hopeless, and what mattered: Optuna's, as functions of what is known.
+"""Optuna's samplers, pruners and importances as functions of the trials so far.
 
-Nothing is kept between two questions: each is answered by a study made of the trials so far, and everything random is
-drawn from (seed, number of the trial). So a sweep that was killed asks and is told what an uninterrupted one is.
+No state is kept between calls: each makes a study of the trials, and every random number is drawn from (seed, number of
+the trial). So a resumed sweep proposes and prunes what an uninterrupted one does.
 """
 import hashlib
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from pipeline.sweep.records import FAILED, FINISHED, PRUNED
-from pipeline.sweep.space import Points, Range, value_text
+from pipeline.sweep.records import FAILED, FINISHED, PRUNED, Trial
+from pipeline.sweep.space import Points, Range, Space, value_text
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-SEARCHES = ("random", "grid", "bayesian")
-PRUNERS = ("median", "halving", "none")
-ATTEMPTS = 50  # At values that were not tried before.
-FEWEST_FINISHED = 5  # Trials before the median of them says something.
-FIRST_PRUNED = 2  # The evaluation: at the first one a small learning rate looks worse than it is.
-HALVING_FACTOR = 3  # One in three goes on: with few evaluations a run there is room for two or three decisions.
+ATTEMPTS = 50  # To draw values that were not tried before.
+FEWEST_FINISHED = 5  # Trials for a median.
+FIRST_PRUNED = 2  # Evaluation: at the first one a small learning rate looks worse than it is.
+HALVING_FACTOR = 3  # One in three continues: the few evaluations of a run leave room for two or three decisions.
 FEWEST_FOR_IMPORTANCE = 10
 
 
-def seed_of(seed, number, attempt=0):
-    """Returns the seed, below 2**32, of what is drawn for a trial."""
+def seed_of(seed: int, number: int, attempt: int = 0) -> int:
+    """Returns the seed, in [0, 2**32), of a trial and an attempt."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "little")
 
 
-def propose(space, trials, search, seed, metric):
-    """Chooses the values of the next trial: of those before, by their values, random and grid; by their results too,
-    bayesian (the tree-structured Parzen estimator, Bergstra et al., NeurIPS 2011, after ten random trials).
+def propose(space: Space, trials: Sequence[Trial], search: str, seed: int, metric: str) -> dict[str, Any]:
+    """Returns the values of the next trial, {option name: value}, not tried before where that is possible.
 
     Args:
-      space: Space.
-      trials: list of Trial, all so far.
-      search: "random", "grid" or "bayesian".
+      space: what is varied.
+      trials: all so far.
+      search: "random", "grid" or "bayesian": the tree-structured Parzen estimator after ten random trials (Bergstra et
+        al., NeurIPS 2011).
       seed: of the sweep.
       metric: "accuracy" or "loss".
-
-    Returns:
-      {option name: value}, not tried before where that is possible.
     """
     number = len(trials) + 1
     if search == "grid":
@@ -56,20 +53,20 @@ def propose(space, trials, search, seed, metric):
         values = _values(space, study.ask(fixed_distributions=_distributions(space)).params)
         if plain(values) not in map(plain, tried):
             return values
-    if space.size and len(trials) < space.size:  # The last ones of a small space are not found by chance.
+    if space.size and len(trials) < space.size:  # Chance does not find the last of a small space.
         return next(values for values in space.grid() if plain(values) not in map(plain, tried))
     return values
 
 
-def is_hopeless(pruner, space, trials, trial, metric):
-    """Tells whether a trial should end after its newest evaluation, which is the same one as of the trials before.
+def is_hopeless(pruner: str, space: Space, trials: Sequence[Trial], trial: Trial, metric: str) -> bool:
+    """Returns whether a trial is to be pruned after its latest evaluation.
 
     Args:
       pruner: "median": worse than the median of five or more finished trials at the same evaluation; "halving": not
         among the best third of those that came as far, at evaluations 1, 3, 9, ... (asynchronous successive halving,
         Li et al., MLSys 2020); or "none".
-      space, trials, metric: as for `propose`.
-      trial: the Trial, of `trials`; its `rungs` are kept up to date.
+      space, trials, metric: see `propose`.
+      trial: one of `trials`; its `rungs` are updated.
     """
     if pruner == "none" or not trial.evaluations:
         return False
@@ -82,10 +79,10 @@ def is_hopeless(pruner, space, trials, trial, metric):
     return bool(hopeless)
 
 
-def importances(space, trials, metric):
-    """Returns {option name: its share of the variance of the metric}, largest first, by functional ANOVA.
+def importances(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, float]:
+    """Returns {option name: its share of the variance of the metric over finished trials}, largest first.
 
-    Hutter et al., ICML 2014. Of finished trials alone; {} where there are too few of them or nothing varies.
+    By functional ANOVA (Hutter et al., ICML 2014); {} where there are too few trials or nothing varies.
     """
     finished = [trial for trial in trials if trial.status == FINISHED]
     if len(finished) < FEWEST_FOR_IMPORTANCE or len(space.domains) < 2:
@@ -98,8 +95,8 @@ def importances(space, trials, metric):
     return {name: float(share) for name, share in found.items()}
 
 
-def plain(values):
-    """Returns {option name: value} as text, so that what JSON made of values compares as equal."""
+def plain(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {option name: value} as text, so that values read from JSON compare equal."""
     return {name: value_text(value) for name, value in values.items()}
 
 
@@ -113,7 +110,7 @@ def _study(trials, space, metric, sampler=None, pruner=None):
 def _frozen(trial, space, metric):
     """Returns a Trial as one of Optuna's.
 
-    One that failed counts as pruned before its first evaluation: Optuna leaves failed ones out, and would try the same
+    A failed one counts as pruned before its first evaluation: Optuna ignores failed trials, and would try the same
     corner of the space again.
     """
     state = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.PRUNED}.get(
@@ -146,7 +143,7 @@ def _internal(domain, value):
 
 
 def _values(space, params):
-    """Returns {option name: value} of what Optuna drew."""
+    """Returns {option name: value} of Optuna's parameters."""
     values = {}
     for name, domain in space.domains.items():
         if isinstance(domain, Range):

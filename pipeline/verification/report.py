@@ -103,7 +103,7 @@ def show(rows: Sequence[Comparison], file: TextIO) -> None:
     if not console.is_terminal:
         print(plain_text(rows), file=file)
         return
-    lines = []
+    lines: list[list[str | rich.text.Text]] = []
     for row in rows:
         *cells, verdict = row.cells()
         lines.append([*cells, rich.text.Text(verdict, COLORS[verdict])])

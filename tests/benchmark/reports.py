@@ -1,4 +1,4 @@
-"""Reports as benchmark.json holds them, with figures that a machine could have given."""
+"""Reports as benchmark.json holds them, with plausible figures."""
 import itertools
 
 from pipeline.benchmark import projection
@@ -40,7 +40,7 @@ def cell(model="cnn", image_size="28x28x1", precision="float32", replicas=1, bat
 
 
 def failed(error="ResourceExhaustedError: out of memory", status="failed", **key):
-    """Returns a cell that was tried and gave nothing."""
+    """Returns a cell that failed."""
     names = ("model", "image_size", "precision", "workers", "replicas", "batch_size", "xla")
     nothing = dict.fromkeys(set(cell()) - set(names))
     return {**{name: cell(**key)[name] for name in names}, **nothing, "status": status, "error": error}

@@ -1,4 +1,4 @@
-"""What changed between two benchmarks, and what of it is a regression."""
+"""Comparison of two benchmarks."""
 import copy
 import io
 import json
@@ -46,8 +46,8 @@ def test_the_tolerance_is_what_the_whole_interval_must_miss():
     assert compared(cell(rate=800.0), cell(rate=700.0), tolerance=1 - row.high + 1e-6)[1] is False
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    """Ten repeats of a noise of 3%: the interval excludes an unchanged speed rarely, and a tenth less always."""
+def test_the_interval_has_its_nominal_coverage():
+    """Ten repeats of a noise of 3%: the interval excludes an unchanged speed rarely, and one a tenth lower always."""
     generator = np.random.default_rng(1)
     same = changed = 0
     for _ in range(60):
@@ -73,7 +73,7 @@ def test_a_cell_that_had_failed_is_better_and_one_that_still_fails_is_the_same()
     assert compared(failed(), failed()) == (compared(failed(), failed())[0], False)
 
 
-def test_another_machine_or_version_is_said_first():
+def test_another_machine_or_version_is_reported_first():
     old, new = report([cell()]), report([cell()])
     new["machine"] = {**new["machine"], "cores": 8, "gpus": ["NVIDIA H100"]}
     new["versions"] = {**new["versions"], "keras": "3.16.0"}
@@ -86,7 +86,7 @@ def test_another_machine_or_version_is_said_first():
         "the new benchmark was interrupted: cells are missing", ""]
 
 
-def test_the_table_tells_figures_remarks_and_verdicts():
+def test_the_table_shows_figures_remarks_and_verdicts():
     old = report([cell(model="[bold]"), cell(rate=800.0, batch_size=128)])
     new = copy.deepcopy(old)
     new["cells"][1] = cell(rate=600.0, batch_size=128)
@@ -106,7 +106,7 @@ def test_the_table_tells_figures_remarks_and_verdicts():
     ('{"schema": 2, "cells": []}', "schema 1 .found: 2"), ('{"schema": 1}', "no list of cells"),
     ('{"schema": 1, "cells": [{"model": "cnn"}]}', "no list of cells"),
 ])
-def test_a_file_that_is_no_benchmark_is_one_clear_line(tmp_path, text, words):
+def test_a_file_that_is_no_benchmark_is_an_error_of_one_line(tmp_path, text, words):
     path = tmp_path / "old.json"
     if text is not None:
         path.write_text(text)
@@ -115,7 +115,7 @@ def test_a_file_that_is_no_benchmark_is_one_clear_line(tmp_path, text, words):
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
-def test_what_was_written_is_read(tmp_path):
+def test_a_written_report_is_read(tmp_path):
     path = tmp_path / "benchmark.json"
     path.write_text(json.dumps(report([cell()])))
     assert read(path) == report([cell()])
@@ -123,7 +123,7 @@ def test_what_was_written_is_read(tmp_path):
         read(tmp_path)
 
 
-def test_what_was_written_before_there_were_workers_is_of_one(tmp_path):
+def test_reports_without_workers_are_read_as_of_one_worker(tmp_path):
     path, whole = tmp_path / "old.json", report([cell(), cell(workers=2)])
     before = {**whole, "cells": [{name: value for name, value in whole["cells"][0].items() if name != "workers"}]}
     path.write_text(json.dumps(before))

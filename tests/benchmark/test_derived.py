@@ -1,4 +1,4 @@
-"""What follows from several cells: against ratios worked out by hand."""
+"""Figures that compare cells, against ratios calculated by hand."""
 import pytest
 
 from pipeline.benchmark.derived import derive, is_halved, median_speedup
@@ -31,7 +31,7 @@ def test_scaling_on_gpus_is_over_n_times_one_replica():
     assert small["weak_scaling_efficiency"] is large["strong_scaling_efficiency"] is None
 
 
-def test_replicas_that_share_cores_are_held_to_one_times():
+def test_the_ideal_of_replicas_that_share_cores_is_1x():
     *_, two = derived(cell(batch_size=64, rate=1000.0), cell(batch_size=128, rate=1250.0),
                       cell(batch_size=128, replicas=2, rate=900.0))
     assert (two["weak_scaling_efficiency"], two["strong_scaling_efficiency"], two["ideal_speedup"]) == (0.9, 0.72, 1)
@@ -63,7 +63,7 @@ def test_the_ceiling_is_that_of_the_precision_and_of_all_devices():
     assert two["ceiling_share"] == 0.4
 
 
-def test_halved_batches_stand_beside_others_of_their_size():
+def test_halved_batches_are_compared_with_others_of_their_size():
     base, half = derived(cell(batch_size=64, rate=800.0),
                          cell(batch_size=256, fitted_batch_size=64, precision="mixed_bfloat16", rate=400.0))
     assert is_halved(half) and not is_halved(base)

@@ -32,7 +32,7 @@ def test_the_time_left_counts_down_and_is_gone_after_the_last_cell(monkeypatch):
         live.phase("throughput")
         assert shown() == ("cell 2/2", 1)
         live.end(2, 2, cell(), 0.0, False)
-        live.phase("looking at data and machine")
+        live.phase("checking data and machine")
         assert shown() == ("2 cells measured", 2)
     finally:
         live.close()

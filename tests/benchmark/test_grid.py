@@ -1,4 +1,4 @@
-"""Which cells a sweep has, and which it refuses."""
+"""The cells of a benchmark, and which are refused."""
 import pytest
 
 from pipeline.benchmark import grid
@@ -36,7 +36,7 @@ def test_workers_are_another_cell_of_the_same_configuration():
 
 @pytest.mark.parametrize("batch_size, multiple_of, expected", [
     (64, 1, 32), (3, 1, 1), (1, 1, None), (12, 4, 4), (4, 4, None), (7, 2, 2)])
-def test_half_a_batch_can_still_be_shared_out(batch_size, multiple_of, expected):
+def test_half_of_a_batch_divides_over_the_replicas(batch_size, multiple_of, expected):
     assert grid.halved(batch_size, multiple_of) == expected
 
 
@@ -47,7 +47,7 @@ def test_half_a_batch_can_still_be_shared_out(batch_size, multiple_of, expected)
     ({}, {"workers": 2, "xla": "on"}, "with 2 workers needs --nosync_batch_norm.* or give --workers=1 and"),
     ({}, {"workers": 3, "replicas": 2}, "over 3 workers of 2 replicas: .* a multiple of 6"),
 ])
-def test_what_cannot_be_is_refused(options, cell, words):
+def test_invalid_cells_are_refused(options, cell, words):
     cell = grid.Cell(**{"model": "mlp", "dataset": "digits", "precision": "float32", "replicas": 1, "batch_size": 64,
                         "xla": "off", **cell})
     with pytest.raises(UsageError, match=words):

@@ -1,4 +1,4 @@
-"""One cell, measured in this process: what the figures are of."""
+"""One cell, measured in this process."""
 import json
 
 import numpy as np
@@ -13,12 +13,12 @@ QUICK = measure.Extent(repeats=5, repeat_seconds=0.02, calls=30)
 
 @pytest.fixture(scope="module")
 def measured(strategy):
-    """(Experiment, figures, what was said)."""
+    """(Experiment, figures, reported phases)."""
     said, experiment = [], small.build(strategy(2), model="mlp", precision="float32", augment=("crop",), batch_size=16)
     return experiment, measure.measure(experiment, QUICK, said.append), said
 
 
-def test_every_figure_is_there_and_can_be(measured):
+def test_every_figure_is_there_and_plausible(measured):
     _, found, said = measured
     json.dumps(found, allow_nan=False)
     assert len(found["repeats"]) == 5 and min(found["repeats"]) > 0
@@ -35,12 +35,18 @@ def test_every_figure_is_there_and_can_be(measured):
     assert said == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
 
 
-def test_batches_that_a_step_makes_itself_are_not_waited_for(strategy, monkeypatch):
-    experiment = small.build(strategy(1), precision="float32", augment=("rotate",), cache="device")
+def test_a_step_that_makes_its_own_batches_has_no_input_wait(strategy, monkeypatch):
+    experiment = small.build(strategy(1), model="mlp", precision="float32", cache="device")
     slower = {"examples_per_second": 1.0, "input_wait_share": 0.5}
     monkeypatch.setattr(measure, "throughput", lambda *_: dict(slower))
     monkeypatch.setattr(measure, "split", lambda *_: {})
     assert measure.measure(experiment, QUICK)["input_wait_share"] == 0
+
+
+def test_what_is_measured_is_the_step_of_a_training(measured, strategy):
+    _, found, _ = measured
+    again = small.build(strategy(2), model="mlp", precision="float32", augment=("crop",), batch_size=16)
+    assert found["first_losses"] == small.run(again, measure.FIRST_LOSSES)[:, measure.LOSS].tolist()
 
 
 def test_operations_and_bytes_are_those_of_the_model(measured):
@@ -70,7 +76,7 @@ def test_the_step_is_traced_once(measured):
     assert experiment.steps.train_steps.experimental_get_tracing_count() == 1
 
 
-def test_phases_are_the_differences_of_what_reaches_their_ends():
+def test_phases_are_differences_of_the_times_to_their_ends():
     reached = {"forward": 10.0, "backward": 30.0, "reduction": 31.0, "update": 40.0}
     assert measure.differences(reached, 42.0) == {"forward": 10, "backward": 20, "reduction": 1, "update": 9, "rest": 2}
     noisy = {"forward": 10.0, "backward": 45.0, "reduction": 31.0, "update": 40.0}

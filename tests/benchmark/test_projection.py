@@ -1,9 +1,9 @@
-"""The cost model, against sums done by hand."""
+"""The cost model, against values calculated by hand."""
 import pytest
 
 from pipeline.benchmark.projection import (
     FARTHEST,
-    Cluster,
+    GpuCluster,
     Link,
     bound_from,
     choose,
@@ -17,7 +17,7 @@ from tests.benchmark.reports import cell, failed
 
 # Inside 100 GB/s and 10 microseconds a message, between 10 GB/s and 100 microseconds: 100 MB take 1 ms and 10 ms.
 FAST, SLOW = Link("fast", 100.0, 10.0, "made up"), Link("slow", 10.0, 100.0, "made up")
-CLUSTER = Cluster("made up", 4, FAST, SLOW, reached=1.0)
+CLUSTER = GpuCluster("made up", 4, FAST, SLOW, reached=1.0)
 STEP = {"rate": 6400.0, "batch_size": 64, "reduced_bytes": 100_000_000}  # 10 ms a step.
 NONE = {"statistics_reductions": None}
 
@@ -32,15 +32,15 @@ NONE = {"statistics_reductions": None}
     # 256 machines of 4: 2 * 1023/1024 of the bytes, 1,536 messages inside and 510 between.
     (ring_ms, 1024, 19.98046875 + 15.36 + 51.0), (hierarchical_ms, 1024, 1.56 + 19.921875 + 51.0),
 ])
-def test_reductions_take_what_their_formulas_say(reduce, devices, milliseconds):
+def test_reductions_take_the_time_of_their_formulas(reduce, devices, milliseconds):
     assert reduce(100e6, devices, CLUSTER) == pytest.approx(milliseconds, rel=1e-12)
 
 
 def test_a_link_reaches_a_share_of_its_bandwidth_and_all_of_its_latency():
-    half = Cluster("made up", 4, FAST, SLOW, reached=0.5)
+    half = GpuCluster("made up", 4, FAST, SLOW, reached=0.5)
     assert ring_ms(100e6, 4, half) == pytest.approx(3.0 + 0.06)
     assert hierarchical_ms(100e6, 8, half) == pytest.approx(3.06 + 20.0 + 0.2)
-    assert ring_ms(100e6, 2, Cluster("fast between", 1, SLOW, FAST, reached=1.0)) == pytest.approx(10.0 + 0.02)
+    assert ring_ms(100e6, 2, GpuCluster("fast between", 1, SLOW, FAST, reached=1.0)) == pytest.approx(10.0 + 0.02)
 
 
 def test_efficiency_is_the_step_over_the_step_and_all_that_the_network_takes():
@@ -94,14 +94,14 @@ def test_another_step_may_be_given():
 
 
 @pytest.mark.parametrize("several, words", [({"replicas": 2}, "2 replicas"), ({"workers": 2}, "2 workers")])
-def test_a_step_of_several_replicas_gives_its_own_reduction_back(several, words):
+def test_the_reduction_of_several_replicas_is_subtracted(several, words):
     split = {"forward": 3.0, "backward": 4.0, "reduction": 2.0, "update": 0.5, "rest": 0.5}
     projected = project(cell(**STEP, **several, split_ms=split), 4, [CLUSTER])
     assert projected["step_ms"] == pytest.approx(8.0) and projected["batch_a_replica"] == 32
     assert any(f"measured with {words}; its own" in line for line in projected["assumptions"])
 
 
-def test_every_assumption_stands_beside_the_figures():
+def test_every_assumption_is_listed():
     text = " ".join(project(cell(**STEP), 64)["assumptions"])
     for part in ("10 ms", "100 MB", "80%", "batch grows", "2(n-1)/n", "Nothing overlaps", "all-gather"):
         assert part in text

@@ -1,4 +1,4 @@
-"""CSV and Markdown: every figure, and what is not as asked for plainly marked."""
+"""CSV and Markdown: every figure, and marks on failed and halved cells."""
 import csv
 import io
 
@@ -28,11 +28,11 @@ from tests.benchmark.reports import cell, failed, report, sweep
     (times, 17.31, "17.3x"), (times, None, "–"), (percent, 0.0131, "1.3%"), (percent, 0.0999, "10%"),
     (percent, 0.973, "97%"), (percent, 0.0, "0.0%"), (percent, None, "–"),
 ])
-def test_figures_are_rounded_as_people_read_them(function, value, text):
+def test_figures_are_rounded_for_reading(function, value, text):
     assert function(value) == text
 
 
-def test_csv_has_a_row_a_cell_that_reads_back():
+def test_csv_has_a_row_for_each_cell():
     cells = report([cell(rate=812.5, note='a "note", with comma'), failed()])["cells"]
     rows = list(csv.DictReader(io.StringIO(csv_text(cells))))
     assert [row["status"] for row in rows] == ["ok", "failed"]
@@ -62,7 +62,7 @@ def test_markdown_has_the_figures_of_every_cell():
     assert rows[-1][8:10] == ["1.00x", "100% / 100%"] and rows[-1][-1] == "**emulated**"
 
 
-def test_markdown_says_what_failed_what_was_halved_and_where_it_ran():
+def test_markdown_lists_failures_halved_batches_and_the_machine():
     cells = [cell(), failed("OOM | on\n2 lines", precision="mixed_float16"),
              cell(batch_size=4096, fitted_batch_size=1024), failed(status="does_not_fit", model="a|b<c>")]
     text = markdown(report(cells, complete=False))
@@ -77,7 +77,7 @@ def test_markdown_says_what_failed_what_was_halved_and_where_it_ran():
         assert fact in text
 
 
-def test_emulated_precisions_and_shared_cores_are_said_in_a_plain_sentence():
+def test_emulated_precisions_and_shared_cores_are_caveats():
     lines = remarks(report(sweep(("float32", "mixed_bfloat16"), (1, 2))))
     assert lines == ["mixed_bfloat16 is emulated on this hardware and slower: 1.92 times as long as float32 (median).",
                      "Replicas are logical devices that share the same cores: the ideal is 1x the speed of one "
@@ -90,7 +90,7 @@ def test_emulated_precisions_and_shared_cores_are_said_in_a_plain_sentence():
     assert remarks(report([cell(note="warm"), cell(note="cold; wet\nwarm", batch_size=2)])) == ["warm", "cold; wet"]
 
 
-def test_several_workers_have_a_column_and_their_slowest_is_told():
+def test_several_workers_have_a_column_and_the_slowest_is_shown():
     cells = report(sweep(workers=(1, 2), batches=(64, 128)))["cells"]
     head, _, *rows = table_of(markdown(report(cells)))
     assert head == list(COLUMNS) and [row[3] for row in rows] == ["1", "1", "2", "2"]

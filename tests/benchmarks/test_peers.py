@@ -1,6 +1,7 @@
-"""The comparison with the peers: the same work, blocks of the steps asked for, files that can be gone on with."""
+"""The comparison with peers: the same work, blocks of the requested steps, resumable files."""
 import dataclasses
 import io
+import itertools
 import json
 import sys
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import keras_models, peers, table, workloads
+from benchmarks.gate import Gate
 from benchmarks.processes import Process, in_order
 from benchmarks.ratios import median_ratio, verdict
-from benchmarks.worker import Gate
 from pipeline.errors import RunFailure
 from tests.selection import quick
 
@@ -61,10 +62,22 @@ def run_in_this_process(peer, tmp_path, commands):
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("peer, counts", quick([("keras_fit", [3, 7]), ("keras_fit_many", [4, 10]),
-                                                ("custom_loop", [3, 7])], 1))
-def test_a_peer_trains_the_steps_that_it_is_told_to_across_the_ends_of_epochs(peer, counts, tmp_path):
+def test_blocks_end_with_the_execution_that_completes_them():
     """An epoch has 5 steps: with at most 4 an execution, 3 become 4, and 7 become 1 + 4 + 1 + 4."""
+    from benchmarks.gate import Blocks
+    from benchmarks.keras_peers import HoldBetweenBlocks
+    answers = io.StringIO()
+    gate = Gate(io.StringIO('{"command": "train", "steps": 3}\n{"command": "train", "steps": 7}\n'), answers)
+    hold = HoldBetweenBlocks(Blocks(gate), steps_per_execution=4, steps_per_epoch=5)
+    with pytest.raises(SystemExit):
+        for batch in itertools.cycle((0, 4)):
+            hold.on_train_batch_begin(batch)
+    assert [json.loads(line)["steps"] for line in answers.getvalue().splitlines()] == [4, 10]
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("peer, counts", [("keras_fit", [3, 7]), ("keras_fit_many", [4, 10]), ("custom_loop", [3, 7])])
+def test_a_peer_trains_the_requested_steps_across_epochs(peer, counts, tmp_path):
     evaluations = [] if peer == "custom_loop" else [{"command": "evaluate"}]
     first, *others = run_in_this_process(peer, tmp_path, [
         {"command": "train", "steps": 3}, *evaluations, {"command": "train", "steps": 7}, {"command": "memory"}])
@@ -76,7 +89,7 @@ def test_a_peer_trains_the_steps_that_it_is_told_to_across_the_ends_of_epochs(pe
 
 
 @pytest.mark.acceptance
-def test_the_whole_loop_trains_the_steps_that_it_is_told_to(tmp_path):
+def test_the_whole_loop_trains_the_requested_steps(tmp_path):
     order = {"workload": dataclasses.asdict(TINY), "data": str(workloads.prepare_data(TINY, tmp_path)), "weights": None,
              "peer": "mirrorline_run", "options": {"checkpoint_every": "4", "steps_per_loop": 2}}
     with Process("the loop", order) as process:
@@ -84,7 +97,7 @@ def test_the_whole_loop_trains_the_steps_that_it_is_told_to(tmp_path):
 
 
 @pytest.mark.acceptance
-def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
+def test_mirrorline_and_keras_are_compared_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(workloads.WORKLOADS, "mlp", TINY)
     output = tmp_path / "peers.json"
     command = ["--only=mlp", "--rounds=2", "--peers=keras_fit", "--option=normalize=none", f"--output={output}"]
@@ -103,7 +116,7 @@ def test_mirrorline_and_keras_in_turns_and_again(tmp_path, monkeypatch, capsys):
     assert json.loads(output.read_text())["parts"]["mlp"] == part
 
 
-def test_a_peer_that_does_something_else_is_named():
+def test_a_peer_that_computes_something_else_is_reported():
     losses = {"mirrorline": [2.3, 2.2, 2.1], "keras_fit": [2.3, 2.2, 2.105]}
     peers.check_same_work(losses)
     with pytest.raises(RunFailure, match=r"torch_eager does not do the same work: its loss at step 3 is 2\.1110"):
@@ -112,17 +125,17 @@ def test_a_peer_that_does_something_else_is_named():
         peers.check_same_work({**losses, "keras_fit": [float("nan")] * 3})
 
 
-def test_the_order_of_the_rounds_turns_around():
+def test_the_order_of_the_rounds_alternates():
     assert [in_order("ABC", n) for n in range(3)] == [["A", "B", "C"], ["C", "B", "A"], ["A", "B", "C"]]
 
 
-def test_a_process_that_ends_says_why():
+def test_the_error_of_an_ended_process_is_reported():
     with Process("a peer", {"peer": "keras_fit"}) as process:
         with pytest.raises(RunFailure, match="a peer ended with 1: KeyError: 'workload'"):
             process.ask("memory")
 
 
-def test_without_pytorch_or_a_compiler_one_line_says_what_would_work(tmp_path, monkeypatch, capsys):
+def test_without_pytorch_or_a_compiler_an_error_suggests_a_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert peers.main([f"--output={tmp_path}/peers.json"]) == 2
     error = capsys.readouterr().err
@@ -150,7 +163,7 @@ def test_bad_input_is_one_line(arguments, expected, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_tells_shares_and_verdicts():
+def test_the_table_shows_shares_and_verdicts():
     workload, rounds = workloads.WORKLOADS["resnet_like"], 15
     speeds = {"mirrorline": [190.0] * rounds, "keras_fit": [100.0] * rounds, "torch_compiled": [180.0] * rounds}
     evaluations = {"mirrorline": [500.0] * rounds, "keras_fit": [400.0] * rounds}

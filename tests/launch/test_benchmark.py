@@ -1,5 +1,4 @@
-"""mirrorline benchmark as a user runs it: measured, stopped, gone on with, halved, failed, compared, on workers."""
-import concurrent.futures
+"""mirrorline benchmark as a user runs it: measured, stopped, resumed, halved, failed, compared, on workers."""
 import contextlib
 import json
 import os
@@ -10,13 +9,15 @@ import time
 
 import psutil
 import pytest
+import tensorflow as tf
 
 from launch import __main__ as command_line
 from launch.cluster import benchmark_workers
 from pipeline import processes
-from pipeline.benchmark.sweep import ending, ends_for_memory
-from pipeline.config import ExperimentConfig
-from tests.commands import REPOSITORY, environment, metrics, mirrorline, start_forked, with_forked_children
+from pipeline.benchmark import page
+from pipeline.benchmark.cell_process import is_memory
+from pipeline.benchmark.cell_runner import ending, ends_for_memory
+from tests.commands import REPOSITORY, environment, metrics, succeed, with_forked_children
 
 FLAGS = ("--dataset=synthetic:8x8x1", "--augment=crop:1", "--schedule=cosine", "--steps=4")
 REAL = ("benchmark", *FLAGS, "--models=mlp", "--precisions=float32", "--batch_sizes=16",
@@ -33,27 +34,11 @@ FIGURES = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A sweep of one cell; beside it a training of the same flags, and a cell with too little memory."""
+    """A benchmark of one cell."""
     folder = tmp_path_factory.mktemp("sweep")
-    with concurrent.futures.ThreadPoolExecutor(1) as executor, processes.Processes(240) as started:
-        order = write_order(folder, 262144, memory_limit=900)
-        small = start_forked(started, None, "-m", "pipeline.benchmark.cell_process", order)
-        trained = executor.submit(mirrorline, "train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run",
-                                  cwd=folder)
-        done = with_forked_children(*REAL, cwd=folder)
-        assert trained.result().returncode == 0
-        small = small.wait(240), processes.read_errors(small)
+    done = with_forked_children(*REAL, cwd=folder)
     assert (done.returncode, done.stderr) == (0, ""), done
-    return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text()), "small": small}
-
-
-def write_order(folder, batch_size, memory_limit):
-    """Writes what a process of a cell is told, and returns the path."""
-    flags = ExperimentConfig.from_flat({"dataset": "synthetic:8x8x1", "model": "mlp", "batch_size": batch_size}).flat()
-    order = {"parent": os.getpid(), "memory_limit": memory_limit, "config": flags, "workers": 1,
-             "phase": f"{folder}/phase", "results": f"{folder}/results.json", "extent": {"repeat_seconds": 0.01}}
-    (folder / "order.json").write_text(json.dumps(order))
-    return str(folder / "order.json")
+    return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text())}
 
 
 def test_every_figure_of_a_cell_is_there(measured):
@@ -71,14 +56,16 @@ def test_every_figure_of_a_cell_is_there(measured):
     assert report["projection"]["reduced_bytes"] == report["cells"][0]["reduced_bytes"]
 
 
+@pytest.mark.acceptance
 def test_what_is_measured_is_the_step_of_train(measured):
     cell = measured["report"]["cells"][0]
+    succeed("train", *FLAGS, "--model=mlp", "--batch_size=16", "--workdir=run", cwd=measured["folder"])
     trained = [record["loss"] for record in metrics(measured["folder"] / "run", "train")]
     assert len(trained) == 4 and cell["first_losses"] == trained
 
 
 @pytest.mark.acceptance
-def test_two_workers_train_the_same_and_stand_beside_one(tmp_path):
+def test_two_workers_train_the_same_as_one(tmp_path):
     done = with_forked_children(*REAL, "--workers=1,2", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done
     one, two = json.loads((tmp_path / "out" / "benchmark.json").read_text())["cells"]
@@ -97,10 +84,12 @@ def test_two_workers_train_the_same_and_stand_beside_one(tmp_path):
     assert "Scaling over workers" in page and "A projection, not a measurement" in page
 
 
-def test_a_process_says_that_a_batch_does_not_fit(measured):
-    code, said = measured["small"]
-    assert code and ends_for_memory(code, said, 900), (code, said)
-    assert not (measured["folder"] / "results.json").exists()
+@pytest.mark.parametrize("error, expected", [
+    (MemoryError(), True), (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), True),
+    (RuntimeError("terminate called: std::bad_alloc"), True), (ValueError("no"), False),
+    (tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"), False)])
+def test_errors_of_full_memory_are_recognized(error, expected):
+    assert is_memory(error) is expected
 
 
 # Starts a process of a cell alone and two together, as the command does.
@@ -185,7 +174,7 @@ import sys
 from launch import __main__ as command_line
 from pipeline import processes
 start = processes.Processes.start
-processes.Processes.start = lambda self, *rest: start(self, "-c", {PART!r}, rest[-1])
+processes.Processes.start = lambda self, *rest: start(self, "-IS", "-c", {PART!r}, rest[-1])
 sys.exit(command_line.main(sys.argv[1:]))
 """
 
@@ -195,9 +184,11 @@ def sweep(tmp_path, monkeypatch, capsys):
     """Returns a function that runs the command in this process with PART for its cells: (exit code, out, err)."""
     start_process = processes.Processes.start
     start_workers = benchmark_workers.LocalStart
-    monkeypatch.setattr(processes.Processes, "start", lambda self, *rest: start_process(self, "-c", PART, rest[-1]))
+    monkeypatch.setattr(processes.Processes, "start", lambda self, *rest: start_process(
+        self, "-IS", "-c", PART, rest[-1]))
     monkeypatch.setattr(benchmark_workers, "LocalStart", lambda command, *rest: start_workers(
-        [sys.executable, "-c", PART, command[-1]], *rest))
+        [sys.executable, "-IS", "-c", PART, command[-1]], *rest))
+    monkeypatch.setattr(page, "page", lambda report: "")  # Its plots take longer than everything else.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATE", "10")
     monkeypatch.setenv("SIGNAL", str(int(signal.SIGTERM)))
@@ -214,7 +205,7 @@ def cells(folder="runs/benchmark"):
         return {cell["batch_size"]: cell for cell in json.load(file)["cells"]}
 
 
-def test_a_failed_cell_does_not_end_the_sweep(sweep):
+def test_a_failed_cell_does_not_end_the_benchmark(sweep):
     code, out, err = sweep("--batch_sizes=16,24,48,64,200", "--precision=float32", "--replicas=1")
     assert code == 1 and err == ("mirrorline benchmark: 2 of 5 cells failed: cnn 28x28x1 float32, 1 replica, batch 24, "
                                  "xla off: ValueError: as a defect does\n")
@@ -229,7 +220,7 @@ def test_a_failed_cell_does_not_end_the_sweep(sweep):
     assert out.count("measured before") == 4  # In the heading, and at three cells: failures are tried again.
 
 
-def test_a_worker_that_fails_fails_its_cell_alone_and_is_named(sweep):
+def test_a_failed_worker_fails_its_cell_alone(sweep):
     settings = ("--batch_sizes=16,24,64", "--precision=float32", "--workers=1,2")
     code, out, err = sweep(*settings)
     assert code == 1 and err.startswith("mirrorline benchmark: 2 of 6 cells failed: ")
@@ -243,7 +234,7 @@ def test_a_worker_that_fails_fails_its_cell_alone_and_is_named(sweep):
     assert sweep(*settings)[1].count("measured before") == 5
 
 
-def test_a_killed_sweep_goes_on_where_it_was(sweep, tmp_path, monkeypatch):
+def test_a_killed_benchmark_resumes(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("SIGNAL", str(int(signal.SIGKILL)))
     settings = ("benchmark", "--batch_sizes=16,40", "--precisions=float32", "--replica_counts=1")
     killed = subprocess.run([sys.executable, "-c", STAND_IN, *settings], cwd=tmp_path, capture_output=True, text=True,
@@ -254,19 +245,19 @@ def test_a_killed_sweep_goes_on_where_it_was(sweep, tmp_path, monkeypatch):
     assert list(cells()) == [16, 32]
 
 
-def test_a_stopped_sweep_says_so_and_leaves_what_it_has(sweep):
+def test_a_stopped_benchmark_keeps_its_cells(sweep):
     settings = ("--batch_sizes=16,32,40,64", "--precisions=float32", "--replica_counts=1", "--quick")
     code, _, err = sweep(*settings)
-    assert (code, err) == (75, "stopped with 2 of 4 cells measured; run the same command again to go on\n")
+    assert (code, err) == (75, "stopped with 2 of 4 cells measured; run the same command again to continue\n")
     assert list(cells()) == [16, 32]
     with open("runs/benchmark/benchmark.json", encoding="utf-8") as file:
         report = json.load(file)
     assert not report["complete"] and report["measuring"]["repeat_seconds"] == 0.2
 
 
-def test_a_sweep_is_stopped_while_several_workers_are_measured(sweep, tmp_path):
+def test_a_benchmark_is_stopped_while_several_workers_are_measured(sweep, tmp_path):
     code, _, err = sweep("--batch_sizes=16,40", "--precisions=float32", "--workers=2")
-    assert (code, err) == (75, "stopped with 1 of 2 cells measured; run the same command again to go on\n")
+    assert (code, err) == (75, "stopped with 1 of 2 cells measured; run the same command again to continue\n")
     assert sleeping() == []  # They were not waited for.
 
 
@@ -279,19 +270,19 @@ def sleeping():
     return found
 
 
-def test_what_does_not_fit_at_all_is_no_failure(sweep):
+def test_a_model_that_does_not_fit_is_no_failure(sweep):
     code, out, _ = sweep("--models=resnet_like", "--batch_sizes=16", "--precisions=float32", "--replica_counts=2")
     assert code == 0 and "trying 2\n" in out and "a batch of 2 does not fit\n" in out
     assert cells()[16]["status"] == "does_not_fit"
 
 
-@pytest.mark.parametrize("more, part", [(["--learning_rate=0.5"], "flags"), (["--repeats=6"], "measuring")])
-def test_cells_under_other_conditions_do_not_count(sweep, more, part):
+def test_cells_under_other_conditions_do_not_count(sweep):
     settings = ("--batch_sizes=16", "--precisions=float32", "--replica_counts=1,2")
     assert sweep(*settings)[0] == 0
-    _, out, _ = sweep(*settings, *more)
-    assert f"2 measured before under other {part} do not count" in out
-    assert out.count("measured before") == 1
+    for more, part in (["--learning_rate=0.5"], "flags"), (["--learning_rate=0.5", "--repeats=6"], "measuring"):
+        _, out, _ = sweep(*settings, *more)
+        assert f"2 measured before under other {part} do not count" in out
+        assert out.count("measured before") == 1
 
 
 def test_it_compares_and_projects(sweep, monkeypatch):
@@ -317,7 +308,7 @@ def test_it_compares_and_projects(sweep, monkeypatch):
     (["--replica_counts=3"], "a batch of 16 cannot be shared out over 3 replicas"),
     (["--replica_counts=9"], "--replicas=9 without a GPU"),
     (["--image_sizes=28"], "--image_sizes must be height x width x channels"),
-    (["--image_sizes=8x8x1", "--dataset=mnist"], "--image_sizes is for made-up images; found --dataset=mnist too"),
+    (["--image_sizes=8x8x1", "--dataset=mnist"], "--image_sizes generates random images; found --dataset=mnist too"),
     (["--compare=none.json"], "cannot read 'none.json'"), (["--repeat_seconds=0"], "--repeat_seconds must be a number"),
     (["--link_inside=5:3", "--project=8"], "--link_between must be GB/s:microseconds"),
     (["--output=/dev/null/x"], "--output=/dev/null/x cannot be written"), (["--project=1"], "--project=1: give"),
@@ -345,6 +336,6 @@ def test_a_model_that_does_not_exist_is_found_before_anything_is_measured(tmp_pa
     (1, "RESOURCE_EXHAUSTED: x; No space left on device", False, False), (1, "ValueError: no", True, False),
     (None, "too long", True, False),
 ])
-def test_ends_for_want_of_memory_are_known_from_others(code, text, limited, expected):
+def test_lack_of_memory_is_recognized(code, text, limited, expected):
     assert ends_for_memory(code, text, limited) is expected
     assert "SIGSEGV" in ending(-11)

@@ -1,4 +1,4 @@
-"""Stands in for a training that takes seconds: writes the files of a run and ends as its learning rate tells it.
+"""Stands in for a training that takes seconds: writes the files of a run and ends according to its learning rate.
 
     python stand_in.py train --learning_rate=... --workdir=...
 
@@ -53,7 +53,7 @@ def train(flags, asked):
 
 
 def wait(behaviour, folder, number, asked):
-    """Waits for what the behaviour waits for."""
+    """Waits for the condition of a behaviour."""
     around = os.path.dirname(folder)
     conditions = {
         "wait": lambda: number < 2 or os.path.exists(os.path.join(around, "go")), "slow": lambda: number < 2,

@@ -1,4 +1,4 @@
-"""The leaderboard as it is seen: ranks, windows of every width, and the flag file of the best."""
+"""The leaderboard: ranks, windows of every width, and the flag file of the best trial."""
 import io
 
 import pytest
@@ -6,8 +6,9 @@ import rich.console
 
 from pipeline.config import ExperimentConfig
 from pipeline.sweep import best_flags
-from pipeline.sweep.leaderboard import PlainLeaderboard, print_final, table
+from pipeline.sweep.leaderboard import PlainLeaderboard
 from pipeline.sweep.records import FAILED, FINISHED, PRUNED, RUNNING, Trial, best, ranked
+from pipeline.sweep.tables import leaderboard_table, print_final
 
 NAMES = ("learning_rate", "batch_size", "label_smoothing", "augment", "schedule")
 
@@ -26,11 +27,11 @@ TRIALS = [trial(1, 0.9), trial(2, None, status=FAILED), trial(3, 0.95, 0.3), tri
 def shown(width, most=None, now=None):
     """Returns the lines of the table at a width."""
     text = io.StringIO()
-    rich.console.Console(file=text, width=width).print(table(TRIALS, "accuracy", width, now, most))
+    rich.console.Console(file=text, width=width).print(leaderboard_table(TRIALS, "accuracy", width, now, most))
     return text.getvalue().splitlines()
 
 
-def test_the_better_leads_and_of_equals_the_one_with_the_smaller_loss():
+def test_ties_are_ranked_by_the_smaller_loss():
     assert [one.number for one in ranked(TRIALS, "accuracy")] == [4, 3, 1, 6, 5, 2]
     assert [one.number for one in ranked(TRIALS, "loss")] == [1, 4, 3, 6, 5, 2]
     assert best(TRIALS, "accuracy").number == 4 and best(TRIALS[4:], "accuracy") is None
@@ -47,20 +48,20 @@ def test_it_fits_every_window_with_one_line_a_trial(width):
     assert any("learning_rate=0.0" in line for line in lines) is (width in (60, 80))
 
 
-def test_what_has_no_room_is_counted_and_what_runs_is_shown():
+def test_running_trials_are_shown_and_hidden_ones_counted():
     lines = shown(120, most=3)
     assert [line.split()[0] for line in lines if "95.00%" in line] == ["1", "2"]
     assert any("running" in line for line in lines) and any("and 3 more" in line for line in lines)
 
 
-def test_the_end_says_every_value_and_why_trials_failed():
+def test_the_final_table_has_every_value_and_the_failures():
     text = io.StringIO()
     print_final(TRIALS, "accuracy", text)
     assert "trial 2 failed: the loss diverged\n" in text.getvalue() and "crop:3,rotate:10" in text.getvalue()
     assert "\x1b" not in text.getvalue()
 
 
-def test_no_name_moves_the_cursor():
+def test_control_characters_are_replaced():
     bad = Trial(1, {"augment": "\x1b[2Jgone"}, FAILED, message="it said \x1b]0;owned\x07 and died")
     text, lines = io.StringIO(), []
     print_final([bad], "accuracy", text)
@@ -71,7 +72,7 @@ def test_no_name_moves_the_cursor():
     assert "it said" in said and "gone" in said and "\x1b" not in said and "\x07" not in said
 
 
-def test_the_flag_file_says_what_makes_the_run_and_what_it_reached(tmp_path):
+def test_the_flag_file_has_the_settings_and_the_result(tmp_path):
     told = {"dataset": "digits", "epochs": 4.0, "schedule": "constant", "nesterov": True, "workdir": "x",
             "verbosity": "quiet", "data_dir": "/data", "learning_rate": 0.00316, "augment": ("crop:3",),
             "validation_split": 0.1, "replicas": 2}

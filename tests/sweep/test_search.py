@@ -1,4 +1,4 @@
-"""The driver of a sweep with processes that stand in for trainings: ends of every kind, pruned, stopped, resumed."""
+"""The loop of a sweep with processes that stand in for trainings: failed, pruned, stopped, resumed."""
 import json
 import os
 import signal
@@ -22,7 +22,7 @@ FLAGS = ExperimentConfig.from_flat({"epochs": 4.0, "validation_split": 0.1}).fla
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    """Lets STAND_IN be what is started."""
+    """Starts STAND_IN in place of trainings."""
     def start(arguments, log):
         with open(log, "ab") as file:
             return subprocess.Popen([sys.executable, "-S", STAND_IN, *arguments], stdout=file, stderr=file)
@@ -63,7 +63,7 @@ class Sweep:
             return json.load(file)["trials"]
 
 
-def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path):
+def test_failures_are_recorded_and_the_sweep_continues(tmp_path):
     sweep = Sweep(tmp_path / "out", (0.5, 0.9, 0.8, 0.7, 0.6))
     found = sweep.run()
     assert [one["status"] for one in found] == ["finished", "failed", "failed", "failed", "finished"]
@@ -87,14 +87,14 @@ def test_a_hopeless_trial_is_stopped_and_marked(tmp_path):
     assert len(found[5]["evaluations"]) == 2 and found[5]["epochs"] == 4.0
 
 
-def test_three_alike_of_wrong_use_end_it_and_are_tried_again(tmp_path):
-    """Different options of the same wrong kind: nothing of the space would come to its end."""
+def test_three_equal_usage_errors_end_the_sweep_and_are_retried(tmp_path):
+    """Different options of the same wrong kind: no trial of the space would finish."""
     sweep = Sweep(tmp_path / "out", (0.5, 0.6, 0.4, 0.3))
     fails, plain = {"0.6", "0.4", "0.3"}, sweep.search.command
     sweep.search.command = lambda trial, place: [argument.replace(f"={rate}", "=0.8") if argument.startswith(
         "--learning_rate") else argument for argument in plain(trial, place)
         for rate in [str(trial.values["learning_rate"]) if str(trial.values["learning_rate"]) in fails else "none"]]
-    with pytest.raises(UsageError, match="3 trials in a row ended alike: unknown model 'cnm'"):
+    with pytest.raises(UsageError, match="3 trials in a row failed alike: unknown model 'cnm'"):
         sweep.run()
     assert [one["status"] for one in sweep.stored()] == ["finished", "stopped", "stopped", "stopped"]
     again = Sweep(tmp_path / "out", (0.5, 0.6, 0.4, 0.3))
@@ -102,7 +102,7 @@ def test_three_alike_of_wrong_use_end_it_and_are_tried_again(tmp_path):
     assert not any(line.startswith("trial 1/4") for line in again.lines)  # What is done is kept.
 
 
-def test_asked_to_stop_it_lets_trials_save_and_goes_on_later(tmp_path):
+def test_a_stopped_sweep_lets_trials_save_and_resumes(tmp_path):
     rates, asked = (0.5, 0.6, 0.4), []
     sweep = Sweep(tmp_path / "out", rates, behaviours={2: "wait"}, stop=lambda: bool(asked))
     note = sweep.search._note
@@ -123,11 +123,11 @@ def test_asked_to_stop_it_lets_trials_save_and_goes_on_later(tmp_path):
     for one in (*resumed, *whole):
         one.pop("seconds")
     assert resumed == whole
-    assert again.lines[0] == "trial 2/3 goes on after 2 epochs  learning_rate=0.6"
+    assert again.lines[0] == "trial 2/3 continues after 2 epochs  learning_rate=0.6"
 
 
-def test_stopped_with_its_trials_by_whoever_stops_every_process_it_goes_on_later(tmp_path, monkeypatch):
-    """A trial then has a signal already when the sweep asks it to save, and takes the second one for impatience."""
+def test_a_signal_to_every_process_stops_the_sweep_resumably(tmp_path, monkeypatch):
+    """A trial then has a signal already when the sweep asks it to save, and ends at the second one."""
     asked, started, start = [], [], trial_processes.start_process
     monkeypatch.setattr(trial_processes, "start_process", lambda *a: started.append(start(*a)) or started[-1])
     sweep = Sweep(tmp_path / "out", (0.5, 0.6), behaviours={2: "busy"}, stop=lambda: bool(asked))
@@ -145,7 +145,7 @@ def test_stopped_with_its_trials_by_whoever_stops_every_process_it_goes_on_later
     assert [one["status"] for one in Sweep(tmp_path / "out", (0.5, 0.6)).run()] == ["finished"] * 2
 
 
-def test_of_a_growing_log_only_what_is_new_is_read(tmp_path, monkeypatch):
+def test_only_new_lines_of_a_log_are_read(tmp_path, monkeypatch):
     parsed = []
     monkeypatch.setattr(trial_processes, "parse_line", lambda line: parsed.append(line) or parse_line(line))
     (tmp_path / "config.json").write_text(json.dumps({"config": {"batch_size": 10}, "plan": {"total_steps": 40},
@@ -173,7 +173,7 @@ def test_of_a_growing_log_only_what_is_new_is_read(tmp_path, monkeypatch):
     assert [one["step"] for one in process.evaluations()] == [10]
 
 
-def test_what_another_sweep_has_done_in_the_meantime_is_seen(tmp_path):
+def test_trials_of_another_process_are_seen(tmp_path):
     early = Sweep(tmp_path / "other", (0.5, 0.6)).directory
     settings = early.settings
     early, other = (SweepDirectory(str(tmp_path / "out"), settings) for _ in range(2))

@@ -1,4 +1,4 @@
-"""--space as text: what it means, what a grid of it is, and what is refused in which words."""
+"""Parsing of --space, its grid, and its errors."""
 import pytest
 
 from pipeline.config import ExperimentConfig
@@ -62,7 +62,7 @@ def test_a_grid_is_every_combination_once():
     ("dataset=mnist|digits", "dataset cannot be swept: trials are compared on the same held-out examples"),
     ("best_metric=loss|accuracy", "best_metric cannot be swept"), ("workdir=a|b", "workdir cannot be swept"),
 ])
-def test_what_is_no_space_is_refused(text, message):
+def test_invalid_spaces_are_refused(text, message):
     with pytest.raises(UsageError) as raised:
         parse_space(text, {"lr": "learning_rate"})
     assert message in str(raised.value) and "\n" not in str(raised.value)
@@ -75,7 +75,7 @@ def test_what_is_no_space_is_refused(text, message):
     ("augment=flip|mixup,cutmix", "with augment=mixup,cutmix: --augment: mixup and cutmix"),
     ("epochs=2|3,steps=10|20", "--epochs=2 and --steps=10 both set the length"),
 ])
-def test_values_that_do_not_go_together_are_named(text, message):
+def test_incompatible_values_are_reported(text, message):
     with pytest.raises(UsageError) as raised:
         parse_space(text).check(lambda values: ExperimentConfig.from_flat(values))
     assert message in str(raised.value)
@@ -86,7 +86,7 @@ def test_values_that_do_not_go_together_are_named(text, message):
     ("label_smoothing=0..0.2", 0.123456, 0.1235), ("ema_decay=0.99..0.9999", 0.99123456, 0.991235),
     ("ema_decay=0.99..0.9999", 0.99990000001, 0.9999),
 ])
-def test_values_are_as_short_as_they_can_be_and_inside(text, drawn, kept):
+def test_values_are_short_and_in_range(text, drawn, kept):
     assert next(iter(parse_space(text).domains.values())).rounded(drawn) == kept
 
 

@@ -1,4 +1,4 @@
-"""What is tried next and what is given up: the same whether a sweep ran in one piece or was killed between."""
+"""Proposed values and pruning: the same whether a sweep was resumed or not."""
 import dataclasses
 import json
 import math
@@ -30,7 +30,7 @@ def stored(trials):
 
 
 def sweep(search, count, seed=0, space=SPACE, killed=()):
-    """Returns the trials of a sweep; before those numbers it is killed and gone on with."""
+    """Returns the trials of a sweep; before the trials `killed` it is resumed."""
     trials = []
     while len(trials) < count:
         if len(trials) + 1 in killed:
@@ -41,7 +41,7 @@ def sweep(search, count, seed=0, space=SPACE, killed=()):
 
 
 @pytest.mark.parametrize("search", ["random", "bayesian"])
-def test_a_killed_sweep_tries_what_an_uninterrupted_one_tries(search):
+def test_a_resumed_sweep_proposes_what_an_uninterrupted_one_does(search):
     whole, killed = sweep(search, 16), sweep(search, 16, killed=(2, 7, 13))
     assert [study.plain(one.values) for one in whole] == [study.plain(one.values) for one in killed]
     assert len({json.dumps(study.plain(one.values)) for one in whole}) == 16
@@ -61,13 +61,13 @@ def test_random_values_are_spread_over_the_space():
     assert all(sum(-4 + i <= rate < -3 + i for rate in rates) >= 10 for i in range(3))  # In every decade.
 
 
-def test_bayesian_search_goes_where_it_was_good():
+def test_bayesian_search_exploits_good_regions():
     late = sweep("bayesian", 40)[20:]
     near = [one for one in late if abs(math.log10(one.values["learning_rate"]) + 2) < 0.75]
     assert len(near) > 13  # Half of them would be by chance.
 
 
-def test_bayesian_search_leaves_a_corner_where_trials_fail():
+def test_bayesian_search_avoids_regions_where_trials_fail():
     trials = []
     for number in range(1, 41):
         values = study.propose(SPACE, trials, "bayesian", 1, "accuracy")
@@ -78,7 +78,7 @@ def test_bayesian_search_leaves_a_corner_where_trials_fail():
     assert sum(one.status == FAILED for one in trials[20:]) < 4  # It is a third of the space.
 
 
-def test_a_small_space_is_tried_out_without_repetition():
+def test_a_small_space_is_searched_without_repetition():
     space = parse_space("batch_size=16|32|64,optimizer=adam|sgd")
     for search in ("random", "bayesian", "grid"):
         trials = []
@@ -97,7 +97,7 @@ def values_of(number):
     ("median", (0.1,), False),  # The first evaluation says little.
     ("median", (0.1, 0.2), True), ("median", (0.1, 0.8), False), ("median", (0.6, 0.2), False),  # The best one counts.
     ("halving", (0.1,), True), ("halving", (0.9,), False), ("none", (0.0, 0.0), False)])
-def test_the_hopeless_are_given_up(pruner, figures, hopeless):
+def test_hopeless_trials_are_pruned(pruner, figures, hopeless):
     trials = []
     for number, last in enumerate((0.5, 0.55, 0.6, 0.65, 0.7), 1):
         trials.append(trial(number, values_of(number), last - 0.2, last))
@@ -109,7 +109,7 @@ def test_the_hopeless_are_given_up(pruner, figures, hopeless):
     assert study.is_hopeless(pruner, SPACE, stored([*trials, one]), stored([one])[0], "accuracy") is hopeless
 
 
-def test_nothing_is_given_up_before_there_is_something_to_compare_with():
+def test_nothing_is_pruned_before_enough_trials_finished():
     trials = [trial(number, values_of(number), 0.5, 0.9) for number in range(1, 5)]
     trials.append(trial(5, values_of(5), 0.0, 0.0, status=RUNNING))
     assert not study.is_hopeless("median", SPACE, trials, trials[-1], "accuracy")
@@ -122,7 +122,7 @@ def test_a_loss_is_better_when_it_is_smaller():
         assert study.is_hopeless("median", SPACE, [*trials, one], one, "loss") is hopeless
 
 
-def test_what_matters_is_found_without_torch():
+def test_importances_need_no_torch():
     trials = sweep("random", 30)
     shares = study.importances(SPACE, trials, "accuracy")
     assert next(iter(shares)) == "learning_rate" and shares["learning_rate"] > 0.7

@@ -5,8 +5,8 @@ import pytest
 from pipeline.config import ExperimentConfig
 from pipeline.metrics.evaluation import evaluation
 from pipeline.monitoring.alerts import AlertContext, Alerts
-from pipeline.sweep.leaderboard import epochs_text
 from pipeline.sweep.records import Trial
+from pipeline.sweep.tables import epochs_text
 from pipeline.training.cadence import plan
 from pipeline.training.divergence import Divergence
 from tests.monitoring.windows import evaluated

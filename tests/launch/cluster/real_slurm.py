@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-from launch.cluster.guard import end_with
+from pipeline.processes import end_with
 
 PROGRAMS = ("slurmctld-wlm", "slurmd-wlm", "munged", "sbatch", "srun", "scancel")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")

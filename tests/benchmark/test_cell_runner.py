@@ -1,5 +1,5 @@
-"""What the figures of a cell of several workers are."""
-from pipeline.benchmark.sweep import chief_and_slowest, results_file
+"""Figures of a cell with several workers."""
+from pipeline.benchmark.cell_runner import chief_and_slowest, results_file
 
 
 def figures(rate):
@@ -7,7 +7,7 @@ def figures(rate):
             "peak_memory_mib": {"host": rate}, "reduced_bytes": 8}
 
 
-def test_they_are_the_chiefs_with_those_of_the_slowest_worker_beside():
+def test_figures_are_those_of_the_chief_and_of_the_slowest_worker():
     found = chief_and_slowest([figures(100.0), figures(99.0), figures(101.0)])
     slowest = found.pop("slowest_worker")
     assert found == figures(100.0)

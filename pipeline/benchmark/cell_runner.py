@@ -1,22 +1,30 @@
-"""The driver of a sweep: a process a worker of a cell, halving what does not fit, going on after what fails.
+"""Runs each cell in processes of its own, halves batches that do not fit, and continues after failures.
 
-Standard library only: the process that drives does not load TensorFlow, which would take a share of the machine.
+Standard library only: this process does not load TensorFlow, which would take a share of the machine.
 """
 import json
 import os
+import re
 import signal
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from pipeline.benchmark import out_of_memory
-from pipeline.benchmark.grid import KEY, halved, unit
+from pipeline.benchmark.display import PlainDisplay
+from pipeline.benchmark.grid import KEY, Cell, halved, unit
+from pipeline.benchmark.store import Store
+from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import read_cached_json
-from pipeline.processes import last_line, read_errors
+from pipeline.files import no_room, read_cached_json
+from pipeline.processes import Processes, last_line, read_errors
 
 CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
 POLL_SECONDS = 0.05
 USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
 KILLED = (signal.SIGKILL,)
+OUT_OF_MEMORY = re.compile(r"bad_alloc|out of memory|\bOOM\b|RESOURCE_EXHAUSTED|cannot allocate memory|failed to alloc|"
+                           r"alloc\w*[ _]failed|can't start new thread|failed to map segment|"
+                           r"could not create a (memory|primitive)|Resource temporarily unavailable", re.IGNORECASE)
 CRASHED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 FIGURES = ("examples_per_second", "spread", "repeats", "examples_per_second_per_replica", "step_ms",
            "synthetic_examples_per_second", "input_wait_share", "split_ms", "trace_seconds", "compile_seconds",
@@ -27,48 +35,51 @@ OF_SLOWEST = ("examples_per_second", "step_ms", "input_wait_share", "peak_memory
 
 
 class Stopped(Exception):
-    """The user asked to stop."""
+    """The user asked to stop the benchmark."""
 
 
-class Sweep:
+class CellRunner:
     """Measures cells in processes of their own."""
 
-    def __init__(self, processes, start_workers, folder, store, base, extent, display, should_stop, memory_limit=0,
-                 timeout=None):
+    def __init__(self, processes: Processes, start_workers: Callable[[str, int], Any], folder: str, store: Store,
+                 base: ExperimentConfig, extent: Mapping[str, float], display: PlainDisplay,
+                 should_stop: Callable[[], bool], memory_limit: int = 0, timeout: float | None = None):
         """
         Args:
-          processes: pipeline.processes.Processes, entered.
-          start_workers: function of the path of an order and a number of workers that starts them on this machine and
-            returns what stands for all of them: poll(), kill(), wait(), returncode and errors as of one process.
+          processes: entered.
+          start_workers: function (path of an order, number of workers) that starts them on this machine and returns an
+            object for all of them with poll(), kill(), wait(), returncode and errors as of one process.
           folder: for files between processes.
-          store: Store.
-          base: ExperimentConfig of what is not varied.
-          extent: {name: value} of pipeline.benchmark.measure.Extent.
-          display: of pipeline.benchmark.display.
-          should_stop: predicate, asked often.
-          memory_limit: MiB that a cell's process may have, 0 for all there is.
-          timeout: seconds that a process may take; None: any.
+          store: where figures are kept.
+          base: of what is not varied.
+          extent: the fields of pipeline.benchmark.measure.Extent.
+          display: where progress is shown.
+          should_stop: polled often.
+          memory_limit: MiB for the process of a cell, 0 for no limit.
+          timeout: seconds that a process may take; None for no limit.
         """
         self.processes, self.start_workers, self.folder = processes, start_workers, folder
         self.store, self.base, self.extent = store, base, extent
         self.display, self.should_stop = display, should_stop
-        self.memory_limit, self.timeout, self.image_sizes = memory_limit, timeout, {}
+        self.memory_limit, self.timeout = memory_limit, timeout
+        self.image_sizes: dict[str, str] = {}  # By data set.
 
-    def run(self, cells, kept):
-        """Measures the cells that are not there yet.
+    def run(self, cells: Sequence[Cell], kept: Mapping[Cell, dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+        """Measures the cells that were not measured before.
 
         Args:
-          cells: list of Cell.
-          kept: {Cell: figures} of those that are.
+          cells: in order.
+          kept: figures of those measured before.
 
         Returns:
-          (their figures as in benchmark.json, in order and as far as it came; whether it came to the end).
+          (figures of the cells as in benchmark.json, whether all were measured).
 
         Raises:
-          UsageError: data that cannot be loaded, or a model that does not fit; nothing is measured or written then.
+          UsageError: data that cannot be loaded, or a model that does not fit them; nothing is measured or written.
         """
         missing = [cell for cell in cells if cell not in kept]
-        done, seconds = [], []
+        done: list[dict[str, Any]] = []
+        seconds: list[float] = []
         try:
             if missing:
                 self._survey(missing, {(cell.model, cell.dataset) for cell in missing})
@@ -94,19 +105,19 @@ class Sweep:
         return {name: values[name] for name in KEY}
 
     def _survey(self, cells, pairs):
-        """Looks at data and models, and measures the ceilings: before the cells those not known yet, after them all."""
+        """Checks data and models, and measures the ceilings: unknown ones before the cells, all of them after."""
         known = self.store.ceilings() if pairs else ()
         wanted = dict.fromkeys(cell.precision for cell in cells if cell.precision not in known)
         survey = {"precisions": list(wanted), "pairs": sorted(pairs), "seconds": self.extent["repeat_seconds"]}
-        self.display.phase("looking at data and machine")
+        self.display.phase("checking data and machine")
         code, text, found = self._process({"config": self.base.replace(force=True).flat(), "survey": survey}, 0)
         if not found:
-            raise (UsageError if code == USAGE else RunFailure)(last_line(text) or f"a process ended with {code}")
+            raise (UsageError if code == USAGE else RunFailure)(last_line(text) or ending(code))
         self.store.add_ceilings(found["ceilings"])
         self.image_sizes.update(found["image_sizes"])
 
     def _measure(self, cell):
-        """Returns the figures of a cell, with the largest batch that fits of the one asked for and its halves."""
+        """Returns the figures of a cell, with the requested batch size or the first of its halves that fits."""
         batch_size = cell.batch_size
         figures = {**self._key(cell), "sync_batch_norm": self.base.model.sync_batch_norm and cell.all_replicas > 1,
                    "status": "ok", "error": None, "emulated": False, **dict.fromkeys(FIGURES)}
@@ -128,7 +139,7 @@ class Sweep:
         """Runs the process of an order, or those of several workers.
 
         Returns:
-          (exit code, what was said, what was found or None); of several workers those of the first that failed.
+          (exit code, standard error, figures or None); of several workers those of the first that failed.
         """
         order = {**order, "parent": os.getpid(), "memory_limit": memory_limit, "workers": workers,
                  "results": self._file("results.json"), "phase": self._file("phase")}
@@ -150,7 +161,7 @@ class Sweep:
         return process.returncode if not timed_out else None, text, found
 
     def _wait(self, process):
-        """Waits for a process, showing what it is at; returns whether it took too long and was ended."""
+        """Waits for a process and shows its phase; returns whether it timed out and was killed."""
         deadline = time.monotonic() + self.timeout if self.timeout else None
         while process.poll() is None:
             if self.should_stop():
@@ -169,52 +180,58 @@ class Sweep:
         return os.path.join(self.folder, name)
 
 
-def results_file(order, rank):
-    """Returns the path where a worker writes what it found."""
+def results_file(order: Mapping[str, Any], rank: int) -> str:
+    """Returns the path where a worker writes its figures."""
     path, ending = os.path.splitext(order["results"])
     return f"{path}-{rank}{ending}" if rank else order["results"]
 
 
-def chief_and_slowest(found):
-    """Returns the figures of a cell: the chief's, and beside them some of the worker that was slowest by its own clock.
+def chief_and_slowest(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Returns the figures of a cell: the chief's, and as "slowest_worker" some of the slowest by its own clock.
 
     Args:
-      found: figures of each worker by rank, None of one that did not come to its end.
+      found: figures of each worker by rank, None of one that failed.
 
     Returns:
-      Figures by name; None where one is missing. With one worker there is no "slowest_worker".
+      Figures by name; None where a worker's are missing. One worker has no "slowest_worker".
     """
-    if None in found:
+    whole = [figures for figures in found if figures is not None]
+    if len(whole) < len(found):
         return None
-    if len(found) == 1:
-        return found[0]
-    rank = min(range(len(found)), key=lambda number: found[number]["examples_per_second"])
-    return {**found[0], "slowest_worker": {"rank": rank, **{name: found[rank][name] for name in OF_SLOWEST}}}
+    if len(whole) == 1:
+        return whole[0]
+    rank = min(range(len(whole)), key=lambda number: whole[number]["examples_per_second"])
+    return {**whole[0], "slowest_worker": {"rank": rank, **{name: whole[rank][name] for name in OF_SLOWEST}}}
 
 
-def ends_for_memory(code, text, limited):
-    """Tells whether a process ended because it had not enough memory.
+def ends_for_memory(code: int | None, text: str, limited: float) -> bool:
+    """Returns whether a process ended for lack of memory.
 
     Args:
-      code: its exit code, minus the signal's number where one ended it; None where it took too long.
-      text: what it said.
-      limited: whether its memory was limited: then a crash is taken for what libraries do that get none.
+      code: its exit code, minus the number of a signal; None where it timed out.
+      text: its standard error.
+      limited: its memory limit; with one, a crash counts as a failed allocation of a library.
     """
     if code is None or code == 0:
         return False
-    if code == NO_MEMORY or -code in KILLED:  # The system kills whoever takes the last of it.
+    if code == NO_MEMORY or -code in KILLED:  # The kernel kills the process that exhausts it.
         return True
-    return out_of_memory.is_said(text) or (-code in CRASHED and bool(limited))
+    return reports_full_memory(text) or (-code in CRASHED and bool(limited))
 
 
-def ending(code):
-    """Returns in words how a process ended that said nothing."""
+def reports_full_memory(text: str) -> bool:
+    """Returns whether a text reports full memory, and not a full disk, which shares some of the words."""
+    return no_room(text) is None and bool(OUT_OF_MEMORY.search(text))
+
+
+def ending(code: int | None) -> str:
+    """Returns in words how a process ended that wrote no message."""
     if code is not None and code < 0:
         return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process ended with {code} and without a word"
+    return f"its process ended with exit code {code} and no message"
 
 
-def read_text(path):
+def read_text(path: str) -> str:
     """Returns the text of a file, "" where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
