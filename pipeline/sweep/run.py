@@ -168,7 +168,7 @@ def _introduce(directory, space, wanted):
     for name, domain in space.domains.items():
         print(f"        {name:{width}}  {domain.text}")
     print_paragraph("", f"compared by the {settings['metric']} at the end of a trial on the validation split of the "
-                    f"data or, where there is none, on {settings['flags']['validation_split']:.3g} of the training "
+                    f"data or, where there is none, {settings['flags']['validation_split']:.3g} of the training "
                     "examples, held out (--validation_split); the test split selects nothing")
 
 
