@@ -20,8 +20,8 @@ from pipeline.monitoring.progress import NullProgress
 from pipeline.options import Interval
 from pipeline.run_directory import RunDirectory, stored_config
 from pipeline.stored_checkpoint import digest, find_problem
-from pipeline.sweep.leaderboard import epochs_text, print_final
 from pipeline.sweep.records import SweepDirectory, Trial, best
+from pipeline.sweep.tables import epochs_text, print_final
 from pipeline.training.cadence import Plan
 from tests.commands import mirrorline
 
