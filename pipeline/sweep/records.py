@@ -21,7 +21,7 @@ RUNNING, STOPPED, FINISHED, PRUNED, FAILED = "running", "stopped", "finished", "
 STATUSES = (RUNNING, STOPPED, FINISHED, PRUNED, FAILED)
 OPEN = (RUNNING, STOPPED)  # To be continued.
 FIGURES = ("accuracy", "loss")
-_NUMBERS = (float, float | None)
+_KINDS = {float: int | float, float | None: int | float | None}  # A whole number may be written without a point.
 
 
 @dataclasses.dataclass
@@ -187,7 +187,7 @@ def _check(trial, names):
     `names` are those of the options that vary.
     """
     for field in dataclasses.fields(Trial):
-        value, kind = getattr(trial, field.name), (int, float) if field.type in _NUMBERS else field.type
+        value, kind = getattr(trial, field.name), _KINDS.get(field.type, field.type)
         if isinstance(value, bool) or not isinstance(value, {list: list, dict: dict}.get(get_origin(kind), kind)):
             raise TypeError(f"{field.name} of a trial is {value!r}")
     if trial.status not in STATUSES:

@@ -136,7 +136,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (tuple, list)):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return repr(value) if isinstance(value, float) and not value.is_integer() else (
         f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value))
 
