@@ -37,10 +37,6 @@ BOTTOM = tuple(f"pipeline/{name}.py" for name in (
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350
-# Rooms and modules whose public functions have no types yet.
-# Names of classes that are still there more than once, in files of different rooms.
-TWICE = {"Judged", "Proof", "Source"}
-UNANNOTATED = ()
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
 
@@ -160,7 +156,7 @@ def test_type_check_detects_a_missing_annotation(text):
 
 def test_public_functions_have_types():
     assert {path: names for path, text in SOURCES.items()
-            if not path.startswith(UNANNOTATED) and (names := unannotated(text))} == {}
+            if (names := unannotated(text))} == {}
 
 
 def test_no_two_classes_have_one_name():
@@ -169,7 +165,7 @@ def test_no_two_classes_have_one_name():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(path)
-    assert {name: paths for name, paths in places.items() if len(paths) > 1 and name not in TWICE} == {}
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
 def test_tables_of_the_terminal_are_made_in_one_module():

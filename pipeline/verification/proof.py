@@ -37,7 +37,7 @@ def verify(config: ExperimentConfig, kind: str, replicas: int, steps: int, parts
       train: arguments of Python that run the command `train`.
     """
     with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, Processes(SECONDS) as processes:
-        proof = Proof(processes, folder, config, kind, replicas, steps, console, train)
+        proof = PartsProof(processes, folder, config, kind, replicas, steps, console, train)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.
         executor = concurrent.futures.ThreadPoolExecutor(1 if kind == "GPU" else 2)
         try:
@@ -49,7 +49,7 @@ def verify(config: ExperimentConfig, kind: str, replicas: int, steps: int, parts
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-class Proof:
+class PartsProof:
     """The processes, and the files that they leave in a folder; for the arguments see `verify`."""
 
     def __init__(self, processes: Processes, folder: str, config: ExperimentConfig, kind: str, replicas: int,
