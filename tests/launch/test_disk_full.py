@@ -142,5 +142,6 @@ def test_a_run_that_begins_on_a_full_disk_says_so(disk, tmp_path):
     else:  # Files of a few kilobytes can be written there: it trains, and says that nothing could be saved.
         assert done.returncode == 1 and len(lines) == 2 and FULL in lines[0], done.stderr
         assert "nothing is saved yet; make room and run the same command again" in lines[1]
-    again = mirrorline(*TRAIN, "--steps=5", f"--workdir={os.path.join(disk.folder, 'run')}", cwd=tmp_path)
+    again = mirrorline(*TRAIN, "--steps=5", "--allow=steps", f"--workdir={os.path.join(disk.folder, 'run')}",
+                       cwd=tmp_path)
     assert again.returncode == 0, again.stderr
