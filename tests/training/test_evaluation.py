@@ -27,7 +27,7 @@ def test_the_parts_of_an_evaluation_do_not_change_it(strategy, monkeypatch):
 
 def test_batch_size_and_replicas_do_not_change_the_metrics(strategy):
     found = []
-    for replicas, size in ((1, 360), (1, 7), (4, 96)):
+    for replicas, size in ((1, 360), (2, 7)):
         experiment = build(strategy(replicas), batch_size=size)
         found.append(experiment.evaluate(experiment.source.test).figures)
     for figures in found:

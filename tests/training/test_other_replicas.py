@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.training.checkpoint import CheckpointStore
 from tests.parity_cells import EVERYTHING
+from tests.training.own_models import offer
 from tests.training.small import build, distance, run, weights
 
 
@@ -13,8 +14,9 @@ def _everything(experiment):
             *(a.numpy() for a in state.ema)]
 
 
-def test_one_four_and_one_again_agree_with_the_uninterrupted_run(strategy, tmp_path):
-    options = dict(EVERYTHING, model="three_apis", image_size=20, batch_size=8, ema_decay=0.9, schedule="cosine",
+def test_one_four_and_one_again_agree_with_the_uninterrupted_run(strategy, monkeypatch, tmp_path):
+    offer(monkeypatch)
+    options = dict(EVERYTHING, model="nested", batch_size=8, ema_decay=0.9, schedule="cosine",
                    steps=12)
     one, four = build(strategy(1), **options), build(strategy(4), **options)
     losses = run(one, 4)[:, 0]

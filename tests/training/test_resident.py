@@ -15,13 +15,14 @@ MIXED = {"augment": ("flip", "crop", "mixup"), "accumulate_steps": 2, "batch_siz
 
 
 @pytest.mark.parametrize("replicas,options", quick([(1, {}), (1, MIXED), (2, MIXED),
-                                                    (2, {**MIXED, "model": "mlp"}),
+                                                    (2, {**MIXED, "model": "mlp", "subset": 20}),
                                                     (4, {"batch_size": 32, "model": "mlp"})], 3))
 def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, options):
     found = {}
     for cache in ("host", "device"):
         experiment = build(strategy(replicas), **{"model": "three_apis", "cache": cache, **options})
-        rows = np.concatenate([run(experiment, 50), run(experiment, 2, start=50)])  # Over the end of an epoch.
+        steps = experiment.plan.steps_per_epoch + 5
+        rows = np.concatenate([run(experiment, steps), run(experiment, 2, start=steps)])
         figures = [experiment.evaluate(split).figures for split in (experiment.source.test, experiment.source.train)]
         found[cache] = rows[:, :-1], weights(experiment), figures
     np.testing.assert_array_equal(found["host"][0], found["device"][0])

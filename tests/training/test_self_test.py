@@ -1,6 +1,4 @@
 """The self-test passes a correct reduction and names the fault of a wrong one."""
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -9,7 +7,7 @@ import tensorflow as tf
 from pipeline.distributed import reduction
 from pipeline.errors import RunFailure
 from pipeline.training import self_test
-from tests.commands import REPOSITORY, environment
+from tests.commands import mirrorline
 from tests.selection import quick
 
 
@@ -123,20 +121,20 @@ def test_the_reduction_is_named(strategy, monkeypatch):
     assert self_test.remedy(strategy(2)) == "try --cross_device_reduction=auto, or --replicas=1"
 
 
-# Three replicas with a reduction of TensorFlow's that forgets the third, which the command would refuse.
+# Three replicas with a reduction of TensorFlow's that loses the third, which the command would refuse.
 UNREFUSED = """
 import sys
 from launch import __main__
 from pipeline.distributed import devices
 devices.check_cross_device_reduction = lambda *arguments: None
-sys.exit(__main__.main(["train", "--model=mlp", "--steps=2", "--batch_size=30", "--replicas=3",
-                        "--cross_device_reduction=hierarchical", f"--workdir={sys.argv[1]}"]))
+sys.exit(__main__.main(sys.argv[1:]))
 """
 
 
 def test_training_does_not_start_with_a_reduction_that_loses_a_replica(tmp_path):
-    done = subprocess.run([sys.executable, "-c", UNREFUSED, tmp_path / "run"], cwd=REPOSITORY, env=environment(),
-                          text=True, capture_output=True, timeout=600)
+    (tmp_path / "unrefused.py").write_text(UNREFUSED)
+    done = mirrorline("train", "--model=mlp", "--steps=2", "--batch_size=30", "--replicas=3", "--workdir=run",
+                      "--cross_device_reduction=hierarchical", cwd=tmp_path, module="unrefused")
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("mirrorline train: self-test of the reduction, HierarchicalCopyAllReduce over 3 CPU "
                                   "replicas: replica 0 got 262144 of 262144 float32 sums wrong; try ")

@@ -207,7 +207,8 @@ def test_a_training_batch_is_never_short(strategy):
     assert sizes == [100] * 3
 
 
-@pytest.mark.parametrize("precision", quick(["mixed_float16", "mixed_bfloat16"], 1))
+@pytest.mark.acceptance  # A row of the matrix of training shows it too.
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_the_loss_falls_in_mixed_precision(strategy, precision):
     experiment = build(strategy(2), precision=precision, force=True, learning_rate=3e-3)
     losses = run(experiment, 60)[:, LOSS]

@@ -21,7 +21,7 @@ from tests.training.small import build, run, weights
 @pytest.fixture(scope="module")
 def trained(strategy, tmp_path_factory):
     """(experiment, RunDirectory, {step: the variables it had}) with checkpoints of steps 2, 4 and 6."""
-    experiment = build(strategy(2), model="three_apis", precision="float32", ema_decay=0.5, normalize="per_channel")
+    experiment = build(strategy(1), model="three_apis", precision="float32", ema_decay=0.5, normalize="per_channel")
     directory = RunDirectory(str(tmp_path_factory.mktemp("trained")))
     write_json(directory.file("config.json"), describe(experiment))
     store, values = CheckpointStore(directory.file("checkpoints"), experiment.state, keep=3), {}
