@@ -1,6 +1,7 @@
 """Formats numbers with their units. Standard library only."""
 import math
 import numbers
+from collections.abc import Iterable
 
 NONE = "–"
 MINUTE, HOUR, DAY = 60, 3600, 86_400  # Seconds.
@@ -15,6 +16,12 @@ def counted(count: float, one: str, many: str | None = None) -> str:
     """Returns a count with its noun: "1 cell", "1,024 cells", "2.5 epochs"."""
     text = f"{count:,}" if isinstance(count, numbers.Integral) else f"{count:g}"
     return f"{text} {plural(count, one, many)}"
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """Returns at most so many names, separated by commas, and the number of the others: "a, b and 3 more"."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DataConfig
-from pipeline.data.holdout import divide
+from pipeline.data.holdout import source_of
 from pipeline.data.memory import InMemory
-from pipeline.data.source import Source, Split, digest
+from pipeline.data.source import Source, Split
 from pipeline.errors import UsageError
 
 FORM = ("(train images, train labels), (test images, test labels), class names, or the same with (validation images, "
@@ -43,17 +43,12 @@ def from_arrays(what: str, made: Any, config: DataConfig) -> Source:
                              "all must be alike")
     splits = {split: Split(split, len(labels), InMemory(images, labels), labels)
               for split, (images, labels) in arrays.items()}
-    parts = [array for pair in arrays.values() for array in pair]
-    alone = len(splits) == 1
-    if alone:
-        if not config.validation_split:
-            raise UsageError(f"{what} has no test split: give --validation_split=0.2 to hold a part out for testing")
-        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
-        parts.append(config.validation_split)
+    if len(splits) == 1 and not config.validation_split:
+        raise UsageError(f"{what} has no test split: give --validation_split=0.2 to hold a part out for testing")
+    parts = [config.dataset, names, *(array for pair in arrays.values() for array in pair)]
     if "validation" in splits:  # Its arrays alone could be those of test.
         parts.append("validation")
-    return Source(config.dataset, names, shape, splits["train"], splits.get("test"), splits.get("validation"),
-                  digest(config.dataset, names, *parts), test_from_train=alone)
+    return source_of(config.dataset, names, shape, splits, parts, config.validation_split)
 
 
 def _checked(what, split, pair, classes):

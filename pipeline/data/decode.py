@@ -199,13 +199,9 @@ def _ends_whole(image, ends, size):
         offset, (_, stride, _) = tile[2], tile[3]
         return offset + stride * image.height <= size
     if kind == "TIFF":
-        places, lengths = ([n for tag in tags for n in _numbers(image.tag_v2.get(tag))] for tags in (_PLACES, _LENGTHS))
-        return len(places) == len(lengths) > 0 and max(map(sum, zip(places, lengths, strict=True))) <= size
+        places, lengths = (np.hstack([image.tag_v2.get(tag, ()) for tag in tags]) for tags in (_PLACES, _LENGTHS))
+        return len(places) == len(lengths) > 0 and bool((places + lengths).max() <= size)
     return False
-
-
-def _numbers(value):
-    return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 def _orientation(image):

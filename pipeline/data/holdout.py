@@ -1,5 +1,7 @@
 """Parts of a data set that do not depend on the seed of a run."""
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,24 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
                          "at least two examples of a class are needed")
     split = dataclasses.replace(split, labels=labels)
     return split.select(rest), split.select(held_out, name)
+
+
+def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], splits: dict[str, Split],
+              parts: list[Any], share: float, notes: Sequence[str] = ()) -> Source:
+    """Makes a Source; without a test or validation split, a share of training is held out as the test split.
+
+    Args:
+      name, class_names, image_shape, notes: see Source.
+      splits: {"train", "validation", "test": split}, those that exist.
+      parts: contents of the fingerprint.
+      share: --validation_split.
+    """
+    alone = len(splits) == 1
+    if alone:
+        train, test = divide(splits["train"], share, "test")
+        splits, parts = {"train": train, "test": test}, [*parts, share]
+    return Source(name, class_names, image_shape, splits["train"], splits.get("test"), splits.get("validation"),
+                  digest(*parts), tuple(notes), alone)
 
 
 def untrained_classes(source: Source) -> list[str]:

@@ -151,29 +151,23 @@ class Records:
             wanted, batch_size = tf.constant(np.isin(np.arange(batch_size), rows)), len(rows)
             records = records.enumerate().filter(lambda i, record: wanted[i % len(wanted)])
             records = records.map(lambda i, record: record)
-        parse, decode = self.format.parse, self.format.decode
         damage.watch(self)
-
-        @tf.autograph.experimental.do_not_convert
-        def example(record):
-            images, labels = parse(record[None])
-            return decode(images[0]), labels[0]
-
-        examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        examples = records.map(self._example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
+
+    @tf.autograph.experimental.do_not_convert
+    def _example(self, record):
+        """Returns (image uint8 [H, W, C], label int32) of a serialized example."""
+        images, labels = self.format.parse(record[None])
+        return self.format.decode(images[0]), labels[0]
 
     def find_damage(self) -> str | None:
         """Returns a line about the first record that cannot be read or decoded; None if none is found in a minute."""
         began = time.monotonic()
-
-        def decoded(record):
-            images, labels = self.format.parse(record[None])
-            return self.format.decode(images[0]), labels[0]
-
         for file in self.table.files:
             number = 0
             try:
-                for _ in record_dataset(file).map(decoded, num_parallel_calls=2, deterministic=True):
+                for _ in record_dataset(file).map(self._example, num_parallel_calls=2, deterministic=True):
                     number += 1
                     if time.monotonic() - began > _LONGEST_LOOK:
                         return None

@@ -29,7 +29,6 @@ class ConvBlock(Block):
       kernel_size: height and width of the kernel, or one number for both.
       strides: the same, of the steps.
       padding: "same" or "valid".
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     def __init__(self, filters: int, kernel_size: int | Sequence[int] = 3, strides: int | Sequence[int] = 1,
@@ -58,7 +57,6 @@ class InceptionBlock(Block):
     Args:
       filters_1x1: output channels of the 1x1 convolution.
       filters_3x3: output channels of the 3x3 convolution.
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     def __init__(self, filters_1x1: int, filters_3x3: int, batch_norm_momentum: float = 0.9, **kwargs):
@@ -81,7 +79,6 @@ class DownsampleBlock(Block):
 
     Args:
       filters: output channels of the convolution.
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     def __init__(self, filters: int, batch_norm_momentum: float = 0.9, **kwargs):
@@ -105,7 +102,6 @@ class ResidualBlock(Block):
     Args:
       channels: output channels of the three ConvBlocks.
       identity_kernel: kernel size of the convolution that maps the input to channels[1].
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     def __init__(self, channels: Sequence[int], identity_kernel: int = 1, batch_norm_momentum: float = 0.9, **kwargs):

@@ -13,7 +13,8 @@ class Classifier(KeepsArguments, keras.Model):
     """A network from images [batch, height, width, channels] to logits [batch, num_classes], float32.
 
     Logits are float32 under every precision policy but float64. Inner layers have the policy of the model, so that a
-    reloaded model computes in the precision it was saved in.
+    reloaded model computes in the precision it was saved in. Subclasses take num_classes, the number of logits, and
+    most take batch_norm_momentum, the momentum of the moving statistics.
     """
 
     minimum_size = 1  # Smallest height and width of images, in pixels.

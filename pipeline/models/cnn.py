@@ -12,12 +12,7 @@ from pipeline.models.serialization import logits_dtype, registered
 @MODELS.built_in("cnn")
 @registered
 class CNN(Classifier):
-    """Three ConvBlocks of 32, 64 and 128 filters, flatten, dense: 1,097,098 parameters for 28x28x1 and 10 classes.
-
-    Args:
-      num_classes: number of logits.
-      batch_norm_momentum: momentum of the moving statistics.
-    """
+    """Three ConvBlocks of 32, 64 and 128 filters, flatten, dense: 1,097,098 parameters for 28x28x1 and 10 classes."""
 
     def __init__(self, num_classes: int = 10, batch_norm_momentum: float = 0.9, **kwargs):
         kwargs.setdefault("name", "cnn")

@@ -1,13 +1,13 @@
 """Names of a model's variables, matching those of two models, and the SHA-256 of the weights."""
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from pipeline.quantities import counted
+from pipeline.quantities import counted, listed
 
 
 def variable_names(model: keras.Model) -> list[str]:
@@ -57,7 +57,7 @@ def match_variables(stored: Sequence[Sequence[Any]], wanted: Sequence[Sequence[A
     theirs, ours = _within_model(stored), _within_model(wanted)
     if set(theirs) == set(ours):
         found = [theirs.index(name) for name in ours]
-    elif _without_numbers(theirs) == _without_numbers(ours):
+    elif without_layer_numbers(theirs) == without_layer_numbers(ours):
         found = list(range(len(ours)))
     else:
         raise ValueError(_missing_or_left_over(stored, wanted))
@@ -77,21 +77,16 @@ def _within_model(variables):
     return names
 
 
-def _without_numbers(names):
-    """Returns the names without numbers at the end of names of layers."""
+def without_layer_numbers(names: Iterable[str]) -> list[str]:
+    """Returns the names of variables without numbers at the end of names of layers."""
     return [re.sub(r"_\d+(?=/|$)", "", name) for name in names]
 
 
 def _missing_or_left_over(stored, wanted):
     here, there = [{name: tuple(shape) for name, shape, _ in variables} for variables in (wanted, stored)]
     missing, extra = [[name for name in a if name not in b] for a, b in ((here, there), (there, here))]
-    said = [f"{counted(len(here), 'variable is', 'variables are')} expected, found {len(there)}"]
-    if missing:
-        said.append(f"not found: {missing[0]} {here[missing[0]]}" + _and_more(missing))
-    if extra:
-        said.append(f"found, but not expected: {extra[0]} {there[extra[0]]}" + _and_more(extra))
-    return "; ".join(said)
-
-
-def _and_more(names):
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+    parts = [f"{counted(len(here), 'variable is', 'variables are')} expected, found {len(there)}"]
+    for what, names, shapes in (("not found", missing, here), ("found, but not expected", extra, there)):
+        if names:
+            parts.append(f"{what}: {listed((f'{name} {shapes[name]}' for name in names), 1)}")
+    return "; ".join(parts)

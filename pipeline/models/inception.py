@@ -14,10 +14,6 @@ class InceptionClassifier(Classifier):
 
     In `stages`, (a, b) is an inception block with a 1x1 and b 3x3 filters, and a number is a downsample block with that
     many filters.
-
-    Args:
-      num_classes: number of logits.
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     stages: tuple[int | tuple[int, int], ...] = ()

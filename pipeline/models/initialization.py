@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import head, named, names_in
-from pipeline.quantities import counted
+from pipeline.quantities import counted, listed
 
 # Initialized moving statistics count as fully updated: they need no bias correction.
 EARLIER_UPDATES = 2**40
@@ -48,7 +48,7 @@ class Initialization:
         """Returns it in words."""
         kept = [("fresh", self.fresh), ("not in this model", self.unused)]
         return [f"weights {self.loaded} of {counted(self.loaded + len(self.fresh), 'variable')} from {self.file}",
-                *(f"        {what}: {_listed(names)}" for what, names in kept if names)]
+                *(f"        {what}: {listed(names, SHOWN)}" for what, names in kept if names)]
 
 
 def initialize(model: keras.Model, path: str | None, image_shape: Sequence[int], find: Callable[[str], Any],
@@ -74,10 +74,6 @@ def initialize(model: keras.Model, path: str | None, image_shape: Sequence[int],
         return _initialize(model, path, image_shape, find, before)
     except UsageError as error:
         raise UsageError(f"--initialize_from: {error}") from error
-
-
-def _listed(names):
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _initialize(model, path, image_shape, find, before):

@@ -12,11 +12,7 @@ from pipeline.models.serialization import logits_dtype, registered
 @MODELS.built_in("mlp")
 @registered
 class MLP(Classifier):
-    """Flatten, dense of 64, ReLU, dense: 50,890 parameters for 28x28x1 and 10 classes.
-
-    Args:
-      num_classes: number of logits.
-    """
+    """Flatten, dense of 64, ReLU, dense: 50,890 parameters for 28x28x1 and 10 classes."""
 
     def __init__(self, num_classes: int = 10, **kwargs):
         kwargs.setdefault("name", "mlp")

@@ -16,10 +16,8 @@ class ResNetLike(Classifier):
     """Three residual blocks, global average pooling, dense: 2,400,490 parameters for 28x28x1 and 10 classes.
 
     Args:
-      num_classes: number of logits.
       identity_kernel: kernel size of the shortcut convolutions. 1 only matches the channels; 3 gives the larger
         variant of 2,990,570 parameters.
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     minimum_size = 8

@@ -48,12 +48,7 @@ def build_functional(input_shape: Sequence[int], num_classes: int, batch_norm_mo
 
 @registered
 class SubclassedNetwork(Classifier):
-    """The network as a subclass of keras.Model.
-
-    Args:
-      num_classes: number of logits.
-      batch_norm_momentum: momentum of the moving statistics.
-    """
+    """The network as a subclass of keras.Model."""
 
     minimum_size = 19
 
@@ -84,9 +79,7 @@ class ThreeAPIs(Classifier):
     """The network built with one of the APIs: 20,426 parameters for 28x28x3 and 10 classes.
 
     Args:
-      num_classes: number of logits.
       api: "subclass", "sequential" or "functional".
-      batch_norm_momentum: momentum of the moving statistics.
     """
 
     minimum_size = SubclassedNetwork.minimum_size

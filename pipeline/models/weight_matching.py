@@ -1,14 +1,14 @@
 """Matching the variables of a file with those of a model: by path and shape, and never a part of a layer."""
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.models.identity import without_layer_numbers
 from pipeline.models.weight_names import is_float, layer_of
-from pipeline.quantities import counted
+from pipeline.quantities import counted, listed
 
 SHOWN = 3  # Mismatches listed in a message.
 
@@ -43,8 +43,8 @@ def match(wanted: Mapping[str, Sequence[int]], head: set[str], found: Mapping[st
     found = _called_alike(found, wanted)
     fits = {name for name, shape in wanted.items() if name in found and tuple(found[name].shape) == tuple(shape)}
     if not fits - head and not head <= fits:
-        raise UsageError(f"{source} is of another model: it holds {_some(found)}, this one {_some(wanted)}; give the "
-                         "--model and --model_options it was made with")
+        raise UsageError(f"{source} is of another model: it holds {listed(found, SHOWN)}, this one "
+                         f"{listed(wanted, SHOWN)}; give the --model and --model_options it was made with")
     wrong = [name for name in wanted if name not in fits and name not in head]
     if wrong:
         raise UsageError(_mismatch(wrong, wanted, found, source))
@@ -68,18 +68,9 @@ def _called_alike(found, wanted):
         shorter = found
     known = max(shorter, found, key=lambda candidate: len(candidate.keys() & wanted.keys()))
     for candidate in (shorter, found) if known.keys() != wanted.keys() else ():
-        if [_unnumbered(name) for name in candidate] == [_unnumbered(name) for name in wanted]:
+        if without_layer_numbers(candidate) == without_layer_numbers(wanted):
             return dict(zip(wanted, candidate.values(), strict=True))
     return known
-
-
-def _unnumbered(name):
-    return re.sub(r"_\d+(?=/|$)", "", name)
-
-
-def _some(names):
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _mismatch(wrong, wanted, found, source):

@@ -17,7 +17,7 @@ from tests.selection import quick
 COUNTS = {"mlp": (50_890, 50_890), "cnn": (1_097_098, 1_096_650), "resnet_like": (2_400_490, 2_397_418),
           "inception": (586_730, 584_938), "mini_inception": (1_656_250, 1_652_826), "three_apis": (20_426, 20_234)}
 SMALLEST = {"mlp": 1, "cnn": 1, "resnet_like": 8, "inception": 7, "mini_inception": 7, "three_apis": 19}
-CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity_kernel=3",)),
+CHOICES = [*((name, ()) for name in COUNTS), ("resnet_like", ("identity_kernel=3",)),
            *(("three_apis", (f"api={api}",)) for api in APIS[1:])]
 
 
@@ -29,8 +29,9 @@ def images(name, batch=2, shape=None):
     return tf.random.stateless_uniform((batch, *(shape or registry.MODELS[name].row.example_shape)), (1, 2))
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", quick(list(COUNTS), 0, 1, 5))
 def test_parameter_counts(name):
+    assert set(registry.MODELS) == set(COUNTS)
     model = create(name)
     assert (model.count_params(), sum(w.shape.num_elements() for w in model.trainable_weights)) == COUNTS[name]
 
@@ -47,7 +48,7 @@ def test_feature_maps_of_resnet_like_halve():
     assert sides == [14, 7, 3]
 
 
-@pytest.mark.parametrize("name, options", quick(CHOICES, 1, 6, 7), ids=str)
+@pytest.mark.parametrize("name, options", quick(CHOICES, 1, 7), ids=str)
 def test_saved_models_reload(name, options, tmp_path):
     model = registry.create(name, 4, (32, 32, 3), options, batch_norm_momentum=0.8)
     rng = np.random.default_rng(0)
@@ -68,7 +69,7 @@ def test_saved_models_reload(name, options, tmp_path):
     np.testing.assert_array_equal(model(x), fresh(x))
 
 
-@pytest.mark.parametrize("name", quick(list(SMALLEST), 0, 1, 2, 5))
+@pytest.mark.parametrize("name", quick(list(SMALLEST), 0, 5))
 def test_smallest_size_works_and_one_less_is_refused(name):
     size, model_class = SMALLEST[name], registry.model_class(name)
     assert model_class.minimum_size == size
@@ -84,9 +85,10 @@ def test_smallest_size_works_and_one_less_is_refused(name):
             model_class()(tf.zeros((1, size - 1, size - 1, 3)))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16", "float64"])
-@pytest.mark.parametrize("name", quick(["mlp", "cnn", "three_apis"], 2))
-def test_logits_are_float32_in_every_precision(policy, name, tmp_path):
+@pytest.mark.parametrize("name, policy", quick(
+    [(name, policy) for name in ("mlp", "cnn", "three_apis")
+     for policy in ("float32", "mixed_bfloat16", "float64", "mixed_float16")], 0, 1, 2, 11))
+def test_logits_are_float32_in_every_precision(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     model = create(name)
     assert model(images(name)).dtype == ("float64" if policy == "float64" else "float32")
@@ -96,7 +98,7 @@ def test_logits_are_float32_in_every_precision(policy, name, tmp_path):
     np.testing.assert_array_equal(model(images(name)), again(images(name)))  # In the precision it was saved in.
 
 
-@pytest.mark.parametrize("name", quick(list(registry.MODELS), 1, 2, 5))
+@pytest.mark.parametrize("name", quick(list(COUNTS), 1, 5))
 def test_training_moves_every_moving_statistic_and_reaches_every_weight(name):
     model = registry.create(name, 3, (24, 24, 3), batch_norm_momentum=0.5)
     before = [w.numpy() for w in model.non_trainable_weights]
@@ -140,7 +142,7 @@ def test_three_apis_agree_in_outputs_and_in_a_training_step():
         copy_weights(models[0], create("three_apis", classes=3))
 
 
-@pytest.mark.parametrize("name", quick(list(registry.MODELS), 0, 2, 5))
+@pytest.mark.parametrize("name", quick(list(COUNTS), 0, 5))
 def test_build_graph_is_the_same_function(name):
     model, shape = create(name), registry.MODELS[name].row.example_shape
     graph = model.build_graph(shape)
@@ -185,9 +187,9 @@ def test_variables_have_the_same_names_and_order_in_every_process():
 
 
 def test_build_alone_makes_every_variable():
-    model = registry.model_class("mini_inception")()
-    model.build((None, 32, 32, 3))
-    assert [v.path for v in model.variables] == [v.path for v in create("mini_inception").variables]
+    model = registry.model_class("cnn")()
+    model.build((None, 28, 28, 1))
+    assert [v.path for v in model.variables] == [v.path for v in create("cnn").variables]
 
 
 def test_create_within_a_strategy(strategy):

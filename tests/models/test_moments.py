@@ -24,7 +24,7 @@ SHAPES = [(4, 28, 28, 32), (4, 7, 7, 5), (4, 7, 7, 12), (4, 9, 9, 20), (4, 96, 9
 def test_any_number_of_replicas_has_the_same_bits(strategy, shape, offset):
     x = np.random.default_rng(0).normal(offset, 1.0, shape).astype("float32")
     whole = [value.numpy() for value in batch_moments(tf.constant(x))]
-    for sizes in ((2, 2), (3, 1), (2, 1, 1), (1, 1, 1, 1)):
+    for sizes in ((3, 1), (1, 1, 1, 1)):
         for replica in over_replicas(strategy(len(sizes)), sizes, x):
             for found, wanted in zip(replica, whole, strict=True):
                 np.testing.assert_array_equal(found, wanted, err_msg=str(sizes))

@@ -10,10 +10,10 @@ from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
 from pipeline.data.decode import UnreadableImage, in_parallel, read_header, read_image
 from pipeline.data.file_stream import ImageFiles, unreadable
-from pipeline.data.holdout import divide
+from pipeline.data.holdout import source_of
 from pipeline.data.image_search import images_below, is_hidden, is_image, left_out
 from pipeline.data.memory import InMemory
-from pipeline.data.source import Source, Split, digest
+from pipeline.data.source import Source, Split
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
@@ -72,12 +72,8 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
                          for file, _ in kept]]
         if any(headers[file].interpreted for file, _ in kept):
             parts.append(INTERPRETATION)
-    test_from_train = len(splits) == 1
-    if test_from_train:
-        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
-        parts.append(config.validation_split)
-    return Source(f"folder:{_readable(path)}", class_names, shape, splits["train"], splits.get("test"),
-                  splits.get("validation"), digest(*parts), (*notes, *_notes(bad, in_memory)), test_from_train)
+    return source_of(f"folder:{_readable(path)}", class_names, shape, splits, parts, config.validation_split,
+                     (*notes, *_notes(bad, in_memory)))
 
 
 def _split_folders(path, validation_split, own_validation):

@@ -8,11 +8,11 @@ from pipeline.activity import activity
 from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
 from pipeline.data.array_records import is_array_record
-from pipeline.data.holdout import divide
+from pipeline.data.holdout import source_of
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.record_stream import BLOCK, GROUP, Records, first_line, record_dataset
 from pipeline.data.records import read_table
-from pipeline.data.source import Source, Split, digest
+from pipeline.data.source import Source, Split
 from pipeline.data.sources.tfds_prepare import find_or_prepare
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
@@ -81,16 +81,11 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         splits[name] = _decode_all(name, table, form, len(class_names), console) if in_memory else Split(
             name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
-    test_from_train = len(splits) == 1
-    if test_from_train:
-        splits["train"], splits["test"] = divide(splits["train"], config.validation_split, "test")
-        parts.append(config.validation_split)
     notes = () if in_memory else (
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
         f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
         f"within groups of {BLOCK * GROUP:,} examples",)
-    return Source(config.dataset, class_names, form.shape, splits["train"], splits.get("test"),
-                  splits.get("validation"), digest(*parts), (*lines, *notes), test_from_train)
+    return source_of(config.dataset, class_names, form.shape, splits, parts, config.validation_split, (*lines, *notes))
 
 
 def _example_format(info, config):
