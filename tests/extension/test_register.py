@@ -239,6 +239,16 @@ def test_an_invalid_loss_has_its_location(wrong, name, says):
     assert str(wrong) in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("table", [choices.MODELS, choices.DATASETS, choices.AUGMENTATIONS], ids=lambda t: t.kind)
+def test_what_files_declare_is_what_they_define(table):
+    """The declarations are read from the text of the files, so that help does not import TensorFlow."""
+    for name, entry in table.items():
+        module, _, origin = entry.origin.partition(":")
+        assert entry.load().__module__ == module and entry.load().__name__ == origin, name
+    with pytest.raises(UsageError, match=f"{table.kind} '{name}' is built in: give yours another name"):
+        table.register(name)(entry.load())
+
+
 @pytest.mark.parametrize("kind, name, origin, says", [
     ("optimizer", "adam", dict, "optimizer 'adam' is built in: give yours another name"),
     ("optimizer", "mine", math.sqrt, "optimizer 'mine' is no class"),
