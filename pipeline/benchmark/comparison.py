@@ -101,9 +101,10 @@ def ratio_of_medians(old: Sequence[float], new: Sequence[float]) -> tuple[float,
     def ratio(old, new, axis=-1):
         return np.median(new, axis) / np.median(old, axis)
 
-    low, high = scipy.stats.bootstrap((old, new), ratio, n_resamples=RESAMPLES, method="percentile",
+    rates = np.asarray(old, float), np.asarray(new, float)
+    low, high = scipy.stats.bootstrap(rates, ratio, n_resamples=RESAMPLES, method="percentile",
                                       rng=np.random.default_rng(0)).confidence_interval
-    return float(ratio(old, new)), float(low), float(high)
+    return float(ratio(*rates)), float(low), float(high)
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) -> tuple[list[ComparedCell], bool]:
