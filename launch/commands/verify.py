@@ -50,8 +50,8 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
                  f"{counted(replicas, f'{kind} replica')}")
     console.info(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
                  f"{counted(config.data.subset, 'batch', 'batches')} of each split")
-    from pipeline.verification import proof  # It loads NumPy.
-    rows = proof.verify(config, kind, replicas, steps, parts, console, ("-m", "launch", "train"))
+    from pipeline.verification import runner  # It loads NumPy.
+    rows = runner.verify(config, kind, replicas, steps, parts, console, ("-m", "launch", "train"))
     return report_result(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)
 
 

@@ -37,19 +37,19 @@ def verify(config: ExperimentConfig, kind: str, replicas: int, steps: int, parts
       train: arguments of Python that run the command `train`.
     """
     with tempfile.TemporaryDirectory(prefix="mirrorline-verify-") as folder, Processes(SECONDS) as processes:
-        proof = PartsProof(processes, folder, config, kind, replicas, steps, console, train)
+        verification = Verification(processes, folder, config, kind, replicas, steps, console, train)
         # Starting TensorFlow keeps one core busy; GPUs may not have the memory for two processes.
         executor = concurrent.futures.ThreadPoolExecutor(1 if kind == "GPU" else 2)
         try:
-            waiting = [executor.submit(job, *values) for job, *values in proof.jobs(parts)]
+            waiting = [executor.submit(job, *values) for job, *values in verification.jobs(parts)]
             for done in concurrent.futures.as_completed(waiting):
                 done.result()
-            return sorted(proof.rows(parts), key=lambda row: PARTS.index(row.part))
+            return sorted(verification.rows(parts), key=lambda row: PARTS.index(row.part))
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-class PartsProof:
+class Verification:
     """The processes, and the files that they leave in a folder; for the arguments see `verify`."""
 
     def __init__(self, processes: Processes, folder: str, config: ExperimentConfig, kind: str, replicas: int,
