@@ -12,6 +12,8 @@ from pipeline.console import Console
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+# Imports inside functions: it is read before TensorFlow is imported.
+
 MOST_THREADS = 4096  # As of --threads.
 # For which oneDNN has kernels, best first; names of /proc/cpuinfo.
 INSTRUCTIONS = ("amx_fp16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2",

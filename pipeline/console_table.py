@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.terminal import printable
 
+# Imports inside functions: rich takes time, and only tables need it.
+
 if TYPE_CHECKING:  # Rich takes 0.1 s to import, which commands without a table do not spend.
     import rich.console
     import rich.table

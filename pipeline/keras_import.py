@@ -13,6 +13,8 @@ from types import ModuleType
 from pipeline.errors import UsageError
 from pipeline.import_hook import ImportHook
 
+# Imports inside functions: Keras is imported under the settings made here.
+
 BACKEND = "tensorflow"
 # These set another precision than --precision, or compile with XLA what it cannot compile.
 OF_ARITHMETIC = ("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE",

@@ -22,6 +22,8 @@ from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
 
+# Imports inside functions: configuration is checked before TensorFlow is loaded.
+
 if TYPE_CHECKING:  # These import TensorFlow.
     from pipeline.evaluation.evaluator import Evaluator
     from pipeline.evaluation.prediction import Prediction

@@ -115,6 +115,17 @@ def unannotated(text):
     return found
 
 
+def unexplained(text):
+    """Returns the lines of imports inside functions that have no reason: a comment with them, or one for the file."""
+    lines = text.split("\n")
+    if "# Imports inside functions: " in text:
+        return []
+    inside = {node.lineno for function in ast.walk(ast.parse(text)) if isinstance(function, ast.FunctionDef)
+              for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    return sorted(n for n in inside if "# " not in lines[n - 1].replace("# noqa", "")
+                  and not lines[n - 2].strip().startswith("#"))
+
+
 def undocumented(text):
     """Returns the public functions and classes of a module that have no docstring."""
     return [node.name for node in ast.parse(text).body
@@ -181,6 +192,16 @@ def test_modules_of_the_benchmarks_do_not_import_each_other_in_a_circle():
         for module in free:
             del needs[module]
     assert needs == {}
+
+
+def test_the_check_of_imports_inside_functions_sees_one_without_a_reason():
+    assert unexplained("def f():\n    import keras") == [2]
+    assert unexplained("def f():\n    import keras  # Seconds.") == []
+    assert unexplained("# Imports inside functions: an optional package.\ndef f():\n    import keras") == []
+
+
+def test_imports_inside_functions_have_a_reason():
+    assert {path: lines for path, text in SOURCES.items() if (lines := unexplained(text))} == {}
 
 
 def test_absl_flags_stay_on_the_command_line():

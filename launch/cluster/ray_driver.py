@@ -15,6 +15,8 @@ from launch.cluster.run_records import RunRecords
 from pipeline.processes import child_environment, end_with
 from pipeline.templates import render
 
+# Imports inside functions: Ray is an optional package.
+
 KEPT_LINES, FIRST_SIGNAL = 60, 128
 LOST = ending(PEER_LOST)
 

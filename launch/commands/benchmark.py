@@ -21,6 +21,8 @@ from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.paths import check_folder
 from pipeline.quantities import counted, plural
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 PLACE = 70
 GROUPS = ("data", "model", "optimizer", "training", "runtime")

@@ -14,6 +14,8 @@ from pipeline.quantities import counted
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "check whether training would work on this machine, and report what is missing"
 PLACE = 100
 GROUPS = ()

@@ -15,6 +15,8 @@ from pipeline.paths import folder_obstacle, local_path
 from pipeline.quantities import counted
 from pipeline.runs import console_for
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "evaluate a trained model on the test split, and write a report on it"
 PLACE = 20
 GROUPS = ()

@@ -19,6 +19,8 @@ from pipeline.export import export_format
 from pipeline.export.publish import REPORTS
 from pipeline.paths import folder_obstacle
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "write a trained model as SavedModel, Keras file, TFLite or ONNX, each verified against the trained model"
 PLACE = 40
 GROUPS = ()

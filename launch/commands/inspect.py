@@ -9,6 +9,8 @@ from pipeline import extension
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "show a model's layers, output shapes and parameters, and draw its graph"
 PLACE = 110
 GROUPS = ("model",)

@@ -23,6 +23,8 @@ from pipeline.distributed import cuda
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "train with several workers, all restarted from the latest checkpoint when one fails"
 PLACE = 90
 GROUPS = ()

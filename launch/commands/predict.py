@@ -10,6 +10,8 @@ from pipeline.activity import activity
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.selection import StoredRun
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "classify image files, or all files in folders, with probabilities"
 PLACE = 30
 GROUPS = ()

@@ -18,6 +18,8 @@ from pipeline import run_directory
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "show runs in the browser: curves, images, graph, hyper-parameters, embeddings"
 PLACE = 50
 GROUPS = ()

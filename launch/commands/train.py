@@ -15,6 +15,8 @@ from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import UsageError
 from pipeline.quantities import counted, rate
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 SUMMARY = "train a model; run the same command again to continue where it stopped"
 PLACE = 10
 GROUPS = ("data", "model", "optimizer", "training", "runtime")

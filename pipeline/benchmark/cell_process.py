@@ -25,6 +25,8 @@ from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, write_json
 from pipeline.processes import end_with
 
+# Imports inside functions: settings come before TensorFlow is imported.
+
 FAILURE, USAGE, NO_MEMORY, PEER_LOST = 1, 2, 3, 76
 CEILING_SECONDS = 0.3  # A round of the matrix product, or less where windows are shorter.
 

@@ -14,6 +14,8 @@ from pipeline.console_table import open_console, print_rows
 from pipeline.errors import UsageError
 from pipeline.files import read_json
 
+# Imports inside functions: rich takes time, and only tables need it.
+
 SCHEMA = 1
 ELSEWHERE = ("workdir", "data_dir", "cache_dir")  # Paths change no figure.
 FEWEST = 5  # Repeats from which the noise of a cell is known.

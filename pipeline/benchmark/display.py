@@ -12,6 +12,8 @@ from pipeline.console_table import open_console, print_rows
 from pipeline.quantities import clock, counted
 from pipeline.terminal import is_live
 
+# Imports inside functions: rich takes time, and only a terminal needs it.
+
 KEY_COLUMNS = {"image_size": "image", "batch_size": "batch", "xla": "XLA"}  # The others have the names of the key.
 FIGURES = ("examples/s (spread)", ALONE, "over float32", "scaling weak / strong", "of ceiling",
            "input wait", "peak MiB", "remark")

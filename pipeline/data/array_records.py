@@ -13,6 +13,8 @@ import tensorflow as tf
 from pipeline.data import damage
 from pipeline.errors import UsageError
 
+# Imports inside functions: an optional package.
+
 SUFFIX = ".array_record"
 _AT_ONCE = 512  # Records read together when a file is read from its beginning.
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"

@@ -13,6 +13,8 @@ from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+# Imports inside functions: settings come before TensorFlow is imported.
+
 MOST_LOGICAL_CPUS = 8
 # Measured as a training step's time over that of float32 on the same CPU.
 FLOAT16_COST = "on a CPU mixed_float16 is 3 to 60 times slower than float32"

@@ -10,6 +10,8 @@ from pipeline.distributed.bind_address import binding_to, own_address
 from pipeline.distributed.cluster import Cluster, host_and_port
 from pipeline.distributed.rendezvous import PeerLost, meet
 
+# Imports inside functions: TensorFlow takes seconds, in which a missing worker would not be reported.
+
 
 def open_strategy(cluster: Cluster, devices: tuple[str, int], reduction: str, start_timeout: float, settings: str = "",
                   everywhere: bool = False) -> Any:

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 BATCH = 64  # Images at once where time is not measured: memory does not grow with the split.
 WARM_CALLS, FEWEST_CALLS, MOST_CALLS = 3, 20, 100_000
 POLL_SECONDS = 0.5

@@ -9,6 +9,8 @@ from pipeline.export.publish import UNPROVED
 from pipeline.quantities import NONE, counted, number
 from pipeline.templates import render
 
+# Imports inside functions: rich takes time, and only tables need it.
+
 WIDTH = 200  # Where it is not a terminal.
 COLUMNS = ("format", "MB", "largest difference", "equal classes", "accuracy")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+# Imports inside functions: nothing private is loaded by a run that does not use it.
+
 
 def freeze_graph(function: Any, lower_control_flow: bool = True) -> Any:
     """Returns a concrete function with its variables as constants, the input of TensorFlow's converters."""

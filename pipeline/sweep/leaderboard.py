@@ -11,6 +11,8 @@ from pipeline.sweep.tables import epochs_text, figure, in_epochs, leaderboard_ta
 from pipeline.sweep.trials import TrialProcess
 from pipeline.terminal import LastingStream, is_live, printable
 
+# Imports inside functions: rich takes time, and only a terminal needs it.
+
 SECONDS_BETWEEN = 0.5  # Updates of the table.
 LINES_AROUND = 6  # Lines of a terminal that the table leaves free.
 

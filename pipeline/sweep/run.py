@@ -20,6 +20,8 @@ from pipeline.sweep import best_flags
 from pipeline.sweep.records import OPEN, SweepDirectory, best
 from pipeline.sweep.space import Space, value_text
 
+# Imports inside functions: `--help` and wrong usage answer without TensorFlow.
+
 TRIALS = 20
 HELD_OUT = 0.1  # Share of the training split that selects where the data have no validation split.
 UNSAID = ("verbosity", "allow")  # Options that a trial does not get.

@@ -15,6 +15,8 @@ from pipeline.distributed.machine import GIB, cpu_model
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+# Imports inside functions: what is missing is reported, one package after the other.
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PINNED = ("tensorflow", "keras")  # Training overrides their internals, and may be wrong outside the tested range.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # Of a checkout.

@@ -17,6 +17,8 @@ from pipeline.console import Console
 from pipeline.errors import RunFailure, UsageError
 from pipeline.verification.report import Comparison
 
+# Imports inside functions: settings come before TensorFlow is imported.
+
 FLOAT32 = "float32"
 
 

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+# Imports inside functions: rich takes time, and only tables need it.
+
 PARTS = ("reduction", "replicas", "resume", "infinite", "ragged")  # In the order of the table.
 OK, VIOLATED, NOT_CLAIMED = "ok", "VIOLATED", "not claimed"
 COLUMNS = ("part", "compared", "difference", "bound", "verdict")

@@ -18,6 +18,8 @@ from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 
+# Imports inside functions: TensorFlow Datasets takes seconds.
+
 _DECODED_TOGETHER = 500
 
 

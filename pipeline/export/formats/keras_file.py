@@ -17,6 +17,8 @@ from pipeline.internals.keras_internals import H5Store, read_member
 from pipeline.models.identity import variable_names
 from pipeline.models.image_classifier import ImageClassifier
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # Names in the archive that Keras writes.
 PYTHON_CODE = "__lambda__"  # Class of a configuration that holds code.
 

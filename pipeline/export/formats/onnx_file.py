@@ -16,6 +16,8 @@ from pipeline.export.frozen import cannot_convert, freeze, quiet_converter
 from pipeline.export.signatures import with_names
 from pipeline.files import plain, write_bytes
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 OPSET = 17  # Of 2022: read by every runtime in use, and the newest but one that tf2onnx writes.
 METADATA = "mirrorline"
 

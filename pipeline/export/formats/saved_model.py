@@ -15,6 +15,8 @@ from pipeline.internals.tensorflow_internals import object_graph
 from pipeline.models.identity import described_variables
 from pipeline.paths import PATTERN, literal
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 EXTRA = "assets.extra"  # TensorFlow's name for a folder that it does not read.
 METADATA, VARIABLES = os.path.join(EXTRA, "metadata.json"), os.path.join(EXTRA, "variables.json")
 VALUES = os.path.join("variables", "variables")

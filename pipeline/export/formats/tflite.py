@@ -24,6 +24,8 @@ from pipeline.export.long_sums import split_long_sums
 from pipeline.files import plain, write_bytes
 from pipeline.internals.tensorflow_internals import tflite_converter_error, tflite_schema
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 METADATA, LABELS = "metadata.json", "labels.txt"
 schema: Any = tflite_schema()
 ConverterError: Any = tflite_converter_error()

@@ -19,6 +19,8 @@ from pipeline.models.identity import described_variables, match_variables, varia
 from pipeline.models.image_classifier import ImageClassifier
 from pipeline.models.trainability import freeze_parts, frozen_parts
 
+# Imports inside functions: each runtime is loaded in a process that needs no other.
+
 OWN = "_mirrorline"  # A group that Keras does not read.
 DESCRIPTION, UNSEEN = f"{OWN}/description", f"{OWN}/unseen"
 
