@@ -14,6 +14,7 @@ from pipeline.data.sources.tfds import ExampleFormat
 from pipeline.errors import UsageError
 from pipeline.evaluation import prediction, prediction_figure, prediction_output, prediction_tables
 from pipeline.evaluation.prediction import Prediction, border_brightness, find_files, has_dark_background, read_batches
+from tests.selection import quick
 
 
 def picture(path, value=100, size=(8, 6)):
@@ -180,7 +181,7 @@ def test_saliency_is_bright_where_it_is_large():
     assert len(np.unique(prediction_figure.overlay(grey, np.zeros((4, 6), np.float32)))) == 1
 
 
-@pytest.mark.parametrize("count, explained, columns", [(1, False, 1), (5, True, 3), (10, False, 4)])
+@pytest.mark.parametrize("count, explained, columns", quick([(1, False, 1), (5, True, 3), (10, False, 4)], 1))
 def test_a_figure_has_a_cell_for_each_image(tmp_path, count, explained, columns):
     saliency = np.ones((6, 8), np.float32) if explained else None
     found = [Prediction(picture(tmp_path / f"$odd_{i}.png", 10 * i, (80, 6)), (("a class with a long name", 0.6),
