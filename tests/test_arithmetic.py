@@ -40,15 +40,15 @@ def test_invalid_number_of_threads_in_the_environment(text, monkeypatch, capsys)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a run of six steps by three threads in `whole`."""
+    """A folder with a run of four steps by three threads in `whole`."""
     folder = tmp_path_factory.mktemp("threads")
-    train(folder, "whole", "--steps=6", "--threads=3")
+    train(folder, "whole", "--steps=4", "--threads=3")
     return folder
 
 
 def test_run_resumed_on_other_cores_has_the_same_weights(folder):
-    train(folder, "parts", "--steps=3", "--threads=3")
-    out, errors = train(folder, "parts", "--steps=6")
+    train(folder, "parts", "--steps=2", "--threads=3")
+    out, errors = train(folder, "parts", "--steps=4")
     assert "threads 3, as this run began" in out and not errors
     assert device(folder, "parts")["threads"] == 3
     assert result(folder / "parts")["weights_sha256"] == result(folder / "whole")["weights_sha256"]

@@ -13,7 +13,7 @@ from pipeline.console import Console
 from pipeline.errors import UsageError
 from tests.commands import environment, mirrorline, result, start
 
-RUN = ("--dataset=digits", "--model=cnn", "--batch_size=100", "--steps=3", "--subset=2", "--tensorboard=scalars")
+RUN = ("--dataset=digits", "--model=mlp", "--batch_size=100", "--steps=3", "--subset=2", "--tensorboard=scalars")
 NOTEBOOK = "module://matplotlib_inline_of_elsewhere.backend_inline"
 FILES = [
     {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1, "backend": "torch",
@@ -48,6 +48,7 @@ def test_run_has_the_same_weights(plain, tmp_path):
     assert result(folder / "hostile")["weights_sha256"] == weights
 
 
+@pytest.mark.acceptance
 def test_export_verification_in_its_own_process(plain, tmp_path):
     folder, _ = plain
     process = start("export", "--workdir=plain", "--format=keras", "--nolatency", f"--output={tmp_path / 'out'}",
