@@ -191,6 +191,21 @@ def choose_devices(gpus: int, wanted: Sequence[str] = (), replicas: int = 0) -> 
     return "CPU", tuple(range(replicas or 1))
 
 
+# What TensorFlow selects kernels of a precision by, whatever oneDNN is allowed to use.
+KERNEL_FEATURE = {"mixed_bfloat16": "avx512f", "mixed_float16": "avx512_fp16"}
+
+
+def limits_onednn(precision: str, features: Collection[str]) -> bool:
+    """Tells whether a variable keeps oneDNN from the kernels that TensorFlow selects for a precision on this CPU.
+
+    Such a kernel fails, or ends the process by SIGSEGV (TensorFlow 2.21).
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
+    below = limit.upper().startswith(("SSE", "AVX")) and not limit.upper().startswith(("AVX512", "AVX10"))
+    return (below and KERNEL_FEATURE.get(precision) in features
+            and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() not in ("0", "false"))
+
+
 def check_precision(precision: str, kind: str, force: bool, features: Collection[str]) -> str | None:
     """Returns a warning about a precision that is slow on this hardware, or None.
 
@@ -201,10 +216,14 @@ def check_precision(precision: str, kind: str, force: bool, features: Collection
       features: of `cpu_features`.
 
     Raises:
-      UsageError: float16 on a CPU without `force`.
+      UsageError: float16 on a CPU without `force`; half precision where `limits_onednn`.
     """
     if kind == "GPU":
         return None
+    if limits_onednn(precision, features):
+        raise UsageError(f"--precision={precision} cannot be computed on this CPU with ONEDNN_MAX_CPU_ISA set to less "
+                         "than AVX-512, as it is here: TensorFlow selects kernels that oneDNN then lacks; unset it, or "
+                         "take --precision=float32")
     if precision == "mixed_float16":
         if not force:
             raise UsageError(f"--precision=mixed_float16: {FLOAT16_COST}; take --precision=float32, or --force to "

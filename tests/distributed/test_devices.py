@@ -75,9 +75,25 @@ def test_indivisible_batch_names_the_nearest_sizes(batch, replicas, micro, sizes
     ("float32", "CPU", False, set(), None),
     ("float64", "CPU", False, set(), None),
 ])
-def test_slow_precisions_give_a_warning(precision, kind, force, features, says):
+def test_slow_precisions_give_a_warning(monkeypatch, precision, kind, force, features, says):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     warning = devices.check_precision(precision, kind, force, features)
     assert warning == says or (says and warning.startswith(says))
+
+
+@pytest.mark.parametrize("limit, features, refused", [
+    ("AVX2", {"avx512f"}, True), ("avx2_vnni", {"avx512f"}, True), ("SSE41", {"avx512f"}, True),
+    ("AVX2", {"avx2"}, False), ("AVX512_CORE_BF16", {"avx512f"}, False), ("", {"avx512f"}, False),
+    ("ALL", {"avx512f"}, False)])
+def test_half_precision_is_refused_where_onednn_lacks_the_kernels_of_the_cpu(monkeypatch, limit, features, refused):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if refused:
+        with pytest.raises(UsageError, match="--precision=mixed_bfloat16 .* ONEDNN_MAX_CPU_ISA .* unset it"):
+            devices.check_precision("mixed_bfloat16", "CPU", False, features)
+    else:
+        devices.check_precision("mixed_bfloat16", "CPU", False, features)
+    assert devices.check_precision("float32", "CPU", False, features) is None
 
 
 def test_float16_on_cpu_is_refused():

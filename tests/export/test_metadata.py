@@ -10,6 +10,9 @@ import pytest
 from pipeline.export.metadata import FORMAT_VERSION, metadata
 from pipeline.models.identity import weights_sha256
 from tests.export.described import RESULT, described, digits_model
+from tests.selection import half_precision
+
+pytestmark = half_precision
 
 
 @pytest.fixture(scope="module")

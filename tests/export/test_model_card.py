@@ -11,7 +11,9 @@ from pipeline.export.export_format import find_format
 from pipeline.export.model_card import figures, model_card
 from pipeline.files import write_json
 from tests.export.described import described, digits_model
-from tests.selection import quick
+from tests.selection import half_precision, quick
+
+pytestmark = half_precision
 
 PROOF = {"difference": 2e-7, "equal": 1.0, "accuracy": 0.125, "holds": True}
 RECORDS = {"keras": {"bytes": 4_400_000, "proof": PROOF}, "onnx": {"bytes": 90_000, "proof": PROOF},

@@ -181,6 +181,9 @@ REFUSED = {
 WITHOUT_TENSORFLOW = f"""
 import json, sys
 from launch.__main__ import main
+from tests.selection import half_precision
+
+pytestmark = half_precision
 codes = []
 for arguments in {[list(a) for a in REFUSED]!r}:
     codes.append(main(["export", "--workdir=begun", *arguments]))

@@ -9,6 +9,7 @@ from pipeline.models.dropout import Dropout
 from pipeline.models.layers import Convolution, Dense, ReLU
 from pipeline.models.normalization import BatchNormalization
 from pipeline.models.serialization import KeepsArguments, constructor_arguments
+from tests.selection import half_precision
 
 LAYERS = [Dense(7), ReLU(), Dropout(0.2), BatchNormalization(momentum=0.7, epsilon=1e-4),
           Convolution(5, 3, strides=2, padding="same"), ConvBlock(4, (3, 1), strides=2, padding="valid"),
@@ -73,6 +74,7 @@ def test_residual_block_adds_a_projection_of_its_input():
     np.testing.assert_allclose(block(x), expected, rtol=1e-5, atol=1e-6)
 
 
+@half_precision
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_half_with_full_weights(policy):
     half = policy.removeprefix("mixed_")

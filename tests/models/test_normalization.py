@@ -7,7 +7,7 @@ import tensorflow as tf
 from pipeline.models.blocks import ConvBlock
 from pipeline.models.context import StepContext, step_context
 from pipeline.models.normalization import BatchNormalization
-from tests.selection import quick
+from tests.selection import half_precision, quick
 
 ROUNDING = {"float32": 2e-5, "float64": 1e-12, "mixed_float16": 4e-3, "mixed_bfloat16": 3e-2}
 
@@ -67,6 +67,7 @@ def test_one_value_has_no_variance():
     np.testing.assert_array_equal(y.numpy(), np.zeros((1, 1, 1, 2)))
 
 
+@half_precision
 def test_weights_are_those_of_keras():
     ours, theirs = BatchNormalization(dtype="mixed_float16"), keras.layers.BatchNormalization(dtype="mixed_float16")
     for layer in (ours, theirs):
@@ -78,6 +79,7 @@ def test_weights_are_those_of_keras():
     assert BatchNormalization(dtype="float64").variable_dtype == "float64"
 
 
+@half_precision
 def test_half_precision_keeps_small_differences_of_statistics():
     layer = BatchNormalization(momentum=0.5, dtype="mixed_float16")
     x = np.where(np.arange(64)[:, None, None, None] % 2, 1.0, 1.0 + 2**-10) * np.ones((64, 4, 4, 1))
@@ -152,6 +154,7 @@ def test_a_bias_left_out_moves_the_mean_and_gets_no_gradient():
     assert gradient is None or not np.any(gradient)
 
 
+@half_precision
 def test_a_bias_left_out_keeps_its_precision_in_half():
     block = ConvBlock(1, 1, batch_norm_momentum=0.5, dtype="mixed_float16")
     x = tf.zeros((2, 3, 3, 1))

@@ -5,8 +5,10 @@ import os
 import pytest
 
 from pipeline.monitoring import ceiling, known_rates
+from tests.selection import half_precision
 
 
+@half_precision
 def test_the_ceiling_is_the_fastest_round_of_the_fastest_size(monkeypatch):
     assert ceiling.product_seconds(64, "bfloat16", "CPU", 3) > 0
     # The last is measured first; a size of which one product takes so long gets two rounds, and none is larger.

@@ -11,7 +11,7 @@ from tensorflow.python.eager import context
 from pipeline.errors import UsageError
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from tests.parity_cells import EVERYTHING, PARITY
-from tests.selection import quick
+from tests.selection import half_precision, quick
 from tests.training.own_models import offer
 from tests.training.small import build, copies, distance, run, weights
 
@@ -89,6 +89,7 @@ def _poisoned(monkeypatch, poison, replica, at_step):
     monkeypatch.setattr(StepFunctions, "_pure", poisoning)
 
 
+@half_precision
 @pytest.mark.parametrize("poison, replica", quick([(np.inf, 0), (np.nan, 1)], 1))
 def test_an_infinite_gradient_of_any_replica_skips_the_step_on_all(strategy, monkeypatch, poison, replica):
     _poisoned(monkeypatch, poison, replica, at_step=2)
@@ -109,6 +110,7 @@ def test_an_infinite_gradient_of_any_replica_skips_the_step_on_all(strategy, mon
     assert all(np.isfinite(w).all() for w in weights(experiment))
 
 
+@half_precision
 def test_the_loss_scale_doubles_after_enough_finite_steps(strategy):
     experiment = build(strategy(1), precision="mixed_float16", force=True)
     experiment.state.loss_scale.assign(16.0)
@@ -207,6 +209,7 @@ def test_a_training_batch_is_never_short(strategy):
     assert sizes == [100] * 3
 
 
+@half_precision
 @pytest.mark.acceptance  # A row of the matrix of training shows it too.
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_the_loss_falls_in_mixed_precision(strategy, precision):

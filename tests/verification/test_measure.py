@@ -7,7 +7,7 @@ import tensorflow as tf
 from pipeline.training import gradients, inference, step
 from pipeline.training.step import TRAIN_COLUMNS
 from pipeline.verification import measure
-from tests.selection import quick
+from tests.selection import half_precision, quick
 from tests.training.small import build
 
 
@@ -30,6 +30,7 @@ def test_a_bad_gradient_that_is_applied_is_seen(strategy, monkeypatch):
     assert variables.difference == np.inf and "Inf on replica 0" in counters.note
 
 
+@half_precision
 def test_counters_that_are_wrong_after_a_skipped_step_are_seen(strategy):
     experiment, row = build(strategy(1), precision="mixed_float16", force=True), np.zeros(len(TRAIN_COLUMNS))
     for name, value in (("global_step", 2), ("skipped_steps", 1), ("position", 32), ("loss_scale", 512)):
