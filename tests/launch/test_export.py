@@ -15,7 +15,10 @@ from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.export.export_format import find_format
 from pipeline.run_directory import RunDirectory
 from tests.commands import answers, environment, mirrorline, result
+from tests.selection import half_precision
 from tests.small_disk import small_disk
+
+pytestmark = half_precision  # What is exported was trained in it.
 
 TRAIN = ("train", "--model=mlp", "--batch_size=60", "--schedule=constant", "--augment=",
          "--tensorboard=scalars")
@@ -181,9 +184,6 @@ REFUSED = {
 WITHOUT_TENSORFLOW = f"""
 import json, sys
 from launch.__main__ import main
-from tests.selection import half_precision
-
-pytestmark = half_precision
 codes = []
 for arguments in {[list(a) for a in REFUSED]!r}:
     codes.append(main(["export", "--workdir=begun", *arguments]))
