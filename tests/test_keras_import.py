@@ -76,6 +76,7 @@ print(before, keras.config.image_data_format(), keras.config.epsilon(), keras.co
 """
 
 
+@pytest.mark.acceptance
 def test_python_with_keras_imported_before(tmp_path):
     content = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1}
     done = subprocess.run([sys.executable, "-c", PYTHON], capture_output=True, text=True, timeout=300, cwd=tmp_path,

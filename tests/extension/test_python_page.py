@@ -48,6 +48,7 @@ def test_the_blocks_of_the_page_print_what_it_promises(ran):
     assert lines[17] == "[] True" and len(lines) == 18
 
 
+@pytest.mark.acceptance
 def test_a_run_in_python_equals_that_of_the_command(ran):
     folder, lines = ran
     options = ["--dataset=digits", "--model=three_apis", "--augment=crop", "--learning_rate=3e-3", "--verbosity=quiet"]

@@ -20,9 +20,9 @@ CURVES = "--tensorboard=scalars"  # What else TensorBoard shows is looked at els
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with a finished run of three_apis on 2 replicas in runs/whole, and what the command printed."""
+    """A folder with a finished run of mlp on 2 replicas in runs/whole, and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
+    done = mirrorline("train", *QUICK, "--model=mlp", "--replicas=2", "--workdir=runs/whole", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -45,7 +45,7 @@ def test_a_run_writes_what_its_directory_promises(finished):
     assert [r["examples"] for r in evaluations] == [360] * 3
     assert_every_step_once(workdir, 44)
     stored = json.loads((workdir / "config.json").read_text())
-    assert stored["config"]["model"] == "three_apis" and len(stored["data"]["fingerprint"]) == 64
+    assert stored["config"]["model"] == "mlp" and len(stored["data"]["fingerprint"]) == 64
     # Nothing of TensorFlow's own chatter, and where to look.
     assert done.stderr == ""
     assert "mirrorline tensorboard --logdir=" in done.stdout and "runs/whole/result.json" in done.stdout
@@ -67,11 +67,12 @@ def test_tensorboard_shows_both_runs_on_one_axis(finished):
 def test_a_finished_run_says_so(finished):
     folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "whole").rglob("*") if p.is_file()}
-    again = mirrorline("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/whole", cwd=folder)
+    again = mirrorline("train", *QUICK, "--model=mlp", "--replicas=2", "--workdir=runs/whole", cwd=folder)
     assert again.returncode == 0 and "is finished: step 44" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs" / "whole").rglob("*") if p.is_file()}
 
 
+@pytest.mark.acceptance
 def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
     folder, _ = finished
     found = result(folder / "runs" / "whole")
@@ -100,7 +101,7 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
 
 def test_a_run_that_was_terminated_and_killed_ends_with_the_same_weights(finished):
     folder, _ = finished
-    command, run = ("train", *QUICK, "--model=three_apis", "--replicas=2", "--workdir=runs/stopped", CURVES), (
+    command, run = ("train", *QUICK, "--model=mlp", "--replicas=2", "--workdir=runs/stopped", CURVES), (
         folder / "runs" / "stopped")
     code, errors = kill_at_step(start(*command, "--steps_per_loop=1", "--checkpoint_every=1000", cwd=folder), run, 10,
                                 signal.SIGTERM)
@@ -211,6 +212,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.acceptance
 def test_a_start_that_was_killed_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "run").mkdir()
     for name in (".lock", "config.json.tmp", "launches.jsonl", "hang.txt"):

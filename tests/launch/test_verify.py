@@ -13,6 +13,7 @@ from pipeline.distributed import cuda
 from tests import commands
 from tests.commands import mirrorline, start
 from tests.cures import PROVED, verify_without
+from tests.selection import quick
 
 # A small model with batch normalization and dropout.
 SMALL = ("--model=three_apis", "--augment=crop,mixup")
@@ -103,7 +104,7 @@ def test_without_a_cure_its_part_is_violated(tmp_path):
     assert of_it and all(row["compared"] != "what its process found" for row in of_it)  # Measured, not failed.
 
 
-@pytest.mark.parametrize("arguments, line", [
+@pytest.mark.parametrize("arguments, line", quick([
     (["--only=replica"], "mirrorline verify: unknown part 'replica': did you mean 'replicas'? known: infinite, "),
     (["--only="], "mirrorline verify: --only is empty: "),
     (["--output=no/such/folder.json"], "mirrorline verify: --output=no/such/folder.json cannot be written: "),
@@ -111,7 +112,7 @@ def test_without_a_cure_its_part_is_violated(tmp_path):
                            "needs a checkpoint, steps after it to lose, and an end; give at least 6"),
     (["--replicas=9"], "mirrorline verify: --replicas=9 without a GPU"),
     (["--replicas=3", "--only=infinite"], "mirrorline verify: --batch_size=32 does not divide by 3 replicas"),
-])
+], 0, 1, 2, 3, 4))
 def test_wrong_use_is_one_line_and_leaves_nothing(arguments, line, tmp_path):
     done = mirrorline("verify", "--verbosity=quiet", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

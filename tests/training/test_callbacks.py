@@ -116,6 +116,7 @@ def test_a_user_s_callback_gets_every_event_in_order_over_a_kill_and_a_resume(tm
     assert second[-2]["accuracy"] == result(tmp_path / "run")["test_accuracy"]
 
 
+@pytest.mark.acceptance
 def test_an_exception_in_a_callback_is_one_line_with_its_source_location(tmp_path):
     (tmp_path / "diary.py").write_text(DIARY)
     done = mirrorline(*RUN, "--callbacks=broken,diary", "--verbosity=quiet", cwd=tmp_path)

@@ -33,7 +33,7 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1, 9))
+@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1))
 def test_a_run_continues_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
     steps = 24 if model in ("mlp", "three_apis") else 10
     options = dict(model=model, precision=precision, force=True, batch_size=16, steps=steps, seed=1) | options

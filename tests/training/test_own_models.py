@@ -27,6 +27,7 @@ def test_penalties_of_layers_are_in_the_loss_once(strategy, monkeypatch, replica
     assert distance(weights(single), weights(experiment)) < 1e-12
 
 
+@pytest.mark.acceptance
 def test_micro_batches_with_dropout_and_mixing_agree_on_any_number_of_replicas(strategy, monkeypatch):
     offer(monkeypatch)
     options = dict(model="penalized", model_options=("rate=0.4",), accumulate_steps=2, augment=("crop", "mixup"))

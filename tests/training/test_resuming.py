@@ -4,6 +4,7 @@ import shutil
 import signal
 
 import numpy as np
+import pytest
 
 from tests.commands import kill_at_step, mirrorline, result, start
 
@@ -12,6 +13,7 @@ TRANSFER = (*QUICK, "--initialize_from=backbone", "--freeze=hidden", "--steps=16
             "--on_divergence=ignore", "--ema_decay=0.9")
 
 
+@pytest.mark.acceptance
 def test_a_killed_run_needs_no_file_and_ends_with_the_same_weights(tmp_path):
     assert mirrorline(*QUICK, "--steps=4", "--workdir=backbone", cwd=tmp_path).returncode == 0
     whole = mirrorline(*TRANSFER, "--workdir=whole", cwd=tmp_path)
