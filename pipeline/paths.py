@@ -118,6 +118,11 @@ def check_folder(flag: str, path: str) -> None:
                          "be made")
 
 
+# Files of runs, sweeps and benchmarks that no other output may replace.
+RECORDS = ("config.json", "metrics.jsonl", "launches.jsonl", "attempts.jsonl", "result.json", "sweep.json",
+           "benchmark.json")
+
+
 def check_file(flag: str, path: str) -> None:
     """Raises UsageError if a file cannot be written, before anything is computed; leaves nothing behind."""
     if is_special(path):
@@ -132,6 +137,8 @@ def check_file(flag: str, path: str) -> None:
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
     problem = problem or ("it is a folder" if os.path.isdir(path) else folder_obstacle(folder))
+    if not problem and os.path.basename(path) in RECORDS and os.path.exists(path):
+        raise UsageError(f"{flag}={path} would replace the record of a run, a sweep or a benchmark; give another file")
     if problem:
         raise UsageError(f"{flag}={path} cannot be written: {problem}; give a file in a directory that exists")
 

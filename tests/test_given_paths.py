@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import flags
+from launch import __main__ as command_line
 from launch.commands import benchmark, evaluate, export, inspect, predict, sweep, tensorboard, train, verify
 from pipeline.config import DataConfig, ExperimentConfig, options
 from pipeline.errors import UsageError
@@ -158,6 +159,19 @@ def test_no_image_of_the_user_is_replaced(tmp_path):
     assert photo.read_bytes() == before and os.listdir(folder) == ["photo.png"]
     check_drawing("--plot", str(drawn))
     check_drawing("--plot", str(tmp_path / "new.png"))
+
+
+@pytest.mark.parametrize("order", [["verify", "--output=run/config.json"],
+                                   ["predict", "--output=run/result.json", "--format=json", "x.png"]])
+def test_no_record_of_a_run_is_replaced(order, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("run")
+    for name in ("config.json", "metrics.jsonl", "result.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    assert command_line.main(order) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "would replace the record of a run" in said
+    assert {path.read_text() for path in (tmp_path / "run").iterdir()} == {"{}"}
 
 
 def test_default_names_of_runs(tmp_path, monkeypatch):
