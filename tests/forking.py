@@ -10,6 +10,7 @@ draws at random for each new process, as the order of a set of strings. Tests of
 import array
 import ctypes
 import gc
+import importlib
 import io
 import json
 import os
@@ -25,6 +26,10 @@ import time
 import warnings
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# What commands import of others; none of it reads what a test sets for its commands.
+HEAVY = ("keras", "tensorflow", "sklearn.datasets", "sklearn.metrics", "scipy.stats", "PIL.ImageDraw", "jinja2",
+         "psutil", "tensorboard.plugins.hparams.summary", "tensorboard.plugins.text.summary_v2", "rich.live",
+         "rich.table")
 LONGEST_REQUEST = 2**17  # Bytes, the environment among them.
 
 
@@ -167,8 +172,8 @@ def main(number):
     """Imports what takes long, and serves."""
     from pipeline import silence
     silence.quiet("normal")
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
+    for name in HEAVY:
+        importlib.import_module(name)
     for name in [name for name in sys.modules if name.split(".")[0] in ("launch", "pipeline", "flags")]:
         del sys.modules[name]  # A command imports its own.
     gc.collect()
