@@ -1,5 +1,4 @@
-"""Headers and pixels of image files, read with Pillow."""
-import dataclasses
+"""Pixels of image files, read with Pillow."""
 import io
 import os
 import stat
@@ -10,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data.source import digest
-
 _ENDS = 65_536
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = ("1", "L", "LA", "La")
 _LEAST_OF_16_BITS = 2**14  # Smallest maximum of an image of 16 bits: one of 10, 12 or 14 bits does not reach it.
 _LEAST_OF_LEVELS = 16  # Smallest maximum of floats that are levels of 0 to 255: below it they may have another range.
@@ -23,32 +20,10 @@ _ORIENTATION = 0x0112
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
           8: Image.Transpose.ROTATE_90}
-_TURNED = (5, 6, 7, 8)
+TURNED = (5, 6, 7, 8)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # Pillow renders it with Ghostscript if that is installed.
 _OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")  # Chunks of a PNG file that its pixels depend on.
-# Tags of a TIFF file: offsets and lengths of the strips or tiles of an image.
-_PLACES, _LENGTHS = (273, 324), (279, 325)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageHeader:
-    """Properties of an image file that are known without decoding it.
-
-    Attributes:
-      height, width: in pixels, after the EXIF orientation is applied.
-      grey: whether it has no colours.
-      interpreted: whether its pixels depend on how `read_image` treats transparency or floats.
-      file_size: in bytes.
-      ends_digest: of the first and the last 64 KiB of the file.
-    """
-
-    height: int
-    width: int
-    grey: bool
-    interpreted: bool
-    file_size: int
-    ends_digest: str
 
 
 class UnreadableImage(Exception):
@@ -61,27 +36,6 @@ class UnreadableImage(Exception):
     def __init__(self, message: str, lost: bool = False):
         super().__init__(message)
         self.lost = lost
-
-
-def read_header(path: str) -> ImageHeader:
-    """Returns the header of an image file.
-
-    A file whose last bytes do not show that it is complete (truncated, or with other data after the image) is decoded.
-    Damage in the middle of a file is found only by decoding it.
-
-    Raises:
-      UnreadableImage: no image, or truncated.
-    """
-    def header(image, ends, size):
-        (width, height), whole = image.size, _ends_whole(image, ends, size)
-        if _orientation(image) in _TURNED:
-            width, height = height, width
-        grey, interpreted = image.mode in _GREY_MODES, image.mode == "F" or image.has_transparency_data
-        if not whole:
-            image.load()
-        return ImageHeader(height, width, grey, interpreted, size, digest(np.frombuffer(ends, np.uint8)))
-
-    return _with_image(path, header)
 
 
 def read_image(path: str, channels: int, size: int | tuple[int, int] | None = None) -> np.ndarray:
@@ -102,11 +56,11 @@ def read_image(path: str, channels: int, size: int | tuple[int, int] | None = No
     Raises:
       UnreadableImage: no image, truncated, or of an unknown range of values.
     """
-    def pixels(image, ends, file_size):
+    def pixels(image, ends, file_size, intact):
         image.load()
-        turn = _TURNS.get(_orientation(image))
+        turn = _TURNS.get(orientation_of(image))
         image = image if turn is None else image.transpose(turn)
-        if image.mode in _GREY_MODES and image.mode not in _EIGHT_BITS:
+        if image.mode in GREY_MODES and image.mode not in _EIGHT_BITS:
             image = Image.fromarray(_levels(np.asarray(image).astype(np.float64), image.mode == "F"))
         if image.has_transparency_data:
             image = _laid_over(image.convert("RGBA"))
@@ -116,13 +70,14 @@ def read_image(path: str, channels: int, size: int | tuple[int, int] | None = No
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(image.height, image.width, channels)
 
-    return _with_image(path, pixels)
+    return with_image(path, pixels)
 
 
-def _with_image(path, function):
-    """Returns function(Pillow's image, the file's first and last 64 KiB, its size in bytes).
+def with_image(path: str, function: Callable[[Any, bytes, int, bool], Any]) -> Any:
+    """Returns function(Pillow's image, the file's first and last 64 KiB, its size in bytes, intact).
 
-    A PNG file for which that fails is tried again without chunks other than pixels, such as damaged texts.
+    A PNG file for which that fails is tried again without chunks other than pixels, such as damaged texts, and with
+    intact=False.
 
     Raises:
       UnreadableImage: the file cannot be read, or the function raised.
@@ -139,7 +94,7 @@ def _with_image(path, function):
             try:
                 file.seek(0)
                 with Image.open(file) as image:
-                    return function(image, ends, size)
+                    return function(image, ends, size, True)
             except UnreadableImage:
                 raise
             except Exception as error:
@@ -149,7 +104,7 @@ def _with_image(path, function):
                 first, pixels = error, _only_pixels(file.read())
             try:
                 with Image.open(io.BytesIO(pixels)) as image:
-                    return function(image, ends, size)
+                    return function(image, ends, size, False)
             except Exception:
                 raise first from None
     except UnreadableImage:
@@ -178,33 +133,7 @@ def _only_pixels(content):
     return b"".join(kept)
 
 
-def _ends_whole(image, ends, size):
-    """Returns whether the end of a file shows, without decoding it, that no pixel is missing; False where unknown.
-
-    Args:
-      image: Pillow's, opened.
-      ends: bytes that the file begins and ends with.
-      size: of the file in bytes.
-    """
-    kind, tile = image.format, next(iter(image.tile), None)
-    if kind in ("JPEG", "MPO"):
-        return ends.endswith(b"\xff\xd9")
-    if kind == "GIF":
-        return ends.endswith(b";")
-    if kind == "WEBP":
-        return int.from_bytes(ends[4:8], "little") + 8 <= size
-    if kind == "PNG":
-        return ends[-8:-4] == b"IEND"
-    if kind in ("BMP", "DIB") and tile and tile[0] == "raw":
-        offset, (_, stride, _) = tile[2], tile[3]
-        return offset + stride * image.height <= size
-    if kind == "TIFF":
-        places, lengths = (np.hstack([image.tag_v2.get(tag, ()) for tag in tags]) for tags in (_PLACES, _LENGTHS))
-        return len(places) == len(lengths) > 0 and bool((places + lengths).max() <= size)
-    return False
-
-
-def _orientation(image):
+def orientation_of(image: Any) -> int:
     """Returns the EXIF orientation of Pillow's image, 1 where none can be read."""
     try:
         return image.getexif().get(_ORIENTATION, 1)

@@ -1,7 +1,6 @@
 """Examples streamed from image files, decoded on demand."""
 import os
 import threading
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +8,7 @@ import tensorflow as tf
 from pipeline.console import STANDARD
 from pipeline.data import damage
 from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.image_index import ImageIndex
 from pipeline.data.order import example_index
 from pipeline.data.source import Finish, numbered_batches
 from pipeline.errors import RunFailure, UsageError
@@ -26,18 +26,17 @@ class ImageFiles:
 
     calls_python = True  # See damage.pipelines_call_python.
 
-    def __init__(self, paths: Sequence[str], labels: np.ndarray, shape: tuple[int, int, int], size: int | None,
-                 skip_unreadable: bool = False, replaced: set[str] | None = None):
+    def __init__(self, index: ImageIndex, shape: tuple[int, int, int], size: int | None, skip_unreadable: bool = False,
+                 replaced: set[str] | None = None):
         """
         Args:
-          paths: of n files.
-          labels: int [n].
+          index: the files.
           shape: (H, W, C) of all of them.
           size: see read_image.
           skip_unreadable: whether to replace files that cannot be decoded.
           replaced: paths whose replacement was reported already.
         """
-        self.paths, self.labels, self.shape, self.size = list(paths), np.asarray(labels, np.int32), shape, size
+        self.index, self.labels, self.shape, self.size = index, index.labels, shape, size
         self.skip_unreadable = skip_unreadable
         self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
 
@@ -59,8 +58,7 @@ class ImageFiles:
         return self._batches(positions, lambda p: p, start_batch, batch_size, finish)
 
     def select(self, index: np.ndarray) -> "ImageFiles":
-        return ImageFiles([self.paths[i] for i in index], self.labels[index], self.shape, self.size,
-                          self.skip_unreadable, self._replaced)
+        return ImageFiles(self.index.select(index), self.shape, self.size, self.skip_unreadable, self._replaced)
 
     def read_labels(self) -> np.ndarray:
         return self.labels
@@ -82,9 +80,9 @@ class ImageFiles:
     def _decode(self, index):
         """Returns the pixels of a file by its number, or of its replacement."""
         try:
-            return self._read(self.paths[index])
+            return self._read(self.index.path(index))
         except UnreadableImage as error:
-            path, reason = self.paths[index], error
+            path, reason = self.index.path(index), error
         for other in self._next_of_class(index) if self.skip_unreadable else ():
             try:
                 image = self._read(other)
@@ -105,7 +103,7 @@ class ImageFiles:
         """Returns the paths of the next files of the class, from the last one on to the first."""
         same = np.flatnonzero(self.labels == self.labels[index])
         others = np.roll(same, -1 - np.searchsorted(same, index))[:-1]
-        return [self.paths[i] for i in others[:_MOST_TRIES]]
+        return [self.index.path(i) for i in others[:_MOST_TRIES]]
 
     def _warn_replaced(self, path, reason, other):
         with self._lock:

@@ -1,7 +1,7 @@
 """The interface of a data set to the rest of the pipeline."""
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,14 +50,28 @@ class Split:
     num_examples: int
     reader: Reader
     labels: np.ndarray | None = None
-    files: list | None = None
+    files: Sequence[str] | None = None
 
     def select(self, index: np.ndarray, name: str | None = None) -> "Split":
         """Returns the split of the examples `index`, int64 [n] ascending, called `name`; None: as before."""
         index = np.asarray(index, np.int64)
         labels = None if self.labels is None else self.labels[index]
-        files = None if self.files is None else [self.files[i] for i in index]
+        files = None if self.files is None else _Chosen(self.files, index)
         return Split(name or self.name, len(index), self.reader.select(index), labels, files)
+
+
+class _Chosen(Sequence[str]):
+    """The members `index`, int64 [n], of a sequence, found when they are asked for."""
+
+    def __init__(self, of: Sequence[str], index: np.ndarray):
+        self._of: Sequence[str] = of._of if isinstance(of, _Chosen) else of
+        self._index: np.ndarray = of._index[index] if isinstance(of, _Chosen) else index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [self._of[k] for k in self._index[i]] if isinstance(i, slice) else self._of[int(self._index[i])]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

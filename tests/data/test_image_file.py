@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from pipeline.data.decode import UnreadableImage, read_header, read_image
+from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.image_header import read_header
 from pipeline.data.image_search import is_image
 
 PIXELS = np.kron(np.random.RandomState(0).randint(0, 256, (8, 10, 3)), np.ones((8, 8, 1))).astype(np.uint8)

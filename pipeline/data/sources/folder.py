@@ -8,9 +8,11 @@ from pipeline.activity import activity
 from pipeline.choices import DATASETS
 from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
-from pipeline.data.decode import UnreadableImage, in_parallel, read_header, read_image
+from pipeline.data.decode import UnreadableImage, in_parallel, read_image
 from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.holdout import source_of
+from pipeline.data.image_header import read_header
+from pipeline.data.image_index import FileNames, ImageIndex, readable
 from pipeline.data.image_search import images_below, is_hidden, is_image, left_out
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Source, Split
@@ -46,7 +48,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     with activity("looking for images", console):
         folders, notes = _split_folders(path, config.validation_split, own_validation)
         class_folders = _class_folders(folders)
-        class_names = tuple(_readable(name) for name in class_folders["train"])
+        class_names = tuple(readable(name) for name in class_folders["train"])
         files = {name: _class_files(folder, class_folders[name]) for name, folder in folders.items()}
     notes += [*_alike(class_names), *_beside(path, files)]
     files = {name: (paths, labels) for name, (paths, labels, _) in files.items()}
@@ -67,12 +69,12 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     for name, (paths, labels) in files.items():
         kept = [(file, label) for file, label in zip(paths, labels, strict=True) if file not in bad]
         _check_classes([label for _, label in kept], class_folders[name], folders[name])
-        splits[name] = _make_split(name, path, kept, pixels, shape, config)
+        splits[name] = _make_split(name, path, kept, headers, pixels, shape, config)
         parts += [name, [(os.path.relpath(file, path), headers[file].file_size, headers[file].ends_digest)
                          for file, _ in kept]]
         if any(headers[file].interpreted for file, _ in kept):
             parts.append(INTERPRETATION)
-    return source_of(f"folder:{_readable(path)}", class_names, shape, splits, parts, config.validation_split,
+    return source_of(f"folder:{readable(path)}", class_names, shape, splits, parts, config.validation_split,
                      (*notes, *_notes(bad, in_memory)))
 
 
@@ -86,7 +88,7 @@ def _split_folders(path, validation_split, own_validation):
     if own:
         train = os.path.join(path, own)
         found, unused = choose_splits(f"--dataset=folder:{path}", names, own_validation)
-        others = [_readable(name) for name in names if name not in (own, unused, *found.values())]
+        others = [readable(name) for name in names if name not in (own, unused, *found.values())]
         if others:
             lines.append(f"not read, since they are next to '{own}': {', '.join(others[:5])}"
                          f"{', ...' if len(others) > 5 else ''}")
@@ -146,11 +148,6 @@ def _class_folders(folders):
     return found
 
 
-def _readable(name):
-    """Returns a name as text that can be printed and saved; bytes that are not UTF-8 become \\x and two digits."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def _alike(class_names):
     """Returns lines about classes whose names look the same, or differ only in case."""
     seen, lines = {}, []
@@ -183,7 +180,7 @@ def _beside(path, files):
       path: the folder of the data set.
       files: {split: what _class_files returns}.
     """
-    line = left_out([_readable(os.path.relpath(file, path)) for *_, others in files.values() for file in others])
+    line = left_out([readable(os.path.relpath(file, path)) for *_, others in files.values() for file in others])
     return [] if line is None else [line]
 
 
@@ -218,19 +215,30 @@ def _check_classes(labels, class_folders, folder):
         raise UsageError(f"class folder {os.path.join(folder, class_folders[label])} has no image that can be read")
 
 
-def _make_split(name, root, kept, pixels, shape, config):
-    labels = np.array([label for _, label in kept], np.int32)
+def _make_split(name, root, kept, headers, pixels, shape, config):
+    index = _index(root, kept, headers)
     if pixels:
-        reader = InMemory(np.stack([pixels[file] for file, _ in kept]), labels)
+        reader = InMemory(np.stack([pixels[file] for file, _ in kept]), index.labels)
     else:
-        reader = ImageFiles([file for file, _ in kept], labels, shape, config.image_size, config.skip_unreadable)
-    return Split(name, len(kept), reader, labels, [_readable(os.path.relpath(file, root)) for file, _ in kept])
+        reader = ImageFiles(index, shape, config.image_size, config.skip_unreadable)
+    return Split(name, len(kept), reader, index.labels, FileNames(index))
+
+
+def _index(root, kept, headers):
+    """Returns the ImageIndex of [(file, label)]."""
+    names = [os.fsencode(os.path.relpath(file, root)) for file, _ in kept]
+    length = np.array([len(name) for name in names], np.int32)
+    figures = {name: np.array([getattr(headers[file], name) for file, _ in kept], kind)
+               for name, kind in (("height", np.int32), ("width", np.int32), ("orientation", np.uint8),
+                                  ("decoder", np.uint8))}
+    return ImageIndex(root, b"".join(names), np.cumsum(length) - length, length,
+                      np.array([label for _, label in kept], np.int32), **figures)
 
 
 def _notes(bad, in_memory):
     notes = []
     if bad:
-        notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(map(_readable, bad[:3]))}"
+        notes.append(f"skipped {counted(len(bad), 'unreadable image')}: {', '.join(map(readable, bad[:3]))}"
                      f"{', ...' if len(bad) > 3 else ''}")
     if not in_memory:
         notes.append("images are decoded on demand, each epoch in a random order of all of them")
