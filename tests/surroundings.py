@@ -10,10 +10,13 @@ import pathlib
 import re
 import signal
 import site
+import sys
 import tempfile
 
 FOREIGN = re.compile(
     r"TF_|TFDS_|KERAS_|GRPC_|ABSL_|SLURM_|PMI_|RAY_|JOB_COMPLETION_INDEX|MIRRORLINE_|JPY_|MPLBACKEND|MATPLOTLIBRC|XDG_|"
+    # Without compiled files each of hundreds of commands would compile the same sources.
+    r"PYTHON(DONTWRITEBYTECODE|PYCACHEPREFIX)|"
     r"PYTHON(WARNINGS|DEVMODE|SAFEPATH|HASHSEED|OPTIMIZE|IOENCODING|UTF8|COERCECLOCALE|STARTUP|INSPECT|PATH)|"
     r"COLUMNS|LINES|COLORTERM|NO_COLOR|FORCE_COLOR|CLICOLOR|LC_|LANGUAGE")
 KERNELS = {"TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS"}
@@ -49,5 +52,6 @@ def settle():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.makedirs(variables["MPLCONFIGDIR"], exist_ok=True)
+    sys.dont_write_bytecode = False
     os.environ["HOME"] = tempfile.mkdtemp(prefix="mirrorline-home-")
     return os.environ["HOME"]

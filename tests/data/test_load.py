@@ -41,6 +41,19 @@ def test_enlarged_digits_still_look_like_the_originals():
     assert abs((centres[0] - centres[1]).mean()) < 0.003
 
 
+@pytest.mark.parametrize("size", [24, 28])  # At 24, pixels of the original lie half-way between two levels.
+def test_digits_are_those_of_an_interpolation_of_each_image_by_itself(size):
+    import scipy.ndimage
+    import sklearn.datasets
+
+    from pipeline.data.sources.digits import enlarge
+    original = sklearn.datasets.load_digits().images[:200]
+    at = np.meshgrid(*[(np.arange(size) + 0.5) * 8 / size + 0.5] * 2, indexing="ij")
+    alone = [scipy.ndimage.map_coordinates(np.pad(image, 1), at, order=3, mode="constant") for image in original]
+    expected = np.clip(np.rint(np.stack(alone) * (255 / 16)), 0, 255)
+    np.testing.assert_array_equal(enlarge(original, size)[..., 0], expected)
+
+
 def test_digits_in_another_size():
     assert load(DataConfig(image_size=32), 64).train.reader.images.shape == (1437, 32, 32, 1)
 
