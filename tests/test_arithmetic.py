@@ -8,14 +8,15 @@ from launch import __main__ as command_line
 from pipeline import arithmetic
 from pipeline.run_directory import evaluation_config
 from tests.commands import result, start
+from tests.selection import quick
 
-RUN = ("train", "--dataset=digits", "--model=cnn", "--batch_size=100", "--subset=4", "--schedule=constant",
+RUN = ("train", "--dataset=digits", "--batch_size=100", "--subset=4", "--schedule=constant",
        "--tensorboard=scalars")
 
 
 def train(folder, workdir, *flags):
     """Trains on the first core that this process may use, to its end; returns (output, errors)."""
-    process = start(*RUN, f"--workdir={workdir}", *flags, cwd=folder)
+    process = start(*RUN, f"--model={folder.name}", f"--workdir={workdir}", *flags, cwd=folder)
     if not flags or "--threads" not in flags[-1]:
         os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
     out, errors = process.communicate(timeout=600)
@@ -38,10 +39,11 @@ def test_invalid_number_of_threads_in_the_environment(text, monkeypatch, capsys)
                                        f"all cores, to 4096; found '{text}'\n")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with a run of four steps by three threads in `whole`."""
-    folder = tmp_path_factory.mktemp("threads")
+@pytest.fixture(scope="module", params=quick(["mlp", "cnn"], 0))
+def folder(request, tmp_path_factory):
+    """A folder called by a model with a run of four steps of it by three threads in `whole`."""
+    folder = tmp_path_factory.mktemp("threads") / request.param
+    folder.mkdir()
     train(folder, "whole", "--steps=4", "--threads=3")
     return folder
 

@@ -17,7 +17,7 @@ from pipeline.evaluation.prediction import find_files
 from pipeline.extension import absolute
 from pipeline.paths import check_drawing, check_file, check_folder, local_path
 from pipeline.run_directory import RunDirectory, check_outside_data, default_path, free_path, stored_config
-from tests.commands import environment, start
+from tests.commands import answers, environment, start
 
 COMMANDS = {command.__name__.split(".")[-1]: command for command in (
     train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect)}
@@ -149,13 +149,11 @@ def test_no_image_of_the_user_is_replaced(tmp_path):
     photo.rename(folder / "photo.png")
     photo = folder / "photo.png"
     before = photo.read_bytes()
-    for order in (["inspect", "--model=mlp", f"--plot={photo}"],
-                  ["predict", f"--figure={photo}", str(folder)],
-                  ["predict", "--format=csv", f"--output={photo}", str(folder)],
-                  ["predict", "--explain", f"--explain_dir={folder}", str(folder)]):
-        process = start(*order, cwd=tmp_path)
-        _, told = process.communicate()
-        assert (process.returncode, told.count("\n")) == (2, 1) and str(folder) in told, told
+    for code, _, told in answers([["inspect", "--model=mlp", f"--plot={photo}"],
+                                  ["predict", f"--figure={photo}", str(folder)],
+                                  ["predict", "--format=csv", f"--output={photo}", str(folder)],
+                                  ["predict", "--explain", f"--explain_dir={folder}", str(folder)]], tmp_path):
+        assert (code, told.count("\n")) == (2, 1) and str(folder) in told, told
     assert photo.read_bytes() == before and os.listdir(folder) == ["photo.png"]
     check_drawing("--plot", str(drawn))
     check_drawing("--plot", str(tmp_path / "new.png"))
@@ -188,10 +186,8 @@ def test_addresses_are_refused_before_anything_is_written(tmp_path):
     orders = [("train", "--workdir=gs://bucket/run"), ("train", "--flagfile=s3://b/my.flags"),
               ("train", f"--workdir={'n' * 300}"), ("predict", "--workdir=x", "s3://bucket/a.png"),
               ("train", "--workdir=file:///x"), ("train", "--extension=gs://b/own.py")]
-    for order in orders:
-        process = start(*order, cwd=tmp_path)
-        _, told = process.communicate()
-        assert process.returncode == 2 and told.count("\n") == 1 and "Traceback" not in told, told
+    for order, (code, _, told) in zip(orders, answers(orders, tmp_path), strict=True):
+        assert code == 2 and told.count("\n") == 1, (order, told)
     assert not list(tmp_path.iterdir())
 
 

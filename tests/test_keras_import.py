@@ -44,7 +44,7 @@ def test_run_has_the_same_weights(plain, tmp_path):
     folder, weights = plain
     process = start("train", *RUN, "--workdir=hostile", cwd=folder, fresh=True, more=settings(tmp_path, FILES[0]))
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    assert (process.returncode, errors) == (0, "")
     assert result(folder / "hostile")["weights_sha256"] == weights
 
 

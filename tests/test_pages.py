@@ -41,7 +41,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", quick(PAGES, 0, 1))
+@pytest.mark.parametrize("page", quick(PAGES, 0))
 def test_every_block_of_a_page_runs(folder, page):
     found = blocks(REPOSITORY / "docs" / f"{page}.md")
     assert found, "a page has an example that runs"

@@ -58,11 +58,11 @@ def _image_files(folder):
 @pytest.mark.parametrize("workers, replicas, micro_batches", quick([(2, 4, 2), (3, 6, 2)], 0))
 def test_the_parts_of_several_workers_make_the_batches_of_one(train_split, workers, replicas, micro_batches):
     split, numbers = train_split
-    flip = (Augmentation("flip", None), *MIXUP)
+    augmentations = MIXUP if workers == 2 else (Augmentation("flip", None), *MIXUP)
     whole = BatchLayout(48, replicas, micro_batches)
-    wanted = list(train_stream(split, whole, seed=3, start_step=5, augmentations=flip).take(2))
+    wanted = list(train_stream(split, whole, seed=3, start_step=5, augmentations=augmentations).take(2))
     parts = [list(train_stream(split, dataclasses.replace(whole, workers=workers, worker=worker), seed=3, start_step=5,
-                               augmentations=flip).take(2)) for worker in range(workers)]
+                               augmentations=augmentations).take(2)) for worker in range(workers)]
     for step, batch in enumerate(wanted):
         for name, value in batch.items():
             # Replicas are neighbours in the whole batch, and a worker has some of them.

@@ -36,6 +36,20 @@ def whole(tmp_path_factory):
     return folder / "run"
 
 
+def test_two_workers_train_as_one_process_with_two_replicas(tmp_path):
+    settings = (*COMMAND, "--augment=mixup", "--steps=4", "--evaluate_every=4", "--schedule=constant")
+    done = mirrorline(*settings, "--replicas=2", "--workdir=one", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = ends(start_workers(2, *settings, "--workdir=two", cwd=tmp_path))
+    assert [code for _, code in found] == [0, 0], found
+    assert found[1][0][0] == ""  # The chief speaks for all.
+    assert result(tmp_path / "two")["weights_sha256"] == result(tmp_path / "one")["weights_sha256"]
+    for kind, bound in (("train", 0), ("evaluation", 1e-9)):
+        one, two = ([r["loss"] for r in metrics(tmp_path / name, kind)] for name in ("one", "two"))
+        assert two == pytest.approx(one, rel=bound)
+
+
+@pytest.mark.acceptance
 def test_lost_worker_changes_no_result(tmp_path, whole):
     workers = start_workers(2, *COMMAND, "--steps=16", "--steps_per_loop=1", "--workdir=run", cwd=tmp_path)
     wait_for_step(tmp_path / "run", 9, workers)  # The save at step 8 waited for that of step 4.

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pipeline.extension import digest
-from tests.commands import REPOSITORY, mirrorline, result
+from tests.commands import REPOSITORY, answers, mirrorline, result
 
 TRAIN = ("train", "--dataset=shapes", "--model=small_net", "--model_options=width=4", "--batch_size=50",
          "--schedule=constant", "--workdir=run", "--verbosity=quiet")
@@ -44,13 +44,14 @@ def test_changed_code_is_refused_until_it_is_allowed(copy):
     with open(copy / "mine.py", "a") as file:
         file.write("# Changed.\n")
     before = (copy / "run" / "config.json").read_bytes()
-    refused = mirrorline(*TRAIN, "--steps=4", "--extension=mine.py", cwd=copy)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "run holds a run with other settings: extension mine.py " in refused.stderr
-    assert "continue it all the same with --allow=extension" in refused.stderr
+    (code, _, errors), (judged, _, told) = answers([
+        (*TRAIN, "--steps=4", "--extension=mine.py"),
+        ("evaluate", "--workdir=run", "--noreport", "--verbosity=quiet")], copy)
+    assert code == 2 and errors.count("\n") == 1
+    assert "run holds a run with other settings: extension mine.py " in errors
+    assert "continue it all the same with --allow=extension" in errors
     assert (copy / "run" / "config.json").read_bytes() == before
-    judged = mirrorline("evaluate", "--workdir=run", "--noreport", "--verbosity=quiet", cwd=copy)
-    assert judged.returncode == 0 and judged.stderr.startswith("the code of this run's model or data has changed since")
+    assert judged == 0 and told.startswith("the code of this run's model or data has changed since")
     allowed = mirrorline(*TRAIN, "--steps=4", "--allow=extension", cwd=copy)  # It knows where the file lies.
     assert (allowed.returncode, allowed.stderr, result(copy / "run")["step"]) == (0, "", 4)
     record, = json.loads((copy / "run" / "config.json").read_text())["extensions"]

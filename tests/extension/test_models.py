@@ -93,6 +93,7 @@ class Mixed(keras.Model):
         return self.dense(self.normalization(self.penalized(self.flatten(x))))
 
 
+@pytest.mark.acceptance
 def test_penalties_before_synchronized_statistics_are_in_the_loss(strategy):
     register("mixed")(Mixed)
     one, two = (build(strategy(n), **small(model="mixed", precision="float64")) for n in (1, 2))

@@ -16,16 +16,37 @@ EXAMPLE = REPOSITORY / "docs" / "example_extension.py"
 def ran(tmp_path_factory):
     """(folder, lines) of one process that has run the blocks of the page."""
     folder = tmp_path_factory.mktemp("page")
+    return folder, run("\n".join(blocks()), folder)
+
+
+def blocks():
+    """Returns the text of each block of Python that runs."""
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(text, folder):
+    """Runs blocks of the page in a process of their own; returns the lines that they print."""
     shutil.copy(EXAMPLE, folder)
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     # What TensorBoard shows apart from scalars is a third of a short run, as in tests.commands.
-    text = "\n".join(blocks).replace('"verbosity": "quiet"', '"verbosity": "quiet", "tensorboard": "scalars"')
-    (folder / "page.py").write_text(text)
+    (folder / "page.py").write_text(text.replace('"verbosity": "quiet"',
+                                                 '"verbosity": "quiet", "tensorboard": "scalars"'))
     done = mirrorline(cwd=folder, module="page")
     assert done.returncode == 0, done.stderr
-    return folder, done.stdout.splitlines()
+    return done.stdout.splitlines()
 
 
+def test_the_first_blocks_of_the_page_configure_and_its_last_take_an_extension(tmp_path):
+    """With one epoch instead of six, and nothing exported."""
+    configuration, invalid = blocks()[:2]
+    own, = [block for block in blocks() if block.startswith("mine = ")]
+    names = "from pipeline.runs import evaluate, load, train\n"
+    lines = run(configuration + invalid + names + own.replace('"epochs": 6', '"epochs": 1, "subset": 3'), tmp_path)
+    accuracy = result(tmp_path / "runs" / "shapes")["test_accuracy"]
+    assert lines[0] == "64 float32" and lines[1].startswith("unknown --optimizer 'adm': did you mean 'adam'?")
+    assert float(lines[2]) == accuracy and lines[3] == f"{accuracy} ('disc', 'square', 'cross')"
+
+
+@pytest.mark.acceptance
 def test_the_blocks_of_the_page_print_what_it_promises(ran):
     folder, lines = ran
     first, whole = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("first", "shapes"))

@@ -4,10 +4,9 @@ import os
 import pathlib
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tests.commands import mirrorline
+from tests.commands import answers, mirrorline
 
 
 def _images(folder, parts=("train", "test"), classes=("cat", "dog"), count=3, size=12):
@@ -38,7 +37,9 @@ def refuse(folder, *arguments, says, command="train"):
     assert _snapshot(folder) == before, "something was touched"
 
 
-@pytest.mark.parametrize("arguments,says", [
+REFUSED = [
+    # First what opens the most replicas, since all of them are refused in one process.
+    (("--augment=mixup", "--batch_size=10", "--replicas=2"), ["mixup", "multiple of 4"]),
     (("--model=cmn",), ["'cmn'", "'cnn'"]),
     (("--batch_size=30", "--replicas=4"), ["--batch_size=30", "4 replicas", "28 or 32"]),
     (("--batch_size=32", "--replicas=4", "--accumulate_steps=3"), ["3 micro-batches", "--batch_size=32"]),
@@ -50,13 +51,18 @@ def refuse(folder, *arguments, says, command="train"):
     (("--dataset=synthetic:9x",), ["synthetic:9x", "synthetic:32x32x3"]),
     (("--model=three_apis", "--dataset=synthetic:12x12x3"), ["three_apis", "12x12", "19"]),
     (("--model=resnet_like", "--model_options=identity_kernal=3"), ["identity_kernal", "identity_kernel"]),
-    (("--augment=mixup", "--batch_size=10", "--replicas=2"), ["mixup", "multiple of 4"]),
     (("--xla=on", "--replicas=2"), ["--xla=on", "--nosync_batch_norm"]),
     (("--warmup=soon",), ["--warmup", "soon", "1epoch"]),
-])
-def test_refused(tmp_path, monkeypatch, arguments, says):
+]
+
+
+def test_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)  # With it half precision is refused for another reason.
-    refuse(tmp_path, *arguments, says=says)
+    found = answers([("train", *arguments) for arguments, _ in REFUSED], tmp_path)
+    for (arguments, says), (code, _, errors) in zip(REFUSED, found, strict=True):
+        assert code == 2 and errors.count("\n") == 1, (arguments, code, errors)
+        assert [text for text in says if text not in errors] == [], (arguments, errors)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_workdir_that_is_a_file(tmp_path):

@@ -94,6 +94,7 @@ def running(disk, tmp_path):
     command.process.wait()
 
 
+@pytest.mark.acceptance  # tests/training/test_disk_full.py has it in one process.
 def test_a_run_goes_on_while_its_disk_is_full(running, disk, whole):
     disk.fill()
     running.wait(lambda: "full" in running.errors(), full=True)

@@ -38,10 +38,14 @@ def run(folder, *arguments):
     return out
 
 
-def test_every_command_prints_the_names_of_classes(folder):
+def test_evaluate_prints_the_names_of_classes(folder):
     out = run(folder, "evaluate", "--workdir=run")
     assert SHOWN[0] in out and out.isascii()
-    # What predict writes is for other programs too, and UTF-8 everywhere.
+
+
+@pytest.mark.acceptance  # From nothing.
+def test_predict_prints_the_names_of_classes(folder):
+    """What it writes is for other programs too, and UTF-8 everywhere."""
     assert NAMES[0] in run(folder, "predict", "--workdir=run", f"images/{NAMES[0]}/{NAMES[0]}-0.png")
 
 

@@ -20,11 +20,10 @@ DIVERGED = ("train", "--model=mlp", "--steps=3", "--subset=20", "--optimizer=sgd
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with runs: `first`, `second` (`first` at step 8), `held`, which held a part out, and `diverged`."""
+    """A folder with runs: `first`, `second` (`first` at step 8), and `diverged`."""
     folder = tmp_path_factory.mktemp("evaluated")
     quiet = ("--verbosity=quiet", "--tensorboard=scalars")
     for code, _, errors in answers([(*TRAIN, "--workdir=first", *quiet),
-                                    (*TRAIN, "--workdir=held", "--validation_split=0.2", "--steps=4", *quiet),
                                     (*DIVERGED, "--workdir=diverged", *quiet)], folder):
         assert code == 0, errors
     for name in ("second", "read_only"):
@@ -39,10 +38,7 @@ def trained(tmp_path_factory):
 def printed(trained):
     """{evaluation: (standard output, standard error)} of one process."""
     lines = {"compare": ("--workdir=first", "--compare=second"),
-             "temperature": ("--workdir=held", "--report=elsewhere/held", "--verbosity=quiet"),
              "none": ("--workdir=second", "--noreport", "--checkpoint=4"),
-             "views": ("--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
-                       "--verbosity=quiet", "--batch_size=70"),
              "read_only": ("--workdir=read_only",), "diverged": ("--workdir=diverged",)}
     answered = answers([("evaluate", *line) for line in lines.values()], trained)
     assert [code for code, _, _ in answered] == [0] * len(lines), answered
@@ -122,16 +118,23 @@ def test_two_runs_are_compared_on_the_same_examples(trained, compared):
     assert not (trained / "second" / "report").exists()
 
 
-def test_a_temperature_is_fitted_on_the_held_out_part(trained, printed):
-    assert json.loads(printed["temperature"][0])["accuracy"] == result(trained / "held")["test_accuracy"]
+@pytest.mark.acceptance
+def test_a_temperature_is_fitted_on_the_held_out_part(trained):
+    (code, _, errors), (_, said, _) = answers([
+        (*TRAIN, "--workdir=held", "--validation_split=0.2", "--steps=4", "--verbosity=quiet"),
+        ("evaluate", "--workdir=held", "--report=elsewhere/held", "--verbosity=quiet")], trained)
+    assert code == 0 and json.loads(said)["accuracy"] == result(trained / "held")["test_accuracy"], errors
     report = json.loads((trained / "elsewhere" / "held" / "report.json").read_text())
     assert report["calibration"]["fitted_on"] == "the validation split, 287 examples"
     assert report["run"]["selected_on"] == "validation" and not (trained / "held" / "report").exists()
     assert (trained / "elsewhere" / "held" / "index.html").exists()
 
 
-def test_views_and_means_of_checkpoints(trained, printed):
-    said = json.loads(printed["views"][0])
+@pytest.mark.acceptance
+def test_views_and_means_of_checkpoints(trained):
+    (_, said, _), = answers([("evaluate", "--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
+                              "--verbosity=quiet", "--batch_size=70")], trained)
+    said = json.loads(said)
     predict, images, labels = outputs(trained / "first", average=2)
     shifted = np.pad(images, [(0, 0), (0, 0), (1, 0), (0, 0)], mode="edge")[:, :, :-1]
     probabilities = np.mean([predict(images), predict(images[:, :, ::-1]), predict(shifted)], axis=0)

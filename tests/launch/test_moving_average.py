@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
+from pipeline.models.identity import weights_sha256
 from pipeline.runs import load
-from tests.commands import kill_at_step, metrics, result, start, succeed
+from tests.commands import answers, kill_at_step, metrics, result, start, succeed
 
 STEPS = ("--dataset=digits", "--model=mlp", "--batch_size=16", "--subset=10", "--steps=12", "--evaluate_every=3",
          "--checkpoint_every=3", "--keep_checkpoints=9", "--schedule=constant", "--learning_rate=0.03", "--augment=",
@@ -22,8 +23,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def figures(folder, *more):
-    return json.loads(succeed("evaluate", "--noreport", "--verbosity=quiet", *more, cwd=folder).stdout)
+def figures(folder, *lines):
+    """Returns what evaluations of one process print, one for each line of flags."""
+    found = answers([("evaluate", "--noreport", "--verbosity=quiet", *line) for line in lines], folder)
+    assert [code for code, _, _ in found] == [0] * len(lines), found
+    return [json.loads(said) for _, said, _ in found]
 
 
 def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
@@ -33,21 +37,25 @@ def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
     assert f"({AVERAGE})" in finished and f"the final figures are of the {AVERAGE}" in said
     evaluations = metrics(folder / "whole", "evaluation")
     assert {record["weights"] for record in evaluations} == {AVERAGE}
-    for record in evaluations[:1]:
-        averaged, plain = (figures(folder, "--workdir=whole", f"--checkpoint={record['step']}", "--split=validation",
-                                   *more) for more in ((), ("--noema",)))
-        assert averaged["loss"] == record["loss"] != plain["loss"]
-        assert (averaged["weights"], plain["weights"]) == (AVERAGE, "as trained")
+    record = evaluations[0]
+    line = ("--workdir=whole", f"--checkpoint={record['step']}", "--split=validation")
+    averaged, plain = figures(folder, line, (*line, "--noema"))
+    assert averaged["loss"] == record["loss"] != plain["loss"]
+    assert (averaged["weights"], plain["weights"]) == (AVERAGE, "as trained")
     best = min(evaluations, key=lambda r: (-r["accuracy"], r["step"]))
     assert found["best"] == {"step": best["step"], "accuracy": best["accuracy"]}
     assert f"step 12, {AVERAGE}, on test" in succeed("evaluate", "--workdir=whole", "--noreport", cwd=folder).stdout
 
 
-def test_predictions_and_exports_are_of_it(folder):
-    from pipeline.models.identity import weights_sha256
+def test_a_loaded_model_has_it(folder):
     found, run = result(folder / "whole"), str(folder / "whole")
     assert weights_sha256(load(run).model) == found["ema_weights_sha256"] == weights_sha256(load(run, ema=True).model)
     assert weights_sha256(load(run, ema=False).model) == found["weights_sha256"]
+
+
+@pytest.mark.acceptance  # In make test tests/launch/test_export.py exports one of another run.
+def test_an_export_is_of_it(folder):
+    found = result(folder / "whole")
     done = succeed("export", "--workdir=whole", "--format=weights", "--nolatency", cwd=folder)
     assert f"model   mlp at step 12, {AVERAGE}" in done.stdout
     about = json.loads((folder / "whole/export/weights/1/metadata.json").read_text())
@@ -78,7 +86,8 @@ def test_a_run_begun_before_goes_on_with_the_weights_as_trained(folder):
     done = succeed(*TRAIN, "--workdir=before", cwd=folder)
     assert "are of the weights as trained, as when this run was begun" in done.stdout
     assert [record.get("weights") for record in metrics(folder / "before", "evaluation")] == [AVERAGE] * 2 + [None] * 2
-    found, plain = result(folder / "before"), figures(folder, "--workdir=before")
+    found, (plain, averaged) = result(folder / "before"), figures(folder, ("--workdir=before",),
+                                                                  ("--workdir=before", "--ema"))
     assert found["test_loss"] == plain["loss"] and plain["weights"] == "as trained"
     assert found["weights_sha256"] == result(folder / "whole")["weights_sha256"]
-    assert figures(folder, "--workdir=before", "--ema")["loss"] == result(folder / "whole")["test_loss"]
+    assert averaged["loss"] == result(folder / "whole")["test_loss"]

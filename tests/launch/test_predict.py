@@ -21,7 +21,7 @@ from pipeline.data.load import load
 from pipeline.data.sources.digits import load_digits
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.run_directory import RunDirectory
-from tests.commands import answers, mirrorline, start
+from tests.commands import answers, mirrorline, result, start
 
 WIDTH, HEIGHT, SIZE = 24, 20, 16  # Of the files, and of what the model takes.
 CLASSES = ("dark", "light")
@@ -93,7 +93,6 @@ def answered(trained, tmp_path_factory):
            for name, (flags, _) in WEIGHTS.items()},
         **{i: ("predict", *(() if any("--workdir" in a for a in arguments) else (workdir,)), *arguments)
            for i, (arguments, _, _) in enumerate(REFUSED)},
-        "evaluated": ("evaluate", workdir, f"--report={here}/evaluated"),
         **{name: ("evaluate", workdir, "--noreport", f"--dataset=folder:{here}/{folder}", *more)
            for name, folder, *more in (("moved", "moved/"), ("changed", "changed"),
                                        ("allowed", "changed", "--allow=fingerprint"))}}
@@ -274,18 +273,25 @@ def test_wrong_use_is_named_and_nothing_is_written(answered):
         assert [text for text in says if text not in errors] == [], (arguments, errors)
 
 
-def test_a_run_on_a_folder_is_evaluated_from_anywhere_and_after_a_move(trained, answered):
-    here, found, _ = answered
-    assert found["evaluated"][0] == 0, found["evaluated"][2]
+@pytest.mark.acceptance
+def test_the_report_of_a_run_on_a_folder_names_its_files(trained, tmp_path):
+    here, workdir = tmp_path, f"--workdir={trained / 'runs' / 'corners-mlp'}"
+    (code, _, errors), (_, moved, _) = answers([
+        ("evaluate", workdir, f"--report={here}/evaluated"), ("evaluate", workdir, "--noreport")], tmp_path)
+    assert code == 0, errors
     report = json.loads((here / "evaluated" / "report.json").read_text())
     listed = [*report["mistakes"], *report["unsure_hits"]]
     page = (here / "evaluated" / "index.html").read_text()
     for example in listed:
         assert example["file"].startswith(os.path.join("test", example["true"])) and example["file"] in page
         assert (trained / "corners" / example["file"]).is_file()
-    assert listed
+    assert listed and f"accuracy {report['headline'][0]['value']:.4%}" in moved
+
+
+def test_a_run_on_a_folder_is_evaluated_from_anywhere_and_after_a_move(trained, answered):
+    found = answered[1]
     code, said, _ = found["moved"]
-    assert code == 0 and f"accuracy {report['headline'][0]['value']:.4%}" in said
+    assert code == 0 and f"accuracy {result(trained / 'runs' / 'corners-mlp')['test_accuracy']:.4%}" in said
     code, _, errors = found["changed"]
     assert code == 2 and "is not what this run was trained on" in errors
     assert "give its --dataset=folder:PATH; --allow=fingerprint accepts" in errors and errors.count("\n") == 1

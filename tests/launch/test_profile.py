@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+from tests.commands import answers, assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
 
 TRAIN = ("train", "--model=cnn", "--image_size=8", "--batch_size=32", "--steps=24",
          "--evaluate_every=8", "--checkpoint_every=8", "--steps_per_loop=3", "--seed=5", "--tensorboard=scalars")
@@ -33,6 +33,19 @@ def profile(workdir):
     return found
 
 
+def test_a_profile_is_shown_and_changes_nothing(tmp_path):
+    train = ("train", "--model=mlp", "--batch_size=32", "--steps=6", "--steps_per_loop=2", "--tensorboard=scalars")
+    (_, _, _), (code, said, errors) = answers([(*train, "--workdir=plain"),
+                                               (*train, "--workdir=run", "--profile=2:5")], tmp_path)
+    assert (code, errors) == (0, "")
+    assert result(tmp_path / "run")["weights_sha256"] == result(tmp_path / "plain")["weights_sha256"]
+    found = profile(tmp_path / "run")
+    assert found["steps"] == [3, 5] and any("MatMul" in row["operation"] for row in found["operations"])
+    assert (tmp_path / "run" / "profile.txt").read_text() in said and traces(tmp_path / "run")
+    assert result(tmp_path / "run")["goodput"]["seconds"]["profiling"] > 0
+
+
+@pytest.mark.acceptance
 def test_a_profile_says_what_is_expensive_and_changes_nothing(whole, tmp_path):
     done = mirrorline(*TRAIN, "--profile=5:10", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

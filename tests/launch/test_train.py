@@ -10,7 +10,7 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.commands import assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
+from tests.commands import answers, assert_every_step_once, kill_at_step, metrics, mirrorline, result, start
 
 # 44 steps: an evaluation at 15, 29 and 44, so that a resume passes over one.
 QUICK = ("--dataset=digits", "--epochs=3", "--batch_size=100", "--checkpoint_every=7", "--schedule=cosine",
@@ -89,11 +89,12 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
     folder, _ = finished
     evaluations = metrics(folder / "runs" / "whole", "evaluation")
     best = max(evaluations, key=lambda r: (r["accuracy"], -r["step"]))
-    for name, step in (("best", best["step"]), ("runs/whole/checkpoints/ckpt-42", 42)):
-        done = mirrorline("evaluate", "--workdir=runs/whole", f"--checkpoint={name}", "--noreport", "--verbosity=quiet",
-                          cwd=folder)
-        assert done.returncode == 0, done.stderr
-        figures = json.loads(done.stdout)
+    steps = {"best": best["step"], "runs/whole/checkpoints/ckpt-42": 42}
+    found = answers([("evaluate", "--workdir=runs/whole", f"--checkpoint={name}", "--noreport", "--verbosity=quiet")
+                     for name in steps], folder)
+    for (name, step), (code, said, errors) in zip(steps.items(), found, strict=True):
+        assert code == 0, errors
+        figures = json.loads(said)
         assert figures["step"] == step and figures["examples"] == 360
         if name == "best":
             assert figures["accuracy"] == best["accuracy"]
@@ -128,12 +129,13 @@ def test_a_run_that_was_terminated_and_killed_ends_with_the_same_weights(finishe
 
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
-    command = ("train", *QUICK, "--model=mlp", "--steps_per_loop=1", "--workdir=shared")
-    command = tuple(a for a in command if not a.startswith("--epochs")) + ("--steps=100000",)
+    command = ("train", "--model=mlp", "--augment=", "--steps_per_loop=1", "--steps=100000", "--workdir=shared")
     first = start(*command, cwd=tmp_path)
     try:
         while not metrics(tmp_path / "shared"):
             assert first.poll() is None
+            time.sleep(0.05)
+        first.send_signal(signal.SIGSTOP)  # It waits, and still has the run.
         second = mirrorline(*command, cwd=tmp_path)
     finally:
         first.kill()
@@ -143,19 +145,34 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
 
 def test_the_moving_average_is_asked_for_where_there_is_none(finished):
     folder, _ = finished
-    for command in ("evaluate", "export"):
-        done = mirrorline(command, "--workdir=runs/whole", "--ema", cwd=folder)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--ema_decay" in done.stderr
+    for code, _, errors in answers([(command, "--workdir=runs/whole", "--ema") for command in ("evaluate", "export")],
+                                   folder):
+        assert code == 2 and errors.count("\n") == 1 and "--ema_decay" in errors
 
 
-def test_early_stopping_holds_a_part_out_and_stops(tmp_path):
-    command = ("train", "--model=mlp", "--schedule=constant", "--learning_rate=1e-9", "--augment=",
-               "--early_stopping_patience=2", "--epochs=50", CURVES)
-    done = mirrorline(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = result(tmp_path / "runs" / "digits-mlp")
+COSINE = ("train", "--model=mlp", "--schedule=cosine", "--learning_rate=0.01", "--augment=", "--workdir=run", CURVES)
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """(folder, {what: (exit code, standard output, standard error)}) of trainings one after another in one process."""
+    folder = tmp_path_factory.mktemp("answered")
+    lines = {
+        "early": ("train", "--model=mlp", "--schedule=constant", "--learning_rate=1e-9", "--augment=",
+                  "--early_stopping_patience=2", "--epochs=50", CURVES),
+        "short": (*COSINE, "--steps=20"), "refused": (*COSINE, "--steps=40"),
+        "longer": (*COSINE, "--steps=40", "--allow=steps"),
+        "diverged": ("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
+                     "--optimizer=sgd", "--workdir=diverged", CURVES)}
+    return folder, dict(zip(lines, answers(lines.values(), folder), strict=True))
+
+
+def test_early_stopping_holds_a_part_out_and_stops(answered):
+    folder, said = answered
+    assert said["early"][0] == 0, said["early"]
+    found = result(folder / "runs" / "digits-mlp")
     assert found["status"] == "early_stopped" and found["selected_on"] == "validation"
-    assert len(metrics(tmp_path / "runs" / "digits-mlp", "evaluation")) == 3
+    assert len(metrics(folder / "runs" / "digits-mlp", "evaluation")) == 3
 
 
 @pytest.mark.acceptance
@@ -169,27 +186,26 @@ def test_a_finished_run_goes_on_under_a_constant_schedule(tmp_path):
     assert_every_step_once(tmp_path / "run", 40)
 
 
-def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(tmp_path):
-    command = ("train", "--model=mlp", "--schedule=cosine", "--learning_rate=0.01", "--augment=", "--workdir=run",
-               CURVES)
-    assert mirrorline(*command, "--steps=20", cwd=tmp_path).returncode == 0
-    refused = mirrorline(*command, "--steps=40", cwd=tmp_path)
-    assert refused.returncode == 2 and "20 steps (now 40 steps)" in refused.stderr
-    done = mirrorline(*command, "--steps=40", "--allow=steps", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "steps was 20 steps, is 40 steps from here on; the learning rate of step 21 is 0.005" in done.stdout
-    rates = [r["learning_rate"] for r in metrics(tmp_path / "run", "train")]
+def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(answered):
+    folder, found = answered
+    assert found["short"][0] == 0, found["short"]
+    code, _, errors = found["refused"]
+    assert code == 2 and "20 steps (now 40 steps)" in errors
+    code, said, errors = found["longer"]
+    assert code == 0, errors
+    assert "steps was 20 steps, is 40 steps from here on; the learning rate of step 21 is 0.005" in said
+    rates = [r["learning_rate"] for r in metrics(folder / "run", "train")]
     assert rates[20] == pytest.approx(0.005) and len(rates) == 40  # Half of the cosine over 40 steps.
-    starts = [json.loads(line) for line in (tmp_path / "run" / "launches.jsonl").read_text().splitlines()]
+    starts = [json.loads(line) for line in (folder / "run" / "launches.jsonl").read_text().splitlines()]
     assert [e["allowed"] for e in starts if e["event"] == "start"] == [[], [["steps", "20 steps", "40 steps"]]]
 
 
-def test_a_run_that_diverges_ends_with_a_result(tmp_path):
-    done = mirrorline("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
-                      "--optimizer=sgd", "--workdir=run", CURVES, cwd=tmp_path)
-    assert "Traceback" not in done.stderr and done.returncode == 0, done.stderr
-    assert result(tmp_path / "run")["test_loss"] is None
-    assert len(metrics(tmp_path / "run", "train")) == 6
+def test_a_run_that_diverges_ends_with_a_result(answered):
+    folder, found = answered
+    code, _, errors = found["diverged"]
+    assert "Traceback" not in errors and code == 0, errors
+    assert result(folder / "diverged")["test_loss"] is None
+    assert len(metrics(folder / "diverged", "train")) == 6
 
 
 def test_a_second_signal_ends_at_once(tmp_path):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.commands import metrics, mirrorline, result, succeed
+from tests.commands import answers, metrics, result, succeed
 from tests.data.test_folder import save
 
 TRAIN = ("train", "--dataset=folder:pictures", "--model=mlp", "--batch_size=4", "--steps=4", "--evaluate_every=2",
@@ -39,20 +39,29 @@ def test_validation_selects_and_test_is_evaluated_at_the_end_only(pictures):
 def test_without_a_test_split_validation_is_reported_as_what_it_is(tmp_path):
     add(tmp_path, "train", 6)
     add(tmp_path, "val", 4)
-    done = succeed(*TRAIN, "--tensorboard=full", "--workdir=run", cwd=tmp_path)
-    finished, = [line for line in done.stdout.splitlines() if line.startswith("finished: ")]
+    train, evaluate = (*TRAIN, "--tensorboard=full", "--workdir=run"), ("evaluate", "--workdir=run")
+    (*codes, refused), (said, over, judged, _), (*_, errors) = zip(*answers([
+        train, train, (*evaluate, "--verbosity=quiet", "--noreport"), (*evaluate, "--split=test")], tmp_path),
+        strict=True)
+    assert codes == [0, 0, 0]
+    finished, = [line for line in said.splitlines() if line.startswith("finished: ")]
     assert "validation accuracy" in finished and "the validation split also selects the best checkpoint" in finished
     found = result(tmp_path / "run")
     assert [found[f"test_{name}"] for name in ("accuracy", "loss", "examples")] == [None] * 3
     assert found["validation_examples"] == 8 and found["validation_accuracy"] == metrics(
         tmp_path / "run", "evaluation")[-1]["accuracy"]
     assert (tmp_path / "run" / "tensorboard" / "final").is_dir()
-    over = succeed(*TRAIN, "--tensorboard=full", "--workdir=run", cwd=tmp_path).stdout
     assert "is finished: step 4, validation accuracy" in over
-    judged = json.loads(succeed("evaluate", "--workdir=run", "--verbosity=quiet", "--noreport", cwd=tmp_path).stdout)
+    judged = json.loads(judged)
     assert (judged["split"], judged["accuracy"]) == ("validation", found["validation_accuracy"])
-    refused = mirrorline("evaluate", "--workdir=run", "--split=test", cwd=tmp_path)
-    assert refused.returncode == 2 and "no test split; use --split=validation" in refused.stderr
+    assert refused == 2 and "no test split; use --split=validation" in errors
+
+
+@pytest.mark.acceptance
+def test_an_export_without_a_test_split_is_proved_on_the_validation_split(tmp_path):
+    add(tmp_path, "train", 6)
+    add(tmp_path, "val", 4)
+    succeed(*TRAIN, "--workdir=run", cwd=tmp_path)
     succeed("export", "--workdir=run", "--format=weights", "--nolatency", cwd=tmp_path)
     exported = tmp_path / "run" / "export"
     proof = json.loads(next(exported.glob("weights/1/proof.json")).read_text())

@@ -89,6 +89,7 @@ def test_it_says_what_it_does_and_prints_a_table(whole):
     assert os.listdir(folder) == ["proof.json"]
 
 
+@pytest.mark.acceptance
 def test_without_a_cure_its_part_is_violated(tmp_path):
     """Its processes start from nothing."""
     folder, done = tmp_path, verify_without((FIRST,), tmp_path, *SMALL, "--output=proof.json")
@@ -131,6 +132,7 @@ def test_replicas_are_those_asked_for_or_every_gpu_or_few_cpus(gpus, options, ex
     assert verify.choose_replicas(ExperimentConfig.from_flat({"batch_size": 64, **options})) == expected
 
 
+@pytest.mark.acceptance  # In a process from nothing.
 def test_gpus_are_counted_by_tensorflow(monkeypatch):
     monkeypatch.setattr(cuda, "hardware", lambda: "1 device file")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")

@@ -4,12 +4,10 @@ Those that a whole training step shows take minutes, and all but one of them are
 """
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.commands import REPOSITORY, environment
+from tests.commands import REPOSITORY, mirrorline
 from tests.cures import TESTED
 from tests.selection import quick
 
@@ -22,9 +20,7 @@ QUICK = [row for row, cure in enumerate(TESTED)
 def outcomes(request):
     """The outcome of the test of each row without its cure, all in one process."""
     rows = {item.callspec.params["row"] for item in request.session.items if item.path == request.path}
-    command = [sys.executable, "-m", "tests.training.cures", *map(str, sorted(rows))]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), text=True, capture_output=True, timeout=1800,
-                          stdin=subprocess.DEVNULL)
+    done = mirrorline(*map(str, sorted(rows)), cwd=REPOSITORY, module="tests.training.cures")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {row["row"]: row["outcome"] for row in rows}

@@ -30,10 +30,11 @@ CELLS = [
                                       clip_norm=1.0)),
     ("three_apis", 2, "mixed_float16", dict(model_options=("api=sequential",), learning_rate=1e-2)),
     ("mlp", 1, "float32", dict(augment=("rotate", "randaugment"), xla="on", clip_norm=1.0)),
+    ("mlp", 1, "mixed_bfloat16", dict(optimizer="adamw", weight_decay=0.05, ema_decay=0.9)),
 ]
 
 
-@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, 1))
+@pytest.mark.parametrize("model,replicas,precision,options", quick(CELLS, len(CELLS) - 1))
 def test_a_run_continues_from_a_checkpoint_bit_for_bit(strategy, tmp_path, model, replicas, precision, options):
     steps = 24 if model in ("mlp", "three_apis") else 10
     options = dict(model=model, precision=precision, force=True, batch_size=16, steps=steps, seed=1) | options

@@ -12,7 +12,7 @@ from tests.selection import quick
 from tests.training.small import build, run
 
 # The time goes into tracing, which grows with the layers and the replicas.
-CELLS = [("cnn", 2, 8), ("three_apis", 2, 20), ("three_apis", 4, 20), ("resnet_like", 2, 8)]
+CELLS = [("cnn", 2, 8), ("three_apis", 2, 20), ("three_apis", 4, 20), ("resnet_like", 2, 8), ("mlp", 2, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,14 @@ def measured(strategy):
     return measure
 
 
-@pytest.mark.parametrize("model,replicas,size", quick(CELLS, 1))
+@pytest.mark.parametrize("model,replicas,size", quick(CELLS, 4))
 def test_fifty_steps_in_float64(measured, model, replicas, size):
     check_double(compare_double(measured(double, model, 1, size), measured(double, model, replicas, size)))
 
 
 # At 28x28 nearly every batch has a value so near the kink of a ReLU that its last bit decides on a gradient.
-@pytest.mark.parametrize("model,replicas,size", quick([("cnn", 2, 28), ("three_apis", 4, 20), ("mlp", 2, 28)], 2))
+@pytest.mark.parametrize("model,replicas,size", quick([("cnn", 2, 28), ("three_apis", 4, 20), ("mlp", 2, 28),
+                                                         ("mlp", 2, 8)], 3))
 def test_gradients_and_first_losses_in_float32(measured, model, replicas, size):
     one, several = (measured(single, model, n, size) for n in (1, replicas))
     check_single(compare_single(one, several))

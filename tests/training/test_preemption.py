@@ -1,13 +1,9 @@
 """Signals that ask a run to stop, and that it is saved."""
 import contextlib
-import fcntl
 import json
 import os
 import pty
 import signal
-import subprocess
-import sys
-import termios
 import threading
 import time
 
@@ -17,7 +13,7 @@ from pipeline import runs
 from pipeline.config import ExperimentConfig
 from pipeline.training import preemption
 from pipeline.training.preemption import NOTICES, StopRequest, heard
-from tests.commands import environment, metrics, start
+from tests.commands import metrics, start
 from tests.consoles import RecordingConsole
 from tests.selection import quick
 
@@ -58,15 +54,10 @@ def test_a_signal_saves_the_run(tmp_path, numbers):
 def test_a_closed_terminal_saves_the_run(tmp_path):
     ours, theirs = pty.openpty()
 
-    def take_terminal():
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen([sys.executable, "-m", "launch", *RUN], cwd=tmp_path, env=environment(), stdin=theirs,
-                               stdout=theirs, stderr=theirs, preexec_fn=take_terminal)
-    os.close(theirs)
+    process = start(os.ttyname(theirs), *RUN, cwd=tmp_path, module="tests.monitoring.on_terminal")
     os.set_blocking(ours, False)
     wait_for_a_step(process, tmp_path, terminal=ours)
+    os.close(theirs)
     os.close(ours)  # The kernel sends SIGHUP, and every write from here on is an error.
     assert process.wait(300) == SAVED
     assert saved_step(tmp_path) > 0

@@ -16,7 +16,9 @@ MIXED = {"augment": ("flip", "crop", "mixup"), "accumulate_steps": 2, "batch_siz
 
 @pytest.mark.parametrize("replicas,options", quick([(1, {}), (1, MIXED), (2, MIXED),
                                                     (2, {**MIXED, "model": "mlp", "subset": 20}),
-                                                    (4, {"batch_size": 32, "model": "mlp"})], 3))
+                                                    (4, {"batch_size": 32, "model": "mlp"}),
+                                                    (1, {"augment": ("flip", "crop"), "batch_size": 32, "model": "mlp",
+                                                         "subset": 4})], 5))
 def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, options):
     found = {}
     for cache in ("host", "device"):
@@ -32,11 +34,11 @@ def test_steps_and_evaluation_are_those_of_the_stream(strategy, replicas, option
 
 
 def test_an_iterator_opens_anywhere_and_nothing_is_traced_twice(strategy):
-    experiment = build(strategy(2), cache="device")
+    experiment = build(strategy(1), cache="device")
     first, again = run(experiment, 3, start=7), None
     for _ in range(2):
         experiment.evaluate(experiment.source.test)
-    experiment = build(strategy(2), cache="device")
+    experiment = build(strategy(1), cache="device")
     for start, steps in ((7, 1), (8, 2)):
         rows = run(experiment, steps, start)
         again = rows if again is None else np.concatenate([again, rows])

@@ -18,17 +18,19 @@ from tests.training.small import build, copies, distance, run, weights
 LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, TOP5, WAIT = range(len(TRAIN_COLUMNS))
 
 
-def test_replicas_agree_with_everything_on(strategy):
+@pytest.mark.parametrize("several", quick([2, 4], 0))
+def test_replicas_agree_with_everything_on(strategy, several):
     runs = {}
-    for replicas in (1, 4):
+    for replicas in (1, several):
         experiment = build(strategy(replicas), **EVERYTHING)
         runs[replicas] = run(experiment, 12), weights(experiment)
         assert all((c == every[0]).all() for every in copies(experiment) for c in every)
     for column in (LOSS, ACCURACY, TOP5):
-        np.testing.assert_allclose(runs[4][0][:, column], runs[1][0][:, column], rtol=1e-8)
-    assert distance(runs[1][1], runs[4][1]) < 1e-8
+        np.testing.assert_allclose(runs[several][0][:, column], runs[1][0][:, column], rtol=1e-8)
+    assert distance(runs[1][1], runs[several][1]) < 1e-8
 
 
+@pytest.mark.acceptance
 def test_statistics_are_equal_on_every_replica_without_synchronization(strategy, monkeypatch):
     offer(monkeypatch)
     experiment = build(strategy(2), model="nested", sync_batch_norm=False)
@@ -128,9 +130,10 @@ def test_clipping_acts_on_the_reduced_gradient(strategy):
     assert moved == pytest.approx(0.25, rel=1e-6)
 
 
-def test_accumulation_equals_one_large_batch(strategy):
-    options = dict(batch_size=32, optimizer="adam", augment=("crop", "mixup"))
-    large, parts = build(strategy(1), **options), build(strategy(1), accumulate_steps=4, **options)
+@pytest.mark.parametrize("count, augment", quick([(2, ("mixup",)), (4, ("crop", "mixup"))], 0))
+def test_accumulation_equals_one_large_batch(strategy, count, augment):
+    options = dict(batch_size=32, optimizer="adam", augment=augment)
+    large, parts = build(strategy(1), **options), build(strategy(1), accumulate_steps=count, **options)
     same = [LOSS, ACCURACY, TOP5]
     np.testing.assert_allclose(run(parts, 5)[:, same], run(large, 5)[:, same], rtol=1e-10)
     assert distance(weights(large), weights(parts)) < 1e-10
