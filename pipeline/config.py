@@ -57,7 +57,7 @@ class DataConfig(Options):
     skip_unreadable: bool = option(False, "continue without unreadable images, and report how many", resume=FREE)
     cache: str = option("host", "where a data set that fits into memory is kept: host (batches are made outside the "
                                 "step) or device (inside it)", choices=("host", "device"), resume=FREE)
-    cache_dir: str | None = option(None, "folder for indexes of records; default ~/.cache/mirrorline", resume=FREE,
+    cache_dir: str | None = option(None, "folder for indexes of data sets; default ~/.cache/mirrorline", resume=FREE,
                                    path=True)
     extension: tuple[str, ...] = option((), "Python files (my_models.py) or modules that register your own models, "
                                             "data sets and more; a run stores their checksums", many=True, resume=FREE)

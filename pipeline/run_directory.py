@@ -3,7 +3,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline import arithmetic, extension, locks, run_config
@@ -127,12 +127,12 @@ class RunDirectory:
                                  "correct it, or restore it from a copy")
         return result
 
-    def check(self, config: ExperimentConfig, fingerprint: str | None = None, num_replicas: int | None = None,
-              parity: bool = True) -> list[tuple[str, Any, Any]]:
+    def check(self, config: ExperimentConfig, fingerprint_as: Callable[[str], str] | None = None,
+              num_replicas: int | None = None, parity: bool = True) -> list[tuple[str, Any, Any]]:
         """Checks whether a run with this configuration may use the directory; changes nothing.
 
         Args:
-          fingerprint: of the data, or None before it is known.
+          fingerprint_as: Source.fingerprint_as of the data, or None before they are known.
           num_replicas: replicas in sync, or None before they are known.
           parity: whether the layers of the model compute the same on any number of replicas.
 
@@ -155,8 +155,10 @@ class RunDirectory:
             return []
         changed = differences(stored["config"], config.flat()) + _length_difference(stored["config"], config.flat())
         changed += extension.changes(stored.get("extensions"), config.data.extension)
-        if fingerprint and fingerprint != stored["data"]["fingerprint"]:
-            changed.append(("fingerprint", stored["data"]["fingerprint"][:12], fingerprint[:12]))
+        begun_with = stored["data"]["fingerprint"]
+        fingerprint = fingerprint_as(begun_with) if fingerprint_as else begun_with
+        if fingerprint != begun_with:
+            changed.append(("fingerprint", begun_with[:12], fingerprint[:12]))
         before = stored.get("num_replicas")
         if num_replicas and before != num_replicas and not (config.model.sync_batch_norm and parity):
             changed.append(("replicas", before, num_replicas))  # Statistics are those of each replica's part.

@@ -91,13 +91,13 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     replicas = strategy.num_replicas_in_sync
     begins = newest_saved(shared.file("launches.jsonl")) is None and not stored_checkpoints(shared.file("checkpoints"))
     with lost_peers(cluster):
-        directory.check(config, source.fingerprint, replicas)
+        directory.check(config, source.fingerprint_as, replicas)
         with activity("building the model", console):
             experiment = compose(config, source, strategy, directory.config, begins, begun_with)
         found = departures(experiment.state.model)
         with directory.claimed():
             # Checked again with all that is known now; another process may have used the directory in the meantime.
-            accepted = directory.check(config, source.fingerprint, replicas, not found)
+            accepted = directory.check(config, source.fingerprint_as, replicas, not found)
             done = _finished(directory, config)
             if done:
                 return done

@@ -129,7 +129,8 @@ def test_whatever_stands_in_config_json_it_is_read_or_named(tmp_path):
                 json.dump(changed, file)
             try:
                 directory, stored = stored_config(str(tmp_path))
-                directory.check(ExperimentConfig.from_flat({**stored["config"], "allow": list(stored["config"])}), "f")
+                directory.check(ExperimentConfig.from_flat({**stored["config"], "allow": list(stored["config"])}),
+                                lambda stored: "f")
             except UsageError as error:
                 assert "\n" not in str(error)
                 continue

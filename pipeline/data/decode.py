@@ -1,4 +1,5 @@
 """Pixels of image files, read with Pillow."""
+import errno
 import io
 import os
 import stat
@@ -83,7 +84,7 @@ def with_image(path: str, function: Callable[[Any, bytes, int, bool], Any]) -> A
       UnreadableImage: the file cannot be read, or the function raised.
     """
     try:
-        with _open(path) as file:
+        with open(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             ends = file.read(_ENDS)
             if size > _ENDS:
@@ -113,13 +114,21 @@ def with_image(path: str, function: Callable[[Any, bytes, int, bool], Any]) -> A
         raise UnreadableImage(_reason(error, path), isinstance(error, OSError) and bool(error.errno)) from error
 
 
-def _open(path):
-    """Opens a regular file; reading a pipe or a device might never end."""
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise UnreadableImage("it is no file")
-    return file
+def open_regular(path: str) -> int:
+    """Opens a regular file for reading and returns its descriptor; reading a pipe or a device might never end.
+
+    Raises:
+      UnreadableImage: it is no file.
+      OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise UnreadableImage("it is no file")
 
 
 def _only_pixels(content):

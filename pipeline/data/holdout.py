@@ -1,6 +1,7 @@
 """Parts of a data set that do not depend on the seed of a run."""
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
       int64 [count], ascending: the indices chosen, a function of the arguments alone.
     """
     labels = np.asarray(labels)
-    classes, sizes = np.unique(labels, return_counts=True)
+    order = np.argsort(labels, kind="stable")
+    begins = np.flatnonzero(np.diff(labels[order])) + 1  # Of the classes but the first.
+    sizes = np.diff([0, *begins, len(labels)])
     exact = sizes * (count / len(labels))
     quota = np.floor(exact).astype(np.int64)
     largest = np.argsort(-(exact - quota), kind="stable")[:count - quota.sum()]
     quota[largest] += 1
     generator = np.random.RandomState(_KEY)  # NumPy guarantees that its streams never change.
-    chosen = [generator.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
+    chosen = [generator.permutation(members)[:q] for members, q in zip(np.split(order, begins), quota, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 
@@ -49,7 +52,7 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
         raise UsageError(f"--validation_split={share:g} holds out {count} of "
                          f"{counted(split.num_examples, 'example')} of {split.name}: neither part may be empty")
     held_out = stratified(labels, count)
-    rest = np.setdiff1d(np.arange(split.num_examples), held_out)
+    rest = np.setdiff1d(np.arange(split.num_examples), held_out, assume_unique=True)
     if not np.isin(labels[held_out], labels[rest]).any():
         raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
                          f"{split.name}, each the only one of its class: nothing would be trained that is asked for; "
@@ -59,7 +62,8 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
 
 
 def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], splits: dict[str, Split],
-              parts: list[Any], share: float, notes: Sequence[str] = ()) -> Source:
+              parts: list[Any], share: float, notes: Sequence[str] = (),
+              earlier: Callable[[], list[Any]] | None = None) -> Source:
     """Makes a Source; without a test or validation split, a share of training is held out as the test split.
 
     Args:
@@ -67,13 +71,16 @@ def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, i
       splits: {"train", "validation", "test": split}, those that exist.
       parts: contents of the fingerprint.
       share: --validation_split.
+      earlier: returns the contents of the fingerprint that earlier versions stored, where it was another.
     """
     alone = len(splits) == 1
+    more = [share] if alone else []
     if alone:
         train, test = divide(splits["train"], share, "test")
-        splits, parts = {"train": train, "test": test}, [*parts, share]
+        splits = {"train": train, "test": test}
     return Source(name, class_names, image_shape, splits["train"], splits.get("test"), splits.get("validation"),
-                  digest(*parts), tuple(notes), alone)
+                  digest(*parts, *more), tuple(notes), alone,
+                  earlier_fingerprint=earlier and functools.cache(lambda: digest(*earlier(), *more)))
 
 
 def untrained_classes(source: Source) -> list[str]:
@@ -82,7 +89,7 @@ def untrained_classes(source: Source) -> list[str]:
     for split in (source.validation, source.test):
         if split is None or split.labels is None or source.train.labels is None:
             continue
-        absent = np.setdiff1d(split.labels, source.train.labels)
+        absent = np.unique(split.labels[~np.isin(split.labels, source.train.labels)])
         if len(absent):
             classes = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
             lines.append(f"no example to train on of {classes} of the {split.name} split, such as "
@@ -93,8 +100,7 @@ def untrained_classes(source: Source) -> list[str]:
 def hold_out_validation(source: Source, share: float) -> Source:
     """Returns the source with a share of its training split held out as `validation`."""
     rest, held_out = divide(source.train, share, "validation")
-    return dataclasses.replace(source, train=rest, validation=held_out, validation_from=TRAINING,
-                               fingerprint=digest(source.fingerprint, "validation", share))
+    return source.derived("validation", share, train=rest, validation=held_out, validation_from=TRAINING)
 
 
 def keep_only(source: Source, count: int) -> Source:
@@ -109,6 +115,5 @@ def keep_only(source: Source, count: int) -> Source:
         chosen = np.arange(count) if split.labels is None else stratified(split.labels, count)
         return split.select(chosen)
 
-    return dataclasses.replace(source, train=cut(source.train), test=cut(source.test),
-                               validation=cut(source.validation), fingerprint=digest(source.fingerprint, "subset",
-                                                                                     count))
+    return source.derived("subset", count, train=cut(source.train), test=cut(source.test),
+                          validation=cut(source.validation))

@@ -1,14 +1,17 @@
 """What is known of an image file without decoding it: its size, its orientation, and what can decode it."""
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
 
 from pipeline.data import jpeg_header
-from pipeline.data.decode import GREY_MODES, TURNED, orientation_of, with_image
+from pipeline.data.decode import GREY_MODES, TURNED, UnreadableImage, open_regular, orientation_of, with_image
 from pipeline.data.image_index import GRAPH, JPEG, PILLOW
-from pipeline.data.source import digest
+from pipeline.data.source import digest as digest_of
 
+_PART, _EARLIER_PART = 16_384, 65_536  # Bytes.
+_MOST_PIXELS = 89_478_485  # Of an image that Pillow opens without a warning; it refuses twice as many.
 # Tags of a TIFF file: offsets and lengths of the strips or tiles of an image.
 _PLACES, _LENGTHS = (273, 324), (279, 325)
 _PNG_DEPTH, _PNG_GREY = 24, 0  # Position of the bits per value, before that of the color type; color type of grey.
@@ -25,8 +28,8 @@ class ImageHeader:
       decoder: JPEG, GRAPH or PILLOW of image_index.
       grey: whether it has no colours.
       interpreted: whether its pixels depend on how `read_image` treats transparency or floats.
-      file_size: in bytes.
-      ends_digest: of the first and the last 64 KiB of the file.
+      digest: 16 bytes, that change with the first and the last 16 KiB of the file; also with 16 KiB in its middle where
+        it is no JPEG file, since the ends of files without compression are often of one colour.
     """
 
     height: int
@@ -35,8 +38,7 @@ class ImageHeader:
     decoder: int
     grey: bool
     interpreted: bool
-    file_size: int
-    ends_digest: str
+    digest: bytes
 
 
 def read_header(path: str) -> ImageHeader:
@@ -48,27 +50,56 @@ def read_header(path: str) -> ImageHeader:
     Raises:
       UnreadableImage: no image, or truncated.
     """
-    def header(image, ends, size, intact):
-        (width, height), whole = image.size, _ends_whole(image, ends, size)
-        turn = orientation_of(image)
-        turn = turn if turn in range(1, 9) else 1
-        if turn in TURNED:
-            width, height = height, width
-        grey, interpreted = image.mode in GREY_MODES, image.mode == "F" or image.has_transparency_data
-        decoder = GRAPH if intact and whole and turn == 1 and _is_plain(image, ends) else PILLOW
-        if not whole:
-            image.load()
-        if image.format in ("JPEG", "MPO") and _is_plain_jpeg(path):
-            decoder = JPEG
-        return ImageHeader(height, width, turn, decoder, grey, interpreted, size,
-                           digest(np.frombuffer(ends, np.uint8)))
-
-    return with_image(path, header)
+    try:
+        descriptor = open_regular(path)
+        try:
+            jpeg, whole, digest = _jpeg_header(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnreadableImage((error.strerror or str(error)).lower(), bool(error.errno)) from error
+    if jpeg is None or jpeg.orientation is None or not whole or jpeg.height * jpeg.width > _MOST_PIXELS:
+        return with_image(path, lambda *image: _pillow_header(jpeg, digest, *image))
+    height, width = jpeg.height, jpeg.width
+    if jpeg.orientation in TURNED:
+        height, width = width, height
+    return ImageHeader(height, width, jpeg.orientation, JPEG, jpeg.components == 1, False, digest)
 
 
-def _is_plain_jpeg(path):
-    with open(path, "rb", buffering=0) as file:
-        return jpeg_header.parse(lambda offset, count: os.pread(file.fileno(), count, offset)) is not None
+def _jpeg_header(descriptor):
+    """Returns (JpegHeader or None, whether the file ends as a whole JPEG file, digest of parts of the file)."""
+    first, size = os.pread(descriptor, _PART, 0), os.fstat(descriptor).st_size
+    last = os.pread(descriptor, _PART, max(size - _PART, _PART)) if size > _PART else b""
+    parts, jpeg = first + last, None
+    if first.startswith(jpeg_header.BEGINNING):
+        jpeg = jpeg_header.parse(lambda offset, count: os.pread(descriptor, count, offset) if offset else first)
+    elif size > 2 * _PART:
+        parts += os.pread(descriptor, _PART, size // 2)
+    return jpeg, parts.endswith(jpeg_header.END), hashlib.sha256(parts).digest()[:16]
+
+
+def _pillow_header(jpeg, digest, image, ends, size, intact):
+    """Returns the ImageHeader of Pillow's image, see with_image."""
+    (width, height), whole = image.size, _ends_whole(image, ends, size)
+    orientation = orientation_of(image)
+    orientation = orientation if orientation in range(1, 9) else 1
+    if orientation in TURNED:
+        width, height = height, width
+    grey, interpreted = image.mode in GREY_MODES, image.mode == "F" or image.has_transparency_data
+    decoder = GRAPH if intact and whole and orientation == 1 and _is_plain(image, ends) else PILLOW
+    if not whole:
+        image.load()
+    return ImageHeader(height, width, orientation, JPEG if jpeg else decoder, grey, interpreted, digest)
+
+
+def earlier_digest(path: str) -> str:
+    """Returns the digest of the first and the last 64 KiB of a file, of which runs begun before have a fingerprint."""
+    with open(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        ends = os.pread(file.fileno(), _EARLIER_PART, 0)
+        if size > _EARLIER_PART:
+            ends += os.pread(file.fileno(), _EARLIER_PART, max(size - _EARLIER_PART, _EARLIER_PART))
+    return digest_of(np.frombuffer(ends, np.uint8))
 
 
 def _is_plain(image, ends):

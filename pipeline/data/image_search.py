@@ -1,5 +1,6 @@
 """Finding the image files of a folder. Standard library only."""
 import collections
+import dataclasses
 import os
 import stat
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".
             ".ppm", ".pgm", ".pbm", ".pnm")
 # Folders and files that operating systems create, in lower case; hidden ones and __MACOSX need no entry.
 _LEFT_BEHIND = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "thumbs.db", "desktop.ini")
+_FIRST = {"", ".", "_", *(change(name[0]) for name in _LEFT_BEHIND for change in (str.lower, str.upper))}
+NO_FILE, MISSING = -2, -1  # In place of the size of a file.
+_KIND = stat.S_IFMT(0xFFFF)  # Bits of a mode.
 _BEGINNING = 32  # Bytes of a file that identify its format.
 
 
 def is_hidden(name: str) -> bool:
     """Returns whether a file or folder of this name is always ignored: hidden, or created by an operating system."""
-    return name.startswith((".", "__")) or name.lower() in _LEFT_BEHIND
+    return name[:1] in _FIRST and (name.startswith((".", "__")) or name.lower() in _LEFT_BEHIND)
 
 
 def is_image(path: str) -> bool:
@@ -28,12 +32,17 @@ def is_image(path: str) -> bool:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        if suffix in SUFFIXES:
+        if has_image_suffix(path):
             return True
         with open(path, "rb", buffering=0) as file:
             return _begins_as_image(file.read(_BEGINNING), bool(suffix))
     except OSError:
-        return suffix in SUFFIXES
+        return has_image_suffix(path)
+
+
+def has_image_suffix(name: str) -> bool:
+    """Returns whether the name of a file ends as that of an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _begins_as_image(first, has_suffix):
@@ -48,41 +57,58 @@ def _begins_as_image(first, has_suffix):
     return not has_suffix and first.startswith((b"II*\0", b"MM\0*"))
 
 
-def images_below(folder: str) -> tuple[list[str], list[str]]:
-    """Finds the images in a folder and its subfolders; hidden ones are ignored, and links followed.
+@dataclasses.dataclass
+class Listing:
+    """Files of a folder and its subfolders, by name.
 
-    Args:
-      folder: path.
+    Attributes:
+      names: paths relative to the folder, sorted.
+      sizes: in bytes; NO_FILE for a pipe, a socket or a device, MISSING for a broken link.
+      times: of their last changes, in ns since 1970; 0 where there is none.
+    """
 
-    Returns:
-      (images, others): paths relative to the folder, sorted; others are files that are no images.
+    names: list[str] = dataclasses.field(default_factory=list)
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    times: list[int] = dataclasses.field(default_factory=list)
+
+
+def files_below(folder: str) -> Listing:
+    """Finds the files in a folder and its subfolders without reading them; hidden ones are ignored, links followed.
 
     Raises:
       UsageError: a folder that cannot be read.
     """
-    images: list[str] = []
-    others: list[str] = []
+    found: list[tuple[str, int, int]] = []
 
     def look(below, above):
         path = os.path.join(folder, below) if below else folder
         try:
-            status, names = os.stat(path), os.listdir(path)
+            status = os.stat(path)
+            here = (status.st_dev, status.st_ino)
+            if here in above:  # A link to a folder that contains it.
+                return
+            with os.scandir(path) as entries:
+                shown = [entry for entry in entries if not is_hidden(entry.name)]
+            for entry in shown:
+                inside = f"{below}/{entry.name}" if below else entry.name
+                try:
+                    status = entry.stat()
+                except OSError:
+                    found.append((inside, MISSING, 0))
+                    continue
+                kind = status.st_mode & _KIND
+                if kind == stat.S_IFREG:
+                    found.append((inside, status.st_size, status.st_mtime_ns))
+                elif kind == stat.S_IFDIR:
+                    look(inside, {*above, here})
+                else:
+                    found.append((inside, NO_FILE, 0))
         except OSError as error:
             raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
-        here = (status.st_dev, status.st_ino)
-        if here in above:  # A link to a folder that contains it.
-            return
-        for name in names:
-            inside = os.path.join(below, name)
-            if is_hidden(name):
-                continue
-            if os.path.isdir(os.path.join(folder, inside)):
-                look(inside, {*above, here})
-            else:
-                (images if is_image(os.path.join(folder, inside)) else others).append(inside)
 
     look("", set())
-    return sorted(images), sorted(others)
+    found.sort()
+    return Listing([name for name, *_ in found], [size for _, size, _ in found], [time for *_, time in found])
 
 
 def left_out(others: Sequence[str]) -> str | None:

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.data import array_records, damage
+from pipeline.data.array_cache import cached
 from pipeline.data.array_records import ArrayRecords
 from pipeline.data.order import permute
-from pipeline.data.records import RecordTable, cached
+from pipeline.data.records import RecordTable
 from pipeline.data.source import Finish, numbered_batches
 from pipeline.errors import UsageError
 

@@ -8,15 +8,12 @@ import dataclasses
 import functools
 import os
 import struct
-import tempfile
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import platformdirs
 
 from pipeline.data import array_records
-from pipeline.data.source import digest
+from pipeline.data.array_cache import cached
 from pipeline.errors import UsageError
 
 _HEADER, _FOOTER = 12, 4
@@ -50,23 +47,12 @@ class RecordTable:
         return RecordTable(self.files, self.file[index], self.offset[index], self.place[index], self.checksum[index])
 
 
-def default_cache_dir() -> str:
-    """Returns the default folder for indexes of records: ~/.cache/mirrorline.
-
-    For a user without a home directory it is one that cannot be written, and nothing is cached.
-    """
-    try:
-        return platformdirs.user_cache_dir("mirrorline")
-    except RuntimeError:  # It has no home directory.
-        return os.path.join(os.devnull, "mirrorline")
-
-
 def read_table(files: Sequence[str], cache_dir: str | None = None) -> RecordTable:
     """Makes the table of the records in TFRecord files, without reading the records, or in ArrayRecord files.
 
     Args:
       files: paths of shards, in order.
-      cache_dir: folder for the tables; None: default_cache_dir(). Without write access nothing is cached.
+      cache_dir: folder for the tables; see array_cache.cached.
 
     Raises:
       UsageError: a file that cannot be read, is truncated or does not consist of records.
@@ -79,33 +65,6 @@ def read_table(files: Sequence[str], cache_dir: str | None = None) -> RecordTabl
     offset = np.concatenate([index["offset"] for index in indexes])
     checksum = np.concatenate([index["checksum"] for index in indexes])
     return RecordTable(tuple(files), file, offset, np.arange(len(offset)), checksum)
-
-
-def cached(key: tuple, make: Callable[[], dict[str, np.ndarray]], cache_dir: str | None = None
-           ) -> dict[str, np.ndarray]:
-    """Returns make(), a dictionary of arrays, or its cached result for the same key.
-
-    Args:
-      key: strings and numbers that change whenever the result would.
-      make: called without arguments when nothing is cached.
-      cache_dir: as in `read_table`.
-    """
-    cache_dir = cache_dir or default_cache_dir()
-    kept = os.path.join(cache_dir, digest(key)[:32] + ".npz")
-    try:
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        pass
-    result = make()
-    try:
-        os.makedirs(cache_dir, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".part", delete=False) as file:
-            np.savez(file, allow_pickle=False, **result)
-        os.replace(file.name, kept)
-    except OSError:
-        pass  # The cache only saves time.
-    return result
 
 
 def _identity(path):

@@ -88,6 +88,8 @@ class Source:
       notes: lines for the user.
       test_from_train: whether the test split was held out of training.
       validation_from: origin of the validation split, splits.DATA_SET or TRAINING; None without one.
+      earlier_fingerprint: computes the fingerprint that earlier versions stored with their runs, which may read all
+        data; None where it is the same.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Source:
     notes: tuple[str, ...] = ()
     test_from_train: bool = False
     validation_from: str | None = None
+    earlier_fingerprint: Callable[[], str] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -114,6 +117,19 @@ class Source:
     def final(self) -> Split:
         """The split of the final evaluation: the test split, or validation where there is none."""
         return self.test or self.validation  # type: ignore[return-value]
+
+
+    def fingerprint_as(self, stored: str) -> str:
+        """Returns the fingerprint in the form of one stored with a run: equal to it if the data are the same."""
+        if stored != self.fingerprint and self.earlier_fingerprint and self.earlier_fingerprint() == stored:
+            return stored
+        return self.fingerprint
+
+    def derived(self, *parts: Any, **changes: Any) -> "Source":
+        """Returns the source with other attributes, and `parts` that describe how added to its fingerprints."""
+        earlier = self.earlier_fingerprint
+        return dataclasses.replace(self, fingerprint=digest(self.fingerprint, *parts), **changes,
+                                   earlier_fingerprint=earlier and (lambda: digest(earlier(), *parts)))
 
 
 def numbered_batches(examples: tf.data.Dataset, first: int, batch_size: int, finish: Finish) -> tf.data.Dataset:

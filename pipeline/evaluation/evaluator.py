@@ -76,12 +76,15 @@ class Evaluator:
           console: where messages go.
 
         Raises:
-          UsageError: devices or data are not what a run needs.
+          UsageError: devices or data are not what a run needs, or a run to compare with has other data.
         """
         first, *others = self.runs
         self.strategy, self.source = reopen_data(first.config, first.stored, console)
         kind = "GPU" if "GPU" in self.strategy.extended.worker_devices[0] else "CPU"
         for other in others:
+            forms = {run.fingerprint for run in (first, other)}
+            if len(forms) > 1 and any(self.source.fingerprint_as(form) != form for form in forms):
+                raise first.other_data(other)
             devices.check_precision(other.config.runtime.precision, kind, other.config.runtime.force,
                                     devices.cpu_features())
             extension.load(other.config.data.extension, other.stored.get("extensions") or ())

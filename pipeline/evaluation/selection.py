@@ -7,6 +7,7 @@ from typing import Any
 from pipeline import run_directory
 from pipeline.config import ExperimentConfig
 from pipeline.dataset_name import may_be_same
+from pipeline.dataset_name import split as split_name
 from pipeline.errors import UsageError
 from pipeline.monitoring.metrics_log import read_records
 from pipeline.run_directory import RunDirectory
@@ -51,6 +52,24 @@ class StoredRun:
     def records(self) -> Iterator[dict]:
         """The records of its metrics.jsonl, as an iterator: there may be millions."""
         return read_records(self.directory.file("metrics.jsonl"))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data it was trained on."""
+        return self.stored["data"]["fingerprint"]
+
+    @property
+    def of_folder(self) -> bool:
+        """Whether the data are a folder, whose fingerprint has two forms: only with the data can two be compared."""
+        return split_name(self.stored["data"]["name"])[0] == "folder"
+
+    def other_data(self, other: "StoredRun") -> UsageError:
+        """Returns the error about a run of other data to compare this one with."""
+        return UsageError(
+            f"--compare={other.directory.path} has other data ({other.stored['data']['name']}, fingerprint "
+            f"{other.fingerprint[:12]}) than {self.directory.path} ({self.stored['data']['name']}, fingerprint "
+            f"{self.fingerprint[:12]}): only runs on the same examples can be compared, with the same --dataset, "
+            "--image_size, --validation_split and --subset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +141,6 @@ def _other_run(path: str, runs: Sequence[StoredRun], options: Mapping[str, Any])
     if os.path.realpath(path) in [os.path.realpath(run.directory.path) for run in runs]:
         raise UsageError(f"--compare={path} is compared with itself: give each run once")
     other, first = StoredRun.open(path, options), runs[0]
-    (mine, my_name), (theirs, their_name) = [
-        (run.stored["data"]["fingerprint"], run.stored["data"]["name"]) for run in (first, other)]
-    if mine != theirs:
-        raise UsageError(
-            f"--compare={path} has other data ({their_name}, fingerprint {theirs[:12]}) than {first.directory.path} "
-            f"({my_name}, fingerprint {mine[:12]}): only runs on the same examples can be compared, with the same "
-            "--dataset, --image_size, --validation_split and --subset")
+    if other.fingerprint != first.fingerprint and not all(run.of_folder for run in (first, other)):
+        raise first.other_data(other)
     return other

@@ -41,7 +41,7 @@ def same_data(config: ExperimentConfig, stored: Mapping[str, Any], console: Cons
     extensions.load(config.data.extension, stored.get("extensions") or ())
     source = load_data(config.data, stored["config"]["batch_size"], console, own_validation(stored))
     data = stored["data"]
-    if source.fingerprint == data["fingerprint"]:
+    if source.fingerprint_as(data["fingerprint"]) == data["fingerprint"]:
         return source
     changed = (f"the data of {source.name} is not what this run was trained on (fingerprint {source.fingerprint[:12]}, "
                f"then {data['fingerprint'][:12]})")

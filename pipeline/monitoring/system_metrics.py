@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.callbacks import Callback, Restored, Window
-from pipeline.data.records import default_cache_dir
+from pipeline.data.array_cache import default_cache_dir
 from pipeline.monitoring import known_rates
 from pipeline.monitoring.ceiling import QUICK_SECONDS, quick_matrix_product_rate
 from pipeline.monitoring.goodput import GoodputTracker, process_age, summarize

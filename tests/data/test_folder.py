@@ -7,9 +7,9 @@ from PIL import Image
 
 from pipeline.config import DataConfig
 from pipeline.console import Console
+from pipeline.data import folder_fingerprint
 from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.load import load
-from pipeline.data.sources import folder as folder_room
 from pipeline.data.stream import BatchLayout, eval_batches
 from pipeline.errors import UsageError
 
@@ -114,7 +114,7 @@ def test_transparency_of_colour_images_is_dropped(tmp_path):
 
 def test_the_treatment_of_transparency_is_in_the_fingerprint_where_it_matters(folder, monkeypatch):
     plain = loaded(folder).fingerprint
-    monkeypatch.setattr(folder_room, "INTERPRETATION", "other")
+    monkeypatch.setattr(folder_fingerprint, "INTERPRETATION", "other")
     assert loaded(folder).fingerprint == plain
     save(folder / "train" / "cat" / "clear.png", mode="RGBA")
     other = loaded(folder).fingerprint

@@ -140,14 +140,14 @@ def test_the_only_image_of_a_class_cannot_be_held_out(folder, tmp_path):
 
 
 def test_a_folder_without_permission_is_named(folder, monkeypatch):
-    real = os.listdir  # Permissions do not stop root, whom tests may run as.
+    real = os.scandir  # Permissions do not stop root, whom tests may run as.
 
-    def listdir(path="."):
+    def scandir(path="."):
         if str(path).endswith("train/bee"):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UsageError, match="cannot read the folder .*train/bee.*: permission denied"):
         loaded(folder)
 

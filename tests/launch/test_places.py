@@ -8,7 +8,7 @@ import pytest
 
 from launch import __main__ as command_line
 from launch.commands import tensorboard
-from pipeline.data.records import cached, default_cache_dir
+from pipeline.data.array_cache import cached, default_cache_dir
 from pipeline.data.sources.tfds_prepare import default_data_dir
 from pipeline.errors import UsageError
 from pipeline.verification import installation

@@ -1,6 +1,7 @@
 """A user's own images, one folder a class."""
 import os
 import unicodedata
+from typing import Any
 
 import numpy as np
 
@@ -8,20 +9,20 @@ from pipeline.activity import activity
 from pipeline.choices import DATASETS
 from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
-from pipeline.data.decode import UnreadableImage, in_parallel, read_image
+from pipeline.data.decode import UnreadableImage, read_image
 from pipeline.data.file_stream import ImageFiles, unreadable
+from pipeline.data.file_table import IMAGE, OTHER, UNREADABLE
+from pipeline.data.folder_fingerprint import earlier_fingerprint_parts, fingerprint_parts
+from pipeline.data.folder_index import open_index
 from pipeline.data.holdout import source_of
-from pipeline.data.image_header import read_header
 from pipeline.data.image_index import FileNames, ImageIndex, readable
-from pipeline.data.image_search import images_below, is_hidden, is_image, left_out
-from pipeline.data.memory import InMemory
+from pipeline.data.image_search import is_hidden, is_image, left_out
+from pipeline.data.memory import InMemory, empty_images
+from pipeline.data.parallel import for_each
 from pipeline.data.source import Source, Split
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
-
-# How decode.read_image treats transparency and floats: part of the fingerprint of data sets that have such images.
-INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
 
 
 @DATASETS.built_in("folder", argument="PATH")
@@ -45,37 +46,37 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
     path = os.path.abspath(path)
-    with activity("looking for images", console):
-        folders, notes = _split_folders(path, config.validation_split, own_validation)
-        class_folders = _class_folders(folders)
-        class_names = tuple(readable(name) for name in class_folders["train"])
-        files = {name: _class_files(folder, class_folders[name]) for name, folder in folders.items()}
-    notes += [*_alike(class_names), *_beside(path, files)]
-    files = {name: (paths, labels) for name, (paths, labels, _) in files.items()}
-    every = [file for paths, _ in files.values() for file in paths]
-    with activity("looking at images", console, len(every)) as doing:
-        headers = dict(zip(every, in_parallel(read_header, every, doing.advance), strict=True))
-    bad = _without_unreadable(headers, config.skip_unreadable)
-    channels = 1 if all(header.grey for header in headers.values()) else 3
-    shape = _common_shape(headers, config.image_size, channels)
-    in_memory = len(headers) * int(np.prod(shape)) <= config.memory_budget * 2**20
+    folders, notes = _split_folders(path, config.validation_split, own_validation)
+    class_folders = _class_folders(folders)
+    class_names = tuple(readable(name) for name in class_folders["train"])
+    inside = [os.path.relpath(os.path.join(folders[split], name), path) for split, names in class_folders.items()
+              for name in names]
+    table = open_index(path, inside, config.cache_dir, console)
+    notes += [*_alike(class_names), *_beside(table)]
+    bad: dict[int, Any] = {i: table.reasons[i] for i in np.flatnonzero(table.facts["kind"] == UNREADABLE).tolist()}
+    _refuse(bad, path, table, config.skip_unreadable)
+    splits = _images_of(table, tuple(folders), len(class_names))
+    shape = _common_shape(path, table, config.image_size)
+    in_memory = sum(len(images) for images, _ in splits.values()) * int(np.prod(shape)) <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        with activity("reading images", console, len(headers)) as doing:
-            pixels = dict(zip(headers, in_parallel(lambda file: read_image(file, channels, config.image_size), headers,
-                                                   doing.advance), strict=True))
-        bad += _without_unreadable(pixels, config.skip_unreadable)
-    splits, parts = {}, [class_names, shape]
-    for name, (paths, labels) in files.items():
-        kept = [(file, label) for file, label in zip(paths, labels, strict=True) if file not in bad]
-        _check_classes([label for _, label in kept], class_folders[name], folders[name])
-        splits[name] = _make_split(name, path, kept, headers, pixels, shape, config)
-        parts += [name, [(os.path.relpath(file, path), headers[file].file_size, headers[file].ends_digest)
-                         for file, _ in kept]]
-        if any(headers[file].interpreted for file, _ in kept):
-            parts.append(INTERPRETATION)
-    return source_of(f"folder:{readable(path)}", class_names, shape, splits, parts, config.validation_split,
-                     (*notes, *_notes(bad, in_memory)))
+        pixels, unread = _read_images(path, table, splits, shape, config.image_size, console)
+        _refuse(unread, path, table, config.skip_unreadable)
+        bad.update(unread)
+        splits = {name: tuple(part[~np.isin(images, list(unread))] for part in (images, labels))
+                  for name, (images, labels) in splits.items()}
+    made = {}
+    for name, (images, labels) in splits.items():
+        _check_classes(labels, class_folders[name], folders[name])
+        index = _index(path, table, images, labels)
+        reader = InMemory(pixels[name], labels) if in_memory else ImageFiles(
+            index, shape, config.image_size, config.skip_unreadable)
+        made[name] = Split(name, len(images), reader, labels, FileNames(index))
+    files = {name: images for name, (images, _) in splits.items()}
+    return source_of(f"folder:{readable(path)}", class_names, shape, made,
+                     [class_names, shape, *fingerprint_parts(table, files)], config.validation_split,
+                     (*notes, *_notes([os.path.join(path, table.name(i)) for i in bad], in_memory)),
+                     lambda: [class_names, shape, *earlier_fingerprint_parts(path, table, files)])
 
 
 def _split_folders(path, validation_split, own_validation):
@@ -159,80 +160,83 @@ def _alike(class_names):
     return lines
 
 
-def _class_files(folder, class_folders):
-    """Returns (paths, labels, files that are no images), the first two ordered by class and file name."""
-    paths, labels, others = [], [], []
-    for label, name in enumerate(class_folders):
-        inside = os.path.join(folder, name)
-        found, rest = images_below(inside)
-        if not found:
-            raise UsageError(f"class folder {inside} has no images: add some, or remove the folder from every split")
-        paths += [os.path.join(inside, entry) for entry in found]
-        labels += [label] * len(found)
-        others += [os.path.join(inside, entry) for entry in rest]
-    return paths, labels, others
-
-
-def _beside(path, files):
-    """Returns lines about ignored files.
-
-    Args:
-      path: the folder of the data set.
-      files: {split: what _class_files returns}.
-    """
-    line = left_out([readable(os.path.relpath(file, path)) for *_, others in files.values() for file in others])
+def _beside(table):
+    """Returns lines about ignored files."""
+    line = left_out([readable(table.name(i)) for i in np.flatnonzero(table.facts["kind"] == OTHER)])
     return [] if line is None else [line]
 
 
-def _without_unreadable(results, skip):
-    """Removes the files whose result is an UnreadableImage from a dictionary and returns their names."""
-    bad = [file for file, result in results.items() if isinstance(result, UnreadableImage)]
+def _refuse(bad, path, table, skip):
+    """Raises UsageError about {number: reason} of unreadable files, unless they are skipped or there are none."""
     if bad and not skip:
+        first = min(bad)
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise UsageError(unreadable(bad[0], results[bad[0]]) + more)
-    for file in bad:
-        del results[file]
-    return bad
+        raise UsageError(unreadable(os.path.join(path, table.name(first)), bad[first]) + more)
 
 
-def _common_shape(headers, image_size, channels):
+def _images_of(table, splits, num_classes):
+    """Returns {split: (images, int64 [n], numbers of files; labels, int32 [n])}, both ordered by class and name."""
+    found = {}
+    for k, name in enumerate(splits):
+        first = table.first[k * num_classes:(k + 1) * num_classes + 1]
+        labels = np.repeat(np.arange(num_classes, dtype=np.int32), np.diff(first))
+        is_image = table.facts["kind"][first[0]:first[-1]] == IMAGE
+        found[name] = first[0] + np.flatnonzero(is_image), labels[is_image]
+    return found
+
+
+def _common_shape(path, table, image_size):
     """Returns the (H, W, C) of all images."""
+    images = np.flatnonzero(table.facts["kind"] == IMAGE)
+    channels = 1 if table.facts["grey"][images].all() else 3
     if image_size is not None:
         return image_size, image_size, channels
-    sizes = {}
-    for file, header in headers.items():
-        sizes.setdefault((header.height, header.width), file)
-    if len(sizes) > 1:
-        (first, file), (second, other) = list(sizes.items())[:2]
-        raise UsageError(f"images differ in size: {file} is {first[0]}x{first[1]}, {other} is {second[0]}x{second[1]} "
-                         f"(height x width): give --image_size to resize all, such as --image_size={min(first)}")
-    return (*next(iter(sizes), (0, 0)), channels)
+    heights, widths = table.facts["height"][images], table.facts["width"][images]
+    if not len(images):
+        return 0, 0, channels
+    different = np.flatnonzero((heights != heights[0]) | (widths != widths[0]))
+    if len(different):
+        one, other = ((os.path.join(path, table.name(images[i])), f"{heights[i]}x{widths[i]}")
+                      for i in (0, different[0]))
+        raise UsageError(f"images differ in size: {one[0]} is {one[1]}, {other[0]} is {other[1]} (height x width): "
+                         f"give --image_size to resize all, such as --image_size={min(heights[0], widths[0])}")
+    return int(heights[0]), int(widths[0]), channels
+
+
+def _read_images(path, table, splits, shape, size, console):
+    """Reads all images into memory.
+
+    Returns:
+      ({split: uint8 [n, *shape]} without those that cannot be decoded, {number of a file: UnreadableImage} of those).
+    """
+    pixels, bad = {}, {}
+    with activity("reading images", console, sum(len(images) for images, _ in splits.values())) as doing:
+        for name, (images, _) in splits.items():
+            pixels[name] = empty_images(len(images), shape)
+
+            def read(k, images=images, into=pixels[name]):
+                try:
+                    into[k] = read_image(os.path.join(path, table.name(images[k])), shape[-1], size)
+                except UnreadableImage as error:
+                    bad[int(images[k])] = error
+
+            for_each(read, len(images), doing.advance)
+            kept = ~np.isin(images, list(bad))
+            pixels[name] = pixels[name] if kept.all() else pixels[name][kept]
+    return pixels, dict(sorted(bad.items()))
 
 
 def _check_classes(labels, class_folders, folder):
     """Raises UsageError where no readable image of a class is left."""
-    for label in set(range(len(class_folders))) - set(labels):
+    for label in np.flatnonzero(np.bincount(labels, minlength=len(class_folders)) == 0):
         raise UsageError(f"class folder {os.path.join(folder, class_folders[label])} has no image that can be read")
 
 
-def _make_split(name, root, kept, headers, pixels, shape, config):
-    index = _index(root, kept, headers)
-    if pixels:
-        reader = InMemory(np.stack([pixels[file] for file, _ in kept]), index.labels)
-    else:
-        reader = ImageFiles(index, shape, config.image_size, config.skip_unreadable)
-    return Split(name, len(kept), reader, index.labels, FileNames(index))
-
-
-def _index(root, kept, headers):
-    """Returns the ImageIndex of [(file, label)]."""
-    names = [os.fsencode(os.path.relpath(file, root)) for file, _ in kept]
-    length = np.array([len(name) for name in names], np.int32)
-    figures = {name: np.array([getattr(headers[file], name) for file, _ in kept], kind)
-               for name, kind in (("height", np.int32), ("width", np.int32), ("orientation", np.uint8),
-                                  ("decoder", np.uint8))}
-    return ImageIndex(root, b"".join(names), np.cumsum(length) - length, length,
-                      np.array([label for _, label in kept], np.int32), **figures)
+def _index(path, table, images, labels):
+    """Returns the ImageIndex of files by their numbers, int64 [n]."""
+    start, length = table.places
+    columns = {name: table.facts[name][images] for name in ("height", "width", "orientation", "decoder")}
+    return ImageIndex(path, table.names, start[images], length[images], labels, **columns)
 
 
 def _notes(bad, in_memory):

@@ -1,0 +1,112 @@
+"""The index of a folder of images: read once, kept in --cache_dir, and read again only where files have changed."""
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.activity import activity
+from pipeline.console import Console
+from pipeline.data.decode import UnreadableImage
+from pipeline.data.file_table import (
+    IMAGE,
+    NEVER,
+    OTHER,
+    UNKNOWN,
+    UNREADABLE,
+    FileTable,
+    list_files,
+    load_table,
+    save_table,
+    with_known_facts,
+)
+from pipeline.data.image_header import read_header
+from pipeline.data.image_search import MISSING, NO_FILE, has_image_suffix, is_image
+from pipeline.data.parallel import for_each
+from pipeline.errors import UsageError
+
+# Seconds in which a file may change again without another time of its last change: by the clock of a kernel, and of a
+# file system that counts seconds, or pairs of them.
+_TICK, _COARSE_TICK = 0.02, 2.0
+_READERS = 8  # Threads that read headers: they wait for the disk most of the time unless it is in memory.
+
+
+def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console: Console) -> FileTable:
+    """Returns what is known of all files in the class folders of a data set; every file is IMAGE, OTHER or UNREADABLE.
+
+    Only files are read that are new or have another size or time than in the index of an earlier start.
+
+    Args:
+      root: absolute path of the data set's folder.
+      folders: class folders, relative to it.
+      cache_dir: folder of the index; None: array_cache.default_cache_dir().
+      console: where the progress is reported.
+
+    Raises:
+      UsageError: a folder cannot be read, or a class folder has no image.
+    """
+    with activity("looking for images", console):
+        table, before = list_files(root, folders), load_table(root, cache_dir)
+        is_kept = before is not None and (table.folders, table.names) == (before.folders, before.names)
+        if before is not None:
+            table = with_known_facts(table, before)
+        _check_folders(table, root)
+    unknown = np.flatnonzero(table.facts["kind"] == UNKNOWN)
+    lost: list[int] = []
+    try:
+        with activity("looking at images", console, len(unknown)) as doing:
+            _wait_for_clock(table.facts["time"][unknown])
+            for_each(lambda k: _look(table, root, int(unknown[k]), lost), len(unknown), doing.advance,
+                     _READERS)
+    finally:  # After an interrupt, too: the next start goes on from there.
+        unread = table.facts["kind"] == UNKNOWN
+        if len(unknown) > len(lost) or not is_kept:
+            times = table.facts["time"].copy()
+            table.facts["time"][unread] = table.facts["time"][lost] = NEVER
+            save_table(table, root, cache_dir)
+            table.facts["time"] = times
+    return table
+
+
+def _check_folders(table, root):
+    """Raises UsageError where a class folder has no image; reads no file where a name or an earlier start shows one."""
+    for k, folder in enumerate(table.folders):
+        files = range(len(table.facts))[table.files(k)]
+        kinds = table.facts["kind"][table.files(k)]
+        if ((kinds == IMAGE) | (kinds == UNREADABLE)).any():
+            continue
+        names = [table.name(i) for i in files if table.facts["kind"][i] == UNKNOWN
+                 and table.facts["size"][i] != NO_FILE]
+        if not (any(map(has_image_suffix, names)) or any(is_image(os.path.join(root, name)) for name in names)):
+            raise UsageError(f"class folder {os.path.join(root, folder)} has no images: add some, or remove the "
+                             "folder from every split")
+
+
+def _wait_for_clock(times):
+    """Waits until a file that changes while it is read gets another time than it has, ns since 1970, int64 [n]."""
+    if not len(times):
+        return
+    newest = int(times.max())
+    tick = _TICK if newest % 10**9 else _COARSE_TICK
+    age = (time.time_ns() - newest) / 1e9
+    if 0 <= age < tick:
+        time.sleep(tick - age)
+
+
+def _look(table, root, i, lost):
+    """Finds the facts of file i; one that cannot be read at all, which time may cure, is also put into `lost`."""
+    facts, name = table.facts[i], table.name(i)
+    path = os.path.join(root, name)
+    if facts["size"] == NO_FILE or not (has_image_suffix(name) or is_image(path)):
+        facts["kind"] = OTHER
+        return
+    try:
+        header = read_header(path)
+    except UnreadableImage as error:
+        table.reasons[i], facts["kind"] = str(error), UNREADABLE
+        if error.lost or facts["size"] == MISSING:
+            lost.append(i)
+        return
+    for field in ("height", "width", "orientation", "decoder", "grey", "interpreted", "digest"):
+        facts[field] = getattr(header, field)
+    facts["kind"] = IMAGE

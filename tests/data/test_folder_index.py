@@ -1,0 +1,330 @@
+"""The index of a folder of images: made once, and at later starts only files that have changed are read."""
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import DataConfig
+from pipeline.console import Console
+from pipeline.data import array_cache
+from pipeline.data.load import load
+from pipeline.data.source import digest
+from pipeline.errors import UsageError
+from tests.commands import answers, metrics, start, succeed
+
+BEFORE = 1_600_000_000  # Seconds since 1970 of the last change of every file.
+
+
+def save(path, value=0, form="JPEG", size=(9, 7), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(value).randint(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path, form, **options)
+    os.utime(path, (BEFORE, BEFORE))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two classes, of 6 images each in train and 2 in test, and files of other kinds."""
+    for part, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(("ant", "bee")):
+            for i in range(count):
+                save(tmp_path / "images" / part / name / f"{i}.jpg", 10 * label + i)
+    ant = tmp_path / "images" / "train" / "ant"
+    save(ant / "no_suffix", 5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(ant / "deep" / "turned.jpg", 6, size=(7, 9), exif=exif)
+    save(ant / "table.png", 7, "PNG")
+    for name, content in (("bad.jpg", b"no image"), ("notes.txt", b"some text")):
+        (ant / name).write_bytes(content)
+        os.utime(ant / name, (BEFORE, BEFORE))
+    return tmp_path / "images"
+
+
+def opened(folder, cache=None, **options):
+    options = {"memory_budget": 0, "skip_unreadable": True, **options}
+    return load(DataConfig(dataset=f"folder:{folder}", cache_dir=str(cache or folder.parent / "cache"), **options), 4,
+                console=Console(quiet=True))
+
+
+def described(source):
+    """Returns what an index says of a source, as values that can be compared."""
+    index = source.train.reader.index
+    return {"fingerprint": source.fingerprint, "notes": source.notes, "shape": source.image_shape,
+            "names": list(source.train.files), "paths": [path.decode() for path in index.paths().numpy()],
+            **{name: getattr(index, name).tolist() for name in ("labels", "height", "width", "orientation", "decoder")}}
+
+
+def overwrite(folder, but=()):
+    """Overwrites the content of every file with zeros and leaves its size and its time as they are."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in but:
+            path.write_bytes(bytes(path.stat().st_size))
+            os.utime(path, (BEFORE, BEFORE))
+
+
+def test_the_content_of_files_is_read_at_the_first_start_alone(images):
+    first = described(opened(images))
+    assert first["notes"][0].startswith("left out 1 file that is no image (1 .txt)")
+    assert first["notes"][1].startswith("skipped 1 unreadable image: ")
+    assert first["names"][6] == "train/ant/deep/turned.jpg"
+    assert (first["height"][6], first["orientation"][6], first["shape"]) == (7, 6, (7, 9, 3))
+    assert first["paths"] == [str(images / name) for name in first["names"]]
+    overwrite(images)
+    assert described(opened(images)) == first
+    with pytest.raises(UsageError, match=f"cannot read the image {images}/train/ant/bad.jpg: it is no image of"):
+        opened(images, skip_unreadable=False)
+    with pytest.raises(UsageError, match="cannot read the image"):
+        opened(images, images.parent / "other", skip_unreadable=False)
+
+
+def test_splits_of_one_index_have_their_own_files(images):
+    source = opened(images, validation_split=0.25)
+    part = source.train.select(np.array([1, 4]))
+    assert list(part.files) == [source.train.files[1], source.train.files[4]]
+    assert [part.reader.index.path(i) for i in (0, 1)] == [str(images / name) for name in part.files]
+    path_of = part.reader.index.path_reader()
+    assert [path_of(np.int64(i)).numpy().decode() for i in (0, 1)] == [str(images / name) for name in part.files]
+    assert sorted([*source.train.files, *source.validation.files]) == sorted(opened(images).train.files)
+
+
+def added(folder):
+    save(folder / "train" / "bee" / "2b.jpg", 99)
+    return [folder / "train" / "bee" / "2b.jpg"]
+
+
+def removed(folder):
+    (folder / "train" / "bee" / "2.jpg").unlink()
+    return []
+
+
+def renamed(folder):
+    (folder / "train" / "bee" / "2.jpg").rename(folder / "train" / "bee" / "2a.jpg")
+    return [folder / "train" / "bee" / "2a.jpg"]
+
+
+def replaced(folder):
+    path = folder / "train" / "bee" / "2.jpg"
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    return [path]
+
+
+def relabelled(folder):
+    (folder / "train" / "bee" / "2.jpg").rename(folder / "train" / "ant" / "2b.jpg")
+    return [folder / "train" / "ant" / "2b.jpg"]
+
+
+def class_renamed(folder):
+    for part in ("train", "test"):
+        (folder / part / "bee").rename(folder / part / "wasp")
+    return list(folder.rglob("wasp/*"))
+
+
+@pytest.mark.parametrize("change", [added, removed, renamed, replaced, relabelled, class_renamed])
+def test_a_changed_file_changes_the_fingerprint_and_is_the_only_one_read_again(images, change):
+    before = described(opened(images))
+    new = change(images)
+    fresh = described(opened(images, images.parent / "other"))
+    assert fresh["fingerprint"] != before["fingerprint"]
+    overwrite(images, new)
+    assert described(opened(images)) == fresh == described(opened(images))
+
+
+def test_touched_and_moved_folders_keep_their_fingerprint(images):
+    before = opened(images).fingerprint
+    for path in images.rglob("*.jpg"):
+        os.utime(path)
+    assert opened(images).fingerprint == before
+    images.rename(images.parent / "elsewhere")
+    assert opened(images.parent / "elsewhere").fingerprint == before
+
+
+def test_a_file_written_just_before_the_index_is_read_again_when_it_changes_at_once(images):
+    path = images / "train" / "bee" / "2.jpg"
+    content = bytearray(path.read_bytes())
+    for _ in range(5):  # Within one tick of the clock of a file system.
+        path.write_bytes(content)
+        before = opened(images).fingerprint
+        content[-10] ^= 1
+        path.write_bytes(content)
+        assert opened(images).fingerprint != before
+
+
+def test_an_unreadable_file_that_is_repaired_or_appears_is_read(images):
+    ant = images / "train" / "ant"
+    (ant / "gone.jpg").symlink_to("later.image")
+    first = opened(images)
+    assert [note for note in first.notes if note.startswith("skipped 2 unreadable images")]
+    save(ant / "bad.jpg", 50)
+    save(ant / "later.image", 51)
+    whole = opened(images)
+    assert whole.train.num_examples == first.train.num_examples + 3 and len(whole.notes) == len(first.notes) - 1
+
+
+DAMAGES = {"cut": lambda content: content[:len(content) // 2], "emptied": lambda content: b"",
+           "something else": lambda content: b"something else", "a wrong bit": lambda content: content.replace(
+               b"train/ant", b"train/bnt", 1)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_made_again(images, damage):
+    expected = described(opened(images))
+    path, = (images.parent / "cache").iterdir()
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert described(opened(images)) == expected
+    overwrite(images)
+    assert described(opened(images)) == expected
+
+
+def alter_index(images, **about):
+    """Gives every image of a saved index another height, and its description other values."""
+    key, folder = ("images", str(images)), str(images.parent / "cache")
+    found = array_cache.load_arrays(key, folder)
+    found["facts"]["height"] = 1000
+    found["about"] = np.frombuffer(json.dumps({**json.loads(found["about"].tobytes()), **about}).encode(), np.uint8)
+    array_cache.save_arrays(key, found, folder)
+
+
+def test_an_index_of_another_version_is_made_again(images):
+    expected = described(opened(images))
+    alter_index(images)
+    assert opened(images).image_shape == (1000, 9, 3)
+    alter_index(images, version=0)
+    assert described(opened(images)) == expected
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: path.write_text("a file"), lambda path: path.symlink_to("nowhere/at/all"),
+    lambda path: path.symlink_to("/proc/self")], ids=["file", "broken link", "read-only"])
+def test_without_a_folder_for_the_index_the_data_are_read_all_the_same(images, make):
+    expected = described(opened(images))
+    make(images.parent / "none")
+    assert described(opened(images, images.parent / "none")) == expected
+    assert sorted(path.name for path in images.parent.iterdir()) == ["cache", "images", "none"]
+
+
+def test_an_index_of_another_pillow_reads_unreadable_files_again(images, monkeypatch):
+    path = images / "train" / "ant" / "bad.jpg"
+    save(path, 3)
+    content = path.read_bytes()
+    overwrite(path.parent, set(path.parent.rglob("*")) - {path})
+    count = opened(images).train.num_examples
+    path.write_bytes(content)
+    os.utime(path, (BEFORE, BEFORE))
+    assert opened(images).train.num_examples == count
+    monkeypatch.setattr("PIL.__version__", "another")
+    assert opened(images).train.num_examples == count + 1
+
+
+def test_an_interrupted_start_keeps_what_it_has_read(images, monkeypatch):
+    expected = described(opened(images, images.parent / "other"))
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.data.folder_index._READERS", 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image, "open", interrupt)  # Of the first file that is no JPEG file.
+        opened(images)
+    overwrite(images, set(images.rglob("*")) - {images / "train" / "ant" / "0.jpg"})
+    assert described(opened(images)) == expected
+
+
+LOADER = """
+import sys
+from pipeline.config import DataConfig
+from pipeline.console import Console
+from pipeline.data.load import load
+for _ in range(8):
+    source = load(DataConfig(dataset="folder:" + sys.argv[1], cache_dir="cache", memory_budget=0, skip_unreadable=True),
+                  4, console=Console(quiet=True))
+    print(source.fingerprint)
+"""
+
+
+def test_processes_that_start_together_share_an_index(images, tmp_path):
+    (tmp_path / "loader.py").write_text(LOADER)
+    expected = opened(images, tmp_path / "other").fingerprint
+    processes = [start(str(images), cwd=tmp_path, module="loader") for _ in range(3)]
+    for process in processes:
+        out, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert out.split() == 8 * [expected]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def earlier_parts(folder, name, files, interpreted=False):
+    """Returns what the fingerprint had of a split before there was an index: of 64 KiB at each end of a file."""
+    found = []
+    for file in files:
+        content = (folder / file).read_bytes()
+        ends = content[:65_536] + content[65_536:][-65_536:]
+        found.append((file, len(content), digest(np.frombuffer(ends, np.uint8))))
+    return [name, found, *(["floats up to 1 are levels; one colour is laid over a ground"] if interpreted else [])]
+
+
+@pytest.mark.parametrize("options, derived", [
+    ({}, []), ({"validation_split": 0.25}, [("validation", 0.25)]), ({"subset": 1}, [("subset", 4)]),
+    ({"validation_split": 0.25, "subset": 1}, [("validation", 0.25), ("subset", 4)])])
+def test_the_earlier_fingerprint_is_that_of_the_same_data(images, options, derived):
+    sizes = []
+    for side in (130, 300):  # Files longer than one and than two parts that are read.
+        path = images / "train" / "bee" / f"{side}.jpg"
+        save(path, side, size=(side, side), quality=100, subsampling=0)
+        sizes.append(path.stat().st_size)
+    assert 65_536 < sizes[0] < 131_072 < sizes[1]
+    whole, source = opened(images, image_size=8), opened(images, image_size=8, **options)
+    earlier = digest(("ant", "bee"), (8, 8, 3), *earlier_parts(images, "train", whole.train.files),
+                     *earlier_parts(images, "test", whole.test.files))
+    for parts in derived:
+        earlier = digest(earlier, *parts)
+    assert source.fingerprint_as(earlier) == earlier != source.fingerprint
+    assert source.fingerprint_as("0" * 64) == source.fingerprint == source.fingerprint_as(source.fingerprint)
+    shutil.rmtree(images / "test")
+    (images / "train" / "bee" / "130.jpg").write_bytes(bytes(sizes[0]))
+    assert source.fingerprint_as(earlier) == earlier  # Computed once.
+
+
+def test_the_earlier_fingerprint_of_a_folder_without_splits(images):
+    source = opened(images / "train", validation_split=0.25, image_size=8)
+    names = sorted([*source.train.files, *source.test.files])
+    earlier = digest(("ant", "bee"), (8, 8, 3), *earlier_parts(images / "train", "train", names), 0.25)
+    assert source.fingerprint_as(earlier) == earlier != source.fingerprint
+
+
+def test_a_run_begun_with_the_earlier_fingerprint_continues_and_is_compared(images, tmp_path):
+    ant = images / "train" / "ant"
+    for path in (ant / "deep" / "turned.jpg", ant / "bad.jpg", ant / "notes.txt"):
+        path.unlink()
+    Image.fromarray(np.random.RandomState(3).randint(0, 256, (7, 9, 4)).astype(np.uint8)).save(ant / "clear.png")
+    names = {part: sorted(str(path.relative_to(images)) for path in (images / part).rglob("*") if path.is_file())
+             for part in ("train", "test")}
+    command = ("train", "--dataset=folder:images", "--model=mlp", "--batch_size=4", "--learning_rate=1e-4",
+               "--verbosity=quiet", "--cache_dir=cache")
+    for workdir in ("old", "new"):
+        succeed(*command, "--epochs=1", f"--workdir={workdir}", cwd=tmp_path)
+    path = tmp_path / "old" / "config.json"
+    stored = json.loads(path.read_text())
+    new = stored["data"]["fingerprint"]
+    stored["data"]["fingerprint"] = digest(
+        ("ant", "bee"), (7, 9, 3), *earlier_parts(images, "train", names["train"], interpreted=True),
+        *earlier_parts(images, "test", names["test"]))
+    path.write_text(json.dumps(stored))
+    found = answers([["evaluate", "--workdir=old", "--compare=new"], ["evaluate", "--workdir=new", "--compare=old"]],
+                    tmp_path)
+    assert [code for code, *_ in found] == [0, 0], found
+    save(images / "test" / "bee" / "1.jpg", 77)
+    longer = [*command, "--epochs=2", "--allow=epochs", "--workdir=old"]
+    (code, _, errors), (_, _, compared) = answers(
+        [longer, ["evaluate", "--workdir=new", "--compare=old"]], tmp_path)
+    assert code == 2 and "fingerprint" in errors and errors.count("\n") == 1
+    assert "is not what this run was trained on" in compared and compared.count("\n") == 1
+    save(images / "test" / "bee" / "1.jpg", 11)
+    succeed(*longer, cwd=tmp_path)
+    assert json.loads(path.read_text())["data"]["fingerprint"] == new
+    assert metrics(tmp_path / "old", "train")[-1]["step"] == 8
