@@ -1,4 +1,5 @@
 """What all tests share: clean surroundings, strategies over logical CPU devices, and clean settings of Keras."""
+import gc
 import shutil
 
 import pytest
@@ -8,6 +9,11 @@ from tests import surroundings
 HOME = surroundings.settle()  # Before Keras and matplotlib are imported, which read variables and files as they are.
 
 from tests import commands, replicas  # noqa: E402
+
+
+def pytest_collection_finish():
+    """Takes what was imported out of the garbage collector's way: there are 400,000 objects of it, and they stay."""
+    gc.freeze()
 
 
 def pytest_unconfigure():

@@ -1,7 +1,6 @@
 """TensorBoard in a real browser: what it shows is what metrics.jsonl and result.json say.
 
-Most of its tabs are tested in make acceptance only; tests/monitoring/test_tensorboard_writer.py reads what is in
-their files.
+In make test tests/monitoring/test_tensorboard_writer.py and tests/launch/test_train.py read what is in its files.
 """
 import contextlib
 import csv
@@ -15,6 +14,8 @@ from playwright.sync_api import expect
 from tests.browser import serving
 from tests.browser.chromium import WatchedPage
 from tests.commands import metrics, result
+
+pytestmark = pytest.mark.acceptance
 
 STEPS, EVERY, TEST_EXAMPLES, CLASSES = 20, 10, 360, 10
 COMMON = ("--dataset=digits", f"--steps={STEPS}", f"--evaluate_every={EVERY}", "--schedule=constant", "--augment=flip")
@@ -104,7 +105,6 @@ def test_scalars_are_those_of_metrics_jsonl(runs, opened):
     assert len(expected["loss", "quick/tensorboard/validation"]) == STEPS // EVERY
 
 
-@pytest.mark.acceptance
 def test_images_of_samples_confusion_and_mistakes_are_shown(opened):
     with opened("images") as page:
         page.get_by_text("worst_mistakes", exact=True).click()  # Only the first groups are open.
@@ -122,7 +122,6 @@ def test_images_of_samples_confusion_and_mistakes_are_shown(opened):
         ("train", "samples", 0), ("validation", "confusion_matrix", STEPS), ("validation", "worst_mistakes", STEPS))}
 
 
-@pytest.mark.acceptance
 def test_the_graph_has_the_layers_of_the_model(opened):
     with opened("graphs") as page:
         for name in ("three_apis", "three_apis/network"):
@@ -135,7 +134,6 @@ def test_the_graph_has_the_layers_of_the_model(opened):
     assert all(layer in nodes[inside + layer] for layer in LAYERS)
 
 
-@pytest.mark.acceptance
 def test_the_projector_shows_the_test_split_as_the_model_predicted_it(runs, opened):
     fetched = {}
 
@@ -179,7 +177,6 @@ def test_hparams_compare_the_runs_by_learning_rate_and_accuracy(runs, opened):
         assert float(shown["test.accuracy"]) == pytest.approx(result(runs / name)["test_accuracy"], rel=1e-4)
 
 
-@pytest.mark.acceptance
 def test_the_text_page_is_the_configuration(runs, opened):
     with opened("text") as page:
         changed = page.locator("tf-text-loader tr", has_text=re.compile(r"^\s*learning_rate\s"))
@@ -191,7 +188,6 @@ def test_the_text_page_is_the_configuration(runs, opened):
     assert set(stored) <= set(seen)
 
 
-@pytest.mark.acceptance
 def test_precision_and_recall_of_every_class_are_drawn(opened):
     fetched = {}
 
@@ -214,7 +210,6 @@ def test_precision_and_recall_of_every_class_are_drawn(opened):
         assert all(curve["recall"][0] == 1 for curve in curves)
 
 
-@pytest.mark.acceptance
 def test_histograms_of_weights_and_gradients_are_drawn(opened):
     with opened("histograms") as page:
         cards = page.locator("tf-histogram-loader")

@@ -71,6 +71,7 @@ def test_lost_worker_changes_no_result(tmp_path, whole):
     assert sorted(p.name for p in (tmp_path / "run").glob("hang*")) == []
 
 
+@pytest.mark.acceptance
 def test_stopping_one_worker_stops_all_at_the_same_step(tmp_path):
     workers = start_workers(2, *COMMAND, "--augment=", "--steps=200000", "--steps_per_loop=2",
                             "--evaluate_every=100000", "--checkpoint_every=100000", "--workdir=run", cwd=tmp_path)

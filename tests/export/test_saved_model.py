@@ -23,7 +23,7 @@ from tests.export import fresh_models, without_project
 from tests.selection import quick
 
 # Between them: grey and colour, normalized or not, one channel repeated to three, dropout, and both normalizations.
-MODELS = {"mlp": (), "cnn": (), "three_apis": ("api=sequential",)}
+MODELS = {"cnn": (), "three_apis": ("api=sequential",)}
 RATE = 0.1
 
 

@@ -36,7 +36,7 @@ FIGURES = {
 def measured(tmp_path_factory):
     """A benchmark of one cell."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = with_forked_children(*REAL, cwd=folder)
+    done = with_forked_children(*REAL, "--replica_counts=1", cwd=folder)
     assert (done.returncode, done.stderr) == (0, ""), done
     return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text())}
 

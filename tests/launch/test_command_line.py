@@ -136,9 +136,12 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 NOISE = {"TF_CPP_VMODULE": "op_kernel=1"}  # On every machine, whatever its processor is.
 
 
-@pytest.mark.parametrize("verbosity, noisy", quick([("normal", False), ("debug", True)], 0))
+@pytest.mark.parametrize("verbosity, noisy", quick([("normal", False), ("debug", True)]))
 def test_tensorflow_is_silent_unless_asked(verbosity, noisy, tmp_path):
-    """The doctor imports TensorFlow, looks for GPUs, and reduces over two logical CPUs: the noisiest there is."""
+    """In make test tests/test_keras_import.py has a training from nothing that is silent.
+
+    The doctor imports TensorFlow, looks for GPUs, and reduces over two logical CPUs: the noisiest there is.
+    """
     done = mirrorline("doctor", "--replicas=2", f"--verbosity={verbosity}", f"--workdir={tmp_path}/run", env=NOISE)
     assert (" op_kernel.cc:" in done.stderr) == noisy and (done.stderr == "") == (not noisy)
     assert done.returncode == 0, done.stdout

@@ -34,19 +34,19 @@ def whole(tmp_path_factory):
 
 
 def test_parts_alone_hold_and_are_shown(tmp_path):
-    done = commands.with_forked_children("verify", *SMALL, "--only=ragged,infinite", "--output=proof.json",
-                                         cwd=tmp_path)
+    done = commands.with_forked_children("verify", "--model=mlp", "--augment=crop", "--only=ragged,infinite",
+                                         "--output=proof.json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     found = json.loads((tmp_path / "proof.json").read_text())
     assert found["holds"] and [row["part"] for row in found["rows"]] == ["infinite"] * 2 + ["ragged"] * 2
-    assert_shown(done.stdout, 4)
+    assert_shown(done.stdout, "mlp", 4)
     assert os.listdir(tmp_path) == ["proof.json"]  # No run, no temporary file.
 
 
-def assert_shown(text, claims):
+def assert_shown(text, model, claims):
     """Checks the table of so many claims that hold, the last of what is printed."""
     lines = text.splitlines()
-    assert lines[:2] == ["verify  digits, three_apis, float32, 2 CPU replicas",
+    assert lines[:2] == [f"verify  digits, {model}, float32, 2 CPU replicas",
                          "        10 steps of 32 examples on 5 batches of each split"]
     table = lines[lines.index(next(line for line in lines if line.startswith("part"))):]
     assert max(map(len, table)) <= 80
@@ -85,7 +85,7 @@ def test_it_says_what_it_does_and_prints_a_table(whole):
     folder, done = whole
     lines = done.stdout.splitlines()
     assert sum(line.startswith("done ") for line in lines) == sum(line.startswith("start ") for line in lines) == 4
-    assert_shown(done.stdout, 10)
+    assert_shown(done.stdout, "three_apis", 10)
     assert os.listdir(folder) == ["proof.json"]
 
 

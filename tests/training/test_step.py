@@ -18,7 +18,8 @@ from tests.training.small import build, copies, distance, run, weights
 LOSS, ACCURACY, RATE, NORM, SCALE, APPLIED, WEIGHT_NORM, UPDATE_RATIO, TOP5, WAIT = range(len(TRAIN_COLUMNS))
 
 
-@pytest.mark.parametrize("several", quick([2, 4], 0))
+@pytest.mark.acceptance  # In make test test_parity trains with the same.
+@pytest.mark.parametrize("several", [2, 4])
 def test_replicas_agree_with_everything_on(strategy, several):
     runs = {}
     for replicas in (1, several):
