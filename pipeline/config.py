@@ -24,6 +24,7 @@ from pipeline.options import (
     option,
     profiled_steps,
 )
+from pipeline.preprocessing import RESIZED_CROP, check_resize
 from pipeline.registry import Registry
 
 DEFAULT_EPOCHS = 10.0
@@ -42,6 +43,12 @@ class DataConfig(Options):
                            resume=FREE, path=True)
     image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
                                           "size", unit="pixels", low=1)
+    resize: str | None = option(None, "how files become square: stretch; crop[:PART], the centre, whose side is this "
+                                      "part of the shorter one; pad, with black; default stretch, with "
+                                      "--augment=resized_crop in evaluation crop:0.875")
+    eval_image_size: int | None = option(None, "height and width of images in evaluation, prediction and exports; "
+                                               "default as in training", unit="pixels", low=1)
+    interpolation: str = option("bilinear", "how files are resized", choices=("bilinear", "bicubic"))
     validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, if the "
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
@@ -284,6 +291,10 @@ def _check_together(config: ExperimentConfig) -> None:
     mixing = [a.name for a in augmentations(data) if a.mixes]
     if len(set(mixing)) > 1:
         raise UsageError(f"--augment: {' and '.join(mixing)} both mix pairs of images: give one of them")
+    check_resize(data.resize)
+    names = [a.name for a in augmentations(data)]
+    if RESIZED_CROP in names[1:]:
+        raise UsageError(f"--augment={','.join(data.augment)}: {RESIZED_CROP} is part of decoding, and comes first")
     profiled_steps(config.runtime.profile)
     Interval.parse("warmup", optimizer.warmup)
     Interval.parse("histograms_every", config.runtime.histograms_every)

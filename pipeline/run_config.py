@@ -13,8 +13,8 @@ _ALWAYS = ("dataset", "model", "precision", "batch_size")  # Options that are re
 _DATA = {"name": str, "fingerprint": str, "class_names": list, "image_shape": list, "num_train": int,
          "num_validation": int, "num_test": int}
 # Optional entries; null is the same as a missing one.
-_PARTS = {"extensions": list, "plan": dict, "initialization": dict, "frozen": dict, "normalization": dict,
-          "num_replicas": int, "device": dict, "versions": dict}
+_PARTS = {"extensions": list, "plan": dict, "initialization": dict, "frozen": dict, "preprocessing": dict,
+          "normalization": dict, "num_replicas": int, "device": dict, "versions": dict}
 _PER_CHANNEL = ("mean", "deviation")
 
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("flags", "launch", "pipeline", "recipes")
 STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline/export/signatures.py",
-        "pipeline/distributed/agreement.py")
+        "pipeline/distributed/agreement.py", "pipeline/data/image_reader.py")
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "pipeline/silence.py",
                       "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
                       "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",
@@ -18,7 +18,7 @@ WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main
                       "pipeline/callbacks.py", "pipeline/choices.py", "pipeline/config.py", "pipeline/console.py",
                       "pipeline/dataset_name.py", "pipeline/errors.py",
                       "pipeline/extension.py", "pipeline/files.py", "pipeline/import_hook.py", "pipeline/locks.py",
-                      "pipeline/options.py", "pipeline/paths.py", "pipeline/terminal.py",
+                      "pipeline/options.py", "pipeline/paths.py", "pipeline/preprocessing.py", "pipeline/terminal.py",
                       "pipeline/register.py", "pipeline/registration.py", "pipeline/registry.py")
 HEAVY = ("tensorflow", "keras", "numpy", "tensorflow_datasets", "tensorboard", "matplotlib", "sklearn", "rich",
          "optuna")
@@ -33,7 +33,7 @@ MAY_IMPORT = {
 # What a command knows before it runs: of the standard library and of each other alone.
 BOTTOM = tuple(f"pipeline/{name}.py" for name in (
     "augmentation", "callbacks", "choices", "config", "console", "dataset_name", "errors", "extension", "options",
-    "paths", "registration", "registry", "terminal"))
+    "paths", "preprocessing", "registration", "registry", "terminal"))
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350

@@ -10,8 +10,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import UsageError
-
 _reported: list[BaseException] = []
 _lock = threading.Lock()
 _watched: list[weakref.ref] = []  # Readers, the newest last.
@@ -31,7 +29,7 @@ def report(error: Exception) -> Reported:
 def watch(reader: Any) -> None:
     """Registers a reader whose find_damage() is called when a pipeline fails without a report.
 
-    It returns one line about what is damaged, or None where everything can be read.
+    It returns the UsageError or RunFailure about what is damaged, or None where everything can be read.
     """
     with _lock:
         _watched[:] = [one for one in _watched if one() not in (None, reader)] + [weakref.ref(reader)]
@@ -58,8 +56,7 @@ def _explained(text):
         return _reported[int(number[1])]
     if not re.search("Iterator|Dataset", text):
         return None
-    damage = next(filter(None, (reader.find_damage() for reader in reversed(_readers()))), None)
-    return damage and UsageError(damage)
+    return next(filter(None, (reader.find_damage() for reader in reversed(_readers()))), None)
 
 
 def _readers():

@@ -1,4 +1,5 @@
-"""Examples streamed from image files, decoded on demand."""
+"""Examples streamed from image files, decoded on demand inside the graph."""
+import collections
 import os
 import threading
 
@@ -7,103 +8,181 @@ import tensorflow as tf
 
 from pipeline.console import STANDARD
 from pipeline.data import damage
-from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.augment.resized_crop import boxes
+from pipeline.data.decode import UnreadableImage, in_parallel, read_image
+from pipeline.data.encoded_header import Header
+from pipeline.data.encoded_images import Shortcut, decode_fast, decode_one
 from pipeline.data.image_index import ImageIndex
+from pipeline.data.image_reader import NO_BOX, ImageReader
 from pipeline.data.order import example_index
+from pipeline.data.resizing import box_of
 from pipeline.data.source import Finish, numbered_batches
+from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.errors import RunFailure, UsageError
+from pipeline.preprocessing import EARLIER, Preprocessing
 from pipeline.terminal import printable
 
 _MOST_TRIES = 10  # Replacements tried for a file; if none can be read, the cause is not the files.
+_REMEMBERED = 16_384  # Files opened last, among which one that stopped the stream is looked for.
 
 
 class ImageFiles:
     """Reads image files by name and decodes them on demand: any position at the same cost.
 
-    With `skip_unreadable` a file that cannot be decoded is replaced by the next file of its class: a function of the
-    files alone, so that every replica and every resume does the same.
+    Which files a batch has, and every random number of it, is computed once a batch; then each file is read and decoded
+    by TensorFlow's kernels. With `skip_unreadable` they are called from Python, file by file, and one that cannot be
+    decoded is replaced by the next file of its class: a function of the files alone, so that every replica and every
+    resume does the same.
     """
 
     calls_python = True  # See damage.pipelines_call_python.
+    crops = True  # See source.Reader.
 
-    def __init__(self, index: ImageIndex, shape: tuple[int, int, int], size: int | None, skip_unreadable: bool = False,
-                 replaced: set[str] | None = None):
+    def __init__(self, index: ImageIndex, training: Preprocessing, evaluation: Preprocessing,
+                 skip_unreadable: bool = False, replaced: set[str] | None = None):
         """
         Args:
           index: the files.
-          shape: (H, W, C) of all of them.
-          size: see read_image.
+          training: of `shuffled`.
+          evaluation: of `in_order`.
           skip_unreadable: whether to replace files that cannot be decoded.
           replaced: paths whose replacement was reported already.
         """
-        self.index, self.labels, self.shape, self.size = index, index.labels, shape, size
+        self.index, self.training, self.evaluation = index, training, evaluation
         self.skip_unreadable = skip_unreadable
         self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
+        self._opened: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
-                 ) -> tf.data.Dataset:
-        positions = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
-        count = len(self.labels)
-        if rows is not None:
-            steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
-            positions = steps.map(lambda step: step * batch_size + tf.constant(rows, tf.int64)).unbatch()
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
+                 least_area: float | None = None) -> tf.data.Dataset:
+        rows = np.arange(batch_size) if rows is None else rows
+        count = len(self.index)
 
-        def index_of(position):
-            return example_index(position[None], count, seed)[0]
+        def choose(step):
+            positions = step * batch_size + tf.constant(rows, tf.int64)
+            seeds = None if least_area is None else fold_in(example_seeds(seed, positions), 0)
+            return self._facts(example_index(positions, count, seed), seeds)
 
-        return self._batches(positions, index_of, start_step, batch_size if rows is None else len(rows), finish)
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
+        return self._batches(steps, choose, self.training, start_step, len(rows), finish, least_area)
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
-        positions = tf.data.Dataset.range(start_batch * batch_size, len(self.labels))
-        return self._batches(positions, lambda p: p, start_batch, batch_size, finish)
+        count = len(self.index)
+
+        def choose(number):
+            return self._facts(tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count)))
+
+        numbers = tf.data.Dataset.range(start_batch, -(-count // batch_size))
+        return self._batches(numbers, choose, self.evaluation, start_batch, batch_size, finish)
 
     def select(self, index: np.ndarray) -> "ImageFiles":
-        return ImageFiles(self.index.select(index), self.shape, self.size, self.skip_unreadable, self._replaced)
+        return ImageFiles(self.index.select(index), self.training, self.evaluation, self.skip_unreadable,
+                          self._replaced)
 
     def read_labels(self) -> np.ndarray:
-        return self.labels
+        return self.index.labels
 
-    def _batches(self, positions, index_of, first, batch_size, finish):
+    def _facts(self, index, seeds=None):
+        """Returns what is known of the files of a batch: {"index": int64 [n], "facts", "seeds": int32 [n, .]}."""
+        files = self.index
         with tf.device("CPU:0"), tf.init_scope():
-            labels = tf.constant(self.labels)
+            table = tf.constant(np.stack([files.decoder, files.height, files.width, files.orientation,
+                                          files.labels], axis=1).astype(np.int32))
+        index = tf.ensure_shape(tf.numpy_function(self._remember, [index], tf.int64), index.shape)
+        return {"index": index, "facts": tf.gather(table, index),
+                "seeds": tf.zeros([tf.size(index), 2], tf.int32) if seeds is None else seeds}
+
+    def _remember(self, index):
+        self._opened.extend(index.tolist())
+        return index
+
+    def _batches(self, numbers, choose, preprocessing, first, batch_size, finish, least_area=None):
         damage.watch(self)
+        in_python = self.skip_unreadable or preprocessing.version == EARLIER
+        image = (self._image_by_python if in_python else self._image)(preprocessing, least_area)
 
         @tf.autograph.experimental.do_not_convert
-        def example(position):
-            index = index_of(position)
-            image = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
-            return tf.ensure_shape(image, self.shape), labels[index]
+        def boxed(number):
+            batch = choose(number)
+            if in_python:
+                return batch
+            header = Header(*tf.unstack(batch["facts"][:, :4], axis=1))
+            if least_area is None:
+                box = box_of(header.height, header.width, preprocessing)
+            else:
+                box = boxes(header.height, header.width, batch["seeds"], least_area)
+            shortcut = Shortcut.of(header, box, preprocessing)
+            return {"index": batch["index"], "facts": tf.concat([batch["facts"], shortcut.way[:, None], shortcut.window,
+                                                                 box], axis=1)}
 
-        examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        @tf.autograph.experimental.do_not_convert
+        def example(file):
+            return image(file), file["facts"][4]
+
+        files = numbers.map(boxed, num_parallel_calls=1, deterministic=True).prefetch(2).unbatch()
+        examples = files.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
 
-    def _decode(self, index):
-        """Returns the pixels of a file by its number, or of its replacement."""
-        try:
-            return self._read(self.index.path(index))
-        except UnreadableImage as error:
-            path, reason = self.index.path(index), error
-        for other in self._next_of_class(index) if self.skip_unreadable else ():
-            try:
-                image = self._read(other)
-            except UnreadableImage:
-                continue
-            self._warn_replaced(path, reason, other)
-            return image
-        raise damage.report((RunFailure if reason.lost else UsageError)(unreadable(path, reason))) from None
+    def _image(self, preprocessing, _):
+        """Returns a function from the facts of a file to its image, of TensorFlow's kernels."""
+        path_of = self.index.path_reader()
 
-    def _read(self, path):
-        image = read_image(path, self.shape[-1], self.size)
-        if image.shape != self.shape:
-            raise UnreadableImage(f"it is {image.shape[0]}x{image.shape[1]} (height x width) now and was "
-                                  f"{self.shape[0]}x{self.shape[1]} when the data were loaded")
+        def image(file):
+            content, facts = tf.io.read_file(path_of(file["index"])), file["facts"]
+            header, shortcut = Header(*tf.unstack(facts[:4])), Shortcut(facts[5], facts[6:10])
+
+            def by_pillow():
+                return tf.ensure_shape(tf.numpy_function(self._pillow, [file["index"]], tf.uint8), [None, None, 3])
+
+            return decode_fast(content, shortcut, header, preprocessing, lambda: decode_one(
+                content, preprocessing, header, facts[10:], by_pillow))
+
         return image
 
-    def _next_of_class(self, index):
-        """Returns the paths of the next files of the class, from the last one on to the first."""
-        same = np.flatnonzero(self.labels == self.labels[index])
-        others = np.roll(same, -1 - np.searchsorted(same, index))[:-1]
-        return [self.index.path(i) for i in others[:_MOST_TRIES]]
+    def _pillow(self, i):
+        """Returns the pixels of a file that only Pillow decodes: uint8 [h, w, 3]."""
+        path = self.index.path(i)
+        try:
+            return read_image(path, 3)
+        except UnreadableImage as error:
+            raise damage.report(_failure(path, error)) from None
+
+    def _image_by_python(self, preprocessing, least_area):
+        """As `_image`, with a call of Python for each file."""
+        reader = ImageReader(preprocessing)
+
+        def read(i, seeds):
+            try:
+                return self._read(reader, i, seeds, least_area)
+            except UnreadableImage as error:
+                reason = error
+            for other in self._next_of_class(i) if self.skip_unreadable else ():
+                try:
+                    image = self._read(reader, other, seeds, least_area)
+                except UnreadableImage:
+                    continue
+                self._warn_replaced(self.index.path(i), reason, self.index.path(other))
+                return image
+            raise damage.report(_failure(self.index.path(i), reason)) from None
+
+        def image(file):
+            return tf.ensure_shape(tf.numpy_function(read, [file["index"], file["seeds"]], tf.uint8, stateful=False),
+                                   preprocessing.image_shape)
+
+        return image
+
+    def _read(self, reader, i, seeds=None, least_area=None):
+        """Returns the image of a file by its number."""
+        files, box = self.index, NO_BOX
+        header = tuple(int(column[i]) for column in (files.decoder, files.height, files.width, files.orientation))
+        if least_area is not None:
+            box = boxes(*(tf.constant([side]) for side in header[1:3]), tf.constant(seeds[None]), least_area)[0].numpy()
+        return reader.read(files.path(i), header, box)
+
+    def _next_of_class(self, i):
+        """Returns the numbers of the next files of the class, from the last one on to the first."""
+        same = np.flatnonzero(self.index.labels == self.index.labels[i])
+        return np.roll(same, -1 - np.searchsorted(same, i))[:-1][:_MOST_TRIES]
 
     def _warn_replaced(self, path, reason, other):
         with self._lock:
@@ -113,8 +192,18 @@ class ImageFiles:
         STANDARD.warning(printable(f"cannot read the image {path}: {reason}; in its place stands "
                                    f"{os.path.basename(other)} of the same class"))
 
-    def find_damage(self) -> None:
-        """Returns None: unreadable files are reported as they are met."""
+    def find_damage(self) -> UsageError | RunFailure | None:
+        """Returns the error about the first of the files opened last that cannot be read; None without one."""
+        reader, files = ImageReader(self.evaluation), list(dict.fromkeys(self._opened))
+        for i, found in zip(files, in_parallel(lambda i: self._read(reader, i), files), strict=True):
+            if isinstance(found, UnreadableImage):
+                return _failure(self.index.path(i), found)
+        return None
+
+
+def _failure(path, reason):
+    """Returns the error that ends a run at a file: one that is gone may be back at the next attempt."""
+    return (RunFailure if reason.lost else UsageError)(unreadable(path, reason))
 
 
 def unreadable(path: str, reason: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.data.source import Source, Split, digest
 from pipeline.data.splits import TRAINING
 from pipeline.errors import UsageError
+from pipeline.preprocessing import Preprocessing
 from pipeline.quantities import counted
 
 _KEY = 20_240_229  # Fixed: the same examples are held out in every run, whatever its seed.
@@ -63,7 +64,7 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
 
 def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], splits: dict[str, Split],
               parts: list[Any], share: float, notes: Sequence[str] = (),
-              earlier: Callable[[], list[Any]] | None = None) -> Source:
+              earlier: Callable[[], list[Any]] | None = None, evaluation: Preprocessing | None = None) -> Source:
     """Makes a Source; without a test or validation split, a share of training is held out as the test split.
 
     Args:
@@ -72,6 +73,7 @@ def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, i
       parts: contents of the fingerprint.
       share: --validation_split.
       earlier: returns the contents of the fingerprint that earlier versions stored, where it was another.
+      evaluation: see Source.
     """
     alone = len(splits) == 1
     more = [share] if alone else []
@@ -80,7 +82,8 @@ def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, i
         splits = {"train": train, "test": test}
     return Source(name, class_names, image_shape, splits["train"], splits.get("test"), splits.get("validation"),
                   digest(*parts, *more), tuple(notes), alone,
-                  earlier_fingerprint=earlier and functools.cache(lambda: digest(*earlier(), *more)))
+                  earlier_fingerprint=earlier and functools.cache(lambda: digest(*earlier(), *more)),
+                  evaluation=evaluation)
 
 
 def untrained_classes(source: Source) -> list[str]:

@@ -12,11 +12,13 @@ from pipeline.data.holdout import hold_out_validation, keep_only, untrained_clas
 from pipeline.data.source import Source
 from pipeline.data.splits import DATA_SET
 from pipeline.errors import UsageError
+from pipeline.preprocessing import CURRENT
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
 
 
-def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_validation: bool = True) -> Source:
+def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_validation: bool = True,
+         version: int = CURRENT) -> Source:
     """Loads the data set that a configuration asks for.
 
     Args:
@@ -25,6 +27,7 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
       console: where messages go.
       own_validation: whether a validation split of the data set's own selects the checkpoint; False for a run that was
         begun without it, see splits.choose_splits.
+      version: how files are decoded, see Preprocessing; that of the run that continues.
 
     Raises:
       UsageError: an unknown name, an extension that cannot be loaded, or a data set that cannot be used as it was asked
@@ -36,11 +39,11 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
         extension.load_entry_points()
     entry = DATASETS.get(kind)
     given = {**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
-             "config": config, "console": console, "own_validation": own_validation}
+             "config": config, "console": console, "own_validation": own_validation, "version": version}
     if entry is None or (argument and not entry.row.argument):
         # Imported here, as each kind of data set: TensorFlow Datasets takes a second.
         from pipeline.data.sources.tfds import load_tfds
-        source = load_tfds(config, console, own_validation)
+        source = load_tfds(config, console, own_validation, version)
     elif entry.location is None:
         source = _call(entry, argument, given)
     else:

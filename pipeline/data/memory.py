@@ -22,6 +22,8 @@ def empty_images(count: int, shape: Sequence[int]) -> np.ndarray:
 class InMemory:
     """Reads from two arrays: images uint8 [N, H, W, C] and labels int32 [N]."""
 
+    crops = False  # See source.Reader.
+
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         if images.ctypes.data % _ALIGNMENT or not images.flags.c_contiguous or not images.flags.writeable:
             aligned = empty_images(len(images), images.shape[1:])
@@ -35,8 +37,8 @@ class InMemory:
         with tf.device("CPU:0"), tf.init_scope():
             return tf.experimental.dlpack.from_dlpack(self.images.__dlpack__()), tf.constant(self.labels)
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
-                 ) -> tf.data.Dataset:
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
+                 least_area: float | None = None) -> tf.data.Dataset:
         images, labels = self.tensors
         count, rows = len(self.labels), np.arange(batch_size) if rows is None else rows
 

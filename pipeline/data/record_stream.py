@@ -10,9 +10,12 @@ import tensorflow as tf
 from pipeline.data import array_records, damage
 from pipeline.data.array_cache import cached
 from pipeline.data.array_records import ArrayRecords
+from pipeline.data.augment.resized_crop import boxes
+from pipeline.data.encoded_header import Header, read_header
 from pipeline.data.order import permute
 from pipeline.data.records import RecordTable
 from pipeline.data.source import Finish, numbered_batches
+from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK = 64  # Consecutive records read together.
 GROUP = 16  # Blocks whose records are shuffled together.
+_CROPPED_TOGETHER = 64  # Records whose parts are drawn at once: a draw is fifty small operations.
 _READ_BUFFER = 262_144
 _LONGEST_LOOK = 60.0  # Most seconds for the search for a damaged record.
 
@@ -32,6 +36,8 @@ class Records:
     where BLOCK does not divide the number of records.
     """
 
+    crops = True  # See source.Reader.
+
     def __init__(self, table: RecordTable, example_format: "ExampleFormat", cache_dir: str | None = None):
         self.table, self.format, self.cache_dir = table, example_format, cache_dir
         self.count = len(table.offset)
@@ -43,8 +49,8 @@ class Records:
         """See damage.pipelines_call_python."""
         return self.table.is_array_record
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
-                 ) -> tf.data.Dataset:
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
+                 least_area: float | None = None) -> tf.data.Dataset:
         epoch, place = divmod(start_step * batch_size, self.count)
         group, skip = self._locate(seed, epoch, place)
         read = self._group_reader()
@@ -58,15 +64,16 @@ class Records:
 
         first = epoch * self.groups + group
         numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        crop = None if least_area is None else functools.partial(self._boxed, seed, least_area)
         return self._decoded(numbers.map(records, num_parallel_calls=2, deterministic=True), skip, start_step,
-                             batch_size, finish, rows)
+                             batch_size, finish, self.format.training, rows, crop)
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         group, skip = divmod(start_batch * batch_size, BLOCK * GROUP)
         read = self._group_reader()
         numbers = tf.data.Dataset.range(group, self.groups)
         groups = numbers.map(lambda number: read(self._members(number)), num_parallel_calls=2, deterministic=True)
-        return self._decoded(groups, skip, start_batch, batch_size, finish)
+        return self._decoded(groups, skip, start_batch, batch_size, finish, self.format.evaluation)
 
     def select(self, index: np.ndarray) -> "Records":
         return Records(self.table.select(index), self.format, self.cache_dir)
@@ -142,38 +149,64 @@ class Records:
 
         return lambda numbers: tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string, stateful=False), [None])
 
-    def _decoded(self, groups, skip, first, batch_size, finish, rows=None):
+    def _decoded(self, groups, skip, first, batch_size, finish, preprocessing, rows=None, crop=None):
         """Turns groups of records into finished batches, skipping the first `skip` records without decoding them.
 
-        Likewise the records that are not among the `rows` of a batch, int64 [n]; None for all.
+        Likewise the records that are not among the `rows` of a batch, int64 [n]; None for all. With `crop` the part of
+        each image comes from that function, see _boxed.
         """
-        records = groups.prefetch(1).unbatch().skip(skip)
+        places = tf.data.Dataset.range(first * batch_size, np.iinfo(np.int64).max)
+        records = tf.data.Dataset.zip(places, groups.prefetch(1).unbatch().skip(skip))
         if rows is not None:
-            wanted, batch_size = tf.constant(np.isin(np.arange(batch_size), rows)), len(rows)
-            records = records.enumerate().filter(lambda i, record: wanted[i % len(wanted)])
-            records = records.map(lambda i, record: record)
+            wanted = tf.constant(np.isin(np.arange(batch_size), rows))
+            records, batch_size = records.filter(lambda place, record: wanted[place % len(wanted)]), len(rows)
         damage.watch(self)
-        examples = records.map(self._example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+        @tf.autograph.experimental.do_not_convert
+        def example(place, record):
+            return self._example(record, preprocessing)
+
+        @tf.autograph.experimental.do_not_convert
+        def cropped(record, header, box):
+            return self._example(record, preprocessing, Header(*tf.unstack(header)), box)
+
+        if crop is not None:
+            records = records.batch(_CROPPED_TOGETHER).map(crop, num_parallel_calls=2, deterministic=True).unbatch()
+        examples = records.map(example if crop is None else cropped, num_parallel_calls=tf.data.AUTOTUNE,
+                               deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
 
     @tf.autograph.experimental.do_not_convert
-    def _example(self, record):
+    def _boxed(self, seed, least_area, places, records):
+        """Draws the parts of images: places int64 [n] and records string [n] to (records, headers, boxes)."""
+        encoded, _ = self.format.parse(records)
+        headers = tf.map_fn(lambda content: tf.stack(read_header(content)), encoded,
+                            fn_output_signature=tf.TensorSpec([4], tf.int32))
+        seeds = fold_in(example_seeds(seed, places), 0)
+        return records, headers, boxes(headers[:, 1], headers[:, 2], seeds, least_area)
+
+    def _example(self, record, preprocessing, header=None, box=None):
         """Returns (image uint8 [H, W, C], label int32) of a serialized example."""
         images, labels = self.format.parse(record[None])
-        return self.format.decode(images[0]), labels[0]
+        return self.format.decode(images[0], preprocessing, header, box), labels[0]
 
-    def find_damage(self) -> str | None:
-        """Returns a line about the first record that cannot be read or decoded; None if none is found in a minute."""
+    def find_damage(self) -> UsageError | None:
+        """Returns the error about the first record that cannot be decoded; None if none is found in a minute."""
+        @tf.autograph.experimental.do_not_convert
+        def example(record):
+            return self._example(record, self.format.evaluation)
+
         began = time.monotonic()
         for file in self.table.files:
             number = 0
             try:
-                for _ in record_dataset(file).map(self._example, num_parallel_calls=2, deterministic=True):
+                for _ in record_dataset(file).map(example, num_parallel_calls=2, deterministic=True):
                     number += 1
                     if time.monotonic() - began > _LONGEST_LOOK:
                         return None
             except tf.errors.OpError as error:
-                return f"cannot decode record {number} of {file}: {first_line(error)}; prepare the data set again"
+                return UsageError(f"cannot decode record {number} of {file}: {first_line(error)}; prepare the data set "
+                                  "again")
         return None
 
 

@@ -7,21 +7,26 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from pipeline.preprocessing import Preprocessing
+
 Finish = Callable[..., Any]  # Of (images, labels, number), see Reader.
 
 
 class Reader(Protocol):
-    """Reads the examples of a split in batches.
+    """Reads the examples of a split in batches. `crops`: whether it decodes files, and can decode parts of them.
 
     Both methods map each batch with `finish(images, labels, number)` inside the graph: images uint8 [n, H, W, C],
     labels int32 [n], number int64 scalar, that of the batch.
     """
 
-    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None
-                 ) -> tf.data.Dataset:
+    crops: bool
+
+    def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
+                 least_area: float | None = None) -> tf.data.Dataset:
         """Endless batches in the order of (seed, position), from position start_step * batch_size.
 
-        With rows, int64 [n] ascending, only these rows of each batch are decoded and passed on.
+        With rows, int64 [n] ascending, only these rows of each batch are decoded and passed on. With least_area, which
+        only a reader with `crops` takes, each image is a part of its file, see augment.resized_crop.boxes.
         """
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
@@ -90,6 +95,7 @@ class Source:
       validation_from: origin of the validation split, splits.DATA_SET or TRAINING; None without one.
       earlier_fingerprint: computes the fingerprint that earlier versions stored with their runs, which may read all
         data; None where it is the same.
+      evaluation: how files become images for evaluation and prediction; None: of image_shape, in the default way.
     """
 
     name: str
@@ -103,6 +109,12 @@ class Source:
     test_from_train: bool = False
     validation_from: str | None = None
     earlier_fingerprint: Callable[[], str] | None = None
+    evaluation: Preprocessing | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How files become images for evaluation and prediction."""
+        return self.evaluation or Preprocessing(self.image_shape)
 
     @property
     def num_classes(self) -> int:

@@ -7,10 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
+from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Split
 from pipeline.errors import UsageError
+from pipeline.preprocessing import RESIZED_CROP
 from pipeline.quantities import plural
 
 
@@ -77,19 +79,29 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
     """
     check_layout(split, layout, augmentations)
     rows, size = layout.rows, len(layout.rows)
+    crop, place = decoded_crop(split, augmentations)
 
     def finish(images, labels, step):
         images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
         batch = {"image": images, "label": labels, "weight": tf.ones([size])}
-        if augmentations:
+        if augmentations[place:]:
             positions = step * layout.batch_size + tf.constant(rows, tf.int64)
-            batch["image"], mix = augment.apply(images, positions, seed, augmentations)
+            batch["image"], mix = augment.apply(images, positions, seed, augmentations, first=place)
             if mix is not None:
                 batch["mix"] = mix
         return {name: _arrange(value, layout.here) for name, value in batch.items()}
 
+    arguments = {} if crop is None else {"least_area": crop}  # Readers of users may know of none.
     return _tuned(split.reader.shuffled(seed, start_step, layout.batch_size, finish,
-                                        rows if layout.workers > 1 else None))
+                                        rows if layout.workers > 1 else None, **arguments))
+
+
+def decoded_crop(split: Split, augmentations: Sequence[Augmentation]) -> tuple[float | None, int]:
+    """Returns (least area, 1) where the first augmentation is a resized crop that decoding does; else (None, 0)."""
+    if not augmentations or augmentations[0].name != RESIZED_CROP or not getattr(split.reader, "crops", False):
+        return None, 0
+    strength = augmentations[0].strength
+    return AUGMENTATIONS.find(RESIZED_CROP).row.default if strength is None else strength, 1
 
 
 def eval_batches(split: Split, layout: BatchLayout, start_batch: int = 0) -> tf.data.Dataset:

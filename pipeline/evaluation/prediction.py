@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.decode import UnreadableImage
+from pipeline.data.image_reader import ImageReader
 from pipeline.data.image_search import is_hidden, is_image
 from pipeline.errors import RunFailure, UsageError
 from pipeline.paths import local_path
+from pipeline.preprocessing import Preprocessing
 
 # Data sets of light strokes or clothes on black; a photograph of ink on paper is the inverse.
 DARK_BACKGROUND = ("digits", "mnist", "emnist", "kmnist", "fashion_mnist")
@@ -95,14 +97,13 @@ def short_names(files: Sequence[str]) -> Callable[[str], str]:
     return lambda file: os.path.relpath(os.path.abspath(file), shared)
 
 
-def read_batches(files: Sequence[str], shape: Sequence[int], batch_size: int,
+def read_batches(files: Sequence[str], preprocessing: Preprocessing, batch_size: int,
                  unreadable: Callable[[str, Any], object]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Decodes files on threads, ahead of the consumer; at most three batches are in memory.
 
     Args:
       files: paths.
-      shape: (H, W, C) to which every image is resized, as a folder of images is for training; TensorFlow's resizing of
-        a set of TensorFlow Datasets differs from it by at most 1 of 255.
+      preprocessing: that of the run: files become the images that it was evaluated on.
       batch_size: largest number of images of a batch.
       unreadable: called with path and reason of a file that cannot be read; the next ones fill up its batch.
 
@@ -112,12 +113,12 @@ def read_batches(files: Sequence[str], shape: Sequence[int], batch_size: int,
     waiting: collections.deque[tuple[str, Future]] = collections.deque()
     names: list[str] = []
     images: list[np.ndarray] = []
-    coming = iter(files)
+    coming, reader = iter(files), ImageReader(preprocessing)
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
     try:
         while True:
             for file in itertools.islice(coming, 2 * batch_size - len(waiting)):
-                waiting.append((file, pool.submit(read_image, file, shape[-1], (shape[0], shape[1]))))
+                waiting.append((file, pool.submit(reader.read, file)))
             if not waiting:
                 break
             file, pending = waiting.popleft()
@@ -155,7 +156,7 @@ def predict(model: Any, files: Sequence[str], unreadable: Callable[[str, Any], o
       RunFailure: an output is not finite.
     """
     top, done = top or len(model.class_names), 0
-    for names, images in read_batches(files, model.image_shape, model.inference.settings.batch_size, unreadable):
+    for names, images in read_batches(files, model.preprocessing, model.inference.settings.batch_size, unreadable):
         images = 255 - images if invert else images
         logits = np.asarray(model.logits(images), np.float64)
         wrong = np.flatnonzero(~np.isfinite(logits).all(axis=-1))

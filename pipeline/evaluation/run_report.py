@@ -81,5 +81,5 @@ def describe(found: RunEvaluation, weights: WeightSelection, split: Split, comma
 
 def forward_operations(experiment: Any) -> float | None:
     """Returns the floating-point operations of a forward pass for one example, None where they cannot be counted."""
-    images = tf.TensorSpec((1, *experiment.source.image_shape), tf.uint8)
+    images = tf.TensorSpec((1, *experiment.source.preprocessing.image_shape), tf.uint8)
     return operations.count(experiment.steps.inference.logits.get_concrete_function(images).graph)

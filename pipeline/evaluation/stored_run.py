@@ -14,6 +14,7 @@ from pipeline.dataset_name import has_path
 from pipeline.dataset_name import split as split_name
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
+from pipeline.preprocessing import decoding_version
 from pipeline.training import experiment as experiments
 
 
@@ -39,7 +40,8 @@ def same_data(config: ExperimentConfig, stored: Mapping[str, Any], console: Cons
         shape, or a split held out of training, which would hold examples that the model was trained on.
     """
     extensions.load(config.data.extension, stored.get("extensions") or ())
-    source = load_data(config.data, stored["config"]["batch_size"], console, own_validation(stored))
+    source = load_data(config.data, stored["config"]["batch_size"], console, own_validation(stored),
+                       decoding_version(stored))
     data = stored["data"]
     if source.fingerprint_as(data["fingerprint"]) == data["fingerprint"]:
         return source

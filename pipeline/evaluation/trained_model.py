@@ -13,6 +13,7 @@ from pipeline import keras_import
 from pipeline.config import AS_TRAINED, ExperimentConfig
 from pipeline.models import registry
 from pipeline.models.freezing import freeze
+from pipeline.preprocessing import Preprocessing
 from pipeline.run_directory import RunDirectory, evaluates_average, stored_config
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
@@ -28,7 +29,7 @@ class TrainedModel:
       stored: content of the run's config.json.
       model: built keras.Model.
       class_names: tuple of str, in the order of the logits.
-      image_shape: (height, width, channels) of its uint8 images.
+      preprocessing: how files become its uint8 images.
       steps: global steps of the checkpoints whose mean its weights are, latest first.
       weights: which weights of these checkpoints, in words.
       inference: Inference.
@@ -38,7 +39,7 @@ class TrainedModel:
     stored: Mapping[str, Any]
     model: keras.Model
     class_names: tuple[str, ...]
-    image_shape: tuple[int, ...]
+    preprocessing: Preprocessing
     steps: tuple[int, ...]
     inference: Inference
     weights: str = AS_TRAINED
@@ -71,8 +72,13 @@ class TrainedModel:
         found = load_weights(model, directory.file("checkpoints"), checkpoint, ema, average)
         inference = Inference(tf.distribute.get_strategy(), model, inference_settings(config, stored, batch_size))
         steps = tuple(c.step for c in found)
-        return cls(config, stored, model, tuple(stored["data"]["class_names"]), tuple(stored["data"]["image_shape"]),
+        return cls(config, stored, model, tuple(stored["data"]["class_names"]), Preprocessing.of_run(stored),
                    steps, inference, described(steps, ema))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of its uint8 images."""
+        return self.preprocessing.image_shape
 
     @property
     def step(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.export import encoded_images
+from pipeline.data import encoded_images
 from pipeline.internals.keras_internals import layers_of
 from pipeline.models.pixels import normalize
 
@@ -107,7 +107,7 @@ def signatures(trained: Any) -> dict[str, Any]:
         return answer(tf.cast(image, tf.float32) / 255.0)
 
     def of_bytes(image_bytes):
-        return of_uint8(encoded_images.decode(image_bytes, shape))
+        return of_uint8(encoded_images.decode(image_bytes, trained.preprocessing))
 
     taken = {"serving_default": (answer, tf.TensorSpec((None, *shape), tf.float32, name="image")),
              "serving_uint8": (of_uint8, tf.TensorSpec((None, *shape), tf.uint8, name="image"))}

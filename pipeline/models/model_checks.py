@@ -141,3 +141,18 @@ def check_compiled(model: keras.Model, name: str) -> None:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized:
             raise UsageError(f"--xla=on with several replicas: {layer.path} of model {name} is synchronized, and "
                              "statistics over replicas are a collective, which cannot stand inside compiled code")
+
+
+def check_size(model: keras.Model, name: str, shape: Sequence[int]) -> None:
+    """Raises UsageError for a model that does not take images of another size than it was built for.
+
+    Args:
+      shape: (height, width, channels).
+    """
+    try:
+        with tf.__internal__.FuncGraph("another_size").as_default():
+            model(tf.compat.v1.placeholder(tf.float32, (None, *shape)), training=False)
+    except ValueError:
+        raise UsageError(f"--eval_image_size={shape[0]}: model {name} takes images of one size alone; give the size as "
+                         "--image_size, or take a model that averages over all places before its last layer, such as "
+                         "cnn") from None

@@ -28,8 +28,9 @@ from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
 from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import Initialization, initialize
-from pipeline.models.model_checks import check_compiled
+from pipeline.models.model_checks import check_compiled, check_size
 from pipeline.monitoring import operations
+from pipeline.preprocessing import decoding_version
 from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
@@ -261,6 +262,8 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
     with strategy.scope():
         model = registry.create(config.model.model, source.num_classes, shape, config.model.model_options,
                                 config.model.batch_norm_momentum)
+        if config.data.eval_image_size:
+            check_size(model, config.model.model, (*source.preprocessing.image_shape[:2], wanted))
         if settings.xla and strategy.num_replicas_in_sync > 1:
             check_compiled(model, config.model.model)
         initialization = Initialization.stored(stored)
@@ -292,7 +295,8 @@ def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = 
     with activity(f"{STARTING} and meeting the other workers" if cluster else STARTING, console):
         strategy = devices.start(config.runtime, config.training, config.optimizer, console, cluster=cluster,
                                  settings=settings)
-    return strategy, load_data(config.data, config.training.batch_size, console, own_validation(stored))
+    return strategy, load_data(config.data, config.training.batch_size, console, own_validation(stored),
+                               decoding_version(stored))
 
 
 def compose(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,

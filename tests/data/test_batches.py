@@ -191,10 +191,12 @@ def test_skipped_records_are_not_decoded(load_numbered):
         def parse(self, records):
             return self.inner.parse(records)
 
-        def decode(self, encoded):
+        def decode(self, encoded, *arguments):
             import tensorflow as tf
             tf.numpy_function(lambda: decoded.append(1) or np.int64(0), [], tf.int64)
-            return self.inner.decode(encoded)
+            return self.inner.decode(encoded, *arguments)
+
+        training = evaluation = property(lambda self: self.inner.training)
 
     split = Split("train", TRAIN, type(split.reader)(split.reader.table, Counting(split.reader.format)))
     stream = iter(train_stream(split, BatchLayout(10), 0, 95))

@@ -14,6 +14,7 @@ from pipeline.data.sources.tfds import ExampleFormat
 from pipeline.errors import UsageError
 from pipeline.evaluation import prediction, prediction_figure, prediction_output, prediction_tables
 from pipeline.evaluation.prediction import Prediction, border_brightness, find_files, has_dark_background, read_batches
+from pipeline.preprocessing import Preprocessing
 from tests.selection import quick
 
 
@@ -58,7 +59,8 @@ def test_batches_are_full_in_order_and_read_ahead_by_two(tmp_path):
     files = [picture(tmp_path / f"{i}.png", i) for i in range(40)]
     (tmp_path / "1.png").write_text("no picture")
     bad, taken = [], []
-    for number, (names, images) in enumerate(read_batches(files, (6, 8, 3), 4, lambda f, why: bad.append(f))):
+    batches = read_batches(files, Preprocessing((6, 8, 3)), 4, lambda f, why: bad.append(f))
+    for number, (names, images) in enumerate(batches):
         if number == 0:
             for file in files[13:]:  # Beyond the batch that is shown and two ahead of it.
                 os.remove(file)
@@ -73,9 +75,12 @@ def test_batches_are_full_in_order_and_read_ahead_by_two(tmp_path):
 def test_images_are_resized_as_in_tensorflow_datasets(tmp_path, size):
     pixels = np.random.RandomState(0).randint(256, size=(*size, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    theirs = ExampleFormat("image", "label", (32, 24, 3), True).decode((tmp_path / "a.png").read_bytes()).numpy()
-    ((_, (ours,)),) = read_batches([str(tmp_path / "a.png")], (32, 24, 3), 4, None)
-    assert np.abs(ours.astype(int) - theirs).max() <= 1 and ours.std() > 2
+    wanted = Preprocessing((32, 24, 3))
+    form = ExampleFormat("image", "label", wanted, wanted, True)
+    theirs = form.decode((tmp_path / "a.png").read_bytes(), wanted).numpy()
+    ((_, (ours,)),) = read_batches([str(tmp_path / "a.png")], wanted, 4, None)
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.std() > 2
 
 
 def test_the_border_tells_a_light_background_from_a_dark_one():

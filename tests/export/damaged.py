@@ -118,13 +118,15 @@ def main(count, seed):
     """Decodes damaged files, in a data set: there an error ends nothing and costs little."""
     import tensorflow as tf
 
-    from pipeline.export import encoded_images
+    from pipeline.data import encoded_images
+    from pipeline.preprocessing import Preprocessing
     contents = list(damaged_files(count, seed))
     found = collections.Counter(files=len(contents))
     shapes = ((9, 14, 3), (8, 8, 1)) if count >= 1000 else ((9, 14, 3),)
     for number, shape in enumerate(shapes):
         files = tf.data.Dataset.from_tensor_slices(contents[number::len(shapes)])
-        images = files.map(lambda file, shape=shape: encoded_images.decode(file[None], shape)[0], num_parallel_calls=2)
+        images = files.map(lambda file, shape=shape: encoded_images.decode_one(file, Preprocessing(shape)),
+                           num_parallel_calls=2)
         for image in images.ignore_errors().as_numpy_iterator():
             assert image.shape == shape
             found["decoded"] += 1

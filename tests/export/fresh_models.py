@@ -7,6 +7,7 @@ import tensorflow as tf
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.models import registry
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 
@@ -37,8 +38,9 @@ def trained_model(name, *options, classes=4, image_shape=None):
                      ) if name in NORMALIZED else (None, None)
     settings = StepSettings(16, 1, 0, "float32", channels, *normalization)
     names = tuple(f"class {letter} é" for letter in "abcdefghij"[:classes])
-    stored = {"config": config.flat(), "data": {"class_names": list(names), "image_shape": list(shape)}}
-    return TrainedModel(config, stored, model, names, shape, (1,),
+    stored = {"config": config.flat(), "data": {"class_names": list(names), "image_shape": list(shape)},
+              "preprocessing": Preprocessing(shape).stored()}
+    return TrainedModel(config, stored, model, names, Preprocessing.of_run(stored), (1,),
                         Inference(tf.distribute.get_strategy(), model, settings))
 
 

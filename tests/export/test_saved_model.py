@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipeline.data.decode import read_image
+from pipeline.data.image_reader import ImageReader
 from pipeline.errors import UsageError
 from pipeline.export.formats.keras_file import KerasFile
 from pipeline.export.formats.saved_model import SavedModel
@@ -50,8 +50,8 @@ class Stranger:
         np.save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
         (folder / "pictures").write_text(json.dumps(pictures))
-        shape = self.trained.image_shape
-        read = np.stack([read_image(folder / name, shape[-1], shape[:2]) for name in pictures])
+        reader = ImageReader(self.trained.preprocessing)
+        read = np.stack([reader.read(folder / name) for name in pictures])
         self.live = {"images": self.trained.probabilities(images), "pictures": self.trained.probabilities(read),
                      "logits": self.trained.logits(images),
                      "before": [v.numpy() for v in self.trained.model.variables], "loss": self._step(images, labels)}

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 from absl import flags as absl_flags
 from PIL import Image
 
@@ -127,7 +128,9 @@ def assert_same(found, expected):
 
 def resized(image):
     """Returns what training on a folder makes of a picture of another size."""
-    return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    pixels = np.asarray(image.convert("RGB"))
+    values = tf.image.resize(pixels, (SIZE, SIZE), antialias=max(pixels.shape) > 3 * SIZE)
+    return (values.numpy() + 0.5).astype(np.uint8)
 
 
 def every_format(folder):

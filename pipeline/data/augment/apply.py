@@ -12,7 +12,8 @@ from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
 
 
-def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation]) -> tuple[Any, Any]:
+def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation], first: int = 0
+          ) -> tuple[Any, Any]:
     """Applies augmentations in order.
 
     Args:
@@ -20,6 +21,7 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
       positions: int64 [B], the rows' positions in the stream; with mixing B is even and positions[0] too.
       seed: the run's seed.
       augmentations: a strength of None takes its default.
+      first: index of the first one to apply; those before have been applied while decoding.
 
     Returns:
       (images, mix): uint8 [B, H, W, C], and float32 [B] in [0, 1], the share of the own image in each row, the rest
@@ -30,6 +32,8 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
     """
     seeds, mix = example_seeds(seed, positions), None
     for place, augmentation in enumerate(augmentations):
+        if place < first:
+            continue
         entry, strength = AUGMENTATIONS.find(augmentation.name), augmentation.strength
         if strength is None:
             strength = entry.row.default_for(images.shape[1])

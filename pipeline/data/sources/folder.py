@@ -9,24 +9,27 @@ from pipeline.activity import activity
 from pipeline.choices import DATASETS
 from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
-from pipeline.data.decode import UnreadableImage, read_image
+from pipeline.data.decode import UnreadableImage
 from pipeline.data.file_stream import ImageFiles, unreadable
 from pipeline.data.file_table import IMAGE, OTHER, UNREADABLE
 from pipeline.data.folder_fingerprint import earlier_fingerprint_parts, fingerprint_parts
 from pipeline.data.folder_index import open_index
 from pipeline.data.holdout import source_of
 from pipeline.data.image_index import FileNames, ImageIndex, readable
+from pipeline.data.image_reader import ImageReader
 from pipeline.data.image_search import is_hidden, is_image, left_out
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.parallel import for_each
 from pipeline.data.source import Source, Split
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
+from pipeline.preprocessing import CURRENT, preprocessings, uses_resized_crop
 from pipeline.quantities import counted
 
 
 @DATASETS.built_in("folder", argument="PATH")
-def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_validation: bool = True) -> Source:
+def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_validation: bool = True,
+                version: int = CURRENT) -> Source:
     """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
     A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, the share of training that
@@ -37,6 +40,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
       config: image_size, validation_split, skip_unreadable and memory_budget are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
+      version: how files are decoded, see Preprocessing.
 
     Returns:
       Source; images have one channel if all files are grey, else three.
@@ -57,10 +61,14 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     _refuse(bad, path, table, config.skip_unreadable)
     splits = _images_of(table, tuple(folders), len(class_names))
     shape = _common_shape(path, table, config.image_size)
-    in_memory = sum(len(images) for images, _ in splits.values()) * int(np.prod(shape)) <= config.memory_budget * 2**20
+    resized = _is_resized(table, shape)
+    training, evaluation = preprocessings(config, shape, resized, version if config.image_size else CURRENT)
+    decodes_once = training == evaluation and not (uses_resized_crop(config) and resized)
+    size = sum(len(images) for images, _ in splits.values()) * int(np.prod(shape))
+    in_memory = decodes_once and size <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        pixels, unread = _read_images(path, table, splits, shape, config.image_size, console)
+        pixels, unread = _read_images(path, table, splits, training, console)
         _refuse(unread, path, table, config.skip_unreadable)
         bad.update(unread)
         splits = {name: tuple(part[~np.isin(images, list(unread))] for part in (images, labels))
@@ -70,13 +78,13 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
         _check_classes(labels, class_folders[name], folders[name])
         index = _index(path, table, images, labels)
         reader = InMemory(pixels[name], labels) if in_memory else ImageFiles(
-            index, shape, config.image_size, config.skip_unreadable)
+            index, training, evaluation, config.skip_unreadable)
         made[name] = Split(name, len(images), reader, labels, FileNames(index))
     files = {name: images for name, (images, _) in splits.items()}
     return source_of(f"folder:{readable(path)}", class_names, shape, made,
                      [class_names, shape, *fingerprint_parts(table, files)], config.validation_split,
                      (*notes, *_notes([os.path.join(path, table.name(i)) for i in bad], in_memory)),
-                     lambda: [class_names, shape, *earlier_fingerprint_parts(path, table, files)])
+                     lambda: [class_names, shape, *earlier_fingerprint_parts(path, table, files)], evaluation)
 
 
 def _split_folders(path, validation_split, own_validation):
@@ -203,20 +211,28 @@ def _common_shape(path, table, image_size):
     return int(heights[0]), int(widths[0]), channels
 
 
-def _read_images(path, table, splits, shape, size, console):
+def _is_resized(table, shape):
+    """Returns whether any image has another size than (H, W, C)."""
+    found = table.facts[table.facts["kind"] == IMAGE]
+    return bool(((found["height"] != shape[0]) | (found["width"] != shape[1])).any())
+
+
+def _read_images(path, table, splits, preprocessing, console):
     """Reads all images into memory.
 
     Returns:
-      ({split: uint8 [n, *shape]} without those that cannot be decoded, {number of a file: UnreadableImage} of those).
+      ({split: uint8 [n, H, W, C]} without those that cannot be decoded, {number of a file: UnreadableImage} of those).
     """
-    pixels, bad = {}, {}
+    pixels, bad, reader = {}, {}, ImageReader(preprocessing)
     with activity("reading images", console, sum(len(images) for images, _ in splits.values())) as doing:
         for name, (images, _) in splits.items():
-            pixels[name] = empty_images(len(images), shape)
+            pixels[name] = empty_images(len(images), preprocessing.image_shape)
 
             def read(k, images=images, into=pixels[name]):
                 try:
-                    into[k] = read_image(os.path.join(path, table.name(images[k])), shape[-1], size)
+                    facts = table.facts[images[k]]
+                    into[k] = reader.read(os.path.join(path, table.name(images[k])), [
+                        int(facts[name]) for name in ("decoder", "height", "width", "orientation")])
                 except UnreadableImage as error:
                     bad[int(images[k])] = error
 

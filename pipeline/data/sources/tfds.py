@@ -8,6 +8,8 @@ from pipeline.activity import activity
 from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
 from pipeline.data.array_records import is_array_record
+from pipeline.data.encoded_header import Header
+from pipeline.data.encoded_images import decode_one
 from pipeline.data.holdout import source_of
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.record_stream import BLOCK, GROUP, Records, first_line, record_dataset
@@ -16,6 +18,7 @@ from pipeline.data.source import Source, Split
 from pipeline.data.sources.tfds_prepare import find_or_prepare
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
+from pipeline.preprocessing import CURRENT, EARLIER, Preprocessing, preprocessings, uses_resized_crop
 from pipeline.quantities import counted
 
 # Imports inside functions: TensorFlow Datasets takes seconds.
@@ -29,14 +32,22 @@ class ExampleFormat:
 
     Attributes:
       image_key, label_key: names of the features.
-      shape: (H, W, C) of the decoded image.
-      resize: whether to resize images to that height and width.
+      training, evaluation: what is made of the encoded images.
+      resized: whether files have other sizes, or become more than one image.
+      crops: whether training images are drawn parts of the files.
     """
 
     image_key: str
     label_key: str
-    shape: tuple[int, int, int]
-    resize: bool
+    training: Preprocessing
+    evaluation: Preprocessing
+    resized: bool
+    crops: bool = False
+
+    @property
+    def decodes_once(self) -> bool:
+        """Whether each file has one image, which may be kept in memory."""
+        return self.training == self.evaluation and not self.crops
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Parses serialized examples, string [n], to encoded images, string [n], and labels, int32 [n]."""
@@ -44,16 +55,31 @@ class ExampleFormat:
                                                  self.label_key: tf.io.FixedLenFeature([], tf.int64)})
         return features[self.image_key], tf.cast(features[self.label_key], tf.int32)
 
-    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Decodes one image: string scalar to uint8 [H, W, C]."""
-        if not self.resize:  # This kernel also reads JPEG and GIF, at half the cost of the general one.
-            return tf.ensure_shape(tf.io.decode_png(encoded, self.shape[-1]), self.shape)
-        image = tf.io.decode_image(encoded, self.shape[-1], expand_animations=False)
-        image = tf.image.resize(image, self.shape[:2], antialias=True)
-        return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), self.shape)
+    def decode(self, encoded: tf.Tensor, preprocessing: Preprocessing, header: Header | None = None,
+               box: tf.Tensor | None = None) -> tf.Tensor:
+        """Decodes one image: string scalar to uint8 [H, W, C]; see encoded_images.decode_one."""
+        shape = preprocessing.image_shape
+        if preprocessing.version == EARLIER:
+            return _decode_as_before(encoded, shape, self.resized)
+        if self.resized or box is not None:
+            return decode_one(encoded, preprocessing, header, box)
+        pixels = tf.cond(  # Mostly small PNG images: their kernel alone costs half.
+            tf.io.is_jpeg(encoded), lambda: tf.io.decode_jpeg(encoded, shape[-1], dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_png(encoded, shape[-1]))
+        return tf.ensure_shape(pixels, shape)
 
 
-def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: bool = True) -> Source:
+def _decode_as_before(encoded, shape, resized):
+    """Decodes one image for a run begun with that: JPEG with the fast transform, resized in one pass."""
+    if not resized:
+        return tf.ensure_shape(tf.io.decode_png(encoded, shape[-1]), shape)
+    image = tf.io.decode_image(encoded, shape[-1], expand_animations=False)
+    image = tf.image.resize(image, shape[:2], antialias=True)
+    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), shape)
+
+
+def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: bool = True, version: int = CURRENT
+              ) -> Source:
     """Loads a data set of TensorFlow Datasets by its name.
 
     Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
@@ -62,6 +88,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
       config: dataset, data_dir, image_size, validation_split, memory_budget and cache_dir are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
+      version: of preprocessing.Preprocessing.
 
     Returns:
       Source, in memory where its decoded images fit the budget.
@@ -71,14 +98,15 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         way to get a test split, or damaged.
     """
     builder = find_or_prepare(config.dataset, config.data_dir, console)
-    form, class_names = _example_format(builder.info, config)
+    form, class_names = _example_format(builder.info, config, version)
     chosen, lines = _choose_splits(builder.info, config, own_validation)
     with activity("looking at records", console):
         tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
                   for name, split in chosen.items()}
-    total = sum(len(table.offset) for table in tables.values()) * int(np.prod(form.shape))
-    in_memory = total <= config.memory_budget * 2**20
-    splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, form.shape]
+    shape = form.training.image_shape
+    total = sum(len(table.offset) for table in tables.values()) * int(np.prod(shape))
+    in_memory = total <= config.memory_budget * 2**20 and form.decodes_once
+    splits, parts = {}, [builder.info.name, str(builder.info.version), class_names, shape]
     for name, table in tables.items():
         splits[name] = _decode_all(name, table, form, len(class_names), console) if in_memory else Split(
             name, len(table.offset), Records(table, form, config.cache_dir))
@@ -87,10 +115,11 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
         f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
         f"within groups of {BLOCK * GROUP:,} examples",)
-    return source_of(config.dataset, class_names, form.shape, splits, parts, config.validation_split, (*lines, *notes))
+    return source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
+                     form.evaluation)
 
 
-def _example_format(info, config):
+def _example_format(info, config, version):
     """Returns (ExampleFormat, class names) of a data set for image classification."""
     import tensorflow_datasets as tfds
     features = info.features
@@ -113,8 +142,11 @@ def _example_format(info, config):
                          f"such as --image_size=64")
     size = config.image_size
     shape = (size or height, size or width, channels if channels in (1, 3) else 3)
-    resize = shape[:2] != (height, width)
-    return ExampleFormat(image_key, label_key, shape, resize), tuple(flat[label_key].names)
+    other_size = shape[:2] != (height, width)
+    training, evaluation = preprocessings(config, shape, other_size, version)
+    resized = other_size or evaluation.image_shape != shape or evaluation.policy != "stretch"
+    crops = uses_resized_crop(config) and resized
+    return ExampleFormat(image_key, label_key, training, evaluation, resized, crops), tuple(flat[label_key].names)
 
 
 def _choose_splits(info, config, own_validation):
@@ -141,12 +173,13 @@ def _shards(split):
 def _decode_all(name, table, form, num_classes, console):
     """Returns a split with every image of a table decoded in memory."""
     count = len(table.offset)
-    images, labels = empty_images(count, form.shape), np.empty(count, np.int32)
+    shape = form.training.image_shape
+    images, labels = empty_images(count, shape), np.empty(count, np.int32)
 
     def decode(records):
         encoded, labels = form.parse(records)
-        spec = tf.TensorSpec(form.shape, tf.uint8)
-        return tf.map_fn(form.decode, encoded, fn_output_signature=spec, parallel_iterations=1), labels
+        return tf.map_fn(lambda content: form.decode(content, form.training), encoded, parallel_iterations=1,
+                         fn_output_signature=tf.TensorSpec(shape, tf.uint8)), labels
 
     records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
     batches, done = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), 0

@@ -1,0 +1,111 @@
+"""Headers of encoded images, read inside the graph: their size, and how they lie."""
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from pipeline.data.image_index import GRAPH, JPEG
+
+ORIENTATION = 0x0112
+_SIZES = 64  # Bytes of a file in which its height and width are, unless it is a JPEG file.
+HEADER = 65_536  # Bytes of a file in which its EXIF block or color table begins.
+EXIF = b"Exif\0\0"
+PNG = b"\x89PNG"
+
+
+class Header(NamedTuple):
+    """What is known of an image file before its pixels are decoded.
+
+    Attributes:
+      decoder: int32 scalar, JPEG, GRAPH or PILLOW of pipeline.data.image_index.
+      height, width: int32 scalars, in pixels, upright.
+      orientation: int32 scalar, 1 to 8 (EXIF).
+    """
+
+    decoder: Any
+    height: Any
+    width: Any
+    orientation: Any
+
+
+def read_header(content: tf.Tensor) -> Header:
+    """Reads the header of a file from its content, string scalar."""
+    def of_jpeg():
+        orientation = _orientation(content)
+        return (tf.constant(JPEG), *upright_size(content, orientation), orientation)
+
+    def of_other():
+        first = first_bytes(content, _SIZES)
+        return (tf.constant(GRAPH), *(tf.cast(side, tf.int32) for side in declared_size(first)), tf.constant(1))
+
+    return Header(*tf.cond(tf.io.is_jpeg(content), of_jpeg, of_other))
+
+
+def upright_size(content: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (height, width) of a JPEG file, upright."""
+    shape = tf.image.extract_jpeg_shape(content)
+    lies = orientation > 4  # Height and width change places.
+    return tf.where(lies, shape[1], shape[0]), tf.where(lies, shape[0], shape[1])
+
+
+def declared_size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (height, width) that the first bytes of a PNG, GIF, WebP or BMP file declare; of others, nothing: 0, 0.
+
+    int64, since damaged files declare any number.
+    """
+    def number(begin, size, order=1):  # Of bytes, the least significant one first, or with order=-1 last.
+        return tf.reduce_sum(tf.cast(header[begin:begin + size][::order], tf.int64) * [256**k for k in range(size)])
+
+    def webp():  # https://developers.google.com/speed/webp/docs/riff_container, and RFC 6386 and 9649 without a canvas.
+        sizes = {b"VP8X": (number(27, 3) + 1, number(24, 3) + 1),
+                 b"VP8L": (number(21, 4) // 2**14 % 2**14 + 1, number(21, 4) % 2**14 + 1)}
+        return tf.case([(tf.reduce_all(header[12:16] == list(mark)), lambda size=size: size)
+                        for mark, size in sizes.items()], lambda: (number(28, 2) % 2**14, number(26, 2) % 2**14))
+
+    def bmp():  # The height of a file stored from top to bottom is negative.
+        height, width = number(22, 4), number(18, 4)
+        return tf.minimum(height, 2**32 - height), width
+
+    none = tf.constant(0, tf.int64)
+    return tf.case([
+        (starts_with(header, PNG), lambda: (number(20, 4, -1), number(16, 4, -1))),
+        (starts_with(header, b"GIF8"), lambda: (number(8, 2), number(6, 2))),
+        (starts_with(header, b"RIFF"), webp), (starts_with(header, b"BM"), bmp)], lambda: (none, none))
+
+
+def first_bytes(content: tf.Tensor, count: int = HEADER) -> tf.Tensor:
+    """Returns int32 [3 * count], the first bytes of a file and zeros, so that every offset in them can be read."""
+    data = tf.io.decode_raw(tf.strings.substr(content, 0, count), tf.uint8)
+    return tf.concat([tf.cast(data, tf.int32), tf.zeros([3 * count - tf.size(data)], tf.int32)], 0)
+
+
+def starts_with(header: tf.Tensor, mark: bytes) -> tf.Tensor:
+    """Returns whether a file, by its first bytes, begins with these."""
+    return tf.reduce_all(header[:len(mark)] == list(mark))
+
+
+def _orientation(content):
+    """Reads the EXIF orientation of a JPEG file: int32 scalar, 1 (upright, also where it is missing) to 8."""
+    data = tf.io.decode_raw(tf.strings.substr(content, 0, HEADER), tf.uint8)
+    size = tf.maximum(tf.size(data) - len(EXIF), 0)
+    found = tf.reduce_all(tf.stack([data[k:size + k] == byte for k, byte in enumerate(EXIF)]), axis=0)
+    return tf.cond(tf.reduce_any(found), lambda: _orientation_at(first_bytes(content), tf.argmax(
+        tf.cast(found, tf.uint8), output_type=tf.int32) + len(EXIF)), lambda: tf.constant(1))
+
+
+def _orientation_at(header, tiff):
+    """Reads the orientation from a TIFF header and its table of entries (Exif 2.32, section 4.6.4).
+
+    Args:
+      header: int32, bytes of the file.
+      tiff: where the TIFF header begins.
+    """
+    little = header[tiff] == ord("I")
+
+    def word(at):  # Of two bytes, in the order of the TIFF header.
+        first, second = tf.gather(header, at), tf.gather(header, at + 1)
+        return tf.where(little, first + 256 * second, 256 * first + second)
+
+    table = tiff + word(tiff + tf.where(little, 4, 6))  # Below 64 KiB: the other half of the offset is 0.
+    entries = table + 2 + 12 * tf.range(tf.minimum(word(table), 256))
+    number = tf.reduce_max(tf.where(word(entries) == ORIENTATION, word(entries + 8), 0))
+    return tf.where((number >= 1) & (number <= 8), number, 1)

@@ -1,0 +1,107 @@
+"""How image files become the images of a model, in training, evaluation, prediction and exports alike.
+
+Standard library only.
+"""
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UsageError
+
+CROP_PART = 0.875  # 224 of 256 pixels, the evaluation of ImageNet models since AlexNet.
+# How files are decoded and resized. Runs begun before there was a choice go on with what they began with.
+EARLIER, CURRENT = 1, 2
+RESIZED_CROP = "resized_crop"  # The augmentation that is part of decoding.
+RESIZE_FORMS = "stretch, crop, crop:PART with PART above 0 and at most 1 (crop is crop:0.875), or pad"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What each use of a model repeats to make its images of files.
+
+    Attributes:
+      image_shape: (H, W, C) of the uint8 images.
+      resize: "stretch" to H x W; "crop:PART", the centred part of the image with the aspect ratio of H x W, whose
+        shorter side is PART of the image's; "pad", the whole image with black beside it.
+      interpolation: "bilinear" or "bicubic".
+      version: CURRENT, or EARLIER for a run that began with the decoding before it.
+    """
+
+    image_shape: tuple[int, int, int]
+    resize: str = "stretch"
+    interpolation: str = "bilinear"
+    version: int = CURRENT
+
+    @property
+    def policy(self) -> str:
+        """"stretch", "crop" or "pad"."""
+        return self.resize.partition(":")[0]
+
+    @property
+    def part(self) -> float:
+        """The part of the image that `crop` keeps, in (0, 1]."""
+        return float(self.resize.partition(":")[2] or CROP_PART)
+
+    @property
+    def method(self) -> str:
+        """The method of resizing, in words."""
+        if self.version == EARLIER:
+            return "bilinear, antialiased"
+        return f"{self.interpolation}, JPEG files reduced by 2, 4 or 8 before; antialiased above a ratio of 3"
+
+    def stored(self) -> dict[str, Any]:
+        """Returns it as config.json of a run has it."""
+        return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
+
+    @classmethod
+    def of_run(cls, stored: Mapping[str, Any]) -> "Preprocessing":
+        """Returns that of a run, by its config.json, for its evaluation."""
+        found = stored.get("preprocessing")
+        if not found:
+            return cls(tuple(stored["data"]["image_shape"]), version=EARLIER)
+        return cls(tuple(found["image_shape"]), found["resize"], found["interpolation"], found["version"])
+
+
+def preprocessings(config: Any, shape: tuple[int, int, int], resized: bool, version: int = CURRENT
+                   ) -> tuple[Preprocessing, Preprocessing]:
+    """Returns those of training and of evaluation.
+
+    Args:
+      config: DataConfig.
+      shape: (H, W, C) of training images.
+      resized: whether files have other sizes.
+      version: CURRENT, or that of the run that continues.
+    """
+    cropped = uses_resized_crop(config) and resized
+    resize = config.resize or ("crop" if cropped else "stretch")
+    resize = f"crop:{CROP_PART}" if resize == "crop" else resize
+    size = config.eval_image_size
+    evaluation = Preprocessing((size, size, shape[2]) if size else shape, resize, config.interpolation, version)
+    # A drawn part has the aspect ratio that it is to have.
+    return dataclasses.replace(evaluation, image_shape=shape, resize="stretch" if cropped else resize), evaluation
+
+
+def uses_resized_crop(config: Any) -> bool:
+    """Returns whether a DataConfig asks for random resized crops."""
+    return any(text.partition(":")[0] == RESIZED_CROP for text in config.augment)
+
+
+def check_resize(text: str | None) -> None:
+    """Raises UsageError for a --resize that is none of RESIZE_FORMS; None is decided later."""
+    if text is None:
+        return
+    match = re.fullmatch(r"stretch|pad|crop(?::([0-9]*\.?[0-9]+))?", text)
+    if not match or (match[1] and not 0 < float(match[1]) <= 1):
+        raise UsageError(f"--resize={text}: give {RESIZE_FORMS}")
+
+
+def decoding_version(stored: Mapping[str, Any] | None) -> int:
+    """Returns the version with which a run decodes its files.
+
+    Args:
+      stored: its config.json, or None for a new run.
+    """
+    if stored is None:
+        return CURRENT
+    return (stored.get("preprocessing") or {}).get("version", EARLIER)

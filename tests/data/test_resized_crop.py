@@ -1,0 +1,150 @@
+"""Random resized crops: what is drawn, and that files are decoded by it the same way wherever they are read."""
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipeline.augmentation import augmentations, check_strengths
+from pipeline.config import DataConfig, ExperimentConfig
+from pipeline.console import Console
+from pipeline.data.augment.resized_crop import boxes, resized_crop
+from pipeline.data.file_stream import ImageFiles
+from pipeline.data.image_reader import ImageReader
+from pipeline.data.load import load
+from pipeline.data.stateless_random import example_seeds, fold_in
+from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
+from pipeline.errors import UsageError
+from pipeline.preprocessing import Preprocessing
+
+COUNT = 100_000
+
+
+def drawn(height, width, least_area, count=COUNT):
+    seeds = fold_in(example_seeds(3, tf.range(count, dtype=tf.int64)), 0)
+    return boxes(tf.fill([count], height), tf.fill([count], width), seeds, least_area).numpy()
+
+
+def test_area_ratio_and_place_are_distributed_as_inception_draws_them():
+    """Of 400x400 pixels nearly every attempt fits, except large areas at ratios far from 1."""
+    top, left, tall, wide = drawn(400, 400, 0.08).T
+    area, ratio = tall * wide / 160_000, wide / tall
+    assert 0.078 < area.min() < 0.082 and area.max() <= 1 and 0.745 < ratio.min() and ratio.max() < 1.342
+    small = area < 0.7  # Every ratio fits.
+    shares = np.histogram(area[small], np.linspace(0.1, 0.7, 7))[0] / (small & (area > 0.1)).sum()
+    np.testing.assert_allclose(shares, 1 / 6, atol=0.005)
+    logs = np.histogram(np.log(ratio[small]), np.linspace(np.log(3 / 4), np.log(4 / 3), 9))[0] / small.sum()
+    np.testing.assert_allclose(logs, 1 / 8, atol=0.006)
+    for place, room in ((top, 400 - tall), (left, 400 - wide)):
+        assert (place >= 0).all() and (place <= room).all()
+        roomy = room > 100
+        shares = np.histogram(place[roomy] / (room[roomy] + 1), np.linspace(0, 1, 6))[0] / roomy.sum()
+        np.testing.assert_allclose(shares, 1 / 5, atol=0.006)
+
+
+def test_an_image_in_which_nothing_fits_gives_its_centre():
+    top, left, tall, wide = drawn(30, 300, 1.0, 50).T  # All of its area at a ratio of 4/3 at most.
+    assert set(tall) == {30} and set(wide) == {40} and set(top) == {0} and set(left) == {130}
+    top, left, tall, wide = drawn(300, 30, 1.0, 50).T
+    assert set(tall) == {40} and set(wide) == {30} and set(top) == {130} and set(left) == {0}
+    assert drawn(1, 1, 0.08, 50).tolist() == [[0, 0, 1, 1]] * 50
+
+
+def test_a_row_is_a_function_of_its_seed_alone():
+    whole = drawn(375, 500, 0.08, 1000)
+    seeds = fold_in(example_seeds(3, tf.range(1000, dtype=tf.int64)), 0)
+    for rows in (slice(0, 1), slice(7, 20), slice(500, 999)):
+        count = rows.stop - rows.start
+        part = boxes(tf.fill([count], 375), tf.fill([count], 500), seeds[rows], 0.08)
+        np.testing.assert_array_equal(part, whole[rows])
+
+
+def test_in_memory_the_part_is_the_whole():
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 3 + np.arange(64, dtype=np.uint8), (20, 64, 64))
+    images = tf.constant(np.repeat(ramp[..., None], 3, axis=-1))
+    seeds = example_seeds(1, tf.range(20, dtype=tf.int64))
+    found = resized_crop(images, seeds, 0.08).numpy().astype(float)
+    parts = boxes(tf.fill([20], 64), tf.fill([20], 64), seeds, 0.08).numpy()
+    for image, (top, left, tall, wide) in zip(found, parts, strict=True):
+        rows, columns = (first + (np.arange(64) + 0.5) * side / 64 - 0.5 for first, side in ((top, tall), (left, wide)))
+        expected = np.clip(rows, 0, 63)[:, None] * 3 + np.clip(columns, 0, 63)
+        assert np.abs(image[..., 0] - expected).max() <= 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photographs of several sizes, kinds and orientations; red grows downwards and green to the right."""
+    for part, count in (("train", 12), ("val", 4)):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(count):
+                height, width = (90 + 7 * i, 120 + 5 * i)[::1 if i % 2 else -1]
+                red, green = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+                image = Image.fromarray(np.stack([red, green, np.full_like(red, 9 * i)], -1).astype(np.uint8))
+                exif = Image.Exif()
+                exif[0x0112] = 1 if i % 3 else 6
+                kind = ("jpg", "png", "jpg", "gif", "tif", "jpg")[i % 6]
+                image.save(tmp_path / part / label / f"{i}.{kind}", **({"exif": exif} if kind == "jpg" else {}))
+    return tmp_path
+
+
+def loaded(folder, **options):
+    config = DataConfig(dataset=f"folder:{folder}", image_size=32, augment=("resized_crop:0.3", "flip"), **options)
+    return load(config, 4, Console(quiet=True)), augmentations(config)
+
+
+def test_training_is_a_function_of_the_position_and_evaluation_takes_the_centre(folder):
+    source, chain = loaded(folder)
+    assert isinstance(source.train.reader, ImageFiles)  # Small enough for memory, but each epoch needs other parts.
+    assert source.preprocessing.resize == "crop:0.875" and source.train.reader.training.resize == "stretch"
+
+    def shown(count, start=0, **division):
+        layout = BatchLayout(4, **division)
+        return np.concatenate([b["image"] for b in train_stream(source.train, layout, 5, start, chain).take(count)])
+
+    whole = shown(14)
+    np.testing.assert_array_equal(whole[24:40], shown(4, start=6))
+    for worker in (0, 1):
+        part = shown(14, replicas=2, workers=2, worker=worker)
+        np.testing.assert_array_equal(part, whole.reshape(14, 2, 2, 32, 32, 3)[:, worker].reshape(28, 32, 32, 3))
+    assert not np.array_equal(whole[:24], whole[24:48])  # Another epoch shows other parts.
+    (batch,) = eval_batches(source.validation, BatchLayout(8))
+    reader = ImageReader(source.preprocessing)
+    ours = np.stack([reader.read(str(folder / name)) for name in source.validation.files])
+    np.testing.assert_array_equal(batch["image"], ours)
+    assert 8 < ours[1, 0, :, 0].mean() < 40 and ours[1, :, 0, 1].mean() < 60  # The border is left out.
+
+
+def test_python_reads_the_parts_that_the_graph_reads(folder):
+    (plain, chain), (lenient, _) = loaded(folder), loaded(folder, skip_unreadable=True)
+    streams = [np.concatenate([b["image"] for b in train_stream(source.train, BatchLayout(4), 5, 0, chain).take(6)])
+               for source in (plain, lenient)]
+    np.testing.assert_array_equal(*streams)
+
+
+def test_evaluation_may_have_another_size_and_policy(folder):
+    source, _ = loaded(folder, eval_image_size=48, resize="pad", interpolation="bicubic")
+    assert source.preprocessing == Preprocessing((48, 48, 3), "pad", "bicubic")
+    assert image_batches(source.validation, 8).as_numpy_iterator().next()[0].shape == (8, 48, 48, 3)
+    assert next(iter(train_stream(source.train, BatchLayout(4), 0, 0)))["image"].shape == (4, 32, 32, 3)
+
+
+@pytest.mark.parametrize("values, reason", [
+    ({"augment": ("flip", "resized_crop")}, "resized_crop is part of decoding, and comes first"),
+    ({"resize": "crop:0"}, "--resize=crop:0: give stretch, crop"), ({"resize": "crop:1.5"}, "--resize=crop:1.5"),
+    ({"resize": "centre"}, "--resize=centre"), ({"interpolation": "nearest"}, "--interpolation"),
+    ({"augment": ("resized_crop:2",)}, "from 0.01 to 1")])
+def test_bad_values_are_one_line(values, reason):
+    with pytest.raises(UsageError, match=reason):
+        check_strengths(ExperimentConfig.from_flat(values).data.augment)
+
+
+def test_a_file_larger_than_wanted_is_reduced_while_decoding(tmp_path):
+    """By its transform: of 400x400 at 1/8 remain 50x50, whose pixels are means of 8x8."""
+    blocks = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8))).save(file, "JPEG", quality=100, subsampling=0)
+    (tmp_path / "a.jpg").write_bytes(file.getvalue())
+    found = ImageReader(Preprocessing((50, 50, 3))).read(str(tmp_path / "a.jpg"))
+    assert np.abs(found.astype(int) - blocks).max() <= 6
