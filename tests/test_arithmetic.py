@@ -7,7 +7,7 @@ import pytest
 from launch import __main__ as command_line
 from pipeline import arithmetic
 from pipeline.run_directory import evaluation_config
-from tests.commands import result, start
+from tests.commands import answers, result, start
 from tests.selection import quick
 
 RUN = ("train", "--dataset=digits", "--batch_size=100", "--subset=4", "--schedule=constant",
@@ -41,15 +41,16 @@ def test_invalid_number_of_threads_in_the_environment(text, monkeypatch, capsys)
 
 @pytest.fixture(scope="module", params=quick(["mlp", "cnn"], 0))
 def folder(request, tmp_path_factory):
-    """A folder called by a model with a run of four steps of it by three threads in `whole`."""
+    """A folder called by a model with runs of it by three threads: of four steps, `whole`, and of two, `parts`."""
     folder = tmp_path_factory.mktemp("threads") / request.param
     folder.mkdir()
-    train(folder, "whole", "--steps=4", "--threads=3")
+    found = answers([(*RUN, f"--model={folder.name}", f"--workdir={name}", f"--steps={steps}", "--threads=3")
+                     for name, steps in (("whole", 4), ("parts", 2))], folder)
+    assert [code for code, _, _ in found] == [0, 0], found
     return folder
 
 
 def test_run_resumed_on_other_cores_has_the_same_weights(folder):
-    train(folder, "parts", "--steps=2", "--threads=3")
     out, errors = train(folder, "parts", "--steps=4")
     assert "threads 3, as this run began" in out and not errors
     assert device(folder, "parts")["threads"] == 3

@@ -191,6 +191,7 @@ def test_addresses_are_refused_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.acceptance  # test_every_path_flag resolves it.
 def test_run_in_the_home_directory(tmp_path):
     home = {**environment(), "HOME": str(tmp_path / "home")}
     process = start("train", "--model=mlp", "--steps=1", "--subset=1", "--workdir=~/runs/x", "--quiet", cwd=tmp_path,

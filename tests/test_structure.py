@@ -1,5 +1,6 @@
 """The rules of the code's structure, checked in the source."""
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -54,14 +55,16 @@ def sources(*folders):
 
 
 SOURCES = sources(*PACKAGES)
+parse = functools.cache(ast.parse)  # The same files are looked at from many sides.
 
 
+@functools.cache
 def imports(text, everywhere=True):
     """Returns the dotted names that a source imports; `from a import b` counts as a.b.
 
     With everywhere=False only what is imported when the module is.
     """
-    tree, names = ast.parse(text), []
+    tree, names = parse(text), []
     inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.Lambda))
               for node in ast.walk(function)} if not everywhere else set()
     for node in ast.walk(tree):
@@ -95,7 +98,7 @@ def wrong_direction(path, text):
 def step_only(text):
     """Returns what a file uses that belongs to the step's files only."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if isinstance(node, ast.Attribute):
             whole = ast.unparse(node)
             if node.attr == "GradientTape" or whole == "tf.function" or re.search(r"strategy\.run$", whole):
@@ -106,7 +109,7 @@ def step_only(text):
 def unannotated(text):
     """Returns the public functions and methods of a module of which an argument or the result has no type."""
     found = []
-    for body in [ast.parse(text).body, *(node.body for node in ast.parse(text).body if isinstance(node, ast.ClassDef))]:
+    for body in [parse(text).body, *(node.body for node in parse(text).body if isinstance(node, ast.ClassDef))]:
         for node in body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
@@ -120,7 +123,7 @@ def unexplained(text):
     lines = text.split("\n")
     if "# Imports inside functions: " in text:
         return []
-    inside = {node.lineno for function in ast.walk(ast.parse(text)) if isinstance(function, ast.FunctionDef)
+    inside = {node.lineno for function in ast.walk(parse(text)) if isinstance(function, ast.FunctionDef)
               for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))}
     return sorted(n for n in inside if "# " not in lines[n - 1].replace("# noqa", "")
                   and not lines[n - 2].strip().startswith("#"))
@@ -128,7 +131,7 @@ def unexplained(text):
 
 def undocumented(text):
     """Returns the public functions and classes of a module that have no docstring."""
-    return [node.name for node in ast.parse(text).body
+    return [node.name for node in parse(text).body
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
             and not ast.get_docstring(node)]
 
@@ -173,7 +176,7 @@ def test_public_functions_have_types():
 def test_no_two_classes_have_one_name():
     places = {}
     for path, text in {**SOURCES, **sources("benchmarks")}.items():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse(text)):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(path)
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
@@ -276,7 +279,7 @@ def test_every_public_function_and_class_is_documented():
     assert undocumented("def f(): pass\nclass A: pass\ndef _g(): pass\ndef h():\n    'says.'") == ["f", "A"]
     assert {path: names for path, text in SOURCES.items()
             if path.startswith("pipeline/") and (names := undocumented(text))} == {}
-    assert [path for path, text in SOURCES.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
+    assert [path for path, text in SOURCES.items() if text.strip() and not ast.get_docstring(parse(text))] == []
 
 
 def test_every_folder_of_modules_is_a_package():

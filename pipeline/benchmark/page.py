@@ -51,6 +51,7 @@ def page(report: Mapping[str, Any]) -> str:
     count = f"{len(measured)} of {counted(len(cells), 'cell')} measured"
     return render(
         __package__, "benchmark.html", **_shared(report), listed=LISTED, headline=headline(cells),
+        projected_plots=projected.pictures(report.get("projection")),
         title=f"Benchmark: {', '.join(dict.fromkeys(str(cell['model']) for cell in cells)) or 'no cells'}",
         ran=f"{count}: {_what_ran(cells)}" if cells else "No cells were run.", where=_where(report),
         sections=list(_sections(measured)), is_bad=lambda cell: not is_measured(cell) or is_halved(cell),

@@ -2,6 +2,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from pipeline.benchmark import plots, tables
 from pipeline.benchmark.projection import FARTHEST, GOOD
 
@@ -18,8 +20,12 @@ def shown(projected: Mapping[str, Any] | None) -> dict[str, Any] | None:
              for cluster in projected["clusters"] for link in cluster["links"]]
     return {"cell": tables.label(projected["cell"]), "step": tables.number(projected["step_ms"]), "heads": HEADS,
             "links": links, "bounds": bounds(projected), "assumptions": projected["assumptions"],
-            "clusters": {cluster["name"]: _rows(cluster) for cluster in projected["clusters"]},
-            "pictures": [plots.projection(projected), plots.projection_by_step(projected)]}
+            "clusters": {cluster["name"]: _rows(cluster) for cluster in projected["clusters"]}}
+
+
+def pictures(projected: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
+    """Returns (title, <svg> element) of each plot of a result of projection.project; none without one."""
+    return [plots.projection(projected), plots.projection_by_step(projected)] if projected else []
 
 
 def bounds(projected: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ def report():
     return reports.report(reports.sweep(("float32", "mixed_bfloat16"), (1,), (64, 128), workers=(1, 2)), most=1024)
 
 
+@pytest.mark.acceptance
 def test_it_fits_a_phone_is_dark_in_the_dark_and_has_the_table_of_its_projection(browser, report, tmp_path):
     path = tmp_path / "benchmark.html"
     path.write_text(page.page(report), encoding="utf-8")

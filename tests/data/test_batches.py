@@ -20,7 +20,7 @@ MIXUP = (Augmentation("mixup", None),)
 SIZE, SEED = 50, 4
 
 
-@pytest.fixture(scope="module", params=quick(["memory", "records", "records with gaps", "files"], 0, 1, 3))
+@pytest.fixture(scope="module", params=quick(["memory", "records", "records with gaps", "files"], 0, 1))
 def train_split(request, numbered_dir, tmp_path_factory):
     """A training split of each kind of reader, and the numbers of its examples."""
     folder = tmp_path_factory.mktemp("batches")

@@ -11,6 +11,7 @@ from pipeline.data import encoded_images
 from pipeline.data.decode import read_image
 from pipeline.preprocessing import CURRENT, EARLIER, Preprocessing
 from tests.export.damaged import decode_damaged
+from tests.selection import quick
 
 HEIGHT, WIDTH = 31, 42
 
@@ -66,14 +67,15 @@ def drawn_by_transparency(cover):
             "icon_table.png": (icon.convert("RGB").quantize(2), {"transparency": 1})}
 
 
-def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path):
+@pytest.mark.parametrize("channel_counts", quick([((3,),), ((1, 3),)], 0))
+def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path, channel_counts):
     files = {}
     for name, (image, arguments) in kinds().items():
         image.save(tmp_path / name, **arguments)
         files[name] = (tmp_path / name).read_bytes()
     assert files["little_5.jpg"] != files["big_5.jpg"] and b"MM\0*" in files["big_5.jpg"]
     upright = [name for name in files if name[-5] not in "5678"]  # Of others height and width change places.
-    for channels in (1, 3):
+    for channels in channel_counts:
         names, size = upright, (HEIGHT, WIDTH)
         found = decode([files[name] for name in names], (*size, channels))
         for name, pixels in zip(names, found, strict=True):

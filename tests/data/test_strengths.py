@@ -12,7 +12,7 @@ from pipeline.choices import AUGMENTATIONS
 from pipeline.config import ExperimentConfig
 from pipeline.data import augment
 from pipeline.errors import UsageError
-from tests.commands import mirrorline, succeed
+from tests.commands import answers, mirrorline, succeed
 
 NO_NUMBER = ("nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "much", "1e9", "3 4")
 
@@ -61,10 +61,10 @@ def test_help_has_unit_range_and_default_of_each(tmp_path):
 def test_a_strength_too_large_for_the_images_is_refused_before_writing_and_old_runs_continue(tmp_path):
     train = ("train", "--dataset=synthetic:12x12x1x3", "--model=mlp", "--batch_size=4", "--subset=2",
              "--tensorboard=scalars", "--workdir=run")
-    done = mirrorline(*train, "--augment=crop:7", "--steps=2", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "6 for images of 12x12" in done.stderr
-    assert os.listdir(tmp_path) == []
-    succeed(*train, "--augment=color:1", "--steps=2", cwd=tmp_path)
+    (code, _, errors), _ = answers([(*train, "--augment=crop:7", "--steps=2", "--workdir=refused"),
+                                    (*train, "--augment=color:1", "--steps=2")], tmp_path)
+    assert code == 2 and errors.count("\n") == 1 and "6 for images of 12x12" in errors
+    assert os.listdir(tmp_path) == ["run"]
     path = tmp_path / "run" / "config.json"
     stored = json.loads(path.read_text())
     stored["config"]["augment"] = ["color:1.5"]  # As it was accepted before.

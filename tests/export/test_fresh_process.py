@@ -53,7 +53,7 @@ def test_quantized_inputs_and_outputs_are_those_of_the_model(exported, tmp_path)
     np.testing.assert_allclose(found.probabilities * 256, np.rint(found.probabilities * 256), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights"]))
+@pytest.mark.parametrize("name", quick(["saved_model", "keras", "weights"], 0))
 def test_formats_of_tensorflow_and_keras_are_loaded_alike(name, tmp_path):
     trained, written, images = trained_model("three_apis"), find_format(name), pixels(trained_model("three_apis"), 5)
     path = os.path.join(tmp_path, written.file)

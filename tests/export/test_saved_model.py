@@ -1,4 +1,7 @@
-"""SavedModels and Keras files as strangers load them: with TensorFlow alone, and with pipeline importable."""
+"""SavedModels and Keras files as strangers load them: with TensorFlow alone, and with pipeline importable.
+
+In make acceptance; in make test test_fresh_process loads each form by the function that such a process calls.
+"""
 import json
 import pathlib
 import subprocess
@@ -76,7 +79,7 @@ class Stranger:
         return loss.numpy()
 
 
-@pytest.fixture(scope="module", params=quick(list(MODELS), 0))
+@pytest.fixture(scope="module", params=quick(list(MODELS)))
 def stranger(request, tmp_path_factory):
     """Returns the Stranger of a model."""
     folder, root = tmp_path_factory.mktemp("stranger"), pathlib.Path(__file__).parents[2]

@@ -30,6 +30,7 @@ def small(**options):
     return {"model": "plain", "batch_size": 16, "precision": "float32", **options}
 
 
+@pytest.mark.acceptance
 def test_layers_without_the_training_argument_train(strategy, plain):
     experiment = build(strategy(1), **small())
     moving = [v for v in experiment.state.model.variables if "moving" in v.path]

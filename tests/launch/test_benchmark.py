@@ -36,7 +36,9 @@ FIGURES = {
 def measured(tmp_path_factory):
     """A benchmark of one cell."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = with_forked_children(*REAL, "--replica_counts=1", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "page", lambda report: "")  # Its plots take seconds; tests/benchmark/test_page.py has them.
+        done = with_forked_children(*REAL, "--replica_counts=1", cwd=folder)
     assert (done.returncode, done.stderr) == (0, ""), done
     return {"folder": folder, "report": json.loads((folder / "out" / "benchmark.json").read_text())}
 

@@ -131,6 +131,7 @@ def test_a_disk_that_stays_full_costs_the_last_steps_alone(running, disk, whole,
     assert_every_step_once(running.workdir, STEPS)
 
 
+@pytest.mark.acceptance
 def test_a_run_that_begins_on_a_full_disk_says_so(disk, tmp_path):
     if not disk.real:
         disk.process = os.getpid()  # The limit is handed down to the command.

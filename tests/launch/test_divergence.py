@@ -55,6 +55,7 @@ def test_a_run_killed_after_a_rollback_ends_the_same(healed):
     assert_every_step_once(folder / "killed", 40)
 
 
+@pytest.mark.acceptance
 def test_after_the_last_rollback_the_run_ends_and_says_where_it_began(tmp_path):
     done = mirrorline(*DIVERGING, "--rollback_factor=0.9", "--max_rollbacks=2", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 1

@@ -154,6 +154,7 @@ def test_a_missing_checkpoint_is_refused(trained):
     assert not (trained / "begun" / "export").exists()
 
 
+@pytest.mark.acceptance  # tests/export/test_publish.py has it in one process.
 def test_a_full_disk_leaves_no_half_model(trained, tmp_path):
     with small_disk(tmp_path / "disk", 2) as disk:
         output = os.path.join(disk.folder, "export")

@@ -5,6 +5,7 @@ import re
 import time
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.commands import assert_every_step_once, metrics, mirrorline, start
@@ -43,6 +44,7 @@ def draw_images(folder):
     (folder.parent / "slow.py").write_text(SLOW)
 
 
+@pytest.mark.acceptance  # tests/training/test_watchdog.py has it in short processes.
 def test_a_run_that_hangs_ends_with_its_stacks_and_is_resumed(tmp_path):
     draw_images(tmp_path / "images")
     run = tmp_path / "run"

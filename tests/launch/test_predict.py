@@ -241,6 +241,7 @@ def test_a_signal_leaves_partial_output(trained, tmp_path):
     assert 0 < len(json.loads(partial.read_text())) < 3000 and not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.acceptance
 def test_dark_on_light_images_are_noticed_and_inverted(tmp_path):
     (tmp_path / "paper").mkdir()
     test = load_digits().test

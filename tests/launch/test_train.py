@@ -85,6 +85,7 @@ def test_evaluate_counts_every_example_once_whatever_the_batch(finished):
     assert figures["loss"] == pytest.approx(found["test_loss"], rel=1e-5)
 
 
+@pytest.mark.acceptance  # In make test test_evaluate names a checkpoint.
 def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
     folder, _ = finished
     evaluations = metrics(folder / "runs" / "whole", "evaluation")
@@ -208,6 +209,7 @@ def test_a_run_that_diverges_ends_with_a_result(answered):
     assert len(metrics(folder / "diverged", "train")) == 6
 
 
+@pytest.mark.acceptance  # tests/training/test_preemption.py has it in one process.
 def test_a_second_signal_ends_at_once(tmp_path):
     forever = 10**6
     process = start("train", "--model=mlp", f"--steps={forever}", f"--steps_per_loop={forever}", "--augment=",

@@ -179,8 +179,12 @@ def test_built_in_callbacks_come_first_and_writers_of_a_window_before_its_reader
     assert trained(strategy(1), tmp_path / "a", events) == order
     assert events == [*both("start", 0), *both("window", 1), *both("window", 3), *both("window", 4), *both("end", 4),
                       ("other", "close", None), ("one", "close", None)]  # The last one first.
-    found = trained(strategy(1), tmp_path / "b", [], tensorboard="full", profile="1:2", steps_per_loop=1)
-    assert found == [*order, Profile, TensorBoardWriter]
+
+
+@pytest.mark.acceptance
+def test_optional_callbacks_come_after_those_of_every_run(tmp_path, strategy):
+    found = trained(strategy(1), tmp_path, [], tensorboard="full", profile="1:2", steps_per_loop=1)
+    assert found == [SystemMetrics, Recorder, NullProgress, Alerts, Profile, TensorBoardWriter]
 
 
 def test_on_rollback_gets_the_restored_step(tmp_path, strategy):

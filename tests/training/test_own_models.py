@@ -11,7 +11,7 @@ from tests.training.own_models import offer
 from tests.training.small import build, distance, run, weights
 
 
-@pytest.mark.parametrize("replicas,micro_batches", quick([(1, 2), (2, 1), (2, 2)], 2))
+@pytest.mark.parametrize("replicas,micro_batches", quick([(1, 2), (2, 1), (2, 2)], 1))
 def test_penalties_of_layers_are_in_the_loss_once(strategy, monkeypatch, replicas, micro_batches):
     offer(monkeypatch)
     experiment = build(strategy(replicas), model="penalized", optimizer="sgd", accumulate_steps=micro_batches)

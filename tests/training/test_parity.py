@@ -31,7 +31,7 @@ def test_fifty_steps_in_float64(measured, model, replicas, size):
 
 # At 28x28 nearly every batch has a value so near the kink of a ReLU that its last bit decides on a gradient.
 @pytest.mark.parametrize("model,replicas,size", quick([("cnn", 2, 28), ("three_apis", 4, 20), ("mlp", 2, 28),
-                                                         ("mlp", 2, 8)], 3))
+                                                         ("mlp", 2, 8)]))
 def test_gradients_and_first_losses_in_float32(measured, model, replicas, size):
     one, several = (measured(single, model, n, size) for n in (1, replicas))
     check_single(compare_single(one, several))

@@ -64,14 +64,14 @@ def only_float64(grads, state, sums, replicas):
 reduce_once = reduction.reduce_once
 
 
-@pytest.mark.parametrize("broken, compute_dtype, found", [
+@pytest.mark.parametrize("broken, compute_dtype, found", quick([
     (lost(0), "float32", r"replica 0 got 262\d{3} of 262144 float32 sums wrong"),
     (lost(1), "float32", r"replica 0 got 262\d{3} of 262144 float32 sums wrong"),
     (doubled, "float32", r"replica 0 got 262\d{3} of 262144 float32 sums wrong"),
     (shifted, "float32", r"replica 0 got 2\d{5} of 262144 float32 sums wrong"),
     (one_copy, "float32", "replica 1 got 1 of 262144 float32 sums wrong"),
     (only_float64, "float64", "replica 0 got 1 of 1 float64 sum wrong"),
-])
+], 1, 4, 5))
 def test_a_wrong_reduction_fails(strategy, monkeypatch, broken, compute_dtype, found):
     monkeypatch.setattr(reduction, "reduce_once", broken)
     with pytest.raises(RunFailure, match=rf"^self-test of the reduction, CollectiveAllReduce \(RING\) over 2 CPU "

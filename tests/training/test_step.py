@@ -259,6 +259,7 @@ def _convolutions(function, experiment):
     return sum("Backprop" not in name for name in names), sum("BackpropFilter" in name for name in names)
 
 
+@pytest.mark.acceptance
 def test_partial_steps_are_not_optimized_away(strategy):
     experiment = build(strategy(1), model="three_apis", precision="float32")
     functions = {**experiment.steps.partial_steps, "update": experiment.steps.train_steps}

@@ -77,7 +77,7 @@ def test_a_model_that_makes_rounding_grow_agrees_as_far_as_it_is_stable(prove):
 @pytest.mark.parametrize("without", quick([
     {"pipeline.distributed.reduction:reduce_once": cures.last_replica_lost,
      "pipeline.training.self_test:check_reduction": lambda *arguments: None},
-    PROVED["gradients are clipped on each replica"].without], 0))
+    PROVED["gradients are clipped on each replica"].without]))
 def test_a_fault_is_seen_in_a_model_that_makes_rounding_grow(prove, without):
     loss, variables, _ = prove("chaotic", without)
     assert loss.verdict == variables.verdict == "VIOLATED"
