@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import RunFailure
@@ -23,18 +23,21 @@ class Process:
       born: seconds since the epoch at which it was started.
     """
 
-    def __init__(self, name: str, order: Mapping[str, Any]):
+    def __init__(self, name: str, order: Mapping[str, Any], program: Sequence[str] = ("-m", "benchmarks.worker"),
+                 checkout: pathlib.Path = REPOSITORY):
         """Starts it.
 
         Args:
           name: what it is called in messages.
-          order: what benchmarks.worker is told, of JSON's types.
+          order: what the program is told, of JSON's types.
+          program: what Python runs, with the order as its last argument.
+          checkout: whose modules are imported.
         """
         self.name, self._errors = name, tempfile.TemporaryFile()
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.born = time.time()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(order)], cwd=REPOSITORY, env=environment, text=True,
+            [sys.executable, *program, json.dumps(order)], cwd=checkout, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
 
     def __enter__(self):

@@ -145,7 +145,7 @@ def sample_variance(x, gamma, beta, epsilon):
 
 
 def one_draw_a_batch(seeds, draw):
-    return tf.repeat(uniform(seeds[:1], draw), tf.shape(seeds)[0])
+    return tf.repeat(uniform(seeds[:1], draw), tf.shape(seeds)[0], axis=0)
 
 
 def penalties_of_each_replica(self, losses, weight):

@@ -160,7 +160,7 @@ def numbered_batches(examples: tf.data.Dataset, first: int, batch_size: int, fin
     def finished(number, batch):
         return finish(*batch, number)
 
-    return batches.map(finished, num_parallel_calls=1, deterministic=True)
+    return batches.map(finished, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def digest(*parts: Any) -> str:

@@ -3,6 +3,8 @@
 The hash is "lowbias32" by Chris Wellons (https://nullprogram.com/blog/2018/07/31/), computed on the low 32 bits of
 int64. Constants above 2^31 are replaced by their negative equals modulo 2^32, so that no product overflows int64.
 """
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 _LOW_32 = 0xFFFFFFFF
@@ -30,7 +32,7 @@ def combine(*words: int | tf.Tensor) -> tf.Tensor:
     """
     state = tf.constant(0, tf.int64)
     for word in words:
-        word = tf.bitwise.bitwise_and(tf.cast(word, tf.int64), _LOW_32)
+        word = word & _LOW_32 if isinstance(word, int) else tf.bitwise.bitwise_and(tf.cast(word, tf.int64), _LOW_32)
         state = tf.bitwise.bitwise_and(tf.bitwise.bitwise_xor(state, word) + _GOLDEN, _LOW_32)
         state = _mix(state)
     return state
@@ -65,20 +67,32 @@ def example_seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
     return hashes(2, seed, positions, tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)))
 
 
-def fold_in(seeds: tf.Tensor, tag: int) -> tf.Tensor:
-    """Returns new seeds, int32 [n, 2], for the same examples: one set for each `tag`, as jax.random.fold_in does."""
-    return hashes(2, seeds[:, 0], seeds[:, 1], tag)
-
-
-def uniform(seeds: tf.Tensor, draw: int) -> tf.Tensor:
-    """Draws one number for each example.
+def fold_in(seeds: tf.Tensor, tags: Sequence[int]) -> tf.Tensor:
+    """Returns new seeds for the same examples, one set for each tag, as jax.random.fold_in does for one.
 
     Args:
       seeds: int32 [n, 2].
-      draw: index of the draw among those of an example.
+      tags: T integers.
 
     Returns:
-      float32 [n] in [0, 1), multiples of 2^-24; row i is a function of (seeds[i], draw) alone.
+      int32 [n, T, 2].
     """
-    word = combine(seeds[:, 0], seeds[:, 1], draw)
+    first, second = (tf.reshape(seeds[:, column], [-1, 1, 1]) for column in (0, 1))
+    found = combine(first, second, tf.constant([*tags], tf.int64)[:, None], tf.range(2, dtype=tf.int64))
+    return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
+
+
+def uniform(seeds: tf.Tensor, draw: int | Sequence[int]) -> tf.Tensor:
+    """Draws one number for each example, or several: fewer operations than several calls.
+
+    Args:
+      seeds: int32 [n, 2].
+      draw: index of the draw among those of an example, or indices.
+
+    Returns:
+      float32 [n] or [n, draws] in [0, 1), multiples of 2^-24; row i is a function of (seeds[i], draw) alone.
+    """
+    if not isinstance(draw, int):
+        seeds, draw = seeds[:, None], tf.constant([*draw], tf.int64)
+    word = combine(seeds[..., 0], seeds[..., 1], draw)
     return tf.cast(tf.bitwise.right_shift(word, tf.constant(8, tf.int64)), tf.float32) * (1.0 / (1 << 24))

@@ -86,7 +86,8 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
         batch = {"image": images, "label": labels, "weight": tf.ones([size])}
         if augmentations[place:]:
             positions = step * layout.batch_size + tf.constant(rows, tf.int64)
-            batch["image"], mix = augment.apply(images, positions, seed, augmentations, first=place)
+            with tf.device("CPU:0"):  # Where tf.data computes, whatever the scope is in which the stream is opened.
+                batch["image"], mix = augment.apply(images, positions, seed, augmentations, first=place)
             if mix is not None:
                 batch["mix"] = mix
         return {name: _arrange(value, layout.here) for name, value in batch.items()}

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
-from pipeline.data.augment import randaugment
+from pipeline.data.augment import operations, randaugment
 from pipeline.data.augment.mixing import beta
 from pipeline.data.stateless_random import example_seeds, uniform
 from tests.selection import quick
@@ -38,7 +38,8 @@ def test_a_row_depends_on_its_own_image_and_position_alone(name, channels):
     assert (whole != images.numpy()).any(axis=(1, 2, 3)).sum() >= 8
     part, part_mix = augmented(images[6:10], name, positions=POSITIONS[6:10])
     np.testing.assert_array_equal(part, whole[6:10])
-    compiled = tf.function(lambda x, p: augment.apply(x, p, 3, (Augmentation(name, None),)))(images, POSITIONS)
+    compute = tf.function(lambda x, p: augment.apply(x, p, 3, (Augmentation(name, None),)), autograph=False)
+    compiled = compute(images, POSITIONS)
     np.testing.assert_array_equal(compiled[0], whole)
     if mix is not None:
         np.testing.assert_array_equal(part_mix, mix[6:10])
@@ -168,13 +169,18 @@ def test_uniform_draws_are_uniform_and_independent():
     assert (far[0] != far[1]).all()
 
 
+def operate(images, names, level, sign):
+    """Applies the operations with these names, one an image, at a level of RandAugment."""
+    chosen = tf.constant([operations.OPERATIONS.index(name) for name in names])
+    return operations.operate(images, chosen, randaugment.magnitudes(level, sign, images.shape)).numpy()
+
+
 def test_randaugment_operations_agree_with_pillow():
     images = pictures(6, side=12)
     pillow = [Image.fromarray(image) for image in images.numpy()]
 
     def operated(name, level=0.5):
-        index = randaugment.OPERATIONS.index(name)
-        return randaugment.operate(images, tf.fill([6], index), level, tf.ones([6])).numpy().astype(int)
+        return operate(images, [name] * 6, level, tf.ones([6])).astype(int)
 
     def close(name, function, tolerance=0):
         expected = np.stack([np.asarray(function(image)).astype(int) for image in pillow])
@@ -195,17 +201,15 @@ def test_randaugment_operations_agree_with_pillow():
 @pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
 def test_randaugment_moves_both_ways_and_leaves_the_others_alone(name):
     images = pictures(3)
-    chosen = tf.constant([randaugment.OPERATIONS.index(name)] * 2 + [0])
-    moved = randaugment.operate(images, chosen, 0.9, tf.constant([1.0, -1.0, 1.0])).numpy()
-    same = randaugment.operate(images, chosen, 0.9, tf.constant([-1.0, 1.0, 1.0])).numpy()
+    moved = operate(images, [name, name, "identity"], 0.9, tf.constant([1.0, -1.0, 1.0]))
+    same = operate(images, [name, name, "identity"], 0.9, tf.constant([-1.0, 1.0, 1.0]))
     assert all((moved[i] != images[i].numpy()).any() and (moved[i] != same[i]).any() for i in (0, 1))
     np.testing.assert_array_equal(moved[2], images[2])
 
 
 def test_randaugment_draws_every_operation():
-    positions = np.arange(3000)
-    chosen = (uniform(example_seeds(0, positions), 0).numpy() * len(randaugment.OPERATIONS)).astype(int)
-    assert set(chosen) == set(range(14))
+    for chosen, _ in randaugment.draw_operations(example_seeds(0, np.arange(3000))):
+        assert set(chosen.numpy()) == set(range(14))
     weak, _ = augmented(pictures(), "randaugment:0.5")
     strong, _ = augmented(pictures(), "randaugment:9")
     original = pictures().numpy().astype(float)

@@ -6,10 +6,13 @@ import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
+from pipeline.data.augment.kernels import on_gpu
 from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.errors import UsageError
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
+
+_PART_BYTES = 640_000  # Of images computed together on a CPU: with their copies in float32 they stay in its cache.
 
 
 def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation], first: int = 0
@@ -30,18 +33,46 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
     Raises:
       UsageError: an unknown name, or a user's augmentation that fails or is no function of (seed, position).
     """
-    seeds, mix = example_seeds(seed, positions), None
+    # The place in the list is folded in so that the same augmentation given twice draws twice.
+    seeds = fold_in(example_seeds(seed, positions), range(first, len(augmentations)))
+    augmentations = augmentations[first:]
+    mixes = any(augmentation.mixes for augmentation in augmentations)
+    size = images.shape[0] if on_gpu() else _part_size(images.shape, 2 if mixes else 1)
+    if size == images.shape[0]:
+        images, mix = _apply_to_part(images, seeds, augmentations)
+    else:
+        def apply_to(row):
+            part, own_seeds = (tf.ensure_shape(value[row:row + size], [size, *value.shape[1:]])
+                               for value in (images, seeds))
+            return _apply_to_part(part, own_seeds, augmentations)
+
+        signature = (tf.TensorSpec([size, *images.shape[1:]], tf.uint8), tf.TensorSpec([size], tf.float32))
+        found = tf.map_fn(apply_to, tf.range(0, images.shape[0], size), fn_output_signature=signature)
+        images, mix = (tf.reshape(value, [-1, *value.shape[2:]]) for value in found)
+    return images, mix if mixes else None
+
+
+def _apply_to_part(images, seeds, augmentations):
+    """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int32 [B, augmentations, 2]."""
+    mix = tf.ones(images.shape[:1])
     for place, augmentation in enumerate(augmentations):
-        if place < first:
-            continue
         entry, strength = AUGMENTATIONS.find(augmentation.name), augmentation.strength
         if strength is None:
             strength = entry.row.default_for(images.shape[1])
-        own_seeds = fold_in(seeds, place)  # So that the same augmentation given twice draws twice.
         function = entry.load() if entry.location is None else _checked(f"augmentation {augmentation.name}", entry)
-        found = function(images, own_seeds, strength)
+        found = function(images, seeds[:, place], strength)
         images, mix = found if entry.row.mixes else (found, mix)
     return images, mix
+
+
+def _part_size(shape, multiple):
+    """Returns how many images of a batch are computed together: a divisor of their number, a multiple of `multiple`.
+
+    All of them, where each divisor is far from the best size.
+    """
+    count, most = shape[0], max(multiple, _PART_BYTES // (shape[1] * shape[2] * shape[3]))
+    size = max((n for n in range(multiple, min(most, count) + 1, multiple) if count % n == 0), default=count)
+    return size if size >= most / 4 else count
 
 
 def _checked(what: str, entry: RegistryEntry) -> Any:

@@ -1,8 +1,10 @@
 """Augmentations of brightness, contrast and saturation."""
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.geometry import to_uint8
+from pipeline.data.augment.kernels import clip, to_uint8
 from pipeline.data.stateless_random import uniform
 
 
@@ -14,30 +16,63 @@ def color(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     Saturation is left alone unless images have three channels.
     """
     low, high = max(0.0, 1.0 - strength), 1.0 + strength
-    brightness, contrast, saturation = (tf.reshape(low + uniform(seeds, draw) * (high - low), [-1, 1, 1, 1])
-                                        for draw in range(3))
-    values = tf.clip_by_value(tf.cast(images, tf.float32) * brightness, 0.0, 255.0)
-    average = mean_luma(to_uint8(values))
-    values = tf.clip_by_value((values - average) * contrast + average, 0.0, 255.0)
-    if images.shape[-1] == 3:
-        values = saturate(values, saturation)
-    return to_uint8(values)
+    brightness, contrast, saturation = tf.split(low + uniform(seeds, (0, 1, 2)) * (high - low), 3, axis=1)
+    height, width, channels = images.shape[1:]
+    planes = [clip(plane * brightness) for plane in to_planes(images)]
+    rows = [tf.reduce_sum(tf.reshape(tf.round(plane), [-1, height, width]), axis=2) for plane in planes]
+    average = mean_luma(tf.stack(rows, axis=1), height * width)[:, None]
+    planes = [clip((plane - average) * contrast + average) for plane in planes]
+    if channels == 3:
+        planes = saturate(planes, saturation)
+    return from_planes([to_uint8(plane) for plane in planes], images.shape)
 
 
-def saturate(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Returns float images [B, H, W, 3] moved away from (above 1) or towards (below 1) their own grey."""
-    red, green, blue = tf.split(values, 3, axis=-1)
-    grey = 0.299 * red + 0.587 * green + 0.114 * blue
-    return (values - grey) * factor + grey
+def to_planes(images: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the channels of uint8 images [n, H, W, C], each float32 [n, H * W].
+
+    TensorFlow is slow where the last axis is short, and the cache holds one channel longer than all.
+    """
+    height, width, channels = images.shape[1:]
+    planes = tf.unstack(tf.transpose(tf.reshape(images, [-1, channels])), num=channels)
+    return [tf.cast(tf.reshape(plane, [-1, height * width]), tf.float32) for plane in planes]
 
 
-def mean_luma(images: tf.Tensor) -> tf.Tensor:
-    """Returns the mean grey of each uint8 image: float32 [B, 1, 1, 1] in [0, 255].
+def from_planes(planes: Sequence[tf.Tensor], shape: tf.TensorShape) -> tf.Tensor:
+    """Returns channels, each uint8 [n, H * W], as images of the shape [n, H, W, C]."""
+    joined = tf.transpose(tf.stack([tf.reshape(plane, [-1]) for plane in planes]))
+    return tf.ensure_shape(tf.reshape(joined, [-1, *shape[1:]]), shape)
+
+
+def saturate(planes: Sequence[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
+    """Moves colours away from (factor above 1) or towards (below 1) their own grey.
+
+    Args:
+      planes: red, green and blue, float32 [n, H * W].
+      factor: float32 [n, 1].
+
+    Returns:
+      The same form.
+    """
+    grey = mix_grey(planes)
+    return [(plane - grey) * factor + grey for plane in planes]
+
+
+def mix_grey(planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the grey of red, green and blue, float of any one shape."""
+    red, green, blue = planes
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def mean_luma(sums: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the mean grey of images, float32 [n].
 
     Sums are integers, so the value of an image does not depend on its batch.
+
+    Args:
+      sums: float32 [n, C, parts], sums of each channel over parts of an image, whole numbers below 2^24.
+      size: pixels of an image.
     """
-    shape = images.shape
-    weights = [299, 587, 114] if shape[-1] == 3 else [1] * shape[-1]
-    sums = tf.reduce_sum(tf.cast(images, tf.int64), axis=[1, 2])
-    total = tf.reduce_sum(sums * tf.constant(weights, tf.int64), axis=1)
-    return tf.reshape(tf.cast(total, tf.float32) * (1 / (sum(weights) * shape[1] * shape[2])), [-1, 1, 1, 1])
+    channels = sums.shape[1]
+    weights = [299, 587, 114] if channels == 3 else [1] * channels
+    total = tf.reduce_sum(tf.cast(sums, tf.int64) * tf.constant(weights, tf.int64)[:, None], axis=[1, 2])
+    return tf.cast(total, tf.float32) * (1 / (sum(weights) * size))

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
+from pipeline.data.augment.kernels import by_value, change_some, project, shift
 from pipeline.data.stateless_random import uniform
 
 
 @AUGMENTATIONS.built_in("flip", unit="probability", low=0.001, high=1.0, default=0.5)
 def flip(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     """Mirrors left and right with the probability `strength`."""
-    return tf.where(_per_image(uniform(seeds, 0) < strength), tf.reverse(images, [2]), images)
+    height, width, channels = images.shape[1:]
+
+    def mirror(some, rows):
+        # In three dimensions TensorFlow reverses whole pixels, a third of the time.
+        return tf.reshape(tf.reverse(tf.reshape(some, [-1, width, channels]), [1]), [-1, height, width, channels])
+
+    return change_some(images, tf.where(uniform(seeds, 0) < strength, 0, -1), [mirror])
 
 
 @AUGMENTATIONS.built_in("crop", unit="pixels of shift each way", low=1, high=32768, default_part=0.125, most_part=0.5,
@@ -19,18 +26,16 @@ def flip(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
 def crop(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     """Shifts by whole pixels, up to `strength` each way, and fills with black: a random crop after zero padding."""
     reach = int(strength)
-    across, down = (tf.floor(uniform(seeds, draw) * (2 * reach + 1)) - reach for draw in (0, 1))
-    one, zero = tf.ones_like(across), tf.zeros_like(across)
-    transform = tf.stack([one, zero, across, zero, one, down, zero, zero], axis=1)
-    return project(images, transform, "NEAREST")
+    across, down = tf.unstack(tf.floor(uniform(seeds, (0, 1)) * (2 * reach + 1)) - reach, axis=1)
+    return shift(images, down, across, (reach, reach))
 
 
 @AUGMENTATIONS.built_in("rotate", unit="degrees each way", low=0.01, high=180.0, default=15.0)
 def rotate(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     """Rotates about the centre by an angle up to `strength` degrees each way, bilinear, filled with black."""
     angle = (uniform(seeds, 0) * 2 - 1) * (strength * math.pi / 180)
-    linear = tf.stack([tf.cos(angle), -tf.sin(angle), tf.sin(angle), tf.cos(angle)], axis=1)
-    return project(images, about_centre(linear, images.shape), "BILINEAR")
+    cos, sin = by_value(tf.cos, angle), by_value(tf.sin, angle)
+    return project(images, about_centre(tf.stack([cos, -sin, sin, cos], axis=1), images.shape), "BILINEAR")
 
 
 @AUGMENTATIONS.built_in("cutout", unit="pixels of a square's side", low=1, high=32768, default_part=0.5,
@@ -73,28 +78,6 @@ def about_centre(linear: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     centre = tf.constant([(shape[2] - 1) / 2, (shape[1] - 1) / 2])
     linear = tf.reshape(linear, [-1, 2, 2])
     # Not written out as a x + b y: a graph is rewritten to (a + b) x where x is y, which rounds otherwise.
-    shift = centre - tf.reduce_sum(linear * centre, axis=2)
-    rows = tf.reshape(tf.concat([linear, shift[:, :, None]], axis=2), [-1, 6])
+    moved = centre - tf.reduce_sum(linear * centre, axis=2)
+    rows = tf.reshape(tf.concat([linear, moved[:, :, None]], axis=2), [-1, 6])
     return tf.pad(rows, [[0, 0], [0, 2]])
-
-
-def project(images: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
-    """Returns uint8 images with pixels taken from where `transforms` [B, 8] send them, black from outside."""
-    smooth = interpolation == "BILINEAR"
-    # The kernel truncates fractions when it writes integers, which would darken images; so rounding is done here.
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32) if smooth else images, transforms=transforms,
-        output_shape=tf.constant(list(images.shape[1:3]), tf.int32), interpolation=interpolation, fill_mode="CONSTANT",
-        fill_value=0.0)
-    moved = to_uint8(moved) if smooth else moved
-    return tf.ensure_shape(moved, images.shape)
-
-
-def to_uint8(values: tf.Tensor) -> tf.Tensor:
-    """Returns float values rounded and clipped to 0 to 255."""
-    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
-
-
-def _per_image(values):
-    """Returns values [B] as [B, 1, 1, 1]."""
-    return tf.reshape(values, [-1, 1, 1, 1])

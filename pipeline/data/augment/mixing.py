@@ -6,7 +6,8 @@ import scipy.special
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.geometry import box, to_uint8
+from pipeline.data.augment.geometry import box
+from pipeline.data.augment.kernels import to_uint8
 from pipeline.data.stateless_random import uniform
 
 _QUANTILES = 4097

@@ -8,7 +8,7 @@ import math
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.geometry import to_uint8
+from pipeline.data.augment.kernels import to_uint8
 from pipeline.data.stateless_random import uniform
 
 ATTEMPTS = 10

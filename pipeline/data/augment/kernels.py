@@ -1,0 +1,144 @@
+"""What augmentations are made of: parts of a batch, shifts and tables of uint8 images.
+
+On CPUs each is a copy of whole rows or images, or a pass over pixels. GPUs have no uint8 kernels of GatherV2,
+DynamicStitch and TensorListSplit: there images are gathered as int32 words (those whose size 4 does not divide take the
+way over the host), looked up in int32 tables, and shifted by ImageProjectiveTransformV3.
+"""
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+
+_PACKET = 64  # A multiple of the values that a kernel computes at once.
+
+
+def on_gpu() -> bool:
+    """Returns whether the operations that are made now are placed on a GPU."""
+    return "GPU" in tf.zeros([]).device
+
+
+def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable]) -> tf.Tensor:
+    """Changes each image by the function that was chosen for it; a function sees only its own images.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      chosen: int32 [B], index into `changes`; images with -1 stay as they are.
+      changes: functions of (uint8 [n, H, W, C], int32 [n], the rows that these are) to uint8 [n, H, W, C]; n may be 0.
+
+    Returns:
+      uint8 [B, H, W, C].
+    """
+    count = tf.size(chosen)
+    _, *rows = tf.dynamic_partition(tf.range(count), chosen + 1, len(changes) + 1)
+    changed = [change(_take(images, own), own) for own, change in zip(rows, changes, strict=True)]
+    # Of rows that come twice the last one counts.
+    return _stitch([tf.range(count), *rows], [images, *changed])
+
+
+def shift(images: tf.Tensor, down: tf.Tensor, across: tf.Tensor, reach: tuple[int, int]) -> tf.Tensor:
+    """Takes pixel (y, x) from (y + down, x + across), black from outside.
+
+    Args:
+      images: uint8 [n, H, W, C].
+      down, across: float32 [n], whole pixels.
+      reach: largest absolute values of `down` and `across`.
+
+    Returns:
+      uint8 [n, H, W, C].
+    """
+    if on_gpu():
+        one, zero = tf.ones_like(down), tf.zeros_like(down)
+        return project(images, tf.stack([one, zero, across, zero, one, down, zero, zero], axis=1), "NEAREST")
+    height, width, channels = images.shape[1:]
+    count, stride = tf.shape(images)[0], (width + reach[1]) * channels
+    # In memory an image whose rows end with black pixels is shifted by reading from another place.
+    rows = tf.reshape(images, [-1, width * channels])
+    rows = tf.concat([rows, tf.zeros([tf.shape(rows)[0], reach[1] * channels], tf.uint8)], axis=1)
+    margin = tf.zeros([count, reach[0] * stride + reach[1] * channels], tf.uint8)
+    memory = tf.concat([margin, tf.reshape(rows, [-1, height * stride]), margin], axis=1)
+    before = margin.shape[1] + tf.cast(down, tf.int64) * stride + tf.cast(across, tf.int64) * channels
+    lengths = tf.stack([before, tf.fill(tf.shape(before), tf.constant(height * stride, tf.int64)),
+                        2 * margin.shape[1] - before], axis=1)
+    pieces = tf.raw_ops.TensorListSplit(tensor=tf.reshape(memory, [-1]), element_shape=tf.constant([-1]),
+                                        lengths=tf.reshape(lengths, [-1]))
+    found = tf.raw_ops.TensorListGather(input_handle=pieces, indices=tf.range(count) * 3 + 1,
+                                        element_shape=tf.constant([height * stride]), element_dtype=tf.uint8)
+    return tf.reshape(found, [-1, height, width + reach[1], channels])[:, :, :width]
+
+
+def project(images: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """Returns uint8 images with pixels taken from where `transforms` [n, 8] send them, black from outside."""
+    smooth = interpolation == "BILINEAR"
+    # The kernel truncates fractions when it writes integers, which would darken images; so rounding is done here.
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32) if smooth else images, transforms=transforms,
+        output_shape=tf.constant(list(images.shape[1:3]), tf.int32), interpolation=interpolation, fill_mode="CONSTANT",
+        fill_value=0.0)
+    moved = to_uint8(moved) if smooth else moved
+    return tf.ensure_shape(moved, images.shape)
+
+
+def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
+    """Replaces each value of a channel by its entry in a table.
+
+    Args:
+      images: uint8 [n, H, W, C].
+      tables: uint8 [n, C, 256].
+
+    Returns:
+      uint8 [n, H, W, C].
+    """
+    channels = images.shape[-1]
+    rows = tf.reshape(tf.range(tf.shape(images)[0] * channels), [-1, 1, 1, channels]) * 256
+    places, tables = tf.cast(images, tf.int32) + rows, tf.reshape(tables, [-1])
+    if on_gpu():
+        return tf.cast(tf.gather(tf.cast(tables, tf.int32), places), tf.uint8)
+    return tf.gather(tables, places)
+
+
+def histograms(images: tf.Tensor) -> tf.Tensor:
+    """Returns how often each value is in each channel of uint8 images [n, H, W, C]: int32 [n, C, 256]."""
+    channels = images.shape[-1]
+    count = tf.shape(images)[0] * channels
+    rows = tf.reshape(tf.range(count), [-1, 1, 1, channels]) * 256
+    found = tf.raw_ops.DenseBincount(input=tf.reshape(tf.cast(images, tf.int32) + rows, [-1]), size=count * 256,
+                                     weights=tf.constant([], tf.int32))
+    return tf.reshape(found, [-1, channels, 256])
+
+
+def by_value(function: Callable, values: tf.Tensor) -> tf.Tensor:
+    """Applies a function such as tf.cos to float32 [n] so that a result depends on its value alone.
+
+    Kernels compute the last few values of a vector otherwise, with other last bits; so none is among the last.
+    """
+    count = tf.size(values)
+    return function(tf.pad(values, [[0, -count % _PACKET]]))[:count]
+
+
+def clip(values: tf.Tensor) -> tf.Tensor:
+    """Returns float values clipped to 0 to 255."""
+    return tf.clip_by_value(values, 0.0, 255.0)  # Faster than the kernel ClipByValue.
+
+
+def to_uint8(values: tf.Tensor) -> tf.Tensor:
+    """Returns float values rounded and clipped to 0 to 255."""
+    return tf.cast(clip(tf.round(values)), tf.uint8)
+
+
+def _take(images, rows):
+    """Returns uint8 images [n, H, W, C] by their numbers, int32 [n]."""
+    return tf.reshape(tf.bitcast(tf.gather(_words(images), rows), tf.uint8), [-1, *images.shape[1:]])
+
+
+def _stitch(rows, images):
+    """Returns the images of lists of their numbers and values in order, uint8 [B, H, W, C]."""
+    stitched = tf.dynamic_stitch(rows, [_words(part) for part in images])
+    return tf.reshape(tf.bitcast(stitched, tf.uint8), images[0].shape)
+
+
+def _words(images):
+    """Views images [n, H, W, C] as int32 [n, H * W * C / 4], or as uint8 where 4 does not divide their size."""
+    height, width, channels = images.shape[1:]
+    size = height * width * channels
+    return (tf.reshape(images, [-1, size]) if size % 4 else
+            tf.bitcast(tf.reshape(images, [-1, size // 4, 4]), tf.int32))

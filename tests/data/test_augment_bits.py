@@ -1,0 +1,81 @@
+"""Augmentations give the same bits wherever and however they are computed, and as in earlier versions."""
+import hashlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.augmentation import Augmentation
+from pipeline.data import augment
+from pipeline.data.augment.kernels import by_value
+
+SHAPES = ((8, 8, 1), (32, 32, 3), (33, 47, 3))
+# SHA-256 of images and shares for each of SHAPES, as of the first version of each augmentation.
+DIGESTS = {
+    "flip": ("59cc8edf3fd5", "ab2075f3d198", "df3cf3ae13f3"),
+    "flip:0.2": ("a7cf36708441", "8447a0b52b2c", "9eb9c60d50dd"),
+    "crop": ("4466b67497b6", "1d8b8ac7bd19", "89c2b35965fd"),
+    "crop:2": ("ca88ad3e3bde", "d404425294f5", "06833b6a7c6b"),
+    "color": ("91f4e49bc86b", "1291d400d028", "78e344863bf1"),
+    "color:0.9": ("a4abc83f1557", "09a320d8ebca", "46e3e104009f"),
+    "rotate": ("ddd0f484128a", "97fb4cd5a5dd", "0604a4d69894"),
+    "rotate:90": ("05cdd9a4c7df", "2975b08b1026", "477f2733176d"),
+    "cutout": ("f1efe18b0f72", "5d6dcfb1e88f", "66bd377483a2"),
+    "cutout:3": ("3fe11c7493f5", "e89c6d847b09", "e22cb3405245"),
+    "mixup:1": ("d61405365640", "850e09cfee32", "f95edd29a3ce"),
+    "cutmix": ("e733e63cc3b9", "bbeb61747606", "8fbca70e2ce4"),
+    "randaugment": ("1647f491aadd", "2da4e84d4603", "b7c9bbf4d8ac"),
+    "randaugment:4.3": ("29f725dbbfc2", "d4d8ad1a3e69", "e6b1c03188a6"),
+}
+FIRST = 2**33  # More than 32 bits of a position count.
+
+
+def images_of(shape, count=32):
+    draws = np.random.RandomState(sum(shape))
+    first = draws.randint(0, 256, (count, 1, 1, shape[2]))
+    return np.clip(first + np.cumsum(draws.randint(-12, 13, (count, *shape)), axis=2), 0, 255).astype(np.uint8)
+
+
+def augmented(images, *texts, device="CPU:0", seed=3, first=FIRST):
+    """Returns (images, shares or an empty array), in a graph whose operations are placed on a device; None: eagerly."""
+    def compute(images, positions):
+        with tf.device(device):
+            found, mix = augment.apply(images, positions, seed, tuple(map(Augmentation.parse, texts)))
+        return found, tf.zeros([0]) if mix is None else mix
+
+    positions = tf.range(first, first + len(images), dtype=tf.int64)
+    compute = tf.function(compute, autograph=False) if device else compute
+    return tuple(value.numpy() for value in compute(tf.constant(images), positions))
+
+
+@pytest.mark.parametrize("text", DIGESTS)
+def test_bits_are_those_of_earlier_versions(text):
+    found = [augmented(images_of(shape), text, device=None) for shape in SHAPES]
+    assert tuple(hashlib.sha256(a.tobytes() + b.tobytes()).hexdigest()[:12] for a, b in found) == DIGESTS[text]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (33, 47, 3)])  # Images of whole words and not.
+def test_what_is_computed_for_gpus_gives_the_same_bits(shape):
+    texts = ("flip", "crop", "color", "rotate", "cutout", "randaugment", "mixup:1")
+    images = images_of(shape)
+    # Without a GPU TensorFlow runs these operations on the CPU.
+    for found, expected in zip(augmented(images, *texts, device="GPU:0"), augmented(images, *texts), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_large_batch_is_computed_in_parts_with_the_same_bits():
+    texts, images = ("flip", "color", "cutmix"), images_of((140, 130, 3), 24)
+    whole = augmented(images, *texts)
+    for first, size in ((2, 2), (10, 14)):  # The whole is computed in parts of 8, and 14 is not divided.
+        part = augmented(images[first:first + size], *texts, first=FIRST + first)
+        for found, expected in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(found, expected[first:first + size])
+
+
+@pytest.mark.parametrize("function", [tf.cos, tf.sin, tf.exp])
+def test_a_function_by_value_does_not_depend_on_the_place(function):
+    values = tf.constant(np.random.RandomState(0).rand(300).astype(np.float32))
+    assert (function(values[:7]).numpy() != function(values).numpy()[:7]).any()  # What it is for.
+    whole = by_value(function, values).numpy()
+    for first, size in ((0, 1), (0, 7), (100, 13), (292, 8)):
+        np.testing.assert_array_equal(by_value(function, values[first:first + size]), whole[first:first + size])
