@@ -67,18 +67,20 @@ def example_seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
     return hashes(2, seed, positions, tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)))
 
 
-def fold_in(seeds: tf.Tensor, tags: Sequence[int]) -> tf.Tensor:
-    """Returns new seeds for the same examples, one set for each tag, as jax.random.fold_in does for one.
+def fold_in(seeds: tf.Tensor, tag: int | Sequence[int]) -> tf.Tensor:
+    """Returns new seeds for the same examples: one set for each tag, as jax.random.fold_in does.
 
     Args:
       seeds: int32 [n, 2].
-      tags: T integers.
+      tag: an integer, or several.
 
     Returns:
-      int32 [n, T, 2].
+      int32 [n, 2], or [n, tags, 2].
     """
+    if isinstance(tag, int):
+        return hashes(2, seeds[:, 0], seeds[:, 1], tag)
     first, second = (tf.reshape(seeds[:, column], [-1, 1, 1]) for column in (0, 1))
-    found = combine(first, second, tf.constant([*tags], tf.int64)[:, None], tf.range(2, dtype=tf.int64))
+    found = combine(first, second, tf.constant([*tag], tf.int64)[:, None], tf.range(2, dtype=tf.int64))
     return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
 
 

@@ -75,7 +75,6 @@ def test_a_large_batch_is_computed_in_parts_with_the_same_bits():
 @pytest.mark.parametrize("function", [tf.cos, tf.sin, tf.exp])
 def test_a_function_by_value_does_not_depend_on_the_place(function):
     values = tf.constant(np.random.RandomState(0).rand(300).astype(np.float32))
-    assert (function(values[:7]).numpy() != function(values).numpy()[:7]).any()  # What it is for.
     whole = by_value(function, values).numpy()
     for first, size in ((0, 1), (0, 7), (100, 13), (292, 8)):
         np.testing.assert_array_equal(by_value(function, values[first:first + size]), whole[first:first + size])

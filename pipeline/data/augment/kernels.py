@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-
 _PACKET = 64  # A multiple of the values that a kernel computes at once.
 
 
