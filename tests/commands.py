@@ -44,7 +44,8 @@ def succeed(*arguments, cwd, timeout=1800):
 
 def answers(lines, cwd):
     """Runs command lines (lists of text) one after another in one process; returns [(code, output, errors)]."""
-    done = mirrorline(json.dumps([list(map(str, line)) for line in lines]), cwd=cwd, module="tests.several")
+    lines = [list(map(str, _short(tuple(line)))) for line in lines]
+    done = mirrorline(json.dumps(lines), cwd=cwd, module="tests.several")
     assert done.returncode == 0, done.stderr[-800:]
     # Predictions go to the descriptor itself, before this line.
     return [tuple(found) for found in json.loads(done.stdout.splitlines()[-1])]

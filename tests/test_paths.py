@@ -82,10 +82,8 @@ def test_every_command_works_in_folders_with_special_characters(tmp_path):
     given = f"--workdir=runs/moved {ODDEST}"
     found = answers([
         ("evaluate", given, f"--report=report {ODDEST}"),
-        ("predict", given, f"--output={ODDEST}.csv", f"{ODDEST}/test"),
-        ("train", dataset, "--model=mlp", "--steps=1", "--batch_size=4", "--workdir=after",
-         f"--initialize_from=runs/moved {ODDEST}", "--tensorboard=scalars", "--quiet")], tmp_path)
-    assert [code for code, _, _ in found] == [0, 0, 0], found
+        ("predict", given, f"--output={ODDEST}.csv", f"{ODDEST}/test")], tmp_path)
+    assert [code for code, _, _ in found] == [0, 0], found
     assert (tmp_path / f"report {ODDEST}" / "index.html").exists()
     assert len((tmp_path / f"{ODDEST}.csv").read_text().splitlines()) == 9
     boards = EventMultiplexer()

@@ -35,6 +35,7 @@ def test_every_figure_is_there_and_plausible(measured):
     assert said == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
 
 
+@pytest.mark.acceptance
 def test_a_step_that_makes_its_own_batches_has_no_input_wait(strategy, monkeypatch):
     experiment = small.build(strategy(1), model="mlp", precision="float32", cache="device")
     slower = {"examples_per_second": 1.0, "input_wait_share": 0.5}

@@ -32,6 +32,7 @@ def test_both_formats_have_the_same_examples(array_record_dir, load_numbered):
     np.testing.assert_array_equal(kept.test.labels, streamed.test.reader.read_labels())
 
 
+@pytest.mark.acceptance
 def test_a_stream_is_shuffled_resumed_and_divided(array_record_dir, load_numbered):
     source = load_numbered(data_dir=array_record_dir, memory_budget=0, validation_split=0.1)
     held, rest = numbers(source.validation), numbers(source.train)

@@ -73,7 +73,7 @@ def test_the_fingerprint_changes_with_one_byte_and_with_one_label(numbered_dir, 
     assert load_numbered(data_dir=str(copy)).fingerprint != before
 
 
-@pytest.mark.parametrize("memory_budget, share", [(100, 0.1), (0, 0.25)])
+@pytest.mark.parametrize("memory_budget, share", quick([(100, 0.1), (0, 0.25)], 1))
 def test_a_validation_split_is_stratified_disjoint_and_fixed(load_numbered, memory_budget, share):
     source = load_numbered(memory_budget=memory_budget, validation_split=share)
     parts = [np.concatenate([numbers_of(b["image"])[b["weight"].numpy() > 0]

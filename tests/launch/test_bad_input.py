@@ -77,11 +77,12 @@ def test_a_workdir_with_other_things_in_it(tmp_path):
 
 
 def test_a_workdir_of_another_run(tmp_path):
-    done = mirrorline("train", "--model=mlp", "--augment=", "--steps=2", "--workdir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    refuse(tmp_path, "--model=cnn", "--augment=", "--steps=2", "--workdir=run",
-           says=["model mlp (now cnn)", "run-2"])
-    refuse(tmp_path, "--model=mlp", "--augment=", "--steps=4", "--workdir=run", says=["steps", "--allow=steps"])
+    train = ("train", "--augment=", "--workdir=run")
+    trained, model, steps = answers([(*train, "--model=mlp", "--steps=2"), (*train, "--model=cnn", "--steps=2"),
+                                     (*train, "--model=mlp", "--steps=4")], tmp_path)
+    assert trained[0] == 0, trained
+    for (code, _, errors), says in ((model, ["model mlp (now cnn)", "run-2"]), (steps, ["steps", "--allow=steps"])):
+        assert code == 2 and errors.count("\n") == 1 and [text for text in says if text not in errors] == [], errors
     # What is in the checkpoint decides in the end, whatever the settings say.
     config = tmp_path / "run" / "config.json"
     stored = json.loads(config.read_text())

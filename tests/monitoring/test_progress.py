@@ -359,6 +359,7 @@ class Terminal:
         return code
 
 
+@pytest.mark.acceptance  # tests/training/test_preemption.py closes one.
 def test_a_real_run_on_a_terminal_that_is_resized_and_interrupted(tmp_path):
     terminal = Terminal(["train", "--model=mlp", "--steps=1000000", "--evaluate_every=300", "--tensorboard=scalars",
                          "--workdir=run"], tmp_path, 100)
