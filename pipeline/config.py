@@ -288,9 +288,6 @@ def _check_together(config: ExperimentConfig) -> None:
                          f"{optimizer.loss} takes the labels as they are")
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
-    mixing = [a.name for a in augmentations(data) if a.mixes]
-    if len(set(mixing)) > 1:
-        raise UsageError(f"--augment: {' and '.join(mixing)} both mix pairs of images: give one of them")
     check_resize(data.resize)
     names = [a.name for a in augmentations(data)]
     if RESIZED_CROP in names[1:]:

@@ -98,3 +98,10 @@ def uniform(seeds: tf.Tensor, draw: int | Sequence[int]) -> tf.Tensor:
         seeds, draw = seeds[:, None], tf.constant([*draw], tf.int64)
     word = combine(seeds[..., 0], seeds[..., 1], draw)
     return tf.cast(tf.bitwise.right_shift(word, tf.constant(8, tf.int64)), tf.float32) * (1.0 / (1 << 24))
+
+
+def random_bytes(seeds: tf.Tensor, draw: int, count: int) -> tf.Tensor:
+    """Draws `count` bytes for each example, uint8 [n, count]; arguments as those of `uniform`."""
+    words = -(-count // 4)
+    found = combine(seeds[:, :1], seeds[:, 1:], draw, tf.range(words, dtype=tf.int64))
+    return tf.reshape(tf.bitcast(tf.cast(found, tf.uint32), tf.uint8), [-1, 4 * words])[:, :count]

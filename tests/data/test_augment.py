@@ -1,15 +1,16 @@
 """Augmentations: what they do to pixels, and what they depend on."""
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 from PIL import Image, ImageOps
 
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
-from pipeline.data.augment import operations, randaugment
+from pipeline.data.augment import blur, operations, randaugment
 from pipeline.data.augment.mixing import beta
-from pipeline.data.stateless_random import example_seeds, uniform
+from pipeline.data.stateless_random import example_seeds, fold_in, uniform
 from tests.selection import quick
 
 POSITIONS = np.arange(1000, 1032, dtype=np.int64)
@@ -32,6 +33,9 @@ def augmented(images, *texts, positions=POSITIONS, seed=3):
 def test_a_row_depends_on_its_own_image_and_position_alone(name, channels):
     images = pictures(channels=channels)
     whole, mix = augmented(images, name)
+    if name == "grayscale" and channels == 1:
+        np.testing.assert_array_equal(whole, images)
+        return
     assert (augmented(images, name, seed=4)[0] != whole).any()
     assert (augmented(images, name, positions=POSITIONS + 32)[0] != whole).any()
     assert whole.shape == images.shape and whole.dtype == np.uint8
@@ -143,6 +147,68 @@ def test_cutmix_swaps_a_box_of_the_share_it_returns():
     rows, columns = swapped.any(axis=(2, 3)).sum(1), swapped.any(axis=(1, 3)).sum(1)
     np.testing.assert_array_equal(rows * columns, swapped.sum(axis=(1, 2, 3)))
     assert (mix < 0.5).any() and (mix > 0.9).any()
+
+
+def test_of_two_that_mix_each_pair_gets_one_with_its_own_strength():
+    images = pictures(400)
+    positions = np.arange(400)
+    mixed, mix = augmented(images, "mixup:100", "cutmix", positions=positions)
+    own = images.numpy().astype(np.float64)
+    partner = own.reshape(200, 2, *own.shape[1:])[:, ::-1].reshape(own.shape)
+    blended = own * mix[:, None, None, None] + partner * (1 - mix[:, None, None, None])
+    added = np.abs(mixed - blended).max(axis=(1, 2, 3)) <= 0.51
+    swapped = ((mixed == own) | (mixed == partner)).all(axis=(1, 2, 3))
+    assert (added | swapped).all() and 0.4 < swapped.mean() < 0.6
+    np.testing.assert_array_equal(swapped[::2], swapped[1::2])
+    np.testing.assert_array_equal(mix[::2], mix[1::2])
+    only_added = added & ~swapped
+    assert np.abs(mix[only_added] - 0.5).max() < 0.2 < mix[swapped].std()  # Beta(100, 100), and uniform in area.
+    np.testing.assert_allclose(1 - (mixed != own).any(-1).mean((1, 2))[swapped], mix[swapped], atol=0.05)
+    part = augmented(images[10:14], "mixup:100", "cutmix", positions=positions[10:14])
+    np.testing.assert_array_equal(part[0], mixed[10:14])
+    np.testing.assert_array_equal(part[1], mix[10:14])
+
+
+def test_erasing_overwrites_a_rectangle_with_noise():
+    images = np.full((300, 24, 20, 3), 77, np.uint8)
+    erased, _ = augmented(images, "erasing:1", positions=np.arange(300))
+    changed = (erased != 77).any(axis=-1)
+    rows, columns = changed.any(axis=2), changed.any(axis=1)
+    filled = rows[:, :, None] & columns[:, None]
+    assert (changed != filled).sum() < 3  # One in 2^24 pixels gets the colour that it had.
+    assert 0.015 < filled.mean((1, 2)).min() and filled.mean((1, 2)).max() < 0.36 and filled.any((1, 2)).all()
+    values = erased[filled]
+    counts = np.histogram(values, 16, (0, 256))[0]
+    assert np.abs(counts / values.size - 1 / 16).max() < 0.002
+    assert np.abs(np.corrcoef(values.T) - np.eye(3)).max() < 0.02
+    assert len({image.tobytes() for image in erased}) == 300
+    assert 110 < (augmented(images, "erasing:0.4", positions=np.arange(300))[0] != 77).any((1, 2, 3)).sum() < 130
+
+
+def test_grayscale_keeps_the_grey_of_colours():
+    images = pictures(200)
+    found = augmented(images, "grayscale:0.3", positions=np.arange(200))[0].astype(int)
+    grey = np.asarray([np.asarray(Image.fromarray(image).convert("L")) for image in images.numpy()]).astype(int)
+    drawn = (found == found[..., :1]).all(axis=(1, 2, 3))
+    assert 45 < drawn.sum() < 75
+    assert np.abs(found[drawn][..., 0] - grey[drawn]).max() <= 1
+    np.testing.assert_array_equal(found[~drawn], images.numpy()[~drawn])
+
+
+@pytest.mark.parametrize("shape", [(224, 224, 3), (32, 40, 1)])
+def test_blur_is_a_gaussian(shape):
+    images = np.random.RandomState(0).randint(0, 256, (8, *shape)).astype(np.uint8)
+    blurred, _ = augmented(images, "blur:1", positions=np.arange(8))
+    seeds = fold_in(example_seeds(3, np.arange(8)), 0)
+    radius = shape[0] // 10 // 2
+    for image, sigma, found in zip(images, blur.draw_sigmas(seeds).numpy(), blurred, strict=True):
+        expected = scipy.ndimage.gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="mirror", radius=radius)
+        assert np.abs(found - expected).max() < 1.2, sigma
+
+
+def test_blur_keeps_flat_images():
+    flat = np.full((16, 60, 60, 3), 201, np.uint8)
+    np.testing.assert_array_equal(augmented(flat, "blur:1", positions=np.arange(16))[0], flat)
 
 
 @pytest.mark.parametrize("concentration", [0.2, 1.0, 4.0])

@@ -6,18 +6,20 @@ import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.kernels import on_gpu
-from pipeline.data.stateless_random import example_seeds, fold_in
+from pipeline.data.augment.kernels import change_some, on_gpu, take
+from pipeline.data.augment.mixing import of_pairs
+from pipeline.data.stateless_random import example_seeds, fold_in, uniform
 from pipeline.errors import UsageError
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
 
 _PART_BYTES = 640_000  # Of images computed together on a CPU: with their copies in float32 they stay in its cache.
+_SWITCH = 2**32 - 1  # Folded in for the choice among those that mix: no place in a list.
 
 
 def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation], first: int = 0
           ) -> tuple[Any, Any]:
-    """Applies augmentations in order.
+    """Applies augmentations in order; of several that mix each pair of images gets one, drawn uniformly.
 
     Args:
       images: uint8 [B, H, W, C], with a static shape.
@@ -34,7 +36,7 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
       UsageError: an unknown name, or a user's augmentation that fails or is no function of (seed, position).
     """
     # The place in the list is folded in so that the same augmentation given twice draws twice.
-    seeds = fold_in(example_seeds(seed, positions), range(first, len(augmentations)))
+    seeds = fold_in(example_seeds(seed, positions), [*range(first, len(augmentations)), _SWITCH])
     augmentations = augmentations[first:]
     mixes = any(augmentation.mixes for augmentation in augmentations)
     size = images.shape[0] if on_gpu() else _part_size(images.shape, 2 if mixes else 1)
@@ -52,16 +54,34 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
     return images, mix if mixes else None
 
 
+def draw_mixing(seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """Draws which of several augmentations mixes the rows 2i and 2i + 1: int32 [B] in [0, count), equal in a pair.
+
+    Args:
+      seeds: int32 [B, 2]; draw 0 of the even rows is used.
+      count: how many there are, each drawn with the same probability.
+    """
+    return tf.cast(uniform(of_pairs(seeds), 0) * count, tf.int32)
+
+
 def _apply_to_part(images, seeds, augmentations):
-    """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int32 [B, augmentations, 2]."""
-    mix = tf.ones(images.shape[:1])
+    """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int32 [B, augmentations + 1, 2]."""
+    mix, mixing = tf.ones(images.shape[:1]), [a.mixes for a in augmentations]
+    chosen = draw_mixing(seeds[:, -1], sum(mixing)) if sum(mixing) > 1 else None
     for place, augmentation in enumerate(augmentations):
         entry, strength = AUGMENTATIONS.find(augmentation.name), augmentation.strength
         if strength is None:
             strength = entry.row.default_for(images.shape[1])
         function = entry.load() if entry.location is None else _checked(f"augmentation {augmentation.name}", entry)
         found = function(images, seeds[:, place], strength)
-        images, mix = found if entry.row.mixes else (found, mix)
+        if not mixing[place]:
+            images = found
+        elif chosen is None:
+            images, mix = found
+        else:
+            mixed, drawn = found[0], chosen == sum(mixing[:place])
+            images = change_some(images, tf.where(drawn, 0, -1), [lambda _, rows, mixed=mixed: take(mixed, rows)])
+            mix = tf.where(drawn, found[1], mix)
     return images, mix
 
 

@@ -1,10 +1,10 @@
-"""Augmentations of brightness, contrast and saturation."""
+"""Augmentations of brightness, contrast and colours."""
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.kernels import clip, to_uint8
+from pipeline.data.augment.kernels import change_some, clip, to_uint8
 from pipeline.data.stateless_random import uniform
 
 
@@ -25,6 +25,19 @@ def color(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     if channels == 3:
         planes = saturate(planes, saturation)
     return from_planes([to_uint8(plane) for plane in planes], images.shape)
+
+
+@AUGMENTATIONS.built_in("grayscale", unit="probability", low=0.001, high=1.0, default=0.5)
+def grayscale(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
+    """Replaces colours by their grey with the probability `strength`; images of other than three channels stay.
+
+    SimCLR (Chen et al., https://arxiv.org/abs/2002.05709) does so with probability 0.2.
+    """
+    def to_grey(some, rows):
+        return from_planes([to_uint8(mix_grey(to_planes(some)))] * 3, some.shape)
+
+    drawn = uniform(seeds, 0) < strength
+    return change_some(images, tf.where(drawn, 0, -1), [to_grey]) if images.shape[-1] == 3 else images
 
 
 def to_planes(images: tf.Tensor) -> list[tf.Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.kernels import by_value, change_some, project, shift
+from pipeline.data.augment.kernels import by_value, change_some, project, select, shift
 from pipeline.data.stateless_random import uniform
 
 
@@ -46,23 +46,30 @@ def cutout(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     Its centre is uniform over the image, so part of it may be outside.
     """
     height, width = images.shape[1:3]
-    return tf.where(box(seeds, height, width, tf.fill([images.shape[0]], float(strength)),
-                        tf.fill([images.shape[0]], float(strength))), tf.zeros_like(images), images)
+    sides = tf.fill([images.shape[0]], float(strength))
+    return select(box(seeds, height, width, sides, sides), tf.zeros_like(images), images)
 
 
-def box(seeds: tf.Tensor, height: int, width: int, tall: tf.Tensor, wide: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of a box whose centre is drawn uniformly: bool [B, H, W, 1].
+def box(seeds: tf.Tensor, height: int, width: int, tall: tf.Tensor, wide: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws a box whose centre is uniform in the image.
 
     Args:
       seeds: int32 [B, 2]; draws 0 and 1 are used.
       height, width: of the image.
       tall, wide: float32 [B], of the box in pixels; it is clipped at the border of the image.
+
+    Returns:
+      Which rows and columns are inside: bool [B, H] and [B, W].
     """
     def inside(draw, size, extent):
-        first = tf.round(tf.floor(uniform(seeds, draw) * size) - extent / 2)
-        places = tf.range(size, dtype=tf.float32)
-        return (places >= first[:, None]) & (places < (first + tf.round(extent))[:, None])
-    return (inside(0, height, tall)[:, :, None] & inside(1, width, wide)[:, None, :])[..., None]
+        return within(size, tf.round(tf.floor(uniform(seeds, draw) * size) - extent / 2), tf.round(extent))
+    return inside(0, height, tall), inside(1, width, wide)
+
+
+def within(size: int, first: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+    """Returns which of `size` places are among the `extent` from `first` on, float32 [B] both: bool [B, size]."""
+    places = tf.range(size, dtype=tf.float32)
+    return (places >= first[:, None]) & (places < (first + extent)[:, None])
 
 
 def about_centre(linear: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

@@ -29,9 +29,28 @@ def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable
     """
     count = tf.size(chosen)
     _, *rows = tf.dynamic_partition(tf.range(count), chosen + 1, len(changes) + 1)
-    changed = [change(_take(images, own), own) for own, change in zip(rows, changes, strict=True)]
+    changed = [change(take(images, own), own) for own, change in zip(rows, changes, strict=True)]
     # Of rows that come twice the last one counts.
     return _stitch([tf.range(count), *rows], [images, *changed])
+
+
+def select(box: tuple[tf.Tensor, tf.Tensor], inside: tf.Tensor, outside: tf.Tensor) -> tf.Tensor:
+    """Returns images with the pixels of `inside` in a box and those of `outside` around it.
+
+    Args:
+      box: which rows and columns are in it, bool [n, H] and [n, W].
+      inside, outside: uint8 [n, H, W, C].
+
+    Returns:
+      uint8 [n, H, W, C].
+    """
+    height, width, channels = outside.shape[1:]
+    # As bits: TensorFlow's SelectV2 takes ten times as long.
+    rows, columns = (tf.cast(part, tf.uint8) * 255 for part in (box[0], tf.repeat(box[1], channels, axis=1)))
+    mask = tf.bitwise.bitwise_and(rows[:, :, None], columns[:, None])
+    inside, outside = (tf.reshape(part, [-1, height, width * channels]) for part in (inside, outside))
+    change = tf.bitwise.bitwise_and(tf.bitwise.bitwise_xor(inside, outside), mask)
+    return tf.reshape(tf.bitwise.bitwise_xor(outside, change), [-1, height, width, channels])
 
 
 def shift(images: tf.Tensor, down: tf.Tensor, across: tf.Tensor, reach: tuple[int, int]) -> tf.Tensor:
@@ -124,8 +143,8 @@ def to_uint8(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(clip(tf.round(values)), tf.uint8)
 
 
-def _take(images, rows):
-    """Returns uint8 images [n, H, W, C] by their numbers, int32 [n]."""
+def take(images: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Returns images uint8 [n, H, W, C] by their numbers, int32 [n]."""
     return tf.reshape(tf.bitcast(tf.gather(_words(images), rows), tf.uint8), [-1, *images.shape[1:]])
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
 from pipeline.data.augment.geometry import box
-from pipeline.data.augment.kernels import to_uint8
+from pipeline.data.augment.kernels import select, take, to_uint8
 from pipeline.data.stateless_random import uniform
 
 _QUANTILES = 4097
@@ -21,7 +21,7 @@ def mixup(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tuple[tf.Tens
     Returns:
       (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the own image.
     """
-    seeds = _of_pairs(seeds)
+    seeds = of_pairs(seeds)
     share = beta(seeds, 0, strength)
     weight = tf.reshape(share, [-1, 1, 1, 1])
     own, partner = tf.cast(images, tf.float32), tf.cast(_partners(images), tf.float32)
@@ -39,11 +39,11 @@ def cutmix(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tuple[tf.Ten
       (images, mix): uint8 [B, H, W, C] and float32 [B], the share of the area of the own image.
     """
     height, width = images.shape[1:3]
-    seeds = _of_pairs(seeds)
+    seeds = of_pairs(seeds)
     side = tf.sqrt(1 - beta(seeds, 2, strength))
-    swapped = box(seeds, height, width, side * height, side * width)
-    taken = tf.reduce_sum(tf.cast(swapped, tf.int32), axis=[1, 2, 3])
-    return tf.where(swapped, _partners(images), images), 1 - tf.cast(taken, tf.float32) * (1 / (height * width))
+    rows, columns = box(seeds, height, width, side * height, side * width)
+    taken = tf.reduce_prod([tf.reduce_sum(tf.cast(part, tf.float32), axis=1) for part in (rows, columns)], axis=0)
+    return select((rows, columns), _partners(images), images), 1 - taken * (1 / (height * width))
 
 
 def beta(seeds: tf.Tensor, draw: int, concentration: float) -> tf.Tensor:
@@ -65,13 +65,11 @@ def _beta_quantiles(concentration):
     return quantiles.astype(np.float32)
 
 
-def _of_pairs(seeds):
-    """Returns the seeds with each odd row's replaced by the even row's before it."""
+def of_pairs(seeds: tf.Tensor) -> tf.Tensor:
+    """Returns seeds, int32 [B, 2], with each odd row's replaced by those of the even row before it."""
     return tf.repeat(seeds[::2], 2, axis=0)
 
 
 def _partners(images):
     """Returns the images with the rows 2i and 2i + 1 exchanged."""
-    shape = images.shape
-    pairs = tf.reshape(images, [shape[0] // 2, 2, *shape[1:]])
-    return tf.reshape(tf.reverse(pairs, [1]), shape)
+    return take(images, tf.bitwise.bitwise_xor(tf.range(images.shape[0]), 1))
