@@ -55,6 +55,9 @@ class DataConfig(Options):
     subset: int = option(0, "use only this many batches of each split, to try a run; 0: all", unit="batches", low=0)
     augment: tuple[str, ...] = option((), "augmentations in order of application, each name or name:strength (crop:3)",
                                       added=AUGMENTATIONS, many=True)
+    augment_on: str = option("auto", "where images of a stream are augmented, with the same numbers: host (while the "
+                                     "step computes), device (inside the step); auto: on GPUs inside the step",
+                             choices=("auto", "host", "device"), resume=FREE)
     normalize: str = option("none", "images in [0, 1] (none), or normalized by the training split's mean and std "
                                     "(per_channel)", choices=("none", "per_channel"))
     class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",

@@ -15,6 +15,7 @@ from pipeline.data.encoded_header import PNG, Header, declared_size, first_bytes
 from pipeline.data.image_index import JPEG
 from pipeline.preprocessing import EARLIER, Preprocessing
 
+STARTS = 64  # Bytes of a file that tell what has to be known of it, mostly.
 CHANNELS = (1, 3)  # Grayscale, or red, green and blue.
 DEPTH, COLORS = 24, 25  # Positions in a PNG file of the bits per value, and of the color type: 0 for grayscale.
 # In a WebP file with an extended header: the position of its flags, and those for animation and transparency.
@@ -160,7 +161,7 @@ def _upright_jpeg(content, header):
 
 def _pixels(content):
     """Decodes a file that is no JPEG file: uint8 [h, w, 3]."""
-    header = first_bytes(content)
+    header = first_bytes(content, STARTS)
     is_bmp, is_png, is_deep = starts_with(header, b"BM"), starts_with(header, PNG), _is_deep(header)
     opaque_animation = _is_animated_webp(header) & (header[WEBP_FLAGS] & HAS_ALPHA == 0)
     with tf.control_dependencies([_check_size(*declared_size(header))]):
@@ -171,9 +172,11 @@ def _pixels(content):
         [(is_deep, lambda: _levels(tf.io.decode_png(content, channels=0, dtype=tf.uint16))),
          (is_png, lambda: tf.io.decode_png(content, channels=4))],
         lambda: tf.io.decode_image(content, channels=0, dtype=tf.uint8, expand_animations=False))
-    pixels = _looked_up(tf.ensure_shape(pixels, [None, None, None]), header)
+    pixels = tf.ensure_shape(pixels, [None, None, None])
+    numbers = is_bmp & (header[28] == 8) & (tf.shape(pixels)[-1] == 1)
+    pixels = tf.cond(numbers, lambda: _looked_up(pixels, first_bytes(content)), lambda: pixels)
     pixels = tf.cond(opaque_animation, lambda: pixels[..., :3], lambda: pixels)
-    transparent = (tf.shape(pixels)[-1] == 4) & ~is_bmp
+    transparent = (tf.shape(pixels)[-1] == 4) & ~is_bmp & (tf.reduce_min(pixels[..., -1]) < 255)
     return tf.ensure_shape(tf.cond(transparent, lambda: _laid_over(pixels), lambda: _colors(pixels)), [None, None, 3])
 
 
@@ -253,11 +256,10 @@ def _resized_before(pixels, image_shape):
 
 
 def _looked_up(pixels, header):
-    """Replaces color indices [h, w, 1] by colors [h, w, 3] in BMP files of 8 bits per pixel."""
-    numbers = (header[0] == ord("B")) & (header[1] == ord("M")) & (header[28] == 8) & (tf.shape(pixels)[-1] == 1)
+    """Replaces color indices [h, w, 1] by colors [h, w, 3], for BMP files of 8 bits per pixel."""
     begin = 14 + header[14] + 256 * header[15]
     table = tf.reshape(header[begin:begin + 4 * 256], [256, 4])  # Blue, green, red, nothing.
     colors = tf.cast(tf.reverse(table[:, :3], [1]), tf.uint8)
-    return tf.cond(numbers, lambda: tf.gather(colors, tf.cast(pixels[..., 0], tf.int32)), lambda: pixels)
+    return tf.gather(colors, tf.cast(pixels[..., 0], tf.int32))
 
 

@@ -53,7 +53,7 @@ class BatchLayout:
 
 
 def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
-                 augmentations: Sequence[Augmentation] = ()) -> tf.data.Dataset:
+                 augmentations: Sequence[Augmentation] = (), in_step: bool = False) -> tf.data.Dataset:
     """Returns the endless stream of training batches from a step on: this worker's part of the global batches.
 
     The batch of step s has the positions [s B, (s + 1) B) of the stream. Each example and its augmentation is a
@@ -68,6 +68,7 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
       seed: the run's seed.
       start_step: step of the first batch.
       augmentations: in order of application.
+      in_step: leave augmentations of pixels to the step: batches come with "position" int64 [B] instead.
 
     Returns:
       Data set of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":
@@ -84,8 +85,10 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
     def finish(images, labels, step):
         images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
         batch = {"image": images, "label": labels, "weight": tf.ones([size])}
-        if augmentations[place:]:
-            positions = step * layout.batch_size + tf.constant(rows, tf.int64)
+        positions = step * layout.batch_size + tf.constant(rows, tf.int64)
+        if augmentations[place:] and in_step:
+            batch["position"] = positions
+        elif augmentations[place:]:
             with tf.device("CPU:0"):  # Where tf.data computes, whatever the scope is in which the stream is opened.
                 batch["image"], mix = augment.apply(images, positions, seed, augmentations, first=place)
             if mix is not None:

@@ -155,4 +155,4 @@ def check_size(model: keras.Model, name: str, shape: Sequence[int]) -> None:
     except ValueError:
         raise UsageError(f"--eval_image_size={shape[0]}: model {name} takes images of one size alone; give the size as "
                          "--image_size, or take a model that averages over all places before its last layer, such as "
-                         "cnn") from None
+                         "resnet_like") from None

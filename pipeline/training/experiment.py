@@ -22,6 +22,7 @@ from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_
 from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
 from pipeline.distributed.cluster import Cluster
+from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import UsageError
 from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
@@ -125,8 +126,14 @@ class Experiment:
         """
         if self._opened is None or self._opened[0] != step:
             self._opened = step, train_stream(self.source.train, self.layout, self.config.training.seed, step,
-                                              augmentations(self.config.data))
+                                              augmentations(self.config.data), self.augments_in_step)
         return self._opened[1]
+
+    @property
+    def augments_in_step(self) -> bool:
+        """Whether images of a stream are augmented inside the step, on the devices of the replicas."""
+        place = self.config.data.augment_on
+        return place == "device" or (place == "auto" and uses_gpus(self.strategy))
 
     def train_iterator(self, step: int) -> Iterator:
         """Opens the stream of examples at a step and returns an iterator of global batches."""

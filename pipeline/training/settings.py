@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from pipeline.augmentation import Augmentation, augmentations
 from pipeline.config import ExperimentConfig
+from pipeline.data import augment
 from pipeline.data.source import Source
 from pipeline.data.statistics import channel_statistics, class_counts
+from pipeline.data.stream import decoded_crop
 from pipeline.errors import UsageError
 from pipeline.models.initialization import EARLIER_UPDATES
 from pipeline.models.pixels import normalize
@@ -32,6 +35,8 @@ class StepSettings:
       bucket_bytes: size of the parts in which gradients are reduced, 0 for all at once.
       loss: name of the loss.
       metrics: names of the metrics that evaluations compute in addition to loss and accuracy.
+      augmentations: those of the run, applied to batches that come with their positions.
+      augmented: how many of them come with the images already.
     """
 
     batch_size: int
@@ -52,6 +57,8 @@ class StepSettings:
     bucket_bytes: int = 0
     loss: str = "cross_entropy"
     metrics: Sequence[str] = ()
+    augmentations: Sequence[Augmentation] = ()
+    augmented: int = 0
 
 
 def step_settings(config: ExperimentConfig, source: Source, image_channels: int, replicas: int,
@@ -72,7 +79,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
                          "are a collective, which cannot stand inside compiled code")
     mean, std = _mean_and_std(config, source, stored)
-    optimizer, weights = config.optimizer, None
+    optimizer, weights, chain = config.optimizer, None, augmentations(config.data)
     if config.data.class_weight == "balanced":  # N / (classes * count), as scikit-learn's "balanced".
         counts, examples = class_counts(source.train, source.num_classes), source.train.num_examples
         weights = tuple(float(examples / (source.num_classes * c)) if c else 0.0 for c in counts)
@@ -86,7 +93,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         synchronize=synchronize and not compiled, xla=compiled,
         earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
         bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20), loss=optimizer.loss,
-        metrics=config.training.metrics)
+        metrics=config.training.metrics, augmentations=chain, augmented=decoded_crop(source.train, chain)[1])
 
 
 def _mean_and_std(config, source, stored):
@@ -97,6 +104,18 @@ def _mean_and_std(config, source, stored):
         return tuple(stored["normalization"]["mean"]), tuple(stored["normalization"]["deviation"])
     mean, std = channel_statistics(source.train)
     return tuple(mean), tuple(max(value, 1e-6) for value in std)
+
+
+def augment_batch(batch: Mapping[str, tf.Tensor], positions: tf.Tensor, settings: StepSettings
+                  ) -> dict[str, tf.Tensor]:
+    """Augments rows of a training batch where they are computed, as pipeline.data.stream does before.
+
+    Args:
+      batch: {"image": uint8 [n, H, W, C], ...}.
+      positions: int64 [n], of the rows in the stream; with mixing n and the first of each pair are even.
+    """
+    images, mix = augment.apply(batch["image"], positions, settings.seed, settings.augmentations, settings.augmented)
+    return {**batch, "image": images, **({} if mix is None else {"mix": mix})}
 
 
 def preprocess(images: tf.Tensor, settings: StepSettings) -> tf.Tensor:

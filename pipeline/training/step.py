@@ -22,7 +22,7 @@ from pipeline.models.context import StepContext, step_context
 from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
-from pipeline.training.settings import StepSettings, preprocess
+from pipeline.training.settings import StepSettings, augment_batch, preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS, TrainState
 
 # weight_norm and update_ratio: norm of all weights after the step, and norm of their change over it; NaN on steps that
@@ -117,6 +117,8 @@ class StepFunctions:
         rows, model = self.settings.batch_size // self.num_replicas, self.state.model
         batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
                  for key, value in self.input_distributor.rows(batch).items()}
+        if "position" in batch:
+            batch = augment_batch(batch, batch.pop("position"), self.settings)
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         k, size = self.settings.micro_batches, self.micro_batch_size

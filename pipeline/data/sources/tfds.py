@@ -176,6 +176,7 @@ def _decode_all(name, table, form, num_classes, console):
     shape = form.training.image_shape
     images, labels = empty_images(count, shape), np.empty(count, np.int32)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(records):
         encoded, labels = form.parse(records)
         return tf.map_fn(lambda content: form.decode(content, form.training), encoded, parallel_iterations=1,

@@ -1,0 +1,89 @@
+"""Photographs from files to the step: killed and resumed, augmented on the host or in the step, of several sizes."""
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import answers, kill_at_step, result, start, succeed
+
+CHAIN = "resized_crop:0.3,flip,randaugment,mixup"
+TRAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--memory_budget=0", "--steps=12",
+         "--batch_size=8", f"--augment={CHAIN}", "--checkpoint_every=3", "--evaluate_every=6", "--steps_per_loop=1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with `photographs`: JPEG files of several sizes, some turned, and some PNG and TIFF files."""
+    folder = tmp_path_factory.mktemp("here")
+    for part, count in (("train", 12), ("val", 3)):
+        for label in range(2):
+            inside = folder / "photographs" / part / f"class{label}"
+            inside.mkdir(parents=True)
+            for i in range(count):
+                rng, exif = np.random.default_rng(100 * label + i), Image.Exif()
+                exif[0x0112] = 1 + i % 8
+                coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
+                kind = ("jpg", "jpg", "png", "jpg", "tif")[i % 5]
+                options = {"exif": exif} if kind == "jpg" else {}
+                coarse.resize((40 + i, 30 + 2 * i)).save(inside / f"{i}.{kind}", **options)
+    return folder
+
+
+def test_the_host_the_step_and_a_resume_compute_the_same(place):
+    """On two replicas and in micro-batches; the run that is killed changes where it augments when it goes on."""
+    two = ("--replicas=2", "--accumulate_steps=2")
+    killed = start(*TRAIN, *two, "--workdir=runs/killed", "--augment_on=device", cwd=place)
+    code, errors = kill_at_step(killed, place / "runs" / "killed", 7)
+    assert code == -9, errors
+    for code, _, errors in answers([(*TRAIN, *two, f"--workdir=runs/{name}", f"--augment_on={name}")
+                                    for name in ("host", "device")], place):
+        assert code == 0, errors
+    succeed(*TRAIN, *two, "--workdir=runs/killed", "--augment_on=host", cwd=place)
+    found = {name: result(place / "runs" / name)["weights_sha256"] for name in ("host", "device", "killed")}
+    assert len(set(found.values())) == 1, found
+
+
+def test_a_run_goes_on_with_the_decoding_it_began_with(place):
+    """config.json of runs begun before there was a choice has no `preprocessing`: Pillow resizes for them."""
+    line = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=4",
+            "--checkpoint_every=2", "--evaluate_every=2")
+    answers([(*line[:-3], "--steps=2", *line[-2:], f"--workdir=runs/{name}") for name in ("now", "before")], place)
+    path = place / "runs" / "before" / "config.json"
+    stored = json.loads(path.read_text())
+    assert stored.pop("preprocessing")["version"] == 2
+    path.write_text(json.dumps(stored))
+    for code, _, errors in answers([(*line, f"--workdir=runs/{name}", "--allow=steps") for name in ("now", "before")],
+                                   place):
+        assert code == 0, errors
+    versions = {name: json.loads((place / "runs" / name / "config.json").read_text())["preprocessing"]["version"]
+                for name in ("now", "before")}
+    assert versions == {"now": 2, "before": 1}
+    assert result(place / "runs" / "now")["weights_sha256"] != result(place / "runs" / "before")["weights_sha256"]
+
+
+def test_evaluation_of_another_size_reaches_prediction_and_the_checks_name_the_model(place):
+    line = ("train", "--dataset=folder:photographs", "--image_size=12", "--batch_size=8", "--steps=2",
+            "--eval_image_size=16", "--resize=pad")
+    trained, refused, shown = answers([
+        (*line, "--model=resnet_like", "--workdir=runs/larger"), (*line, "--model=mlp", "--workdir=runs/refused"),
+        ("predict", "--workdir=runs/larger", "photographs/val", "--output=p.csv")], place)
+    assert trained[0] == 0 and shown[0] == 0, (trained, shown)
+    assert refused[0] == 2 and "--eval_image_size=16: model mlp takes images of one size alone" in refused[2]
+    assert refused[2].count("\n") == 1 and not (place / "runs" / "refused").exists()
+    stored = json.loads((place / "runs" / "larger" / "config.json").read_text())
+    assert stored["preprocessing"]["image_shape"] == [16, 16, 3] and stored["data"]["image_shape"] == [12, 12, 3]
+    assert len((place / "p.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_twenty_kills_of_twenty_are_bit_equal(place, replicas):
+    more, whole, cut = (f"--replicas={replicas}", "--steps=44"), f"runs/whole{replicas}", f"runs/cut{replicas}"
+    succeed(*TRAIN, *more, f"--workdir={whole}", cwd=place)
+    for kill in range(1, 21):
+        process = start(*TRAIN, *more, f"--workdir={cut}", cwd=place)
+        code, errors = kill_at_step(process, place / cut, 2 * kill)
+        assert code == -9, errors
+    succeed(*TRAIN, *more, f"--workdir={cut}", cwd=place)
+    assert result(place / cut)["weights_sha256"] == result(place / whole)["weights_sha256"]
