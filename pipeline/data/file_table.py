@@ -16,7 +16,7 @@ NEVER = np.iinfo(np.int64).min  # In place of the time of a file that has to be 
 FACTS = np.dtype([("size", np.int64), ("time", np.int64), ("height", np.int32), ("width", np.int32),
                   ("kind", np.uint8), ("orientation", np.uint8), ("decoder", np.uint8), ("grey", np.bool_),
                   ("interpreted", np.bool_), ("digest", "V16")])
-_VERSION = 1  # Of the saved form, and of what the facts mean.
+_VERSION = 2  # Of the saved form, and of what the facts mean.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

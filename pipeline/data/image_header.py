@@ -83,7 +83,7 @@ def _pillow_header(jpeg, digest, image, ends, size, intact):
     (width, height), whole = image.size, _ends_whole(image, ends, size)
     orientation = orientation_of(image)
     orientation = orientation if orientation in range(1, 9) else 1
-    if orientation in TURNED:
+    if orientation in TURNED and image.format != "TIFF":  # Of which Pillow gives the upright size.
         width, height = height, width
     grey, interpreted = image.mode in GREY_MODES, image.mode == "F" or image.has_transparency_data
     decoder = GRAPH if intact and whole and orientation == 1 and _is_plain(image, ends) else PILLOW
@@ -103,7 +103,7 @@ def earlier_digest(path: str) -> str:
 
 
 def _is_plain(image, ends):
-    """Returns whether pipeline.export.encoded_images decodes a file, which is no JPEG, to the pixels of Pillow.
+    """Returns whether pipeline.data.encoded_images decodes a file, which is no JPEG, to the pixels of Pillow.
 
     Args:
       image: Pillow's, opened.

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 # What decodes a file. JPEG: libjpeg; of 8 bits, baseline or progressive with Huffman coding, in grey or YCbCr. GRAPH:
-# pipeline.export.encoded_images, to the same pixels as Pillow. PILLOW: nothing else does.
+# pipeline.data.encoded_images, to the same pixels as Pillow. PILLOW: nothing else does.
 JPEG, GRAPH, PILLOW = 0, 1, 2
 _AT_ONCE = 65_536  # Paths made at once.
 
