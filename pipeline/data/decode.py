@@ -84,8 +84,8 @@ def with_image(path: str, function: Callable[[Any, bytes, int, bool], Any]) -> A
       UnreadableImage: the file cannot be read, or the function raised.
     """
     try:
-        with open(open_regular(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        descriptor, size = open_regular(path)
+        with open(descriptor, "rb") as file:
             ends = file.read(_ENDS)
             if size > _ENDS:
                 file.seek(max(size - _ENDS, _ENDS))
@@ -114,19 +114,19 @@ def with_image(path: str, function: Callable[[Any, bytes, int, bool], Any]) -> A
         raise UnreadableImage(_reason(error, path), isinstance(error, OSError) and bool(error.errno)) from error
 
 
-def open_regular(path: str) -> int:
-    """Opens a regular file for reading and returns its descriptor; reading a pipe or a device might never end.
+def open_regular(path: str) -> tuple[int, int]:
+    """Opens a regular file and returns (descriptor, size in bytes); reading a pipe or a device might never end.
 
     Raises:
       UnreadableImage: it is no file.
       OSError: it cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status.st_size
     os.close(descriptor)
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise UnreadableImage("it is no file")
 

@@ -74,7 +74,7 @@ def list_files(root: str, folders: Sequence[str]) -> FileTable:
     pieces, sizes, times = [], [], []
     for folder in folders:
         found = files_below(os.path.join(root, folder))
-        pieces.append(os.fsencode("".join([f"{folder}/{name}\0" for name in found.names])))
+        pieces.append(os.fsencode(f"{folder}/" + f"\0{folder}/".join(found.names) + "\0") if found.names else b"")
         sizes.append(np.array(found.sizes, np.int64))
         times.append(np.array(found.times, np.int64))
     first = np.cumsum([0, *map(len, sizes)])

@@ -55,7 +55,7 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
     lost: list[int] = []
     try:
         with activity("looking at images", console, len(unknown)) as doing:
-            _wait_for_clock(table.facts["time"][unknown])
+            wait_for_clock(table.facts["time"][unknown])
             for_each(lambda k: _look(table, root, int(unknown[k]), lost), len(unknown), doing.advance,
                      _READERS)
     finally:  # After an interrupt, too: the next start goes on from there.
@@ -75,15 +75,17 @@ def _check_folders(table, root):
         kinds = table.facts["kind"][table.files(k)]
         if ((kinds == IMAGE) | (kinds == UNREADABLE)).any():
             continue
-        names = [table.name(i) for i in files if table.facts["kind"][i] == UNKNOWN
-                 and table.facts["size"][i] != NO_FILE]
-        if not (any(map(has_image_suffix, names)) or any(is_image(os.path.join(root, name)) for name in names)):
+        def names(files=files):
+            return (table.name(i) for i in files if table.facts["kind"][i] == UNKNOWN
+                    and table.facts["size"][i] != NO_FILE)
+
+        if not (any(map(has_image_suffix, names())) or any(is_image(os.path.join(root, name)) for name in names())):
             raise UsageError(f"class folder {os.path.join(root, folder)} has no images: add some, or remove the "
                              "folder from every split")
 
 
-def _wait_for_clock(times):
-    """Waits until a file that changes while it is read gets another time than it has, ns since 1970, int64 [n]."""
+def wait_for_clock(times: np.ndarray) -> None:
+    """Waits until a file that changes from then on gets another time than it has, of `times`, int64 [n] in ns."""
     if not len(times):
         return
     newest = int(times.max())

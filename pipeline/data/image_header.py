@@ -51,9 +51,9 @@ def read_header(path: str) -> ImageHeader:
       UnreadableImage: no image, or truncated.
     """
     try:
-        descriptor = open_regular(path)
+        descriptor, size = open_regular(path)
         try:
-            jpeg, whole, digest = _jpeg_header(descriptor)
+            jpeg, whole, digest = _jpeg_header(descriptor, size)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -66,9 +66,9 @@ def read_header(path: str) -> ImageHeader:
     return ImageHeader(height, width, jpeg.orientation, JPEG, jpeg.components == 1, False, digest)
 
 
-def _jpeg_header(descriptor):
+def _jpeg_header(descriptor, size):
     """Returns (JpegHeader or None, whether the file ends as a whole JPEG file, digest of parts of the file)."""
-    first, size = os.pread(descriptor, _PART, 0), os.fstat(descriptor).st_size
+    first = os.pread(descriptor, _PART, 0)
     last = os.pread(descriptor, _PART, max(size - _PART, _PART)) if size > _PART else b""
     parts, jpeg = first + last, None
     if first.startswith(jpeg_header.BEGINNING):
@@ -94,11 +94,13 @@ def _pillow_header(jpeg, digest, image, ends, size, intact):
 
 def earlier_digest(path: str) -> str:
     """Returns the digest of the first and the last 64 KiB of a file, of which runs begun before have a fingerprint."""
-    with open(open_regular(path), "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        ends = os.pread(file.fileno(), _EARLIER_PART, 0)
+    descriptor, size = open_regular(path)
+    try:
+        ends = os.pread(descriptor, _EARLIER_PART, 0)
         if size > _EARLIER_PART:
-            ends += os.pread(file.fileno(), _EARLIER_PART, max(size - _EARLIER_PART, _EARLIER_PART))
+            ends += os.pread(descriptor, _EARLIER_PART, max(size - _EARLIER_PART, _EARLIER_PART))
+    finally:
+        os.close(descriptor)
     return digest_of(np.frombuffer(ends, np.uint8))
 
 

@@ -62,7 +62,7 @@ class Listing:
     """Files of a folder and its subfolders, by name.
 
     Attributes:
-      names: paths relative to the folder, sorted.
+      names: paths relative to the folder.
       sizes: in bytes; NO_FILE for a pipe, a socket or a device, MISSING for a broken link.
       times: of their last changes, in ns since 1970; 0 where there is none.
     """
@@ -71,6 +71,13 @@ class Listing:
     sizes: list[int] = dataclasses.field(default_factory=list)
     times: list[int] = dataclasses.field(default_factory=list)
 
+    def sorted(self) -> "Listing":
+        """Returns the listing in the order of the names."""
+        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        if order == list(range(len(order))):
+            return self
+        return Listing(*([column[i] for i in order] for column in (self.names, self.sizes, self.times)))
+
 
 def files_below(folder: str) -> Listing:
     """Finds the files in a folder and its subfolders without reading them; hidden ones are ignored, links followed.
@@ -78,37 +85,41 @@ def files_below(folder: str) -> Listing:
     Raises:
       UsageError: a folder that cannot be read.
     """
-    found: list[tuple[str, int, int]] = []
+    found = Listing()
 
     def look(below, above):
         path = os.path.join(folder, below) if below else folder
         try:
-            status = os.stat(path)
-            here = (status.st_dev, status.st_ino)
-            if here in above:  # A link to a folder that contains it.
-                return
-            with os.scandir(path) as entries:
-                shown = [entry for entry in entries if not is_hidden(entry.name)]
-            for entry in shown:
-                inside = f"{below}/{entry.name}" if below else entry.name
-                try:
-                    status = entry.stat()
-                except OSError:
-                    found.append((inside, MISSING, 0))
-                    continue
-                kind = status.st_mode & _KIND
-                if kind == stat.S_IFREG:
-                    found.append((inside, status.st_size, status.st_mtime_ns))
-                elif kind == stat.S_IFDIR:
-                    look(inside, {*above, here})
-                else:
-                    found.append((inside, NO_FILE, 0))
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                status = os.fstat(descriptor)
+                here = (status.st_dev, status.st_ino)
+                if here in above:  # A link to a folder that contains it.
+                    return
+                for name in sorted(os.listdir(descriptor)):
+                    if is_hidden(name):
+                        continue
+                    inside, size, time = f"{below}/{name}" if below else name, NO_FILE, 0
+                    try:
+                        status = os.stat(name, dir_fd=descriptor)
+                        kind = status.st_mode & _KIND
+                        if kind == stat.S_IFDIR:
+                            look(inside, {*above, here})
+                            continue
+                        if kind == stat.S_IFREG:
+                            size, time = status.st_size, status.st_mtime_ns
+                    except OSError:
+                        size = MISSING
+                    found.names.append(inside)
+                    found.sizes.append(size)
+                    found.times.append(time)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
 
     look("", set())
-    found.sort()
-    return Listing([name for name, *_ in found], [size for _, size, _ in found], [time for *_, time in found])
+    return found.sorted()
 
 
 def left_out(others: Sequence[str]) -> str | None:

@@ -2,6 +2,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data import array_cache
+from pipeline.data.folder_index import wait_for_clock
 from pipeline.data.load import load
 from pipeline.data.source import digest
 from pipeline.errors import UsageError
@@ -144,15 +147,30 @@ def test_touched_and_moved_folders_keep_their_fingerprint(images):
     assert opened(images.parent / "elsewhere").fingerprint == before
 
 
-def test_a_file_written_just_before_the_index_is_read_again_when_it_changes_at_once(images):
-    path = images / "train" / "bee" / "2.jpg"
-    content = bytearray(path.read_bytes())
-    for _ in range(5):  # Within one tick of the clock of a file system.
-        path.write_bytes(content)
-        before = opened(images).fingerprint
-        content[-10] ^= 1
-        path.write_bytes(content)
-        assert opened(images).fingerprint != before
+def test_files_are_read_when_a_later_change_has_another_time(images):
+    """File systems give the times of a clock that ticks every few milliseconds, or, in whole seconds, every two."""
+    now = time.time_ns()
+    wait_for_clock(np.array([0, now]))
+    assert time.time_ns() >= now + 10**7
+    second = time.time_ns() // 10**9 * 10**9
+    os.utime(images / "train" / "bee" / "2.jpg", ns=(second, second))
+    opened(images)
+    assert time.time_ns() >= second + 2 * 10**9
+
+
+def test_a_saved_index_is_never_seen_half_written(tmp_path):
+    arrays = {"a": np.arange(100_000)}
+    array_cache.save_arrays(("key",), arrays, str(tmp_path))
+
+    def save_often():
+        for _ in range(40):
+            array_cache.save_arrays(("key",), arrays, str(tmp_path))
+
+    saving = threading.Thread(target=save_often)
+    saving.start()
+    while saving.is_alive():
+        assert array_cache.load_arrays(("key",), str(tmp_path)) is not None
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_unreadable_file_that_is_repaired_or_appears_is_read(images):
@@ -239,8 +257,9 @@ LOADER = """
 import sys
 from pipeline.config import DataConfig
 from pipeline.console import Console
+from pipeline.data.folder_index import wait_for_clock
 from pipeline.data.load import load
-for _ in range(8):
+for _ in range(3):
     source = load(DataConfig(dataset="folder:" + sys.argv[1], cache_dir="cache", memory_budget=0, skip_unreadable=True),
                   4, console=Console(quiet=True))
     print(source.fingerprint)
@@ -250,11 +269,11 @@ for _ in range(8):
 def test_processes_that_start_together_share_an_index(images, tmp_path):
     (tmp_path / "loader.py").write_text(LOADER)
     expected = opened(images, tmp_path / "other").fingerprint
-    processes = [start(str(images), cwd=tmp_path, module="loader") for _ in range(3)]
+    processes = [start(str(images), cwd=tmp_path, module="loader") for _ in range(2)]
     for process in processes:
         out, errors = process.communicate()
         assert process.returncode == 0, errors
-        assert out.split() == 8 * [expected]
+        assert out.split() == 3 * [expected]
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 

@@ -140,14 +140,14 @@ def test_the_only_image_of_a_class_cannot_be_held_out(folder, tmp_path):
 
 
 def test_a_folder_without_permission_is_named(folder, monkeypatch):
-    real = os.scandir  # Permissions do not stop root, whom tests may run as.
+    real = os.open  # Permissions do not stop root, whom tests may run as.
 
-    def scandir(path="."):
+    def refused(path, *arguments, **named):
         if str(path).endswith("train/bee"):
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
+        return real(path, *arguments, **named)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "open", refused)
     with pytest.raises(UsageError, match="cannot read the folder .*train/bee.*: permission denied"):
         loaded(folder)
 
