@@ -1,4 +1,5 @@
 """Finding the image files of a folder. Standard library only."""
+import array
 import collections
 import dataclasses
 import os
@@ -68,15 +69,8 @@ class Listing:
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
-    sizes: list[int] = dataclasses.field(default_factory=list)
-    times: list[int] = dataclasses.field(default_factory=list)
-
-    def sorted(self) -> "Listing":
-        """Returns the listing in the order of the names."""
-        order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        if order == list(range(len(order))):
-            return self
-        return Listing(*([column[i] for i in order] for column in (self.names, self.sizes, self.times)))
+    sizes: "array.array[int]" = dataclasses.field(default_factory=lambda: array.array("q"))
+    times: "array.array[int]" = dataclasses.field(default_factory=lambda: array.array("q"))
 
 
 def files_below(folder: str) -> Listing:
@@ -119,7 +113,11 @@ def files_below(folder: str) -> Listing:
             raise UsageError(f"cannot read the folder {path}: {(error.strerror or str(error)).lower()}") from error
 
     look("", set())
-    return found.sorted()
+    if not any("/" in name for name in found.names):
+        return found
+    order = sorted(range(len(found.names)), key=found.names.__getitem__)
+    return Listing([found.names[i] for i in order], *(array.array("q", [column[i] for i in order])
+                                                      for column in (found.sizes, found.times)))
 
 
 def left_out(others: Sequence[str]) -> str | None:
