@@ -84,12 +84,9 @@ class ImageFiles:
 
     def _facts(self, index, seeds=None):
         """Returns what is known of the files of a batch: {"index": int64 [n], "facts", "seeds": int32 [n, .]}."""
-        files = self.index
-        with tf.device("CPU:0"), tf.init_scope():
-            table = tf.constant(np.stack([files.decoder, files.height, files.width, files.orientation,
-                                          files.labels], axis=1).astype(np.int32))
+        headers = self.index.headers
         index = tf.ensure_shape(tf.numpy_function(self._remember, [index], tf.int64), index.shape)
-        return {"index": index, "facts": tf.gather(table, index),
+        return {"index": index, "facts": tf.gather(headers, index),
                 "seeds": tf.zeros([tf.size(index), 2], tf.int32) if seeds is None else seeds}
 
     def _remember(self, index):

@@ -1,6 +1,7 @@
 """What identifies the images of a folder: of this version, and of runs begun before it."""
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,21 +38,26 @@ def _names(table, files):
     return np.frombuffer(b"".join(table.names[start[i]:start[i] + length[i] + 1] for i in files), np.uint8)
 
 
-def earlier_fingerprint_parts(root: str, table: FileTable, splits: Mapping[str, np.ndarray]) -> list[Any]:
-    """Returns what `fingerprint_parts` did before: reads 128 KiB of every file.
+def earlier_fingerprint_parts(root: str, table: FileTable, splits: Mapping[str, np.ndarray]) -> Callable[[], list[Any]]:
+    """Returns a function that returns what `fingerprint_parts` did before, and reads 128 KiB of every file.
 
-    Raises:
-      OSError, UnreadableImage: a file cannot be read any more.
+    It raises OSError or UnreadableImage where a file cannot be read any more.
     """
-    parts: list[Any] = []
-    for name, files in splits.items():
-        found: list[Any] = [None] * len(files)
+    known = {name: (files, table.facts["size"][files], bool(table.facts["interpreted"][files].any()))
+             for name, files in splits.items()}
+    names = dataclasses.replace(table, facts=table.facts[:0])  # Facts are not kept for this.
 
-        def describe(k, files=files, found=found):
-            file = table.name(files[k])
-            found[k] = file, int(table.facts["size"][files[k]]), earlier_digest(os.path.join(root, file))
+    def parts():
+        made = []
+        for split, (files, sizes, is_interpreted) in known.items():
+            found = [None] * len(files)
 
-        for_each(describe, len(files))
-        parts += [name, found]
-        parts += [INTERPRETATION] if table.facts["interpreted"][files].any() else []
+            def describe(k, files=files, sizes=sizes, found=found):
+                name = names.name(files[k])
+                found[k] = name, int(sizes[k]), earlier_digest(os.path.join(root, name))
+
+            for_each(describe, len(files))
+            made += [split, found, *([INTERPRETATION] if is_interpreted else [])]
+        return made
+
     return parts

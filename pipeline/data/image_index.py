@@ -1,5 +1,6 @@
 """The image files of a split: their paths, labels and sizes in arrays, with no object for each file."""
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
@@ -14,12 +15,29 @@ _AT_ONCE = 65_536  # Paths made at once.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class PackedNames:
+    """The names of files one after another, in the encoding of the file system.
+
+    Attributes:
+      content: all names; it is known elsewhere where each begins and how long it is.
+    """
+
+    content: bytes
+
+    @functools.cached_property
+    def tensor(self) -> tf.Tensor:
+        """The content as uint8 [bytes] in host memory: a graph would have a copy of a string in each function."""
+        with tf.device("CPU:0"), tf.init_scope():
+            return tf.constant(np.frombuffer(self.content, np.uint8))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageIndex:
     """Files of one split, in order.
 
     Attributes:
       folder: that of the data set, which the names are relative to.
-      names: of the files, one after another, in the encoding of the file system; shared by what `select` returns.
+      names: of all files of the data set, shared by its splits.
       start, length: int64 and int32 [N], place of each file's name in `names`.
       labels: int32 [N].
       height, width: int32 [N] in pixels, after the EXIF orientation is applied.
@@ -28,7 +46,7 @@ class ImageIndex:
     """
 
     folder: str
-    names: bytes
+    names: PackedNames
     start: np.ndarray
     length: np.ndarray
     labels: np.ndarray
@@ -42,7 +60,7 @@ class ImageIndex:
 
     def name(self, i: int) -> str:
         """Returns the path of file i relative to the folder."""
-        return os.fsdecode(self.names[self.start[i]:self.start[i] + self.length[i]])
+        return os.fsdecode(self.names.content[self.start[i]:self.start[i] + self.length[i]])
 
     def path(self, i: int) -> str:
         """Returns the path of file i."""
@@ -54,9 +72,25 @@ class ImageIndex:
         Its constants take a third of the memory of `paths`.
         """
         with tf.device("CPU:0"), tf.init_scope():
-            names, start, length = map(tf.constant, (self.names, self.start, self.length))
-        folder = os.fsencode(os.path.join(self.folder, ""))
-        return lambda i: tf.strings.join([folder, tf.strings.substr(names, start[i], tf.cast(length[i], tf.int64))])
+            start, length = tf.constant(self.start), tf.constant(self.length)
+            characters = tf.constant([bytes([value]) for value in range(256)])
+        names, folder = self.names.tensor, os.fsencode(os.path.join(self.folder, ""))
+
+        def path_of(i):
+            name = names[start[i]:start[i] + tf.cast(length[i], tf.int64)]
+            return tf.strings.join([folder, tf.strings.reduce_join(tf.gather(characters, tf.cast(name, tf.int32)))])
+
+        return path_of
+
+    @functools.cached_property
+    def headers(self) -> tf.Tensor:
+        """What decoding needs, int32 [N, 5] in host memory: decoder, height, width, orientation, label."""
+        columns = self.decoder, self.height, self.width, self.orientation, self.labels
+        table = np.empty([len(self), len(columns)], np.int32)
+        for k, column in enumerate(columns):
+            table[:, k] = column
+        with tf.device("CPU:0"), tf.init_scope():
+            return tf.constant(table)
 
     def paths(self) -> tf.Tensor:
         """Returns all paths, string [N] in host memory."""

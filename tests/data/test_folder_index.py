@@ -324,9 +324,9 @@ def test_a_run_begun_with_the_earlier_fingerprint_continues_and_is_compared(imag
     names = {part: sorted(str(path.relative_to(images)) for path in (images / part).rglob("*") if path.is_file())
              for part in ("train", "test")}
     command = ("train", "--dataset=folder:images", "--model=mlp", "--batch_size=4", "--learning_rate=1e-4",
-               "--verbosity=quiet", "--cache_dir=cache")
-    for workdir in ("old", "new"):
-        succeed(*command, "--epochs=1", f"--workdir={workdir}", cwd=tmp_path)
+               "--verbosity=quiet", "--cache_dir=cache", "--tensorboard=scalars")
+    begun = answers([[*command, "--epochs=1", f"--workdir={workdir}"] for workdir in ("old", "new")], tmp_path)
+    assert [code for code, *_ in begun] == [0, 0], begun
     path = tmp_path / "old" / "config.json"
     stored = json.loads(path.read_text())
     new = stored["data"]["fingerprint"]

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image, JpegImagePlugin
 
-from pipeline.data import jpeg_header
+from pipeline.data import encoded_images, jpeg_header
 from pipeline.data.decode import orientation_of, read_image
 from pipeline.data.image_header import read_header
 from pipeline.data.image_index import GRAPH, JPEG, PILLOW
-from pipeline.export import encoded_images
+from pipeline.preprocessing import Preprocessing
 
 HEIGHT, WIDTH = 21, 34
 VALUES = np.asarray(Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 5, 4), np.uint8), "RGBA").resize(
@@ -109,7 +109,8 @@ def test_each_kind_of_file_has_a_decoder_with_the_pixels_of_pillow(tmp_path):
         assert header.orientation == {"turned": 6, "xmp": 8}.get(name.split(".")[0], 1), name
         graph += [name] if header.decoder == GRAPH else []
     for channels in (1, 3):
-        decode = tf.function(lambda file, c=channels: encoded_images.decode(file, (HEIGHT, WIDTH, c)), autograph=False)
+        to = Preprocessing((HEIGHT, WIDTH, channels))
+        decode = tf.function(lambda file, to=to: encoded_images.decode(file, to), autograph=False)
         found = decode(tf.constant([files()[name][0] for name in graph]))
         for name, pixels in zip(graph, found.numpy(), strict=True):
             np.testing.assert_array_equal(pixels, read_image(str(tmp_path / name), channels), err_msg=name)
