@@ -48,10 +48,22 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
         source = _call(entry, argument, given)
     else:
         source = _load_registered(entry, argument, given)
+    if source.evaluation is None:
+        _check_no_files(config, source)
     source = _with_validation(source, config.validation_split, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source
     return keep_only(source, config.subset * batch_size) if config.subset else source
+
+
+def _check_no_files(config, source):
+    """Raises UsageError for options about image files where a data set has none."""
+    height, width, _ = source.image_shape
+    for name in ("resize", "eval_image_size", "interpolation"):
+        value, field = getattr(config, name), DataConfig.__dataclass_fields__[name]
+        if value != field.default:
+            raise UsageError(f"--{name}={value}: data set {source.name} has no image files, but arrays of {height}x{width} "
+                             "pixels; this is for folder:PATH and TensorFlow Datasets")
 
 
 def _call(entry: RegistryEntry, argument: str, given: dict[str, Any]) -> Any:

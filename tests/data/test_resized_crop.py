@@ -140,6 +140,12 @@ def test_bad_values_are_one_line(values, reason):
         check_strengths(ExperimentConfig.from_flat(values).data.augment)
 
 
+@pytest.mark.parametrize("name, value", [("resize", "pad"), ("eval_image_size", 40), ("interpolation", "bicubic")])
+def test_options_about_files_are_refused_where_there_are_none(name, value):
+    with pytest.raises(UsageError, match=f"^--{name}={value}: data set digits has no image files, but arrays of 28x28"):
+        load(DataConfig(**{name: value}), 4, Console(quiet=True))
+
+
 def test_a_file_larger_than_wanted_is_reduced_while_decoding(tmp_path):
     """By its transform: of 400x400 at 1/8 remain 50x50, whose pixels are means of 8x8."""
     blocks = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)

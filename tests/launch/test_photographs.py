@@ -1,11 +1,14 @@
 """Photographs from files to the step: killed and resumed, augmented on the host or in the step, of several sizes."""
 import json
+import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import answers, kill_at_step, result, start, succeed
+from tests.commands import answers, kill_at_step, metrics, result, start, succeed
+from tests.distributed.processes import ends, start_workers
 
 CHAIN = "resized_crop:0.3,flip,randaugment,mixup"
 TRAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--memory_budget=0", "--steps=12",
@@ -87,3 +90,20 @@ def test_twenty_kills_of_twenty_are_bit_equal(place, replicas):
         assert code == -9, errors
     succeed(*TRAIN, *more, f"--workdir={cut}", cwd=place)
     assert result(place / cut)["weights_sha256"] == result(place / whole)["weights_sha256"]
+
+
+@pytest.mark.acceptance
+def test_twenty_kills_of_two_workers_are_bit_equal_with_one_process(place):
+    """Each time another worker is killed; the rest gives up, and the same command goes on."""
+    more = (*TRAIN, "--steps=44", "--start_timeout=120")
+    succeed(*more, "--replicas=2", "--workdir=runs/alone", cwd=place)
+    for kill in range(1, 21):
+        workers = start_workers(2, *more, "--workdir=runs/two", cwd=place)
+        while all(worker.poll() is None for worker in workers) and not any(
+                record["step"] >= 2 * kill for record in metrics(place / "runs" / "two")):
+            time.sleep(0.02)
+        workers[kill % 2].send_signal(signal.SIGKILL)
+        codes = [code for _, code in ends(workers, timeout=600)]
+        assert codes[kill % 2] == -signal.SIGKILL and codes[1 - kill % 2] == 76, codes
+    assert [code for _, code in ends(start_workers(2, *more, "--workdir=runs/two", cwd=place))] == [0, 0]
+    assert result(place / "runs" / "two")["weights_sha256"] == result(place / "runs" / "alone")["weights_sha256"]
