@@ -62,8 +62,8 @@ def _check_no_files(config, source):
     for name in ("resize", "eval_image_size", "interpolation"):
         value, field = getattr(config, name), DataConfig.__dataclass_fields__[name]
         if value != field.default:
-            raise UsageError(f"--{name}={value}: data set {source.name} has no image files, but arrays of {height}x{width} "
-                             "pixels; this is for folder:PATH and TensorFlow Datasets")
+            raise UsageError(f"--{name}={value}: data set {source.name} has no image files, but arrays of {height}x"
+                             f"{width} pixels; this is for folder:PATH and TensorFlow Datasets")
 
 
 def _call(entry: RegistryEntry, argument: str, given: dict[str, Any]) -> Any:
