@@ -66,7 +66,7 @@ def test_no_path_flag_is_left_out():
         values = absl_flags.FlagValues()
         flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
         module.define(values)
-        known = {*PATHS[name], *PATHS["train"], "report", "extension"}
+        known = {*PATHS[name], *PATHS["train"], "report", "extension", "resize"}  # The last three take no path.
         asks = {flag for flag in values if isinstance(values[flag].default, str | None)
                     and not isinstance(values[flag].parser, absl_flags.EnumParser)
                     and re.search(r"\b(folder|file|directory|path)s?\b", values[flag].help)}

@@ -1,27 +1,32 @@
-"""mirrorline inspect: the layer table and the graph of a model, without data or training."""
+"""mirrorline inspect: the layer table and the graph of a model, or a sheet of augmented images; without training."""
 import re
 import sys
 
 from absl import flags
 
-from flags import define_path
+from flags import define_path, given_options
 from pipeline import extension
+from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
-SUMMARY = "show a model's layers, output shapes and parameters, and draw its graph"
+SUMMARY = "show a model's layers, output shapes and parameters, draw its graph, or draw augmented images"
 PLACE = 110
 GROUPS = ("model",)
-ONLY = ("extension",)
+OF_DATA = ("dataset", "data_dir", "image_size", "resize", "interpolation", "validation_split", "subset", "augment",
+           "memory_budget", "skip_unreadable", "cache_dir", "seed")
+ONLY = ("extension", *OF_DATA)
+OF_MODEL = ("depth", "input_shape", "classes")
 
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines the flags of this command alone."""
     flags.DEFINE_integer("depth", 2, "depth of nested layers that are shown; 1: only those that the model calls",
                          lower_bound=1, flag_values=flag_values)
-    define_path("plot", None, "draw the graph of layer calls into this file: .png, .pdf or .svg", flag_values)
+    define_path("plot", None, "draw the graph of layer calls, or with --augment a sheet of training images, into this "
+                "file: .png, .pdf or .svg", flag_values)
     flags.DEFINE_string("input_shape", None, "images as HxWxC, e.g. 32x32x3 (pixels, pixels, channels); default: "
                         "those that the model is documented for", flag_values=flag_values)
     flags.DEFINE_integer("classes", 10, "number of classes", lower_bound=1, flag_values=flag_values)
@@ -37,6 +42,19 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 
 
 def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
+    """Prints the table of the configured model, or draws augmented images; returns the exit code."""
+    given = given_options(flag_values)
+    if "augment" in given:
+        _check_sheet(flag_values, given)
+        return draw_augmented(config, flag_values.plot)
+    stray = [name for name in OF_DATA if name in given]
+    if stray:
+        raise UsageError(f"--{stray[0]} belongs to a sheet of augmented images: give --augment=flip,crop and "
+                         "--plot=sheet.png with it, or leave it out to show a model")
+    return show_model(config, flag_values)
+
+
+def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     """Prints the table of the configured model and draws its graph into --plot; returns the exit code."""
     from pipeline.models import registry, table
     from pipeline.models.freezing import freeze
@@ -55,3 +73,29 @@ def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
         drawing.draw(drawing.record_calls(model, input_shape), plot)
         print(f"graph: {plot}")
     return 0
+
+
+def draw_augmented(config: ExperimentConfig, plot: str) -> int:
+    """Draws training examples of the configured data set as --augment shows them; returns the exit code."""
+    from pipeline.models.drawing import check_path
+    check_path(plot)
+    extension.load(config.data.extension)
+    check_strengths(config.data.augment)
+    from pipeline.data.load import load
+    from pipeline.evaluation.augmentation_figure import EPOCHS, draw_sheet
+    source = load(config.data, config.training.batch_size)
+    check_strengths(config.data.augment, source.image_shape)
+    examples = draw_sheet(plot, source, augmentations(config.data), config.training.seed)
+    print(f"sheet: {plot}, {examples} of {source.train.num_examples:,} training examples, the first {EPOCHS} epochs of "
+          f"a training on these alone with seed {config.training.seed}")
+    return 0
+
+
+def _check_sheet(flag_values, given):
+    """Raises UsageError for --augment without a file, or with flags of the table of layers."""
+    if not flag_values.plot:
+        raise UsageError("--augment draws a sheet of images: give the file, --plot=sheet.png")
+    stray = [name for name in (*given, *(n for n in OF_MODEL if not flag_values[n].using_default_value))
+             if name not in ONLY]
+    if stray:
+        raise UsageError(f"--augment draws images and shows no model: leave out --{stray[0]}, or --augment")
