@@ -83,7 +83,8 @@ def decode_one(content: tf.Tensor, preprocessing: Preprocessing, header: Header 
 
 def check_size_of(shape: tf.Tensor, header: Header) -> tf.Operation:
     """Returns an operation that fails where an image [height, width, ...] is not of the size that its header had."""
-    return tf.debugging.Assert(tf.equal(shape[0], header.height) & tf.equal(shape[1], header.width), [
+    # Not tf.debugging.Assert, which adds a branch of a dozen operations to spare GPUs a copy.
+    return tf.raw_ops.Assert(condition=tf.equal(shape[0], header.height) & tf.equal(shape[1], header.width), data=[
         "the image is", shape, "and its header said", header.height, header.width])
 
 
@@ -140,16 +141,16 @@ class Shortcut:
 def decode_fast(content: tf.Tensor, shortcut: Shortcut, header: Header, preprocessing: Preprocessing,
                 otherwise: Callable[[], tf.Tensor]) -> tf.Tensor:
     """Returns what decode_one does, by a shortcut where there is one, else from `otherwise`: uint8 [H, W, C]."""
-    def by(ratio):
-        def decode():
-            shape = tf.image.extract_jpeg_shape(content)
-            with tf.control_dependencies([check_size_of(shape, header)]):
-                pixels = _window(content, shortcut.window, ratio)
-            image = resizing.interpolated(pixels, preprocessing.image_shape[:2], preprocessing)
-            return resizing.with_channels(image, preprocessing.image_shape[2])
-        return decode
+    def fast():
+        with tf.control_dependencies([check_size_of(tf.image.extract_jpeg_shape(content), header)]):
+            pixels = tf.switch_case(shortcut.way, [lambda ratio=ratio: _window(content, shortcut.window, ratio)
+                                                   for ratio in resizing.RATIOS])
+        image = resizing.interpolated(pixels, preprocessing.image_shape[:2], preprocessing)
+        return resizing.with_channels(image, preprocessing.image_shape[2])
 
-    image = tf.switch_case(shortcut.way, [*(by(ratio) for ratio in resizing.RATIOS), otherwise])
+    # Not inlined: the executor visits the hundreds of operations of a branch that is not taken too.
+    slow = tf.function(otherwise, autograph=False, experimental_attributes={"_noinline": True})
+    image = tf.cond(shortcut.way < len(resizing.RATIOS), fast, slow)
     return tf.ensure_shape(image, preprocessing.image_shape)
 
 
