@@ -14,8 +14,8 @@ import subprocess
 import sys
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.photographs import photograph
 from benchmarks.processes import REPOSITORY
 
 HEIGHT, WIDTH, SIZE = 375, 500, 224
@@ -57,10 +57,7 @@ def make_photographs(folder: pathlib.Path, files: int, classes: int, distinct: i
     originals, draw = folder.parent / f"originals-{distinct}", np.random.default_rng(0)
     originals.mkdir(parents=True, exist_ok=True)
     for i in range(len(os.listdir(originals)), distinct):
-        coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), np.uint8))
-        pixels = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(np.int16)
-        noisy = np.clip(pixels + draw.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(originals / f"{i}.jpg", quality=75)
+        (originals / f"{i}.jpg").write_bytes(photograph(draw, HEIGHT, WIDTH, noise=20, quality=75))
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     for label in range(classes):

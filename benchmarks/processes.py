@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.pulling import process_seconds
 from pipeline.errors import RunFailure
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -16,7 +17,7 @@ PAUSE = 0.15  # Seconds between two blocks: for the threads of the one before to
 
 
 class Process:
-    """One peer in a process of its own, see benchmarks.worker; a context manager.
+    """One peer in a process of its own; a context manager.
 
     Attributes:
       name: what it is called in messages.
@@ -24,7 +25,7 @@ class Process:
     """
 
     def __init__(self, name: str, order: Mapping[str, Any], program: Sequence[str] = ("-m", "benchmarks.worker"),
-                 checkout: pathlib.Path = REPOSITORY):
+                 checkout: pathlib.Path = REPOSITORY, python: str = sys.executable):
         """Starts it.
 
         Args:
@@ -32,12 +33,13 @@ class Process:
           order: what the program is told, of JSON's types.
           program: what Python runs, with the order as its last argument.
           checkout: whose modules are imported.
+          python: the interpreter.
         """
         self.name, self._errors = name, tempfile.TemporaryFile()
         environment = {**os.environ, "PYTHONPATH": str(checkout), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.born = time.time()
         self._process = subprocess.Popen(
-            [sys.executable, *program, json.dumps(order)], cwd=checkout, env=environment, text=True,
+            [python, *program, json.dumps(order)], cwd=checkout, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
 
     def __enter__(self):
@@ -77,8 +79,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Returns the processor time of all its threads so far."""
-        fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return process_seconds(self._process.pid)
 
 
 class Turns:

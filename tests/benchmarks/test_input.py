@@ -1,0 +1,63 @@
+"""The comparison of input pipelines: every stream delivers, and its table has all of them."""
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks import input as comparison
+from benchmarks import photographs
+from benchmarks.pulling import pull
+
+SMALL, LARGE, MEMORY = comparison.WORKLOADS
+TINY = {SMALL: dataclasses.replace(comparison.WORKLOADS[SMALL], height=60, width=80, size=32, count=2, batch_size=2),
+        MEMORY: dataclasses.replace(comparison.WORKLOADS[MEMORY], count=20, batch_size=4)}
+
+
+def test_every_stream_is_in_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(comparison, "WORKLOADS", TINY)
+    monkeypatch.setattr(comparison, "find_torch", lambda python: None)
+    assert comparison.main(["--rounds=1", "--seconds=0.05", f"--folder={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    found = {name: (float(rate.replace(",", "")), float(cost))
+             for name, rate, cost in re.findall(r"\| ([^|]+) \| ([\d,]+) \| ([\d.e-]+) \|", said)}
+    assert set(found) == {comparison.CROP, comparison.STRETCH, comparison.FUSED, comparison.KERAS, comparison.MEMORY,
+                          comparison.TF_DATA}
+    assert all(rate > 0 and cost > 0 for rate, cost in found.values())
+    for (own, peer), bound in TINY[SMALL].targets.items():
+        line = rf"\| {own}, over {peer} \| [\d.]+ \| .+ \| {'≥ ' + format(bound, 'g') if bound else ''} \|"
+        assert (re.search(line, said) is None) == (peer == comparison.TORCH)
+    assert "left out, since torch and torchvision are not installed: pip install '.[peers]'" in said
+
+
+@pytest.mark.acceptance
+def test_pytorch_takes_its_turns(tmp_path):
+    python = comparison.find_torch(None)
+    if python is None:
+        pytest.skip("torch and torchvision are not installed")
+    settings = comparison.InputSettings(2, 0.1, python, tmp_path)
+    for workload in TINY.values():
+        found = comparison.measure(workload, settings)
+        assert min(found["images/s"][comparison.TORCH]) > 0 and min(found["processor ms"][comparison.TORCH]) > 0
+
+
+def test_batches_are_counted_after_the_buffers_are_empty():
+    sizes = iter([100, *[4] * 10**7])
+    found = pull(lambda: next(sizes), 0.01)
+    assert found["images"] % 4 == 0 and found["seconds"] >= 0.01 and found["processor"] > 0
+
+
+def test_a_photograph_is_as_long_as_one_of_a_camera():
+    draw = np.random.default_rng(0)
+    assert len(photographs.photograph(draw, 375, 500, 20, 90)) / (375 * 500) == pytest.approx(0.47, abs=0.05)
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--rounds=0"], "--rounds must be at least 1; found 0"), (["--seconds=0"], "--seconds must be above 0; found 0"),
+    (["--only=32x32 in memoru"], "did you mean '32x32 in memory'"),
+    (["--torch_python=/nowhere/python"], "--torch_python=/nowhere/python cannot import torch, torchvision and NumPy"),
+])
+def test_bad_input_is_one_line(arguments, expected, capsys):
+    assert comparison.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
