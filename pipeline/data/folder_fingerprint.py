@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.activity import activity
+from pipeline.console import Console
+from pipeline.data.decode import UnreadableImage
 from pipeline.data.file_table import FileTable
 from pipeline.data.image_header import earlier_digest
 from pipeline.data.parallel import for_each
+from pipeline.errors import UsageError
 
 # How decode.read_image treats transparency and floats: part of the fingerprint of data sets that have such images.
 INTERPRETATION = "floats up to 1 are levels; one colour is laid over a ground"
@@ -38,10 +42,11 @@ def _names(table, files):
     return np.frombuffer(b"".join(table.names[start[i]:start[i] + length[i] + 1] for i in files), np.uint8)
 
 
-def earlier_fingerprint_parts(root: str, table: FileTable, splits: Mapping[str, np.ndarray]) -> Callable[[], list[Any]]:
+def earlier_fingerprint_parts(root: str, table: FileTable, splits: Mapping[str, np.ndarray], console: Console
+                              ) -> Callable[[], list[Any]]:
     """Returns a function that returns what `fingerprint_parts` did before, and reads 128 KiB of every file.
 
-    It raises OSError or UnreadableImage where a file cannot be read any more.
+    It reports its progress, and raises UsageError where a file cannot be read any more.
     """
     known = {name: (files, table.facts["size"][files], bool(table.facts["interpreted"][files].any()))
              for name, files in splits.items()}
@@ -54,9 +59,13 @@ def earlier_fingerprint_parts(root: str, table: FileTable, splits: Mapping[str, 
 
             def describe(k, files=files, sizes=sizes, found=found):
                 name = names.name(files[k])
-                found[k] = name, int(sizes[k]), earlier_digest(os.path.join(root, name))
+                try:
+                    found[k] = name, int(sizes[k]), earlier_digest(os.path.join(root, name))
+                except (OSError, UnreadableImage) as error:
+                    raise UsageError(f"cannot read {os.path.join(root, name)}: {error}") from error
 
-            for_each(describe, len(files))
+            with activity("reading images for the fingerprint of an earlier version", console, len(files)) as doing:
+                for_each(describe, len(files), doing.advance)
             made += [split, found, *([INTERPRETATION] if is_interpreted else [])]
         return made
 

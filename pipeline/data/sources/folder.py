@@ -74,7 +74,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
             index, training, evaluation, config.skip_unreadable)
         splits[name] = Split(name, len(images), reader, index.labels, FileNames(index))
     parts = [found.class_names, shape, *fingerprint_parts(table, files)]
-    earlier = earlier_fingerprint_parts(path, table, files)
+    earlier = earlier_fingerprint_parts(path, table, files, console)
     return source_of(f"folder:{readable(path)}", found.class_names, shape, splits, parts, config.validation_split,
                      [*found.notes, *_notes(path, table, bad, in_memory)],
                      lambda: [found.class_names, shape, *earlier()], evaluation)
