@@ -43,12 +43,12 @@ class DataConfig(Options):
                            resume=FREE, path=True)
     image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
                                           "size", unit="pixels", low=1)
-    resize: str | None = option(None, "how files become square: stretch; crop[:PART], the centre, whose side is this "
+    resize: str | None = option(None, "how images become square: stretch; crop[:PART], the centre, whose side is this "
                                       "part of the shorter one; pad, with black; default stretch, with "
                                       "--augment=resized_crop in evaluation crop:0.875")
     eval_image_size: int | None = option(None, "height and width of images in evaluation, prediction and exports; "
                                                "default as in training", unit="pixels", low=1)
-    interpolation: str = option("bilinear", "how files are resized", choices=("bilinear", "bicubic"))
+    interpolation: str = option("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, if the "
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)

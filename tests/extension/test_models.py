@@ -1,4 +1,5 @@
 """A user's model in the training step: what it may be, what it keeps of the promises, and what is refused."""
+import functools
 import re
 
 import keras
@@ -125,7 +126,10 @@ def made(call, extra=lambda model: None, classes=3, shape=(6, 6, 1), options=())
     return registry.create("made", classes, shape, options)
 
 
-GENERATOR = keras.random.SeedGenerator(1)
+@functools.cache
+def generator():
+    """Made in the test: what was made before, tests/conftest.py takes out of the sight of the garbage collector."""
+    return keras.random.SeedGenerator(1)
 
 
 @pytest.mark.parametrize("call, said", [
@@ -134,7 +138,7 @@ GENERATOR = keras.random.SeedGenerator(1)
                                 r"\(2, 2\) of float32"),
     (lambda model, x: {"logits": x}, "it returned dict"),
     (lambda model, x: x + keras.random.normal((3,)), "draws without a seed generator of its own"),
-    (lambda model, x: x + keras.random.normal((3,), seed=GENERATOR), "draws without a seed generator of its own"),
+    (lambda model, x: x + keras.random.normal((3,), seed=generator()), "draws without a seed generator of its own"),
     (lambda model, x: tf.nn.dropout(x, 0.5), r"draws with TensorFlow's RandomUniform \(made.*/dropout/"),
     (lambda model, x: x * model.missing, r"model made: .*test_models.py, line \d+: AttributeError: .*missing"),
 ])

@@ -72,7 +72,7 @@ def test_invalid_spaces_are_refused(text, message):
     ("batch_size=32|48,accumulate_steps=3|16", "with accumulate_steps=3 batch_size=32: --batch_size=32 does not"),
     ("warmup=0|soon", "with warmup=soon: --warmup: cannot read 'soon'"),
     ("optimizer=adm|sgd", "with optimizer=adm: unknown --optimizer 'adm': did you mean 'adam'?"),
-    ("augment=flip|mixup,cutmix", "with augment=mixup,cutmix: --augment: mixup and cutmix"),
+    ("augment=flip|flip,resized_crop", "with augment=flip,resized_crop: --augment=flip,resized_crop: resized_crop is"),
     ("epochs=2|3,steps=10|20", "--epochs=2 and --steps=10 both set the length"),
 ])
 def test_incompatible_values_are_reported(text, message):
