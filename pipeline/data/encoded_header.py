@@ -1,6 +1,8 @@
 """Headers of encoded images, read inside the graph: their size, and how they lie."""
+import functools
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.data.image_index import GRAPH, JPEG
@@ -10,6 +12,10 @@ _SIZES = 64  # Bytes of a file in which its height and width are, unless it is a
 HEADER = 65_536  # Bytes of a file in which its EXIF block or color table begins.
 EXIF = b"Exif\0\0"
 PNG = b"\x89PNG"
+# Heights and widths in the first bytes: (place, bytes, 1 for the least significant one first or -1) of PNG, GIF, a WebP
+# canvas, lossy WebP and BMP, and of lossless WebP both in one number.
+_NUMBERS = ((20, 4, -1), (16, 4, -1), (8, 2, 1), (6, 2, 1), (27, 3, 1), (24, 3, 1), (28, 2, 1), (26, 2, 1), (22, 4, 1),
+            (18, 4, 1), (21, 4, 1))
 
 
 class Header(NamedTuple):
@@ -29,6 +35,16 @@ class Header(NamedTuple):
 
 def read_header(content: tf.Tensor) -> Header:
     """Reads the header of a file from its content, string scalar."""
+    return Header(*_header_function()(content))
+
+
+@functools.cache
+def _header_function():
+    """Returns `_header` as a function that is traced once, whatever graphs call it."""
+    return tf.function(_header, autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def _header(content):
     def of_jpeg():
         orientation = _orientation(content)
         return (tf.constant(JPEG), *upright_size(content, orientation), orientation)
@@ -37,7 +53,7 @@ def read_header(content: tf.Tensor) -> Header:
         first = first_bytes(content, _SIZES)
         return (tf.constant(GRAPH), *(tf.cast(side, tf.int32) for side in declared_size(first)), tf.constant(1))
 
-    return Header(*tf.cond(tf.io.is_jpeg(content), of_jpeg, of_other))
+    return tf.cond(tf.io.is_jpeg(content), of_jpeg, of_other)
 
 
 def upright_size(content: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -50,26 +66,27 @@ def upright_size(content: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor,
 def declared_size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns (height, width) that the first bytes of a PNG, GIF, WebP or BMP file declare; of others, nothing: 0, 0.
 
-    int64, since damaged files declare any number.
+    int64, since damaged files declare any number. All numbers are read at once, and those of the format taken: branches
+    of a graph cost more. https://developers.google.com/speed/webp/docs/riff_container, RFC 6386 and 9649 for WebP files
+    with and without a canvas.
     """
-    def number(begin, size, order=1):  # Of bytes, the least significant one first, or with order=-1 last.
-        return tf.reduce_sum(tf.cast(header[begin:begin + size][::order], tf.int64) * [256**k for k in range(size)])
-
-    def webp():  # https://developers.google.com/speed/webp/docs/riff_container, and RFC 6386 and 9649 without a canvas.
-        sizes = {b"VP8X": (number(27, 3) + 1, number(24, 3) + 1),
-                 b"VP8L": (number(21, 4) // 2**14 % 2**14 + 1, number(21, 4) % 2**14 + 1)}
-        return tf.case([(tf.reduce_all(header[12:16] == list(mark)), lambda size=size: size)
-                        for mark, size in sizes.items()], lambda: (number(28, 2) % 2**14, number(26, 2) % 2**14))
-
-    def bmp():  # The height of a file stored from top to bottom is negative.
-        height, width = number(22, 4), number(18, 4)
-        return tf.minimum(height, 2**32 - height), width
-
-    none = tf.constant(0, tf.int64)
-    return tf.case([
-        (starts_with(header, PNG), lambda: (number(20, 4, -1), number(16, 4, -1))),
-        (starts_with(header, b"GIF8"), lambda: (number(8, 2), number(6, 2))),
-        (starts_with(header, b"RIFF"), webp), (starts_with(header, b"BM"), bmp)], lambda: (none, none))
+    weights = np.zeros([len(_NUMBERS), _SIZES], np.int64)
+    for row, (begin, size, order) in enumerate(_NUMBERS):
+        weights[row, begin:begin + size] = [256**k for k in range(size)][::order]
+    found = tf.unstack(tf.reduce_sum(tf.cast(header[:_SIZES], tf.int64) * weights, axis=1))
+    png, gif, canvas, lossy, bmp = (found[i:i + 2] for i in range(0, 10, 2))
+    packed, riff = found[10], starts_with(header, b"RIFF")
+    formats = [
+        (starts_with(header, PNG), png), (starts_with(header, b"GIF8"), gif),
+        (riff & tf.reduce_all(header[12:16] == list(b"VP8X")), [canvas[0] + 1, canvas[1] + 1]),
+        (riff & tf.reduce_all(header[12:16] == list(b"VP8L")), [packed // 2**14 % 2**14 + 1, packed % 2**14 + 1]),
+        (riff, [lossy[0] % 2**14, lossy[1] % 2**14]),
+        # The height of a file stored from top to bottom is negative.
+        (starts_with(header, b"BM"), [tf.minimum(bmp[0], 2**32 - bmp[0]), bmp[1]])]
+    height, width = tf.zeros([], tf.int64), tf.zeros([], tf.int64)
+    for is_format, size in reversed(formats):
+        height, width = tf.where(is_format, size[0], height), tf.where(is_format, size[1], width)
+    return height, width
 
 
 def first_bytes(content: tf.Tensor, count: int = HEADER) -> tf.Tensor:

@@ -5,6 +5,7 @@ files of 1 or 4 bits per pixel, gives transparent pixels of GIF files no color o
 read from JPEG files alone; where Python can be called, such files are known before (image_index.PILLOW).
 """
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,8 @@ def decode_one(content: tf.Tensor, preprocessing: Preprocessing, header: Header 
     header = read_header(content) if header is None else header
     is_jpeg = tf.equal(header.decoder, JPEG)
     if preprocessing.version == EARLIER:
-        pixels = tf.cond(is_jpeg, lambda: _upright_jpeg(content, header), lambda: _pixels(content))
+        pixels = tf.cond(is_jpeg, lambda: _upright_jpeg(content, header),
+                         lambda: _pixels_function()(content))
         return _resized_before(pixels, preprocessing.image_shape)
 
     part = resizing.box_of(header.height, header.width, preprocessing) if box is None else box
@@ -73,7 +75,7 @@ def decode_one(content: tf.Tensor, preprocessing: Preprocessing, header: Header 
         with tf.control_dependencies([check_size_of(tf.shape(pixels), header)]):
             return resizing.cut(pixels, part)
 
-    ways = [of_jpeg, lambda: of_pixels(_pixels(content))]
+    ways = [of_jpeg, lambda: of_pixels(_pixels_function()(content))]
     if read_otherwise:
         ways.append(lambda: of_pixels(read_otherwise()))
     pixels = tf.switch_case(tf.minimum(header.decoder, len(ways) - 1), ways)
@@ -160,6 +162,16 @@ def _upright_jpeg(content, header):
     return resizing.turned(pixels, header.orientation)
 
 
+@functools.cache
+def _pixels_function():
+    """Returns `_pixels` as a function that is traced once, whatever graphs call it: it has 250 operations.
+
+    Not inlined, see decode_fast.
+    """
+    return tf.function(_pixels, autograph=False, input_signature=[tf.TensorSpec([], tf.string)],
+                       experimental_attributes={"_noinline": True})
+
+
 def _pixels(content):
     """Decodes a file that is no JPEG file: uint8 [h, w, 3]."""
     header = first_bytes(content, STARTS)
@@ -206,8 +218,8 @@ def _with_alpha_flag(content, header):
 def _check_size(height, width):
     """Returns an operation that fails where a file declares more than MOST_PIXELS, before memory is allocated."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    return tf.debugging.Assert(pixels <= MOST_PIXELS, ["the image has", pixels, "pixels; at most", MOST_PIXELS,
-                                                       "are decoded"])
+    return tf.raw_ops.Assert(condition=pixels <= MOST_PIXELS, data=["the image has", pixels, "pixels; at most",
+                                                                    MOST_PIXELS, "are decoded"])
 
 
 def _levels(values):
