@@ -27,11 +27,11 @@ def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable
     Returns:
       uint8 [B, H, W, C].
     """
-    count = tf.size(chosen)
-    _, *rows = tf.dynamic_partition(tf.range(count), chosen + 1, len(changes) + 1)
-    changed = [change(take(images, own), own) for own, change in zip(rows, changes, strict=True)]
-    # Of rows that come twice the last one counts.
-    return _stitch([tf.range(count), *rows], [images, *changed])
+    rows = tf.dynamic_partition(tf.range(tf.size(chosen)), chosen + 1, len(changes) + 1)
+    changed = [change(take(images, own), own) for own, change in zip(rows[1:], changes, strict=True)]
+    parts = [take(images, rows[0]), *changed]
+    stitched = tf.dynamic_stitch(rows, [_words(part) for part in parts])
+    return tf.reshape(tf.bitcast(stitched, tf.uint8), images.shape)
 
 
 def select(box: tuple[tf.Tensor, tf.Tensor], inside: tf.Tensor, outside: tf.Tensor) -> tf.Tensor:
@@ -146,12 +146,6 @@ def to_uint8(values: tf.Tensor) -> tf.Tensor:
 def take(images: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Returns images uint8 [n, H, W, C] by their numbers, int32 [n]."""
     return tf.reshape(tf.bitcast(tf.gather(_words(images), rows), tf.uint8), [-1, *images.shape[1:]])
-
-
-def _stitch(rows, images):
-    """Returns the images of lists of their numbers and values in order, uint8 [B, H, W, C]."""
-    stitched = tf.dynamic_stitch(rows, [_words(part) for part in images])
-    return tf.reshape(tf.bitcast(stitched, tf.uint8), images[0].shape)
 
 
 def _words(images):
