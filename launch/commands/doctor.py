@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flags import given_options
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import devices, machine
+from pipeline.errors import UsageError
 from pipeline.quantities import counted
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
@@ -19,7 +21,9 @@ from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 SUMMARY = "check whether training would work on this machine, and report what is missing"
 PLACE = 100
 GROUPS = ()
-ONLY = ("data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
+OF_INPUT = ("image_size", "resize", "interpolation", "validation_split", "subset", "augment", "augment_on",
+            "memory_budget", "skip_unreadable", "cache_dir", "batch_size", "seed", "extension")
+ONLY = ("dataset", "data_dir", *OF_INPUT, "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 
 COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}
 WIDTH, INDENT = 100, 22  # Columns of a line, and those before its text.
@@ -31,13 +35,23 @@ def define(flag_values: absl_flags.FlagValues) -> None:
 
 def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     """Prints the findings; returns 0 where training would work and 1 where it would not."""
-    findings = examine(config)
+    given = given_options(flag_values)
+    if "dataset" not in given:
+        stray = [name for name in OF_INPUT if name in given]
+        if stray:
+            raise UsageError(f"--{stray[0]} belongs to a data set whose input is measured: give --dataset too")
+    findings = examine(config, "dataset" in given)
     print_report(findings)
     return 1 if any(finding.state == PROBLEM for finding in findings) else 0
 
 
-def examine(config: ExperimentConfig) -> list[Finding]:
-    """Returns all findings about this machine for the options of a configuration."""
+def examine(config: ExperimentConfig, measures_input: bool = False) -> list[Finding]:
+    """Returns all findings about this machine for the options of a configuration.
+
+    Args:
+      config: the options.
+      measures_input: whether to open its data set and measure how fast batches of it are made.
+    """
     requires_python, requirements = installation.declared_requirements()
     cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
     findings = [installation.check_python(platform.python_version(), requires_python),
@@ -47,7 +61,11 @@ def examine(config: ExperimentConfig) -> list[Finding]:
         tensorflow = installation.check_tensorflow()
         findings.append(tensorflow)
         if tensorflow.state == OK:
-            findings += [*installation.check_gpus(), installation.check_replicas(config.runtime)]
+            gpus = installation.check_gpus()
+            findings += [*gpus, installation.check_replicas(config.runtime)]
+            if measures_input:
+                from pipeline.verification import input_rate
+                findings += input_rate.check_input(config, [gpu.text for gpu in gpus if gpu.name != "GPU"])
     workdir = config.runtime.workdir or "runs"
     return [*findings, installation.check_data_dir(config.data.data_dir), installation.check_workdir(workdir),
             installation.check_disk(workdir)]

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError
 import psutil
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from launch.commands import doctor
 from pipeline.config import ExperimentConfig, RuntimeConfig
@@ -253,8 +254,8 @@ def test_a_test_of_the_reduction_that_fails_otherwise_is_a_problem(strategy, mon
     (PROBLEM, 1, "Training will not work here: 1 problem to solve."),
 ])
 def test_the_exit_code_says_whether_training_would_work(state, code, end, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "examine", lambda config: [Finding("disk", state, "4 GiB", "free some")])
-    assert doctor.run(ExperimentConfig(), None) == code
+    monkeypatch.setattr(doctor, "examine", lambda config, measures: [Finding("disk", state, "4 GiB", "free some")])
+    assert doctor.run(ExperimentConfig(), flags.FlagValues()) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"{state:<8}disk          4 GiB", " " * 22 + "remedy: free some", end]
 
