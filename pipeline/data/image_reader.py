@@ -43,6 +43,10 @@ class ImageReader:
         if header is None:
             found = read_header(path)
             header = found.decoder, found.height, found.width, found.orientation
+        if tuple(header[1:3]) == (height, width) and self.preprocessing.policy != "crop" and tuple(box) == NO_BOX:
+            image = read_image(path, channels)  # The same pixels, without the operations that resize: small files.
+            _check_size(image.shape, header)
+            return image
         if header[0] == PILLOW:
             content, pixels = b"", read_image(path, 3)
             _check_size(pixels.shape, header)

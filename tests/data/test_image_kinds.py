@@ -12,6 +12,7 @@ from pipeline.data.image_reader import ImageReader
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, eval_batches
 from pipeline.preprocessing import Preprocessing
+from tests.selection import quick
 
 HEIGHT, WIDTH = 37, 52
 MODES = {"jpg": ("L", "RGB", "CMYK"), "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "gif": ("L", "P"),
@@ -58,7 +59,7 @@ def kinds(tmp_path_factory):
     return folder, sorted(set(names))
 
 
-@pytest.mark.parametrize("shape, resize", [((20, 20), "crop:0.8"), ((64, 64), "pad")])
+@pytest.mark.parametrize("shape, resize", quick([((20, 20), "crop:0.8"), ((64, 64), "pad")], 0))
 def test_every_kind_has_the_same_pixels_everywhere(kinds, shape, resize):
     folder, names = kinds
     config = DataConfig(dataset=f"folder:{folder}", image_size=shape[0], memory_budget=0, validation_split=0.5,

@@ -10,9 +10,11 @@ from PIL import Image
 from tests.commands import answers, kill_at_step, metrics, result, start, succeed
 from tests.distributed.processes import ends, start_workers
 
-CHAIN = "resized_crop:0.3,flip,randaugment,mixup"
 TRAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--memory_budget=0", "--steps=12",
-         "--batch_size=8", f"--augment={CHAIN}", "--checkpoint_every=3", "--evaluate_every=6", "--steps_per_loop=1")
+         "--batch_size=8", "--augment=resized_crop:0.3,flip,mixup", "--checkpoint_every=3", "--evaluate_every=6",
+         "--steps_per_loop=1")
+
+EVERYTHING = "--augment=resized_crop:0.3,flip,randaugment,mixup"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def place(tmp_path_factory):
 
 
 def test_the_host_the_step_and_a_resume_compute_the_same(place):
-    """On two replicas and in micro-batches; the run that is killed changes where it augments when it goes on."""
-    two = ("--replicas=2", "--accumulate_steps=2")
+    """On two replicas; the run that is killed changes where it augments when it goes on."""
+    two = ("--replicas=2",)
     killed = start(*TRAIN, *two, "--workdir=runs/killed", "--augment_on=device", cwd=place)
     code, errors = kill_at_step(killed, place / "runs" / "killed", 7)
     assert code == -9, errors
@@ -66,23 +68,24 @@ def test_a_run_goes_on_with_the_decoding_it_began_with(place):
 
 
 def test_evaluation_of_another_size_reaches_prediction_and_the_checks_name_the_model(place):
-    line = ("train", "--dataset=folder:photographs", "--image_size=12", "--batch_size=8", "--steps=2",
-            "--eval_image_size=16", "--resize=pad")
+    line = ("train", "--dataset=folder:photographs", "--image_size=20", "--batch_size=8", "--steps=2",
+            "--eval_image_size=24", "--resize=pad")
     trained, refused, shown = answers([
-        (*line, "--model=resnet_like", "--workdir=runs/larger"), (*line, "--model=mlp", "--workdir=runs/refused"),
+        (*line, "--model=three_apis", "--workdir=runs/larger"), (*line, "--model=mlp", "--workdir=runs/refused"),
         ("predict", "--workdir=runs/larger", "photographs/val", "--output=p.csv")], place)
     assert trained[0] == 0 and shown[0] == 0, (trained, shown)
-    assert refused[0] == 2 and "--eval_image_size=16: model mlp takes images of one size alone" in refused[2]
+    assert refused[0] == 2 and "--eval_image_size=24: model mlp takes images of one size alone" in refused[2]
     assert refused[2].count("\n") == 1 and not (place / "runs" / "refused").exists()
     stored = json.loads((place / "runs" / "larger" / "config.json").read_text())
-    assert stored["preprocessing"]["image_shape"] == [16, 16, 3] and stored["data"]["image_shape"] == [12, 12, 3]
+    assert stored["preprocessing"]["image_shape"] == [24, 24, 3] and stored["data"]["image_shape"] == [20, 20, 3]
     assert len((place / "p.csv").read_text().splitlines()) == 7
 
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_twenty_kills_of_twenty_are_bit_equal(place, replicas):
-    more, whole, cut = (f"--replicas={replicas}", "--steps=44"), f"runs/whole{replicas}", f"runs/cut{replicas}"
+    more = (f"--replicas={replicas}", "--steps=44", EVERYTHING)
+    whole, cut = f"runs/whole{replicas}", f"runs/cut{replicas}"
     succeed(*TRAIN, *more, f"--workdir={whole}", cwd=place)
     for kill in range(1, 21):
         process = start(*TRAIN, *more, f"--workdir={cut}", cwd=place)
@@ -95,7 +98,7 @@ def test_twenty_kills_of_twenty_are_bit_equal(place, replicas):
 @pytest.mark.acceptance
 def test_twenty_kills_of_two_workers_are_bit_equal_with_one_process(place):
     """Each time another worker is killed; the rest gives up, and the same command goes on."""
-    more = (*TRAIN, "--steps=44", "--start_timeout=120")
+    more = (*TRAIN, "--steps=44", EVERYTHING, "--start_timeout=120")
     succeed(*more, "--replicas=2", "--workdir=runs/alone", cwd=place)
     for kill in range(1, 21):
         workers = start_workers(2, *more, "--workdir=runs/two", cwd=place)
