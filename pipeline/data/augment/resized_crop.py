@@ -47,7 +47,7 @@ def boxes(height: tf.Tensor, width: tf.Tensor, seeds: tf.Tensor, least_area: flo
       int32 [n, 4]: top, left, height, width, each part at least one pixel.
     """
     tall, wide = tf.cast(height, tf.float32)[:, None], tf.cast(width, tf.float32)[:, None]
-    numbers = tf.stack([uniform(seeds, draw) for draw in range(2 * ATTEMPTS + 2)], axis=1)
+    numbers = uniform(seeds, range(2 * ATTEMPTS + 2))
     area = tall * wide * (least_area + (1 - least_area) * numbers[:, :ATTEMPTS])
     ratio = _ratio(numbers[:, ATTEMPTS:2 * ATTEMPTS])
     box_tall, box_wide = tf.round(tf.sqrt(area / ratio)), tf.round(tf.sqrt(area * ratio))
