@@ -4,8 +4,10 @@ import hashlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 from pipeline.augmentation import Augmentation
+from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
 from pipeline.data.augment.kernels import by_value
 
@@ -66,6 +68,37 @@ def test_what_is_computed_for_gpus_gives_the_same_bits(shape):
     # Without a GPU TensorFlow runs these operations on the CPU.
     for found, expected in zip(augmented(images, *texts, device="GPU:0"), augmented(images, *texts), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_every_operation_has_a_kernel_on_gpus():
+    """TensorFlow would copy the images to the host for any other."""
+    if not any(kernel.device_type == "GPU" for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel):
+        pytest.skip("this TensorFlow has no kernels for GPUs")
+
+    @tf.function(autograph=False)
+    def compute(images, positions):
+        with tf.device("GPU:0"):
+            return augment.apply(images, positions, 3, [Augmentation(name, None) for name in AUGMENTATIONS])
+
+    seen = {}
+    for shape in SHAPES[1:]:
+        graph = compute.get_concrete_function(tf.TensorSpec([4, *shape], tf.uint8), tf.TensorSpec([4], tf.int64)).graph
+        definition = graph.as_graph_def()
+        nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+        seen |= {f"{node.op} {[tf.as_dtype(t).name for t in types_of(node)]}": node for node in nodes}
+    assert [name for name, node in seen.items() if not has_gpu_kernel(node)] == []
+
+
+def types_of(node):
+    return [t for _, value in sorted(node.attr.items()) for t in (value.type, *value.list.type) if t]
+
+
+def has_gpu_kernel(node):
+    def takes(kernel):
+        return all({value.type, *value.list.type} <= {0, *constraint.allowed_values.list.type}
+                   for constraint in kernel.constraint for value in [node.attr[constraint.name]])
+    return any(kernel.device_type in ("GPU", "DEFAULT") and takes(kernel)
+               for kernel in kernels.get_registered_kernels_for_op(node.op).kernel)
 
 
 def test_a_large_batch_is_computed_in_parts_with_the_same_bits():

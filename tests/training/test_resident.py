@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 from tests.selection import quick
 from tests.training.small import build, run, weights
 
-MIXED = {"augment": ("flip", "trivialaugment", "erasing", "blur", "mixup", "cutmix"), "accumulate_steps": 2, "batch_size": 32}
+MIXED = {"augment": ("flip", "trivialaugment", "erasing", "blur", "mixup", "cutmix"), "accumulate_steps": 2,
+         "batch_size": 32}
 
 
 @pytest.mark.parametrize("replicas,options", quick([(1, {}), (1, MIXED), (2, MIXED),

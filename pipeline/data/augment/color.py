@@ -18,7 +18,7 @@ def color(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     low, high = max(0.0, 1.0 - strength), 1.0 + strength
     brightness, contrast, saturation = tf.split(low + uniform(seeds, (0, 1, 2)) * (high - low), 3, axis=1)
     height, width, channels = images.shape[1:]
-    planes = [clip(plane * brightness) for plane in to_planes(images)]
+    planes = [tf.minimum(plane * brightness, 255.0) for plane in to_planes(images)]
     rows = [tf.reduce_sum(tf.reshape(tf.round(plane), [-1, height, width]), axis=2) for plane in planes]
     average = mean_luma(tf.stack(rows, axis=1), height * width)[:, None]
     planes = [clip((plane - average) * contrast + average) for plane in planes]
@@ -52,7 +52,7 @@ def to_planes(images: tf.Tensor) -> list[tf.Tensor]:
 
 def from_planes(planes: Sequence[tf.Tensor], shape: tf.TensorShape) -> tf.Tensor:
     """Returns channels, each uint8 [n, H * W], as images of the shape [n, H, W, C]."""
-    joined = tf.transpose(tf.stack([tf.reshape(plane, [-1]) for plane in planes]))
+    joined = tf.transpose(tf.concat([tf.reshape(plane, [1, -1]) for plane in planes], axis=0))
     return tf.ensure_shape(tf.reshape(joined, [-1, *shape[1:]]), shape)
 
 

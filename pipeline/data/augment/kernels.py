@@ -1,8 +1,8 @@
 """What augmentations are made of: parts of a batch, shifts and tables of uint8 images.
 
 On CPUs each is a copy of whole rows or images, or a pass over pixels. GPUs have no uint8 kernels of GatherV2,
-DynamicStitch and TensorListSplit: there images are gathered as int32 words (those whose size 4 does not divide take the
-way over the host), looked up in int32 tables, and shifted by ImageProjectiveTransformV3.
+DynamicStitch, Pack, Tile and TensorListSplit: there images are gathered as int32 words, looked up in int32 tables, and
+shifted by ImageProjectiveTransformV3. A test looks up the kernel of every operation.
 """
 from collections.abc import Callable, Sequence
 
@@ -30,8 +30,8 @@ def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable
     rows = tf.dynamic_partition(tf.range(tf.size(chosen)), chosen + 1, len(changes) + 1)
     changed = [change(take(images, own), own) for own, change in zip(rows[1:], changes, strict=True)]
     parts = [take(images, rows[0]), *changed]
-    stitched = tf.dynamic_stitch(rows, [_words(part) for part in parts])
-    return tf.reshape(tf.bitcast(stitched, tf.uint8), images.shape)
+    stitched = tf.dynamic_stitch(rows, [_to_words(part) for part in parts])
+    return tf.ensure_shape(_from_words(stitched, images.shape), images.shape)
 
 
 def select(box: tuple[tf.Tensor, tf.Tensor], inside: tf.Tensor, outside: tf.Tensor) -> tf.Tensor:
@@ -145,12 +145,21 @@ def to_uint8(values: tf.Tensor) -> tf.Tensor:
 
 def take(images: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Returns images uint8 [n, H, W, C] by their numbers, int32 [n]."""
-    return tf.reshape(tf.bitcast(tf.gather(_words(images), rows), tf.uint8), [-1, *images.shape[1:]])
+    return _from_words(tf.gather(_to_words(images), rows), images.shape)
 
 
-def _words(images):
-    """Views images [n, H, W, C] as int32 [n, H * W * C / 4], or as uint8 where 4 does not divide their size."""
+def _to_words(images):
+    """Returns images [n, H, W, C] as words [n, words], int32 of four values each; of one where 4 does not divide."""
     height, width, channels = images.shape[1:]
     size = height * width * channels
-    return (tf.reshape(images, [-1, size]) if size % 4 else
-            tf.bitcast(tf.reshape(images, [-1, size // 4, 4]), tf.int32))
+    if size % 4 == 0:
+        return tf.bitcast(tf.reshape(images, [-1, size // 4, 4]), tf.int32)
+    images = tf.reshape(images, [-1, size])
+    return tf.cast(images, tf.int32) if on_gpu() else images
+
+
+def _from_words(words, shape):
+    """Returns the images of words, uint8 [n, H, W, C]; their shape is [any, H, W, C]."""
+    height, width, channels = shape[1:]
+    values = tf.cast(words, tf.uint8) if height * width * channels % 4 else tf.bitcast(words, tf.uint8)
+    return tf.reshape(values, [-1, height, width, channels])

@@ -52,7 +52,7 @@ def boxes(height: tf.Tensor, width: tf.Tensor, seeds: tf.Tensor, least_area: flo
     ratio = _ratio(numbers[:, ATTEMPTS:2 * ATTEMPTS])
     box_tall, box_wide = tf.round(tf.sqrt(area / ratio)), tf.round(tf.sqrt(area * ratio))
     fits = (box_tall <= tall) & (box_wide <= wide) & (box_tall >= 1) & (box_wide >= 1)
-    some, first = tf.reduce_any(fits, 1), tf.argmax(tf.cast(fits, tf.int32), 1)
+    some, first = tf.reduce_any(fits, 1), tf.argmax(tf.cast(fits, tf.float32), 1)
     box_tall, box_wide = (tf.gather(sides, first, batch_dims=1) for sides in (box_tall, box_wide))
     tall, wide = tall[:, 0], wide[:, 0]
     centre_tall = tf.maximum(tf.minimum(tall, tf.round(wide / RATIOS[0])), 1)
