@@ -29,7 +29,7 @@ def numbered_split(count, shape=(4, 4, 3)):
 
 
 def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=None,
-                 image_of=lambda number: None, train=TRAIN):
+                 image_of=lambda number: None, train=TRAIN, size=(4, 4)):
     """Returns the class of a TFDS data set of numbered images, in several shards; `train`: how many train."""
     class Numbered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Images that encode their number."""
@@ -37,7 +37,7 @@ def make_builder(tfds, label_of=lambda number: number % CLASSES, other_features=
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = other_features or {"image": tfds.features.Image(shape=(4, 4, 3)),
+            features = other_features or {"image": tfds.features.Image(shape=(*size, 3)),
                                           "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"])}
             return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 

@@ -17,6 +17,7 @@ from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
 from pipeline.errors import UsageError
 from pipeline.preprocessing import Preprocessing
+from tests.data.numbered import TEST, prepare
 
 COUNT = 100_000
 
@@ -154,3 +155,40 @@ def test_a_file_larger_than_wanted_is_reduced_while_decoding(tmp_path):
     (tmp_path / "a.jpg").write_bytes(file.getvalue())
     found = ImageReader(Preprocessing((50, 50, 3))).read(str(tmp_path / "a.jpg"))
     assert np.abs(found.astype(int) - blocks).max() <= 6
+
+
+def test_records_are_cropped_by_position_too(tmp_path):
+    """A data set of TensorFlow Datasets with JPEG and PNG images of several sizes: as files of a folder are."""
+    contents = {}
+
+    def encoded(number):
+        height, width = (40 + number % 7, 60 + number % 11)[::1 if number % 2 else -1]
+        red, green = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+        file = io.BytesIO()
+        pixels = np.stack([red, green, np.full_like(red, number % 256)], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(file, ("JPEG", "PNG")[number % 3 == 0])
+        contents[number] = file.getvalue()
+        return file.getvalue()
+
+    prepare(tmp_path, image_of=encoded, train=90, size=(None, None))
+    config = DataConfig(dataset="numbered", data_dir=str(tmp_path), image_size=16, cache_dir=str(tmp_path / "cache"),
+                        augment=("resized_crop:0.3",))
+    source = load(config, 5, Console(quiet=True))
+    assert source.preprocessing.resize == "crop:0.875" and source.train.reader.crops
+
+    def shown(count, start=0, **division):
+        stream = train_stream(source.train, BatchLayout(6, **division), 5, start, augmentations(config))
+        return np.concatenate([batch["image"] for batch in stream.take(count)])
+
+    whole = shown(20)
+    np.testing.assert_array_equal(whole[48:72], shown(4, start=8))
+    for worker in (0, 1):
+        part = shown(20, replicas=2, workers=2, worker=worker)
+        np.testing.assert_array_equal(part, whole.reshape(20, 2, 3, 16, 16, 3)[:, worker].reshape(-1, 16, 16, 3))
+    assert whole[:90].std(axis=(1, 2))[:, :2].min() > 5 and len(np.unique(whole[:90], axis=0)) == 90
+    batches, reader, expected = eval_batches(source.test, BatchLayout(150)), ImageReader(source.preprocessing), []
+    for number in range(90, 90 + TEST):
+        (tmp_path / "one").write_bytes(contents[number])
+        expected.append(reader.read(str(tmp_path / "one")))
+    found, expected = np.concatenate([batch["image"] for batch in batches]), np.stack(expected)
+    np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(expected, axis=0))  # In an order of its own.

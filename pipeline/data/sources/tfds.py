@@ -116,7 +116,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
         f"within groups of {BLOCK * GROUP:,} examples",)
     return source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
-                     form.evaluation)
+                     evaluation=form.evaluation)
 
 
 def _example_format(info, config, version):
