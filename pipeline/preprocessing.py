@@ -23,7 +23,7 @@ class Preprocessing:
     Attributes:
       image_shape: (H, W, C) of the uint8 images.
       resize: "stretch" to H x W; "crop:PART", the centred part of the image with the aspect ratio of H x W, whose
-        shorter side is PART of the image's; "pad", the whole image with black beside it.
+        shorter side is PART of the image's; "pad", the whole image, padded with black.
       interpolation: "bilinear" or "bicubic".
       version: CURRENT, or EARLIER for a run that began with the decoding before it.
     """
@@ -63,23 +63,40 @@ class Preprocessing:
         return cls(tuple(found["image_shape"]), found["resize"], found["interpolation"], found["version"])
 
 
-def preprocessings(config: Any, shape: tuple[int, int, int], resized: bool, version: int = CURRENT
-                   ) -> tuple[Preprocessing, Preprocessing]:
+def preprocessings(config: Any, shape: tuple[int, int, int], resized: bool,
+                   before: Preprocessing | None = None) -> tuple[Preprocessing, Preprocessing]:
     """Returns those of training and of evaluation.
 
     Args:
       config: DataConfig.
       shape: (H, W, C) of training images.
       resized: whether files have other sizes.
-      version: CURRENT, or that of the run that continues.
+      before: of the run that continues, by its config.json: its version and its policy hold, whatever other files there
+        are now. None for a new run.
+
+    Raises:
+      UsageError: an option that the version of the run does not know.
     """
     cropped = uses_resized_crop(config) and resized
-    resize = config.resize or ("crop" if cropped else "stretch")
+    version = before.version if before else CURRENT
+    if version == EARLIER:
+        _check_earlier(config)
+    resize = config.resize or (before.resize if before else "crop" if cropped else "stretch")
     resize = f"crop:{CROP_PART}" if resize == "crop" else resize
     size = config.eval_image_size
     evaluation = Preprocessing((size, size, shape[2]) if size else shape, resize, config.interpolation, version)
     # A drawn part has the aspect ratio that it is to have.
     return dataclasses.replace(evaluation, image_shape=shape, resize="stretch" if cropped else resize), evaluation
+
+
+def _check_earlier(config):
+    """Raises UsageError for options that a run which began with the earlier decoding cannot continue with."""
+    cropped = next((text for text in config.augment if text.partition(":")[0] == RESIZED_CROP), None)
+    for name, value, default in (("resize", config.resize, None), ("interpolation", config.interpolation, "bilinear"),
+                                 ("augment", cropped, None)):
+        if value not in (default, "stretch"):
+            raise UsageError(f"--{name}={value}: this run decodes its images as an earlier version did, without that "
+                             "option; begin a new run with it")
 
 
 def uses_resized_crop(config: Any) -> bool:
@@ -96,12 +113,6 @@ def check_resize(text: str | None) -> None:
         raise UsageError(f"--resize={text}: give {RESIZE_FORMS}")
 
 
-def decoding_version(stored: Mapping[str, Any] | None) -> int:
-    """Returns the version with which a run decodes its files.
-
-    Args:
-      stored: its config.json, or None for a new run.
-    """
-    if stored is None:
-        return CURRENT
-    return (stored.get("preprocessing") or {}).get("version", EARLIER)
+def of_begun(stored: Mapping[str, Any] | None) -> Preprocessing | None:
+    """Returns Preprocessing.of_run of the config.json of a run; None for None, a new run."""
+    return None if stored is None else Preprocessing.of_run(stored)

@@ -11,6 +11,7 @@ from pipeline.data.encoded_header import Header
 from pipeline.data.encoded_images import decode_one
 from pipeline.data.image_header import read_header
 from pipeline.data.image_index import PILLOW
+from pipeline.errors import UsageError
 from pipeline.preprocessing import EARLIER, Preprocessing
 
 NO_BOX = (-1, -1, -1, -1)
@@ -23,7 +24,14 @@ class ImageReader:
         """
         Args:
           preprocessing: what is made of each file.
+
+        Raises:
+          UsageError: images of another number of channels than 1 or 3.
         """
+        height, width, channels = preprocessing.image_shape
+        if channels not in (1, 3):
+            raise UsageError("image files have 1 or 3 channels, and images of this model are "
+                             f"{height}x{width}x{channels}")
         self.preprocessing = preprocessing
 
     def read(self, path: str, header: Sequence[int] | None = None, box: Sequence[int] = NO_BOX) -> np.ndarray:
@@ -56,8 +64,7 @@ class ImageReader:
             return self._graph(content, np.array(header, np.int32), np.array(box, np.int32), pixels).numpy()
         except tf.errors.OpError as error:
             _check_size(read_image(path, 3).shape, header)
-            raise UnreadableImage("its decoder refuses it, though another program may show it; save it "
-                                  "again") from error
+            raise UnreadableImage("it cannot be decoded; save it again") from error
 
     @functools.cached_property
     def _graph(self):

@@ -12,13 +12,13 @@ from pipeline.data.holdout import hold_out_validation, keep_only, untrained_clas
 from pipeline.data.source import Source
 from pipeline.data.splits import DATA_SET
 from pipeline.errors import UsageError
-from pipeline.preprocessing import CURRENT
+from pipeline.preprocessing import Preprocessing
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
 
 
 def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_validation: bool = True,
-         version: int = CURRENT) -> Source:
+         before: Preprocessing | None = None) -> Source:
     """Loads the data set that a configuration asks for.
 
     Args:
@@ -27,7 +27,7 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
       console: where messages go.
       own_validation: whether a validation split of the data set's own selects the checkpoint; False for a run that was
         begun without it, see splits.choose_splits.
-      version: how files are decoded, see Preprocessing; that of the run that continues.
+      before: that of the run that continues, whose version and policy hold; None for a new run.
 
     Raises:
       UsageError: an unknown name, an extension that cannot be loaded, or a data set that cannot be used as it was asked
@@ -39,17 +39,20 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
         extension.load_entry_points()
     entry = DATASETS.get(kind)
     given = {**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
-             "config": config, "console": console, "own_validation": own_validation, "version": version}
+             "config": config, "console": console, "own_validation": own_validation, "before": before}
     if entry is None or (argument and not entry.row.argument):
         # Imported here, as each kind of data set: TensorFlow Datasets takes a second.
         from pipeline.data.sources.tfds import load_tfds
-        source = load_tfds(config, console, own_validation, version)
+        source = load_tfds(config, console, own_validation, before)
     elif entry.location is None:
         source = _call(entry, argument, given)
     else:
         source = _load_registered(entry, argument, given)
     if source.evaluation is None:
         _check_no_files(config, source)
+        # Files that are predicted become images as they did when the run began.
+        source = dataclasses.replace(source, evaluation=dataclasses.replace(
+            before or Preprocessing(source.image_shape), image_shape=source.image_shape))
     source = _with_validation(source, config.validation_split, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source

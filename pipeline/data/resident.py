@@ -34,8 +34,9 @@ class ResidentSplit:
           UsageError: the split streams from disk, or does not fit on a device.
         """
         if not isinstance(split.reader, InMemory):
-            raise UsageError(f"--cache=device: the {split.name} split is larger than --memory_budget and streams from "
-                             "disk; raise --memory_budget, or take --cache=host")
+            raise UsageError(f"--cache=device: the {split.name} split streams from disk, as it is larger than "
+                             "--memory_budget, or as a file has several images (--augment=resized_crop, "
+                             "--eval_image_size); take --cache=host")
         self.num_examples = split.num_examples
         self._images, self._labels = split.reader.tensors
         if copy:

@@ -95,7 +95,7 @@ class Source:
       validation_from: origin of the validation split, splits.DATA_SET or TRAINING; None without one.
       earlier_fingerprint: computes the fingerprint that earlier versions stored with their runs, which may read all
         data; None where it is the same.
-      evaluation: how files become images for evaluation and prediction; None: of image_shape, in the default way.
+      evaluation: how files become images for evaluation and prediction; None for arrays, until they are loaded.
     """
 
     name: str

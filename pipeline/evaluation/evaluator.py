@@ -10,9 +10,10 @@ from pipeline.data.source import Source, Split
 from pipeline.distributed import devices
 from pipeline.evaluation.probabilities import Predictions, averaged
 from pipeline.evaluation.selection import StoredRun, WeightSelection
-from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data
+from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data, same_data
 from pipeline.evaluation.views import View, seen, views
 from pipeline.metrics.evaluation import Evaluation
+from pipeline.preprocessing import Preprocessing
 from pipeline.stored_checkpoint import StoredCheckpoint, find_checkpoint
 from pipeline.training.stored_weights import described, load_weights, newest_checkpoints
 
@@ -63,6 +64,7 @@ class Evaluator:
         """
         self.runs, self.weights = runs, weights
         self.strategy: Any = None
+        self._console = STANDARD
         self.source: Source
         self.split: Split
         for run in runs:
@@ -79,6 +81,7 @@ class Evaluator:
           UsageError: devices or data are not what a run needs, or a run to compare with has other data.
         """
         first, *others = self.runs
+        self._console = console
         self.strategy, self.source = reopen_data(first.config, first.stored, console)
         kind = "GPU" if "GPU" in self.strategy.extended.worker_devices[0] else "CPU"
         for other in others:
@@ -89,6 +92,13 @@ class Evaluator:
                                     devices.cpu_features())
             extension.load(other.config.data.extension, other.stored.get("extensions") or ())
         self.split = choose_split(self.source, split)
+
+    def _source_of(self, run):
+        """Returns the data of a run: the same examples for all, but each run with its own images of the files."""
+        first = self.runs[0]
+        if Preprocessing.of_run(run.stored) == Preprocessing.of_run(first.stored):
+            return self.source
+        return same_data(run.config, run.stored, self._console)
 
     def evaluate(self, run: StoredRun, per_example: bool = True, held_out: bool = False) -> RunEvaluation:
         """Evaluates the model of a run, every example of the split exactly once.
@@ -101,7 +111,8 @@ class Evaluator:
         Raises:
           UsageError: its checkpoints do not fit.
         """
-        weights, source = self.weights, self.source
+        weights, source = self.weights, self._source_of(run)
+        chosen_split = choose_split(source, self.split.name)
         # Where examples are cached changes no result; views are made where the host reads them.
         config = run.config.replace(cache="host") if weights.views > 1 else run.config
         experiment: Any = rebuild(config, run.stored, source, self.strategy)
@@ -115,9 +126,9 @@ class Evaluator:
             parts = (Predictions(outputs.logits, outputs.labels) for outputs in found)
             return averaged(parts) if len(chosen) > 1 else next(parts)
 
-        predictions = predict(self.split) if per_example or len(chosen) > 1 else None
+        predictions = predict(chosen_split) if per_example or len(chosen) > 1 else None
         # Without views by the arithmetic of training, to the last digit.
-        evaluation = predictions.evaluation() if predictions and len(chosen) > 1 else experiment.evaluate(self.split)
-        other = source.validation if held_out and source.validation is not self.split else None
+        evaluation = predictions.evaluation() if predictions and len(chosen) > 1 else experiment.evaluate(chosen_split)
+        other = source.validation if held_out and source.validation is not chosen_split else None
         return RunEvaluation(run, experiment, checkpoints, which, chosen, evaluation, predictions,
                              predict(other) if other else None)

@@ -14,7 +14,7 @@ from pipeline.dataset_name import has_path
 from pipeline.dataset_name import split as split_name
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
-from pipeline.preprocessing import decoding_version
+from pipeline.preprocessing import of_begun
 from pipeline.training import experiment as experiments
 
 
@@ -41,7 +41,7 @@ def same_data(config: ExperimentConfig, stored: Mapping[str, Any], console: Cons
     """
     extensions.load(config.data.extension, stored.get("extensions") or ())
     source = load_data(config.data, stored["config"]["batch_size"], console, own_validation(stored),
-                       decoding_version(stored))
+                       of_begun(stored))
     data = stored["data"]
     if source.fingerprint_as(data["fingerprint"]) == data["fingerprint"]:
         return source

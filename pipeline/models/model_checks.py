@@ -154,5 +154,4 @@ def check_size(model: keras.Model, name: str, shape: Sequence[int]) -> None:
             model(tf.compat.v1.placeholder(tf.float32, (None, *shape)), training=False)
     except ValueError:
         raise UsageError(f"--eval_image_size={shape[0]}: model {name} takes images of one size alone; give the size as "
-                         "--image_size, or take a model that averages over all places before its last layer, such as "
-                         "resnet_like") from None
+                         "--image_size, or take a model with global average pooling, such as resnet_like") from None

@@ -109,7 +109,7 @@ def _outputs(experiment, first_step):
     In parts as large as those of the step, which fit in the memory of one device.
     """
     settings, model, part = experiment.settings, experiment.state.model, experiment.layout.part
-    images = next(iter(experiment.train_dataset(first_step - 1)))["image"]
+    images = experiment.train_batch(first_step - 1)["image"]
     step = tf.constant(first_step - 1, tf.int64)
     updates, largest = step - tf.convert_to_tensor(experiment.state.skipped_steps), None
     for first in range(0, settings.batch_size, part):

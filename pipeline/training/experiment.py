@@ -31,14 +31,14 @@ from pipeline.models.freezing import Frozen, freeze
 from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled, check_size
 from pipeline.monitoring import operations
-from pipeline.preprocessing import decoding_version
+from pipeline.preprocessing import of_begun
 from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
-from pipeline.training.settings import StepSettings, step_settings
+from pipeline.training.settings import StepSettings, augment_batch, step_settings
 from pipeline.training.state import TrainState
 from pipeline.training.step import StepFunctions, run_once
 
@@ -128,6 +128,12 @@ class Experiment:
             self._opened = step, train_stream(self.source.train, self.layout, self.config.training.seed, step,
                                               augmentations(self.config.data), self.augments_in_step)
         return self._opened[1]
+
+    def train_batch(self, step: int) -> dict[str, tf.Tensor]:
+        """Returns the batch of the step after `step` steps as the model sees it: augmented, not normalized."""
+        batch = dict(next(iter(self.train_dataset(step))))
+        positions = batch.pop("position", None)
+        return batch if positions is None else augment_batch(batch, positions, self.settings)
 
     @property
     def augments_in_step(self) -> bool:
@@ -269,7 +275,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
     with strategy.scope():
         model = registry.create(config.model.model, source.num_classes, shape, config.model.model_options,
                                 config.model.batch_norm_momentum)
-        if config.data.eval_image_size:
+        if source.preprocessing.image_shape != source.image_shape:
             check_size(model, config.model.model, (*source.preprocessing.image_shape[:2], wanted))
         if settings.xla and strategy.num_replicas_in_sync > 1:
             check_compiled(model, config.model.model)
@@ -303,7 +309,7 @@ def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = 
         strategy = devices.start(config.runtime, config.training, config.optimizer, console, cluster=cluster,
                                  settings=settings)
     return strategy, load_data(config.data, config.training.batch_size, console, own_validation(stored),
-                               decoding_version(stored))
+                               of_begun(stored))
 
 
 def compose(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,

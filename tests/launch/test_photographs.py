@@ -1,5 +1,6 @@
 """Photographs from files to the step: killed and resumed, augmented on the host or in the step, of several sizes."""
 import json
+import re
 import signal
 import time
 
@@ -65,6 +66,23 @@ def test_a_run_goes_on_with_the_decoding_it_began_with(place):
                 for name in ("now", "before")}
     assert versions == {"now": 2, "before": 1}
     assert result(place / "runs" / "now")["weights_sha256"] != result(place / "runs" / "before")["weights_sha256"]
+    for option in ("--resize=pad", "--augment=resized_crop", "--interpolation=bicubic"):
+        ((code, _, errors),) = answers([(*line, "--workdir=runs/before", "--steps=6", option, "--allow=steps,resize,"
+                                         "augment,interpolation")], place)
+        assert code == 2 and errors.startswith(f"mirrorline train: {option}: this run decodes its images as"), errors
+
+
+def test_runs_to_compare_with_are_evaluated_on_their_own_images(place):
+    """The same files, made into images in two ways: each run's accuracy is that of its own evaluation."""
+    line = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=6")
+    found = answers([(*line, "--workdir=runs/stretched"), (*line, "--resize=pad", "--workdir=runs/padded"),
+                     ("evaluate", "--workdir=runs/padded", "--split=train", "--noreport"),
+                     ("evaluate", "--workdir=runs/stretched", "--compare=runs/padded", "--split=train", "--noreport")],
+                    place)
+    assert [code for code, *_ in found] == [0, 0, 0, 0], found
+    alone = float(re.search(r"accuracy (\S+)%", found[2][1])[1])
+    compared = re.search(r"runs/padded\D+([0-9.]+)%", found[3][1])
+    assert float(compared[1]) == round(alone, 2), (found[2][1], found[3][1])
 
 
 def test_evaluation_of_another_size_reaches_prediction_and_the_checks_name_the_model(place):

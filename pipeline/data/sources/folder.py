@@ -1,4 +1,5 @@
 """A user's own images, one folder a class."""
+import dataclasses
 import os
 from typing import Any
 
@@ -22,13 +23,13 @@ from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.parallel import for_each
 from pipeline.data.source import Source, Split
 from pipeline.errors import UsageError
-from pipeline.preprocessing import CURRENT, preprocessings, uses_resized_crop
+from pipeline.preprocessing import CURRENT, Preprocessing, preprocessings, uses_resized_crop
 from pipeline.quantities import counted
 
 
 @DATASETS.built_in("folder", argument="PATH")
 def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_validation: bool = True,
-                version: int = CURRENT) -> Source:
+                before: Preprocessing | None = None) -> Source:
     """Finds PATH/train/<class>/*, PATH/val/<class>/* and PATH/test/<class>/*, or PATH/<class>/*.
 
     A validation split has any name of splits.VALIDATION_NAMES. Without it and a test folder, the share of training that
@@ -39,7 +40,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
       config: image_size, validation_split, skip_unreadable and memory_budget are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
-      version: how files are decoded, see Preprocessing.
+      before: see load.load.
 
     Returns:
       Source; images have one channel if all files are grey, else three.
@@ -57,13 +58,16 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     files = _images_of(table, found.folders)
     shape = _common_shape(path, table, config.image_size)
     resized = _is_resized(table, shape)
-    training, evaluation = preprocessings(config, shape, resized, version if config.image_size else CURRENT)
+    training, evaluation = preprocessings(config, shape, resized, before)
     decodes_once = training == evaluation and not (uses_resized_crop(config) and resized)
+    # Where nothing is resized, every version reads the same pixels, the current one with a check of their size.
+    read_training, read_evaluation = (way if config.image_size else dataclasses.replace(way, version=CURRENT)
+                                      for way in (training, evaluation))
     size = sum(map(len, files.values())) * int(np.prod(shape))
     in_memory = decodes_once and size <= config.memory_budget * 2**20
     pixels = {}
     if in_memory:
-        pixels, unread = _read_images(path, table, files, training, console)
+        pixels, unread = _read_images(path, table, files, read_training, console)
         _refuse(unread, path, table, config.skip_unreadable)
         bad.update(unread)
         files = {name: images[~np.isin(images, list(unread))] for name, images in files.items()}
@@ -71,7 +75,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     for name, images in files.items():
         index = _index(path, table, names, images, found.folders[name])
         reader = InMemory(pixels[name], index.labels) if in_memory else ImageFiles(
-            index, training, evaluation, config.skip_unreadable)
+            index, read_training, read_evaluation, config.skip_unreadable)
         splits[name] = Split(name, len(images), reader, index.labels, FileNames(index))
     parts = [found.class_names, shape, *fingerprint_parts(table, files)]
     earlier = earlier_fingerprint_parts(path, table, files, console)

@@ -18,7 +18,7 @@ from pipeline.data.source import Source, Split
 from pipeline.data.sources.tfds_prepare import find_or_prepare
 from pipeline.data.splits import choose_splits, unused_validation
 from pipeline.errors import UsageError
-from pipeline.preprocessing import CURRENT, EARLIER, Preprocessing, preprocessings, uses_resized_crop
+from pipeline.preprocessing import EARLIER, Preprocessing, preprocessings, uses_resized_crop
 from pipeline.quantities import counted
 
 # Imports inside functions: TensorFlow Datasets takes seconds.
@@ -78,8 +78,8 @@ def _decode_as_before(encoded, shape, resized):
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), shape)
 
 
-def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: bool = True, version: int = CURRENT
-              ) -> Source:
+def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: bool = True,
+              before: Preprocessing | None = None) -> Source:
     """Loads a data set of TensorFlow Datasets by its name.
 
     Where there is neither a test nor a validation split, what --validation_split holds out is the test split.
@@ -88,7 +88,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
       config: dataset, data_dir, image_size, validation_split, memory_budget and cache_dir are used.
       console: where messages go.
       own_validation: see splits.choose_splits.
-      version: of preprocessing.Preprocessing.
+      before: see load.load.
 
     Returns:
       Source, in memory where its decoded images fit the budget.
@@ -98,7 +98,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         way to get a test split, or damaged.
     """
     builder = find_or_prepare(config.dataset, config.data_dir, console)
-    form, class_names = _example_format(builder.info, config, version)
+    form, class_names = _example_format(builder.info, config, before)
     chosen, lines = _choose_splits(builder.info, config, own_validation)
     with activity("looking at records", console):
         tables = {name: read_table(_shards(builder.info.splits[split]), config.cache_dir)
@@ -111,7 +111,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         splits[name] = _decode_all(name, table, form, len(class_names), console) if in_memory else Split(
             name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
-    notes = () if in_memory else (
+    notes = () if in_memory else () if not form.decodes_once else (
         f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
         f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
         f"within groups of {BLOCK * GROUP:,} examples",)
@@ -119,7 +119,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
                      evaluation=form.evaluation)
 
 
-def _example_format(info, config, version):
+def _example_format(info, config, before):
     """Returns (ExampleFormat, class names) of a data set for image classification."""
     import tensorflow_datasets as tfds
     features = info.features
@@ -143,7 +143,7 @@ def _example_format(info, config, version):
     size = config.image_size
     shape = (size or height, size or width, channels if channels in (1, 3) else 3)
     other_size = shape[:2] != (height, width)
-    training, evaluation = preprocessings(config, shape, other_size, version)
+    training, evaluation = preprocessings(config, shape, other_size, before)
     resized = other_size or evaluation.image_shape != shape or evaluation.policy != "stretch"
     crops = uses_resized_crop(config) and resized
     return ExampleFormat(image_key, label_key, training, evaluation, resized, crops), tuple(flat[label_key].names)

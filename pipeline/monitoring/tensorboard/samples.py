@@ -20,7 +20,7 @@ def draw_samples(experiment: Any, step: int) -> Image.Image:
 
     The training stream of the Experiment is not touched.
     """
-    batch = next(experiment.train_dataset(step).as_numpy_iterator())
+    batch = {name: value.numpy() for name, value in experiment.train_batch(step).items()}
     captions = sample_captions(batch["label"], batch.get("mix"), experiment.source.class_names)[:MOST_SAMPLES]
     title = f"{counted(len(captions), 'example')} of step {step + 1}, as the model sees them"
     return gallery(batch["image"][:MOST_SAMPLES], captions, title, SAMPLE_COLUMNS)
