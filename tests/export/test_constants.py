@@ -11,7 +11,6 @@ from pipeline.export.export_format import find_format
 from pipeline.export.formats import keras_file, weights_file
 from pipeline.models import registry
 from tests.export.fresh_models import metadata, pixels, trained_model
-from tests.extension.constants import SHAPE
 from tests.selection import quick
 
 ROUNDED = {"tflite_float16": 5e-3, "tflite_dynamic": 0.1, "tflite_int8": 0.1}
@@ -20,6 +19,7 @@ ROUNDED = {"tflite_float16": 5e-3, "tflite_dynamic": 0.1, "tflite_int8": 0.1}
 @pytest.fixture(scope="module")
 def trained():
     """TrainedModel of the extension's model, which nobody knows afterwards."""
+    from tests.extension.constants import SHAPE  # Registers the model, here where it is removed again.
     yield trained_model("constants", image_shape=SHAPE)
     del registry.MODELS.registered["constants"]
 
