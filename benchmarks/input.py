@@ -2,7 +2,7 @@
 
 Images a second and processor time an image of Mirrorline's training stream, of the fastest form in tf.data, of Keras's
 image_dataset_from_directory and of PyTorch's DataLoader with torchvision: photographs from files, and images in memory.
-The streams take turns, each resting with full buffers meanwhile; those of TensorFlow share a process. Prints tables.
+The streams take turns, each resting meanwhile; those of TensorFlow share a process. Prints tables.
 """
 import argparse
 import contextlib
@@ -143,7 +143,7 @@ def start(workload: InputWorkload, settings: InputSettings,
                 STRETCH: functools.partial(streams.mirrorline_files, augment=()),
                 FUSED: streams.fused_files, KERAS: streams.keras_files}
         datasets = {name: make(folder, workload.size, batch) for name, make in made.items()}
-    pullers = {name: functools.partial(pull, streams.taker(dataset)) for name, dataset in datasets.items()}
+    pullers = {name: functools.partial(pull, streams.opener(dataset)) for name, dataset in datasets.items()}
     if settings.torch_python:
         process = stack.enter_context(Process(TORCH, order, ("-m", "benchmarks.torch_input"),
                                               python=settings.torch_python))

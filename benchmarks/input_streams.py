@@ -1,4 +1,4 @@
-"""Streams of training images of Mirrorline, tf.data and Keras, each a function that takes the next batch."""
+"""Streams of training images of Mirrorline, tf.data and Keras."""
 import glob
 import os
 from collections.abc import Callable
@@ -76,12 +76,15 @@ def keras_files(folder: str, size: int, batch_size: int) -> tf.data.Dataset:
         f"{folder}/train", image_size=(size, size), batch_size=batch_size, verbose=False).repeat()
 
 
-def taker(dataset: tf.data.Dataset) -> Callable[[], int]:
-    """Returns a function that takes the next batch of a data set and returns its number of images."""
-    iterator = iter(dataset)
+def opener(dataset: tf.data.Dataset) -> Callable[[], Callable[[], int]]:
+    """Returns what pulling.pull opens: an iterator of a data set, of which the numbers of images are returned."""
+    def open_stream():
+        iterator = iter(dataset)
 
-    def take():
-        batch = next(iterator)
-        return int((batch["image"] if isinstance(batch, dict) else batch[0]).shape[0])
+        def take():
+            batch = next(iterator)
+            return int((batch["image"] if isinstance(batch, dict) else batch[0]).shape[0])
 
-    return take
+        return take
+
+    return open_stream

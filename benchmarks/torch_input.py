@@ -57,7 +57,7 @@ def main(text: str) -> None:
     os.dup2(2, 1)
     batches = endless_batches(json.loads(text))
     gate = Gate(sys.stdin, answers)
-    gate.on("pull", lambda seconds: pull(lambda: len(next(batches)[1]), seconds))
+    gate.on("pull", lambda seconds: pull(lambda: lambda: len(next(batches)[1]), seconds))
     gate.on("versions", lambda: {"torch": torch.__version__, "torchvision": torchvision.__version__})
     gate.serve()
 

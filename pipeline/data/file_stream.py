@@ -97,6 +97,7 @@ class ImageFiles:
         damage.watch(self)
         in_python = self.skip_unreadable or preprocessing.version == EARLIER
         image = (self._image_by_python if in_python else self._image)(preprocessing, least_area)
+        paths_of = self.index.path_reader()
 
         @tf.autograph.experimental.do_not_convert
         def boxed(number):
@@ -109,8 +110,8 @@ class ImageFiles:
             else:
                 box = boxes(header.height, header.width, batch["seeds"], least_area)
             shortcut = Shortcut.of(header, box, preprocessing)
-            return {"index": batch["index"], "facts": tf.concat([batch["facts"], shortcut.way[:, None], shortcut.window,
-                                                                 box], axis=1)}
+            facts = tf.concat([batch["facts"], shortcut.way[:, None], shortcut.window, box], axis=1)
+            return {"index": batch["index"], "path": paths_of(batch["index"]), "facts": facts}
 
         @tf.autograph.experimental.do_not_convert
         def example(file):
@@ -122,10 +123,8 @@ class ImageFiles:
 
     def _image(self, preprocessing, _):
         """Returns a function from the facts of a file to its image, of TensorFlow's kernels."""
-        path_of = self.index.path_reader()
-
         def image(file):
-            content, facts = tf.io.read_file(path_of(file["index"])), file["facts"]
+            content, facts = tf.io.read_file(file["path"]), file["facts"]
             header, shortcut = Header(*tf.unstack(facts[:4])), Shortcut(facts[5], facts[6:10])
 
             def by_pillow():

@@ -1,5 +1,6 @@
 """Batches for training and evaluation."""
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from pipeline.data.source import Split
 from pipeline.errors import UsageError
 from pipeline.preprocessing import RESIZED_CROP
 from pipeline.quantities import plural
+
+# Batches made ahead of the step: as many as take so much memory, within these bounds.
+PREFETCHED_BYTES, FEWEST_PREFETCHED, MOST_PREFETCHED = 64 * 2**20, 2, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,4 +208,17 @@ def _tuned(dataset):
     # The default rewrites serialize the graph with its constants: a copy of a data set in memory.
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.prefetch(_prefetched(dataset.element_spec)).with_options(options)
+
+
+def _prefetched(spec):
+    """Returns how many batches are made ahead.
+
+    Not tf.data.AUTOTUNE: it doubles its buffer each time that the step finds it empty after it was full, as after each
+    pause for an evaluation, up to half of the machine's memory.
+    """
+    tensors = tf.nest.flatten(spec)
+    if not all(tensor.shape.is_fully_defined() for tensor in tensors):
+        return FEWEST_PREFETCHED
+    size = sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in tensors)
+    return min(MOST_PREFETCHED, max(FEWEST_PREFETCHED, PREFETCHED_BYTES // size))

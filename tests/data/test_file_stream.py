@@ -1,9 +1,4 @@
-"""Images that break while a folder streams: one line that names the file, or the next of its class in its place.
-
-And what a long stream takes of memory: no more than a short one.
-"""
-import json
-
+"""Images that break while a folder streams: one line that names the file, or the next of its class in its place."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +10,6 @@ from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
 from pipeline.errors import RunFailure, UsageError
 from tests.commands import metrics, mirrorline, result
-from tests.selection import quick
 
 COUNT = 8
 
@@ -115,18 +109,3 @@ def test_the_command_fails_with_one_line_and_continues_with_skip_unreadable(fold
     (folder / "train" / "cat" / "0.png").unlink()
     other = mirrorline(*command, "--skip_unreadable", "--epochs=2", "--allow=epochs", cwd=tmp_path)
     assert other.returncode == 2 and "fingerprint" in other.stderr and len(other.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("augment, first, last", quick([
-    ("resized_crop,flip", 400, 1600), ("resized_crop,flip", 2000, 10_000), ("", 2000, 10_000)], 0))
-def test_a_long_stream_takes_no_more_memory_than_a_short_one(augment, first, last, tmp_path):
-    """4 MiB are less than 4 KiB for each of 1,200 batches, or 525 bytes for each of 8,000; an image has 192."""
-    draw = np.random.default_rng(0)
-    for number in range(40):
-        path = tmp_path / ("train" if number < 32 else "test") / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).save(path)
-    done = mirrorline(tmp_path, augment, first, last, cwd=tmp_path, module="tests.data.stream_memory")
-    assert done.returncode == 0, done.stderr
-    before, after = json.loads(done.stdout.splitlines()[-1])
-    assert after - before < 4
