@@ -50,9 +50,9 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
         source = _load_registered(entry, argument, given)
     if source.evaluation is None:
         _check_no_files(config, source)
-        # Files that are predicted become images as they did when the run began.
-        source = dataclasses.replace(source, evaluation=dataclasses.replace(
-            before or Preprocessing(source.image_shape), image_shape=source.image_shape))
+        if before:  # Files that are predicted become images as they did when the run began.
+            source = dataclasses.replace(source, evaluation=dataclasses.replace(
+                before, image_shape=source.image_shape))
     source = _with_validation(source, config.validation_split, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source
