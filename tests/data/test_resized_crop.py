@@ -175,6 +175,7 @@ def test_records_are_cropped_by_position_too(tmp_path):
                         augment=("resized_crop:0.3",))
     source = load(config, 5, Console(quiet=True))
     assert source.preprocessing.resize == "crop:0.875" and source.train.reader.crops
+    assert any("an image differs between epochs" in note and "shuffled by blocks" in note for note in source.notes)
 
     def shown(count, start=0, **division):
         stream = train_stream(source.train, BatchLayout(6, **division), 5, start, augmentations(config))

@@ -111,10 +111,12 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         splits[name] = _decode_all(name, table, form, len(class_names), console) if in_memory else Split(
             name, len(table.offset), Records(table, form, config.cache_dir))
         parts += [name, table.checksum]
-    notes = () if in_memory else () if not form.decodes_once else (
-        f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}: streaming from "
-        f"{counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} consecutive records and "
-        f"within groups of {BLOCK * GROUP:,} examples",)
+    too_large = total > config.memory_budget * 2**20
+    reason = (f"{total / 2**20:,.0f} MiB decoded is more than --memory_budget={config.memory_budget}" if too_large
+              else "an image differs between epochs, or between training and evaluation")
+    notes = () if in_memory else (
+        f"{reason}: streaming from {counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} "
+        f"consecutive records and within groups of {BLOCK * GROUP:,} examples",)
     return source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
                      evaluation=form.evaluation)
 
