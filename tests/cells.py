@@ -48,7 +48,7 @@ def killed_and_resumed(model, replicas):
         resumed = succeed(*command, "--workdir=killed", cwd=folder)
         whole, killed = result(f"{folder}/whole"), result(f"{folder}/killed")
         assert code == -9, f"the process ended by itself with {code}"
-        assert "resume" in resumed.stdout, f"it began anew: {resumed.stdout[-500:]}"
+        assert "resume" in resumed.stdout, f"it started from step 0: {resumed.stdout[-500:]}"
         assert whole["weights_sha256"] == killed["weights_sha256"], "other weights after the resume"
         assert_every_step_once(f"{folder}/killed", STEPS)
         losses = [r["loss"] for r in metrics(f"{folder}/whole", "train")]

@@ -66,7 +66,7 @@ def start(*arguments, cwd, fresh=False, more=None, module="launch"):
 
 
 def _short(arguments):
-    """Leaves out of a training what TensorBoard shows beside scalars, a third of a short run, unless a test asks."""
+    """Limits TensorBoard to scalars unless a test asks for more: the rest is a third of a short run."""
     if arguments[:1] != ("train",) or any(str(text).startswith(("--tensorboard", "--help")) for text in arguments):
         return arguments
     return ("train", "--tensorboard=scalars", *arguments[1:])

@@ -12,7 +12,7 @@ class Reader(html.parser.HTMLParser):
     Attributes:
       words: pieces of text outside styles and scripts.
       cells: text of each cell of a table's rows.
-      pictures: what is said of each <svg> that says something.
+      plot_labels: aria-label of each <svg> that has one.
       images: attributes of each <img>.
       headings: levels, in order.
       tags: names of all elements.
@@ -23,8 +23,8 @@ class Reader(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.words, self.cells, self.pictures, self.ids, self.used, self.loaded = [], [], [], [], [], [], []
-        self.images, self.headings, self.tags, self.scripts = [], [], set(), []
+        self.open, self.words, self.cells, self.ids, self.used, self.loaded = [], [], [], [], [], []
+        self.plot_labels, self.images, self.headings, self.tags, self.scripts = [], [], [], set(), []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -40,7 +40,7 @@ class Reader(html.parser.HTMLParser):
         values = dict(attributes)
         self.tags.add(tag)
         if tag == "svg" and values.get("aria-hidden") != "true":
-            self.pictures.append(values.get("aria-label"))
+            self.plot_labels.append(values.get("aria-label"))
         if tag == "img":
             self.images.append(values)
         if tag in ("h1", "h2", "h3"):

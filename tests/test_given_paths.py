@@ -149,11 +149,11 @@ def test_no_image_of_the_user_is_replaced(tmp_path):
     photo.rename(folder / "photo.png")
     photo = folder / "photo.png"
     before = photo.read_bytes()
-    for code, _, told in answers([["inspect", "--model=mlp", f"--plot={photo}"],
+    for code, _, errors in answers([["inspect", "--model=mlp", f"--plot={photo}"],
                                   ["predict", f"--figure={photo}", str(folder)],
                                   ["predict", "--format=csv", f"--output={photo}", str(folder)],
                                   ["predict", "--explain", f"--explain_dir={folder}", str(folder)]], tmp_path):
-        assert (code, told.count("\n")) == (2, 1) and str(folder) in told, told
+        assert (code, errors.count("\n")) == (2, 1) and str(folder) in errors, errors
     assert photo.read_bytes() == before and os.listdir(folder) == ["photo.png"]
     check_drawing("--plot", str(drawn))
     check_drawing("--plot", str(tmp_path / "new.png"))
@@ -186,8 +186,8 @@ def test_addresses_are_refused_before_anything_is_written(tmp_path):
     orders = [("train", "--workdir=gs://bucket/run"), ("train", "--flagfile=s3://b/my.flags"),
               ("train", f"--workdir={'n' * 300}"), ("predict", "--workdir=x", "s3://bucket/a.png"),
               ("train", "--workdir=file:///x"), ("train", "--extension=gs://b/own.py")]
-    for order, (code, _, told) in zip(orders, answers(orders, tmp_path), strict=True):
-        assert code == 2 and told.count("\n") == 1, (order, told)
+    for order, (code, _, errors) in zip(orders, answers(orders, tmp_path), strict=True):
+        assert code == 2 and errors.count("\n") == 1, (order, errors)
     assert not list(tmp_path.iterdir())
 
 

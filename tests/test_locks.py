@@ -75,8 +75,8 @@ def test_folder_is_locked_once_and_again_after_release(tmp_path, kind, claim, ca
                 pass
             assert bool(list(tmp_path.rglob(".lock.owner"))) == bool(kind)
         assert not list(tmp_path.rglob(".lock.owner"))
-    told = capsys.readouterr().err
-    assert told.count("has no flock") == bool(kind) and told.count("\n") == bool(kind)
+    errors = capsys.readouterr().err
+    assert errors.count("has no flock") == bool(kind) and errors.count("\n") == bool(kind)
 
 
 def test_exports_into_one_folder_have_separate_versions(tmp_path, kind):
@@ -134,11 +134,11 @@ def test_training_continues_after_a_kill_without_flock(tmp_path):
     while first.poll() is None and not list((tmp_path / "run").glob("checkpoints/ckpt-[1-9]*.manifest.json")):
         time.sleep(0.02)
     second = start(*train, "--steps=100000", cwd=tmp_path, module="without_flock")
-    _, told = second.communicate()
-    assert second.returncode == 2 and f"is being written by process {first.pid} on " in told, told
+    _, errors = second.communicate()
+    assert second.returncode == 2 and f"is being written by process {first.pid} on " in errors, errors
     first.send_signal(signal.SIGKILL)
-    _, told = first.communicate()
-    assert told.count("\n") == 1 and "has no flock (function not implemented): .lock.owner keeps" in told, told
+    _, errors = first.communicate()
+    assert errors.count("\n") == 1 and "has no flock (function not implemented): .lock.owner keeps" in errors, errors
     steps = metrics(tmp_path / "run", "train")[-1]["step"] + 1
     again = start(*train, f"--steps={steps}", "--allow=steps", cwd=tmp_path, module="without_flock")
     assert again.communicate() and again.returncode == 0

@@ -23,13 +23,13 @@ def draw(figure):
 
 @pytest.fixture
 def drawn():
-    return inline_svg(draw, "picture")
+    return inline_svg(draw, "plot")
 
 
 def test_same_svg(drawn):
     with matplotlib.rc_context():
         dict.update(matplotlib.rcParams, USER)  # As they are read: without a look at whether they are there.
-        assert inline_svg(draw, "picture") == drawn
+        assert inline_svg(draw, "plot") == drawn
         assert matplotlib.rcParams["lines.linewidth"] == 9
 
 

@@ -32,7 +32,7 @@ def test_a_full_report_has_every_figure_and_every_plot(tmp_path):
     shown = [text(c) for c in cells for text in tables.columns(cells).values()]
     shown += [text(c) for c in cells if is_measured(c) for text in tables.more(cells).values()]
     assert set(shown) <= {*reader.cells, ""}
-    assert [label.split(":")[0] for label in reader.pictures] == [
+    assert [label.split(":")[0] for label in reader.plot_labels] == [
         "Throughput against batch size", "Speed-up over float32", "Scaling over replicas", "Step time breakdown",
         "Peak memory", "Lines", "Curve"]
     for words in ("examples/s", "batch size (examples, log scale)", "peak memory (MiB)",
@@ -59,8 +59,8 @@ def test_a_full_report_has_every_figure_and_every_plot(tmp_path):
 def test_several_workers_have_a_plot_a_column_and_their_slowest():
     cells = sweep(workers=(1, 2), batches=(64, 128))
     reader = read(report(cells))
-    assert "Scaling over workers: cnn 28x28x1, XLA off" in reader.pictures
-    assert not any(label.startswith("Scaling over replicas") for label in reader.pictures)
+    assert "Scaling over workers: cnn 28x28x1, XLA off" in reader.plot_labels
+    assert not any(label.startswith("Scaling over replicas") for label in reader.plot_labels)
     for words in ("1, 2 workers; 1 replica;", "weak scaling efficiency 101% with 2 workers, which share the same cores",
                   "ideal: 1x, the workers share the same cores", "batch 64 a worker",
                   "All cells model image precision workers replicas", "slowest worker, ms a step alone"):
@@ -91,30 +91,30 @@ def test_the_first_screen_has_the_headline_and_the_failures():
 def test_a_section_without_data_names_the_flags_that_give_it(cells, missing):
     reader = read(report(cells))
     assert [words for words in missing if words not in reader.text] == []
-    assert len(reader.pictures) == (2 if cells and is_measured(cells[0]) else 0)
+    assert len(reader.plot_labels) == (2 if cells and is_measured(cells[0]) else 0)
 
 
 def test_unknown_figures_are_dashes():
     bare = {**failed(status="ok", error=None), "examples_per_second": 812.0}
     reader = read(report([bare, {**bare, "replicas": 2}]))
     assert "812" in reader.cells and "None" not in reader.text and "nan" not in reader.text
-    assert reader.pictures == ["Scaling over replicas: cnn 28x28x1, XLA off"]
+    assert reader.plot_labels == ["Scaling over replicas: cnn 28x28x1, XLA off"]
 
 
 def test_many_cells_are_spread_over_several_plots(monkeypatch):
     monkeypatch.setattr(plots, "MOST_ROWS", 5)
     cells = sweep(("float32", "mixed_float16"), (1,), (16, 32), ("off", "on"))
     reader = read(report(cells))
-    assert [label for label in reader.pictures if label.startswith("Step time")] == [
+    assert [label for label in reader.plot_labels if label.startswith("Step time")] == [
         "Step time breakdown: cnn 28x28x1 (1 of 2)", "Step time breakdown: cnn 28x28x1 (2 of 2)"]
-    assert sum(label.startswith("Throughput") for label in reader.pictures) == 2
+    assert sum(label.startswith("Throughput") for label in reader.plot_labels) == 2
     assert "examples/s (log scale)" in reader.text
 
 
 def test_names_are_text_and_not_markup():
     reader = read(report(sweep(HALF, (1,), (64, 128), model='<b>"x"&y</b>')))
     assert '<b>"x"&y</b>' in reader.cells
-    assert reader.pictures[0] == 'Throughput against batch size: <b>"x"&y</b> 28x28x1, XLA off'
+    assert reader.plot_labels[0] == 'Throughput against batch size: <b>"x"&y</b> 28x28x1, XLA off'
 
 
 def test_a_long_list_of_failures_is_folded():

@@ -57,8 +57,8 @@ def test_it_shows_what_report_json_says_without_network(report, opened):
                   for row in page.locator("table.matrix tbody tr").all()]
         classes = {row.locator("th").inner_text(): row.locator("td").all_inner_texts()
                    for row in page.locator("#classes table").first.locator("tbody tr").all()}
-        pictures = page.evaluate("() => Promise.all([...document.images].map("
-                                 "image => image.decode().then(() => image.naturalWidth * image.naturalHeight)))")
+        images = page.evaluate("() => Promise.all([...document.images].map("
+                               "image => image.decode().then(() => image.naturalWidth * image.naturalHeight)))")
         page.locator("summary", has_text="Configuration").click()
         options = {row.locator("th, td").first.inner_text(): row.inner_text()
                    for row in page.locator("#run .options tbody tr").all()}
@@ -75,7 +75,7 @@ def test_it_shows_what_report_json_says_without_network(report, opened):
         assert float(classes[row["name"]][1]) == pytest.approx(row["recall"], abs=6e-5)
         assert int(classes[row["name"]][3]) == row["support"]
     named = [*written["mistakes"], *written["unsure_hits"], *written["compared"][0]["differing"]]
-    assert len(pictures) >= len({each["index"] for each in named}) > 24 and min(pictures) > 0
+    assert len(images) >= len({each["index"] for each in named}) > 24 and min(images) > 0
     assert written["compared"][-1]["verdict"] in text
     assert str(RATES["quick"]) in options["learning_rate"] and set(options) >= set(written["run"]["changed"])
 

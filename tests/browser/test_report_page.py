@@ -17,7 +17,7 @@ def paths(tmp_path_factory):
     for names, count, compared in ((TEN, 360, 2), (reports.HUNDRED, 1000, 1)):
         report = reports.report(names, count, compared, skill=3)
         found[len(names)] = folder / f"{len(names)}.html"
-        document.write_page(report, reports.pictures(report), found[len(names)])
+        document.write_page(report, reports.images(report), found[len(names)])
     return found
 
 

@@ -16,7 +16,7 @@ from tests.selection import quick
 POSITIONS = np.arange(1000, 1032, dtype=np.int64)
 
 
-def pictures(count=32, side=16, channels=3, seed=0):
+def random_images(count=32, side=16, channels=3, seed=0):
     """Returns uint8 [count, side, side, channels]: smooth, in all brightnesses."""
     coarse = np.random.RandomState(seed).randint(0, 256, (count, 4, 4, channels)).astype(np.float32)
     return tf.cast(tf.image.resize(coarse, (side, side)), tf.uint8)
@@ -31,7 +31,7 @@ def augmented(images, *texts, positions=POSITIONS, seed=3):
 @pytest.mark.parametrize("channels", quick([1, 3], 1))
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_row_depends_on_its_own_image_and_position_alone(name, channels):
-    images = pictures(channels=channels)
+    images = random_images(channels=channels)
     whole, mix = augmented(images, name)
     if name == "grayscale" and channels == 1:
         np.testing.assert_array_equal(whole, images)
@@ -63,7 +63,7 @@ def _dots(count=32):
 
 
 def test_flip_mirrors_half_of_the_images():
-    images = pictures(400)
+    images = random_images(400)
     flipped, _ = augmented(images, "flip", positions=np.arange(400))
     mirrored = (flipped == images.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (mirrored | (flipped == images.numpy()).all(axis=(1, 2, 3))).all()
@@ -112,7 +112,7 @@ def test_color_changes_saturation_of_colours_but_not_of_greys():
     red[..., 0] = 120
     changed = augmented(red, "color:0.5", positions=np.arange(200))[0].astype(int)
     assert (changed[:, 0, 0, 1] > 3).sum() > 50  # Less saturated: the other channels rise.
-    grey = np.repeat(pictures(200, channels=1).numpy(), 3, axis=-1)
+    grey = np.repeat(random_images(200, channels=1).numpy(), 3, axis=-1)
     changed = augmented(grey, "color:0.5", positions=np.arange(200))[0].astype(int)
     assert np.ptp(changed, axis=-1).max() <= 1
 
@@ -126,7 +126,7 @@ def test_cutout_blackens_a_square_of_its_size():
 
 
 def test_mixup_adds_neighbours_in_the_shares_it_returns():
-    images = pictures(400)
+    images = random_images(400)
     mixed, mix = augmented(images, "mixup", positions=np.arange(400))
     own = images.numpy().astype(np.float64)
     partner = own.reshape(200, 2, *own.shape[1:])[:, ::-1].reshape(own.shape)
@@ -150,7 +150,7 @@ def test_cutmix_swaps_a_box_of_the_share_it_returns():
 
 
 def test_of_two_that_mix_each_pair_gets_one_with_its_own_strength():
-    images = pictures(400)
+    images = random_images(400)
     positions = np.arange(400)
     mixed, mix = augmented(images, "mixup:100", "cutmix", positions=positions)
     own = images.numpy().astype(np.float64)
@@ -186,7 +186,7 @@ def test_erasing_overwrites_a_rectangle_with_noise():
 
 
 def test_grayscale_keeps_the_grey_of_colours():
-    images = pictures(200)
+    images = random_images(200)
     found = augmented(images, "grayscale:0.3", positions=np.arange(200))[0].astype(int)
     grey = np.asarray([np.asarray(Image.fromarray(image).convert("L")) for image in images.numpy()]).astype(int)
     drawn = (found == found[..., :1]).all(axis=(1, 2, 3))
@@ -242,7 +242,7 @@ def operate(images, names, level, sign):
 
 
 def test_randaugment_operations_agree_with_pillow():
-    images = pictures(6, side=12)
+    images = random_images(6, side=12)
     pillow = [Image.fromarray(image) for image in images.numpy()]
 
     def operated(name, level=0.5):
@@ -266,7 +266,7 @@ def test_randaugment_operations_agree_with_pillow():
 
 @pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
 def test_randaugment_moves_both_ways_and_leaves_the_others_alone(name):
-    images = pictures(3)
+    images = random_images(3)
     moved = operate(images, [name, name, "identity"], 0.9, tf.constant([1.0, -1.0, 1.0]))
     same = operate(images, [name, name, "identity"], 0.9, tf.constant([-1.0, 1.0, 1.0]))
     assert all((moved[i] != images[i].numpy()).any() and (moved[i] != same[i]).any() for i in (0, 1))
@@ -276,7 +276,7 @@ def test_randaugment_moves_both_ways_and_leaves_the_others_alone(name):
 def test_randaugment_draws_every_operation():
     for chosen, _ in randaugment.draw_operations(example_seeds(0, np.arange(3000))):
         assert set(chosen.numpy()) == set(range(14))
-    weak, _ = augmented(pictures(), "randaugment:0.5")
-    strong, _ = augmented(pictures(), "randaugment:9")
-    original = pictures().numpy().astype(float)
+    weak, _ = augmented(random_images(), "randaugment:0.5")
+    strong, _ = augmented(random_images(), "randaugment:9")
+    original = random_images().numpy().astype(float)
     assert np.abs(strong - original).mean() > np.abs(weak - original).mean()

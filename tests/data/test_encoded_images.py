@@ -16,7 +16,7 @@ from tests.selection import quick
 HEIGHT, WIDTH = 31, 42
 
 
-def picture():
+def sample():
     """Returns uint8 [HEIGHT, WIDTH, 4], smooth as a photograph."""
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 4), np.uint8), "RGBA")
     return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
@@ -24,7 +24,7 @@ def picture():
 
 def kinds():
     """Returns {file name: (image, arguments of its save)}."""
-    values = picture()
+    values = sample()
     colour, grey = Image.fromarray(values[..., :3]), Image.fromarray(values[..., 0])
     table = colour.quantize(20)
     found = {
@@ -53,7 +53,7 @@ def kinds():
 
 
 def drawn_by_transparency(cover):
-    """Returns pictures of one colour, or nearly, and of two, which `cover` uint8 [HEIGHT, WIDTH] lets through."""
+    """Returns images of one colour, or nearly, and of two, which `cover` uint8 [HEIGHT, WIDTH] lets through."""
     def painted(*colours):
         pixels = np.array(colours, np.uint8)[np.indices(cover.shape).sum(0) % len(colours)]
         return Image.fromarray(np.concatenate([pixels, cover[..., None]], axis=-1))
@@ -90,7 +90,7 @@ def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path, channel_counts):
 
 
 def test_each_policy_gives_a_turned_file_the_image_of_the_upright_one():
-    kept = Image.fromarray(np.kron(picture()[:24, :32, :3], np.ones((8, 8, 1), np.uint8)))  # Blocks of the transform.
+    kept = Image.fromarray(np.kron(sample()[:24, :32, :3], np.ones((8, 8, 1), np.uint8)))  # Blocks of the transform.
     turns = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
              4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
              7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}
@@ -141,9 +141,9 @@ def decode(contents, image_shape, version=CURRENT, **options):
 
 def test_truncated_and_other_files_are_refused():
     file = io.BytesIO()
-    Image.fromarray(picture()[..., :3]).save(file, "JPEG")
+    Image.fromarray(sample()[..., :3]).save(file, "JPEG")
     dim = io.BytesIO()  # Of 12 bits: white may be 4095, or 65535.
-    Image.fromarray(picture()[..., 0].astype(np.uint16) * 16).save(dim, "PNG")
+    Image.fromarray(sample()[..., 0].astype(np.uint16) * 16).save(dim, "PNG")
     for content in (b"", b"no image", file.getvalue()[:-200], dim.getvalue()):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode([content], (8, 8, 3))
@@ -155,7 +155,7 @@ def test_truncated_and_other_files_are_refused():
     ("JPEG", "SOF", (40_000).to_bytes(2, "big") * 2), ("WEBP", 24, b"\xff\x7f\0\xff\x7f\0")])
 def test_oversized_images_are_refused_by_their_header(form, place, number):
     file = io.BytesIO()
-    image = Image.fromarray(picture()[..., :3])
+    image = Image.fromarray(sample()[..., :3])
     image.save(file, form, **({"save_all": True, "append_images": [image.rotate(180)]} if form == "WEBP" else {}))
     content = bytearray(file.getvalue())
     place = content.index(b"\xff\xc0") + 5 if place == "SOF" else place

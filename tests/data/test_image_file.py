@@ -48,7 +48,7 @@ BAD_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff"
 WHOLE = {
     "jpeg with a video behind it": encoded("JPEG") + VIDEO, "jpeg filled up with zeros": encoded("JPEG") + bytes(9000),
     "jpeg with a thumbnail": with_thumbnail(), "jpeg with a broken exif": encoded("JPEG", exif=BAD_EXIF),
-    "jpeg of several pictures": encoded("MPO", save_all=True, append_images=[Image.fromarray(PIXELS)]),
+    "jpeg of several images": encoded("MPO", save_all=True, append_images=[Image.fromarray(PIXELS)]),
     "png with data behind it": encoded("PNG") + VIDEO,
     "png with a text of unknown packing": with_chunk(b"zTXt", b"a\0\x07xx"),
     "png with a text too long": with_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(3 * 2**20))),
@@ -67,7 +67,7 @@ BOMB = encoded("PNG")
 BOMB = BOMB[:8] + chunk(b"IHDR", struct.pack(">II", 40_000, 40_000) + BOMB[24:29]) + BOMB[33:]
 CUT = {"jpeg": half(encoded("JPEG")), "jpeg with a thumbnail": half(with_thumbnail()),
        **{form.lower(): encoded(form)[:-400] for form in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF")},
-       "lzw tiff": encoded("TIFF", compression="tiff_lzw")[:-400], "nothing": b"", "text": b"BM is no picture",
+       "lzw tiff": encoded("TIFF", compression="tiff_lzw")[:-400], "nothing": b"", "text": b"BM is no image",
        "declares 1,600 million pixels": BOMB}
 
 

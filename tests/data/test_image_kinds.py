@@ -25,7 +25,7 @@ MORE = {"progressive.jpg": {"progressive": True}, "fine.jpg": {"subsampling": 0,
 REFUSED = ("tif", "ppm", "pgm", "pbm", "jp2", "avif")
 
 
-def picture(mode):
+def sample(mode):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 4), np.uint8))
     coarse = coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
@@ -46,16 +46,16 @@ def kinds(tmp_path_factory):
                 continue
             for mode in modes:
                 names.append(f"{mode.replace(';', '')}.{suffix}")
-                picture(mode).save(inside / names[-1])
+                sample(mode).save(inside / names[-1])
         for name, options in MORE.items():
-            picture("RGB").save(inside / name, **options)
+            sample("RGB").save(inside / name, **options)
             names.append(name)
         for number in range(1, 9):
             exif = Image.Exif()
             exif[0x0112] = number
             for suffix in ("jpg", "png", "webp", "tif"):
                 names.append(f"turned{number}.{suffix}")
-                picture("RGB").save(inside / names[-1], exif=exif)
+                sample("RGB").save(inside / names[-1], exif=exif)
     return folder, sorted(set(names))
 
 

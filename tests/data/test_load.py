@@ -64,8 +64,8 @@ def test_a_validation_split_of_digits_is_stratified_and_disjoint(share):
     assert parts.validation.num_examples == round(1437 * share)
     counts = class_counts(parts.validation, 10)
     assert np.abs(counts - class_counts(whole.train, 10) * share).max() < 1
-    pictures = [s.reader.images.reshape(s.num_examples, -1) for s in (parts.train, parts.validation)]
-    both = np.unique(np.concatenate(pictures), axis=0)
+    images = [s.reader.images.reshape(s.num_examples, -1) for s in (parts.train, parts.validation)]
+    both = np.unique(np.concatenate(images), axis=0)
     np.testing.assert_array_equal(both, np.unique(whole.train.reader.images.reshape(1437, -1), axis=0))
     np.testing.assert_array_equal(arrays(parts.test)[0], arrays(whole.test)[0])
     assert parts.fingerprint != whole.fingerprint

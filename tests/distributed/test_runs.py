@@ -101,13 +101,13 @@ def test_workers_with_different_flags_do_not_start(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("flags, words, told", [
+@pytest.mark.parametrize("flags, words, variables", [
     (("--batch_size=33",), "does not divide by 2 replicas", STEP_OF_SLURM),
     (("--cross_device_reduction=tree",), "works on one machine only", {}),
     (("--histograms_every=10",), "works on one machine only", {}),
 ])
-def test_unsupported_options_of_several_workers_are_refused_before_the_rendezvous(tmp_path, flags, words, told):
-    done = start(*COMMAND, *flags, "--workdir=run", cwd=tmp_path, more=told or task(free_ports(2), 1))
+def test_unsupported_options_of_several_workers_are_refused_before_the_rendezvous(tmp_path, flags, words, variables):
+    done = start(*COMMAND, *flags, "--workdir=run", cwd=tmp_path, more=variables or task(free_ports(2), 1))
     _, errors = done.communicate(timeout=600)
     assert done.returncode == 2 and words in errors and errors.count("\n") == 1, errors
     assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ SECONDS = {"steps": 18.204, "input": 0.311, "lost": 0.0, "compiling": 4.87, "sav
            "reporting": 0.402, "profiling": 0.0, "starting": 5.118, "other": 0.073}
 
 
-def judged(names, count, seed=0, skill=3.8, name="runs/digits-cnn"):
+def evaluated(names, count, seed=0, skill=3.8, name="runs/digits-cnn"):
     """Returns the EvaluatedRun of a model that mostly takes a class for itself, and at times for the next ones.
 
     Args:
@@ -90,17 +90,17 @@ def report(names=TEN, count=360, compared=0, skill=3.8, **run):
     Args:
       names: class names.
       count: number of examples.
-      compared: number of other runs beside it, each a little worse than the one before.
-      skill: see `judged`.
+      compared: number of other runs it is compared with, each a little worse than the one before.
+      skill: see `evaluated`.
       run: replaces what is said of the run.
     """
-    first = judged(names, count, skill=skill)
-    others = [judged(names, count, 1 + i, skill - 0.8 * i, f"runs/other-{1 + i}") for i in range(compared)]
+    first = evaluated(names, count, skill=skill)
+    others = [evaluated(names, count, 1 + i, skill - 0.8 * i, f"runs/other-{1 + i}") for i in range(compared)]
     return json.loads(json.dumps(plain(make_report(first, names, "test", described(first, **run), compared=others)),
                                  allow_nan=False))
 
 
-def pictures(of, shape=(28, 28, 1)):
-    """Returns {index: uint8 [H, W, C]} with a picture of noise for every example that a report shows."""
+def images(of, shape=(28, 28, 1)):
+    """Returns {index: uint8 [H, W, C]} with an image of noise for every example that a report shows."""
     draw = np.random.RandomState(7)
     return {int(index): draw.randint(256, size=shape).astype(np.uint8) for index in named_examples(of)}

@@ -1,4 +1,4 @@
-"""Calibration: known bins, temperatures that are known because they were put in, and no fit on what is judged."""
+"""Calibration: known bins, known temperatures, and no fit on the examples it is evaluated on."""
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -44,23 +44,24 @@ def test_a_known_temperature_is_recovered():
 
 
 def test_the_temperature_is_fitted_on_a_held_out_part():
-    judged, held_out = calibrated(3000, 1, scale=3.0), calibrated(3000, 2, scale=2.0)
-    found = calibration.calibrate(judged, "test", held_out)
+    evaluated, held_out = calibrated(3000, 1, scale=3.0), calibrated(3000, 2, scale=2.0)
+    found = calibration.calibrate(evaluated, "test", held_out)
     assert found["fitted_on"] == "the validation split, 3,000 examples"
     assert found["after"]["temperature"] == calibration.fit_temperature(held_out) == pytest.approx(2, rel=0.1)
-    assert found["after"]["nll"] == pytest.approx(judged.scaled(found["after"]["temperature"]).losses.mean())
+    assert found["after"]["nll"] == pytest.approx(evaluated.scaled(found["after"]["temperature"]).losses.mean())
     assert found["after"]["ece"] < found["before"]["ece"] and found["before"]["ece"] > 0.1
 
 
 def test_each_fold_is_evaluated_with_the_temperature_of_the_other():
-    judged = calibrated(3001, 1, scale=3.0)
-    found, (first, second) = calibration.calibrate(judged, "test"), calibration.folds(judged.labels)
-    temperatures = [calibration.fit_temperature(judged.select(part)) for part in (first, second)]
+    evaluated = calibrated(3001, 1, scale=3.0)
+    found, (first, second) = calibration.calibrate(evaluated, "test"), calibration.folds(evaluated.labels)
+    temperatures = [calibration.fit_temperature(evaluated.select(part)) for part in (first, second)]
     assert found["after"]["temperature"] == temperatures and temperatures[0] != temperatures[1]
-    losses = [judged.select(part).scaled(t).losses for part, t in ((first, temperatures[1]), (second, temperatures[0]))]
+    losses = [evaluated.select(part).scaled(t).losses
+              for part, t in ((first, temperatures[1]), (second, temperatures[0]))]
     assert found["after"]["nll"] == pytest.approx(np.concatenate(losses).mean(), rel=1e-9)
     assert "two folds of the test split" in found["fitted_on"]
-    counts = [np.bincount(judged.labels[part]) for part in (first, second)]
+    counts = [np.bincount(evaluated.labels[part]) for part in (first, second)]
     assert first.sum() == 1500 and np.abs(counts[0] - counts[1]).max() <= 1
 
 

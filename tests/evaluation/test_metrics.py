@@ -9,7 +9,7 @@ from tests.training.small import build, run
 
 
 @pytest.fixture(scope="module")
-def judged(strategy):
+def evaluated(strategy):
     """(experiment, outputs and evaluation of the test split) with two replicas and a batch that does not divide."""
     experiment = build(strategy(2), model="mlp", precision="float32", batch_size=50)
     run(experiment, 3)
@@ -17,8 +17,8 @@ def judged(strategy):
     return experiment, experiment.outputs(test), experiment.evaluate(test)
 
 
-def test_rows_follow_from_the_logits_of_each_example(judged):
-    _, outputs, evaluation = judged
+def test_rows_follow_from_the_logits_of_each_example(evaluated):
+    _, outputs, evaluation = evaluated
     logits, labels = outputs.logits, outputs.labels
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
@@ -34,8 +34,8 @@ def test_rows_follow_from_the_logits_of_each_example(judged):
     assert evaluation.loss == pytest.approx(rows[:, metrics.LOSS].mean(), rel=1e-5)
 
 
-def test_metrics_are_scikit_learns(judged):
-    _, outputs, evaluation = judged
+def test_metrics_are_scikit_learns(evaluated):
+    _, outputs, evaluation = evaluated
     labels, predicted = outputs.labels, outputs.logits.argmax(1)
     matrix = metrics.confusion_matrix(evaluation.rows, 10)
     np.testing.assert_array_equal(matrix, sklearn_confusion(labels, predicted, labels=range(10)))
@@ -57,8 +57,8 @@ def test_a_class_without_examples_has_no_accuracy():
     assert np.isnan(metrics.per_class_accuracy(rows, 3)[1])
 
 
-def test_features_are_the_input_of_the_last_layer(judged):
-    experiment, outputs, _ = judged
+def test_features_are_the_input_of_the_last_layer(evaluated):
+    experiment, outputs, _ = evaluated
     seen = {}
     found = experiment.outputs(experiment.source.test, limit=70, look=seen.__setitem__)
     assert list(seen) == [0, 50] and len(found.logits) == len(found.labels) == 70

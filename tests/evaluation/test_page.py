@@ -42,9 +42,9 @@ def without_plots(monkeypatch):
         f'<svg role="img" aria-label="{escape(description)}"></svg>'))
 
 
-def read(report, pictures=None):
+def read(report, images=None):
     """Returns the Reader of the page, after the checks that hold for every page."""
-    return check(document.page(report, pictures or {}))
+    return check(document.page(report, images or {}))
 
 
 def check(text):
@@ -53,7 +53,7 @@ def check(text):
     assert reader.loaded == [] and "://" not in text and "default-src 'none'" in text
     assert reader.headings[0] == 1 and reader.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(reader.headings, reader.headings[1:], strict=False))
-    assert all(reader.pictures) and len(set(reader.pictures)) == len(reader.pictures)
+    assert all(reader.plot_labels) and len(set(reader.plot_labels)) == len(reader.plot_labels)
     assert all(image["alt"] and image["src"].startswith("data:image/") for image in reader.images)
     assert "None" not in reader.text and "nan" not in reader.text.split()
     return reader
@@ -73,7 +73,7 @@ def ratio(one, another):
 
 def test_the_page_has_every_metric(ten, tmp_path):
     path = tmp_path / "report" / "index.html"
-    document.write_page(ten, reports.pictures(ten), path)
+    document.write_page(ten, reports.images(ten), path)
     assert os.listdir(path.parent) == ["index.html"]
     reader = check(path.read_text(encoding="utf-8"))
     for item in ten["headline"]:
@@ -94,14 +94,14 @@ def test_the_page_has_every_metric(ten, tmp_path):
                   "evaluated on Intel(R) Xeon(R) Platinum 8481C, 2 cores, 23.4 GiB of memory, no GPU, Linux-6.1-x86_64",
                   "seed 0", "The test split was evaluated during training"):
         assert words in reader.text, words
-    described = " ".join(reader.pictures)
+    described = " ".join(reader.plot_labels)
     for words in ("Loss by step", "Accuracy by step", "Learning rate by step", "ROC curves", "Precision-recall",
                   "before temperature", "after temperature", "of every run"):
         assert words in described, words
 
 
 def test_compared_runs_and_their_differences(ten, without_plots):
-    reader = read(ten, reports.pictures(ten))
+    reader = read(ten, reports.images(ten))
     second, third = ten["compared"]
     assert second["verdict"].startswith("no difference") and third["verdict"].startswith("worse")
     for other in (second, third):
@@ -119,12 +119,12 @@ def test_compared_runs_and_their_differences(ten, without_plots):
     same = {**second, "accuracy_difference": {"value": 0.0, "low": -0.01, "high": 0.01}}
     assert "+0.00% (-1.00% to +1.00%)" in read({**ten, "compared": [same]}).cells
     alone = read({**ten, "compared": None})
-    assert "Comparison" not in alone.text and "of every run" not in " ".join(alone.pictures)
+    assert "Comparison" not in alone.text and "of every run" not in " ".join(alone.plot_labels)
 
 
 def test_small_images_are_exact_and_large_ones_compressed(ten, without_plots):
     alone = {**ten, "compared": None}
-    small, large = reports.pictures(alone), reports.pictures(alone, (300, 400, 3))
+    small, large = reports.images(alone), reports.images(alone, (300, 400, 3))
     listed = [one["index"] for one in (*alone["mistakes"], *alone["unsure_hits"])]
     images = read(alone, small).images
     for image, index in zip(images, listed, strict=True):
@@ -144,7 +144,7 @@ def test_small_images_are_exact_and_large_ones_compressed(ten, without_plots):
 def test_a_page_with_photographs_is_small(ten):
     gradient = np.linspace(0, 200, 224).astype(np.uint8)[:, None, None]
     photographs = {index: np.minimum(255, gradient + (image // 8).astype(np.uint8))
-                   for index, image in reports.pictures(ten, (224, 224, 3)).items()}
+                   for index, image in reports.images(ten, (224, 224, 3)).items()}
     text = document.page({**ten, "compared": None}, photographs)
     assert text.count("<img") >= 45 and len(text.encode()) < 2e6
 
@@ -158,7 +158,7 @@ def test_many_classes_are_a_heat_map_a_list_and_a_table_by_f1(hundred, without_p
         rebuilt[row, column] = count
     np.testing.assert_array_equal(rebuilt, hundred["confusion"])
     assert data["names"] == list(reports.HUNDRED)
-    assert any("100 classes as a heat map" in said for said in reader.pictures)
+    assert any("100 classes as a heat map" in label for label in reader.plot_labels)
     assert text.count("h10v10h-10z") == np.count_nonzero(rebuilt)
     row = np.array(hundred["confusion"][0])
     others = [(-count, i) for i, count in enumerate(row) if count and i]
@@ -177,7 +177,7 @@ def test_names_are_text_and_not_markup(count, without_plots):
                            config={"<u>": "<s>"}, changed={"<u>": "<s>"}, machine={"<q>": "</td>"},
                            checkpoint="$HOME&lt;")
     given["compared"][0]["name"], given["command"], given["notes"] = "<em>", "a && b < c", ["<br>"]
-    reader = read(given, reports.pictures(given))
+    reader = read(given, reports.images(given))
     others = ("<i>runs</i>", "<b> on digits", "<u> <s>", "<q> </td>", "$HOME&lt;", "<em>", "a && b < c", "<br>")
     assert [name for name in (*bad, *others) if name not in reader.text] == []
     assert not reader.tags & {"i", "u", "s", "q", "em", "br"}
@@ -204,21 +204,21 @@ def test_unknown_values_are_left_out_or_named():
                   "No example is misclassified", "evaluated on 8 cores, 2 × H200, features avx2, sve"):
         assert words in reader.text, words
     assert "environment" not in reader.text
-    assert [said for said in reader.pictures if "Reliability" not in said] == []
+    assert [label for label in reader.plot_labels if "Reliability" not in label] == []
     assert "Confusion matrix" not in reader.text and "–" in reader.cells
 
 
 def test_caveats():
-    def said(**run):
+    def notes(**run):
         base = {"status": "finished", "selected_on": "validation", "split": "test", "step": 1_200, **run}
         return " ".join(document.caveats({"run": base, "notes": ["A note."]}))
 
-    assert said() == "A note."
-    assert "are the metrics of step 1,200" in said(status="preempted")
-    assert "slightly optimistic" in said(selected_on="test")
-    assert "selected on the test split itself" in said(selected_on="test", asked_for="best")
-    assert "trained on" in said(split="train")
-    text = said(test_time_augmentation=2, views=["as it is", "1 right"])
+    assert notes() == "A note."
+    assert "are the metrics of step 1,200" in notes(status="preempted")
+    assert "slightly optimistic" in notes(selected_on="test")
+    assert "selected on the test split itself" in notes(selected_on="test", asked_for="best")
+    assert "trained on" in notes(split="train")
+    text = notes(test_time_augmentation=2, views=["as it is", "1 right"])
     assert "means over 2 views of each example (as it is, 1 right)" in text
 
 

@@ -18,7 +18,7 @@ from pipeline.preprocessing import Preprocessing
 from tests.selection import quick
 
 
-def picture(path, value=100, size=(8, 6)):
+def sample(path, value=100, size=(8, 6)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 20, 30)).save(path)
     return str(path)
@@ -31,9 +31,9 @@ def predictions(count, names=("tulip", "rose", "daisy"), folder="a/folder"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Files of every kind that may lie in a folder of pictures."""
+    """Files of every kind that may lie in a folder of images."""
     for name in ("b.png", "a.png", "z/deep/c.png", "z/d.png", ".hidden.png", ".cache/e.png", "results/f.png"):
-        picture(tmp_path / "in" / name)
+        sample(tmp_path / "in" / name)
     (tmp_path / "in" / "notes").write_text("no suffix")
     os.mkfifo(tmp_path / "in" / "pipe.png")  # To read from it would never end.
     os.symlink("nowhere", tmp_path / "in" / "gone.png")
@@ -56,8 +56,8 @@ def test_files_of_a_folder_in_order(folder):
 
 
 def test_batches_are_full_in_order_and_read_ahead_by_two(tmp_path):
-    files = [picture(tmp_path / f"{i}.png", i) for i in range(40)]
-    (tmp_path / "1.png").write_text("no picture")
+    files = [sample(tmp_path / f"{i}.png", i) for i in range(40)]
+    (tmp_path / "1.png").write_text("no image")
     bad, taken = [], []
     batches = read_batches(files, Preprocessing((6, 8, 3)), 4, lambda f, why: bad.append(f))
     for number, (names, images) in enumerate(batches):
@@ -160,7 +160,7 @@ def terminal(width, batches, terminal=True):
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_the_table_fits_the_terminal_and_has_one_header(width):
-    found = predictions(7, folder="/home/somebody/pictures/of/this/year")
+    found = predictions(7, folder="/home/somebody/images/of/this/year")
     lines = terminal(width, [found[:3], found[3:6], found[6:]]).splitlines()
     assert len(lines) == 2 + 7 and max(map(len, lines)) <= width
     assert lines[0].split()[:2] == ["file", "class"]
@@ -189,7 +189,7 @@ def test_saliency_is_bright_where_it_is_large():
 @pytest.mark.parametrize("count, explained, columns", quick([(1, False, 1), (5, True, 3), (10, False, 4)], 1))
 def test_a_figure_has_a_cell_for_each_image(tmp_path, count, explained, columns):
     saliency = np.ones((6, 8), np.float32) if explained else None
-    found = [Prediction(picture(tmp_path / f"$odd_{i}.png", 10 * i, (80, 6)), (("a class with a long name", 0.6),
+    found = [Prediction(sample(tmp_path / f"$odd_{i}.png", 10 * i, (80, 6)), (("a class with a long name", 0.6),
                                                                           ("b", 0.4)), 0.5, saliency)
              for i in range(count)]
     prediction_figure.draw_figure(tmp_path / "figure.png", found, 1200)
@@ -199,7 +199,7 @@ def test_a_figure_has_a_cell_for_each_image(tmp_path, count, explained, columns)
     cell = 150 * (prediction_figure.CELL_WIDTH * (1 + explained) + prediction_figure.BARS + 0.3)
     assert round(width / cell) == columns
     assert round(height / (150 * prediction_figure.CELL_HEIGHT)) == -(-count // columns)
-    for value in range(0, 10 * count, 10):  # Each picture's own colour is there.
+    for value in range(0, 10 * count, 10):  # Each image's own colour is there.
         assert (np.abs(pixels - (value, 20, 30)).max(-1) == 0).any(), value
 
 

@@ -14,13 +14,14 @@ DESCRIBED = {"created": "2026-01-01T00:00:00+00:00", "command": "mirrorline eval
              "goodput": {}, "cost": {}}
 
 
-def judged(found, name="runs/a"):
+def evaluated(found, name="runs/a"):
     return EvaluatedRun(name, found.evaluation(), found, [])
 
 
 def report_of(found, others=(), **more):
     names = tuple(f"class {i}" for i in range(found.num_classes))
-    return make_report(judged(found), names, "test", DESCRIBED, compared=[judged(o, "runs/b") for o in others], **more)
+    return make_report(evaluated(found), names, "test", DESCRIBED, **more,
+                       compared=[evaluated(o, "runs/b") for o in others])
 
 
 def test_the_parts_agree_with_each_other():
@@ -106,7 +107,7 @@ def test_many_classes_and_examples_stay_small():
 def test_names_contain_no_control_characters():
     found, file = predictions(60, 2), io.StringIO()
     names = ("cat\x1b]0;owned\x07", "\x1b[2Jdog")
-    tables.print_report(make_report(judged(found), names, "test", DESCRIBED), file)
+    tables.print_report(make_report(evaluated(found), names, "test", DESCRIBED), file)
     assert "cat" in file.getvalue() and "dog, predicted" in file.getvalue()
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
 

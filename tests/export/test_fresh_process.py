@@ -92,7 +92,7 @@ def endless(tmp_path):
     return tmp_path / "images.npy"
 
 
-def judges(path):
+def runners(path):
     """Returns the running processes that have been given a path."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
@@ -104,7 +104,7 @@ def judges(path):
 def test_the_process_has_a_time_limit(exported, endless):
     with pytest.raises(RunFailure, match="format onnx .*: a process did not end within 0.5 s"):
         fresh_process.run(find_format("onnx"), exported[1]["onnx"], endless, timeout=0.5)
-    assert judges(endless) == []
+    assert runners(endless) == []
 
 
 def test_an_interruption_ends_the_process(exported, endless):
@@ -120,7 +120,7 @@ def test_an_interruption_ends_the_process(exported, endless):
     finally:
         signal.signal(signal.SIGINT, before)
         thread.join()
-    assert judges(endless) == []
+    assert runners(endless) == []
 
 
 def test_the_process_ends_with_its_killed_parent(endless):
@@ -128,10 +128,10 @@ def test_the_process_ends_with_its_killed_parent(endless):
                           f"--images={endless}", "--output=x"]) + " --parent=$$ & wait"
     parent = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL)
     with open(endless, "wb"):
-        assert len(judges(endless)) == 1
+        assert len(runners(endless)) == 1
         parent.kill()
         parent.wait()
         deadline = time.monotonic() + 600
-        while judges(endless) and time.monotonic() < deadline:
+        while runners(endless) and time.monotonic() < deadline:
             time.sleep(0.1)
-    assert judges(endless) == []
+    assert runners(endless) == []

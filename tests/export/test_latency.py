@@ -57,8 +57,8 @@ def test_the_plot_grows_with_the_number_of_formats(tmp_path):
     heights = []
     for forms in (("live",), tuple(RECORDS), ("live", "tflite_int8")):
         latency.draw({name: RECORDS[name] for name in forms}, tmp_path / "latency.png", "mlp on digits")
-        with Image.open(tmp_path / "latency.png") as picture:
-            heights.append(picture.size[1])
-            colors = {color for _, color in picture.convert("RGB").getcolors(1 << 20)}
-            assert picture.size[0] == 1500 and {(0, 0x72, 0xb2), (0xc9, 0x4f, 0)} <= colors
+        with Image.open(tmp_path / "latency.png") as image:
+            heights.append(image.size[1])
+            colors = {color for _, color in image.convert("RGB").getcolors(1 << 20)}
+            assert image.size[0] == 1500 and {(0, 0x72, 0xb2), (0xc9, 0x4f, 0)} <= colors
     assert heights[0] < heights[1] == heights[2]

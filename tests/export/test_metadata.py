@@ -38,11 +38,11 @@ def test_metadata_names_the_origin_of_the_model(made):
 
 def test_metadata_has_no_paths_of_the_machine(made):
     trained, _ = made
-    stored = {**trained.stored, "data": {**trained.stored["data"], "name": "folder:/home/me/pictures/"},
-              "config": {**trained.stored["config"], "dataset": "folder:/home/me/pictures/", "workdir": "/home/me/runs",
+    stored = {**trained.stored, "data": {**trained.stored["data"], "name": "folder:/home/me/photos/"},
+              "config": {**trained.stored["config"], "dataset": "folder:/home/me/photos/", "workdir": "/home/me/runs",
                          "extension": ["/home/me/my_models.py"]}}
     found = described(dataclasses.replace(trained, stored=stored))
-    assert found["data"]["name"] == found["config"]["dataset"] == "folder:pictures"
+    assert found["data"]["name"] == found["config"]["dataset"] == "folder:photos"
     assert found["config"]["extension"] == ["my_models.py"] and "/home/me" not in json.dumps(found)
 
 

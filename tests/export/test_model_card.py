@@ -97,11 +97,11 @@ def test_initialization_and_frozen_parameters_are_on_the_card(made):
 def test_names_cannot_break_the_card(made):
     trained, _, about, found = made
     names = ["a|b", "<script>", "x\ny: z", *about["class_names"][3:]]
-    about = {**about, "class_names": names, "data": {**about["data"], "name": "folder:my \"pictures\": 1"}}
+    about = {**about, "class_names": names, "data": {**about["data"], "name": "folder:my \"photos\": 1"}}
     found = {**found, "per_class": [{**c, "name": n} for c, n in zip(found["per_class"], names, strict=True)]}
     text = model_card(find_format("onnx"), about, found, RECORDS)
     front = yaml.safe_load(text.split("---\n")[1])
-    assert front["model-index"][0]["results"][0]["dataset"]["name"] == 'my "pictures": 1'
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == 'my "photos": 1'
     assert "\\<script\\>" in text and "| a\\|b | " in text
     assert all(line.count("|") - line.count("\\|") == 6 for line in text.splitlines() if line.startswith("| a\\|b"))
 

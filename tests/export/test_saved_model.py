@@ -49,17 +49,17 @@ class Stranger:
         SavedModel().write(self.trained, str(folder / "saved_model"), self.metadata)
         KerasFile().write(self.trained, str(folder / "model.keras"), self.metadata)
         images, labels = fresh_models.pixels(self.trained), np.arange(7, dtype=np.int32) % 4
-        pictures = self._pictures()
+        files = self._image_files()
         np.save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
-        (folder / "pictures").write_text(json.dumps(pictures))
+        (folder / "files").write_text(json.dumps(files))
         reader = ImageReader(self.trained.preprocessing)
-        read = np.stack([reader.read(folder / name) for name in pictures])
-        self.live = {"images": self.trained.probabilities(images), "pictures": self.trained.probabilities(read),
+        read = np.stack([reader.read(folder / name) for name in files])
+        self.live = {"images": self.trained.probabilities(images), "files": self.trained.probabilities(read),
                      "logits": self.trained.logits(images),
                      "before": [v.numpy() for v in self.trained.model.variables], "loss": self._step(images, labels)}
 
-    def _pictures(self):
+    def _image_files(self):
         """Writes image files of many sizes and kinds; returns their names."""
         names = []
         for number, name in enumerate(("a.png", "b.jpg", "c.bmp", "d.gif", "e.jpg")):
@@ -98,8 +98,8 @@ def test_signatures_compute_what_the_trained_model_computes(stranger):
     live, found = stranger.live, stranger.found
     names = np.array([n.encode() for n in stranger.trained.class_names], object)
     for signature, wanted in (("serving_default", "images"), ("serving_uint8", "images"),
-                              ("serving_bytes", "pictures")):
-        bound = 1e-5 if wanted == "images" else 2e-3  # A resized picture may differ by a level here and there.
+                              ("serving_bytes", "files")):
+        bound = 1e-5 if wanted == "images" else 2e-3  # A resized image may differ by a level here and there.
         said = {key: found[f"saved_model/{signature}/{key}"] for key in ("probabilities", "class_ids", "class_names")}
         assert said["probabilities"].dtype == np.float32
         np.testing.assert_allclose(said["probabilities"], live[wanted], atol=bound)

@@ -2,9 +2,9 @@
 
     python -I without_project.py FOLDER ROOT
 
-FOLDER holds a folder a model: `images.npy` uint8 [n, H, W, C], `labels.npy`, `pictures` (a list in JSON of the image
-files beside it), `saved_model/` and `model.keras`; what they say is written beside them, to found.npz. ROOT: of the
-project, put onto the path once the SavedModels are done.
+FOLDER holds a folder a model: `images.npy` uint8 [n, H, W, C], `labels.npy`, `files` (a list in JSON of the image
+files there), `saved_model/` and `model.keras`; their outputs are written to found.npz there. ROOT: of the project,
+put onto the path once the SavedModels are done.
 """
 import json
 import os
@@ -30,7 +30,7 @@ def of_saved_model(folder):
     loaded = tf.saved_model.load(os.path.join(folder, "saved_model"))
     pixels = np.load(os.path.join(folder, "images.npy"))
     floats, found = tf.constant(pixels / np.float32(255)), {}
-    with open(os.path.join(folder, "pictures"), encoding="utf-8") as names:
+    with open(os.path.join(folder, "files"), encoding="utf-8") as names:
         contents = tf.constant([tf.io.read_file(os.path.join(folder, name)).numpy() for name in json.load(names)])
     for name, argument in (("serving_default", {"image": floats}), ("serving_uint8", {"image": pixels}),
                            ("serving_bytes", {"image_bytes": contents})):

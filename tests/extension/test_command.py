@@ -44,14 +44,14 @@ def test_changed_code_is_refused_until_it_is_allowed(copy):
     with open(copy / "mine.py", "a") as file:
         file.write("# Changed.\n")
     before = (copy / "run" / "config.json").read_bytes()
-    (code, _, errors), (judged, _, told) = answers([
+    (code, _, errors), (evaluated, _, warning) = answers([
         (*TRAIN, "--steps=4", "--extension=mine.py"),
         ("evaluate", "--workdir=run", "--noreport", "--verbosity=quiet")], copy)
     assert code == 2 and errors.count("\n") == 1
     assert "run holds a run with other settings: extension mine.py " in errors
     assert "continue it all the same with --allow=extension" in errors
     assert (copy / "run" / "config.json").read_bytes() == before
-    assert judged == 0 and told.startswith("the code of this run's model or data has changed since")
+    assert evaluated == 0 and warning.startswith("the code of this run's model or data has changed since")
     allowed = mirrorline(*TRAIN, "--steps=4", "--allow=extension", cwd=copy)  # It knows where the file lies.
     assert (allowed.returncode, allowed.stderr, result(copy / "run")["step"]) == (0, "", 4)
     record, = json.loads((copy / "run" / "config.json").read_text())["extensions"]

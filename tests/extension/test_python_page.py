@@ -79,10 +79,10 @@ def test_a_run_in_python_equals_that_of_the_command(ran):
     assert result(folder / "command")["weights_sha256"] == lines[2].split()[2]
     losses = [r["loss"] for r in metrics(folder / "runs" / "first", "train")]
     assert losses[:23] == [r["loss"] for r in metrics(folder / "command", "train")]
-    judged = mirrorline("evaluate", "--workdir=runs/first", "--verbosity=quiet", "--noreport", "--checkpoint=best",
+    evaluated = mirrorline("evaluate", "--workdir=runs/first", "--verbosity=quiet", "--noreport", "--checkpoint=best",
                         cwd=folder)
-    assert judged.returncode == 0, judged.stderr
-    assert json.loads(judged.stdout)["accuracy"] == float(lines[4].split()[0])
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["accuracy"] == float(lines[4].split()[0])
 
 
 def test_the_page_shows_the_names_of_the_example():

@@ -10,7 +10,7 @@ from tests.commands import answers, mirrorline
 
 
 def _images(folder, parts=("train", "test"), classes=("cat", "dog"), count=3, size=12):
-    """Writes a small folder of pictures."""
+    """Writes a small folder of images."""
     for part in parts:
         for i, name in enumerate(classes):
             target = pathlib.Path(folder) / part / name
@@ -108,7 +108,7 @@ def test_an_empty_class_folder(tmp_path):
 
 def test_a_corrupt_image(tmp_path):
     _images(tmp_path / "mine")
-    (tmp_path / "mine" / "train" / "cat" / "1.png").write_bytes(b"no picture at all")
+    (tmp_path / "mine" / "train" / "cat" / "1.png").write_bytes(b"no image at all")
     refuse(tmp_path, "--dataset=folder:mine", "--model=mlp", says=["1.png", "--skip_unreadable"])
     done = mirrorline("train", "--dataset=folder:mine", "--model=mlp", "--steps=2", "--batch_size=2",
                       "--skip_unreadable", "--workdir=run", cwd=tmp_path)

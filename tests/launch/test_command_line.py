@@ -94,9 +94,9 @@ def test_help_into_a_closed_pipe_ends_without_a_traceback():
 
 
 class Command:
-    """A command that ends as it is told."""
+    """A command that ends with the exit code that a flag gives."""
 
-    SUMMARY, GROUPS = "end as told", ("runtime",)
+    SUMMARY, GROUPS = "end with a given exit code", ("runtime",)
 
     def __init__(self, end):
         self.end = end

@@ -19,8 +19,8 @@ TRAIN = ("train", "--dataset=digits", "--model=mlp", "--batch_size=32", f"--step
 FULL, OVER = "is full (", "there is room on the disk again: the checkpoint of step"
 
 
-def assert_told_in_turn(lines, end):
-    """Each is said once, until it is over; what the run removes may have made room for one checkpoint or two."""
+def assert_warned_in_turn(lines, end):
+    """Each warning is printed once, until it is over; what the run removes may make room for one checkpoint or two."""
     assert 1 <= len(lines) <= 6, lines
     for i, line in enumerate(lines):
         assert (FULL, OVER)[i % 2] in line, lines
@@ -109,7 +109,7 @@ def test_a_run_goes_on_while_its_disk_is_full(running, disk, whole):
     assert result(running.workdir)["weights_sha256"] == whole["weights_sha256"]
     assert result(running.workdir)["test_loss"] == whole["test_loss"]
     assert_every_step_once(running.workdir, STEPS)
-    assert_told_in_turn(running.errors().splitlines(), end=OVER)
+    assert_warned_in_turn(running.errors().splitlines(), end=OVER)
 
 
 @pytest.mark.acceptance
@@ -118,8 +118,8 @@ def test_a_disk_that_stays_full_costs_the_last_steps_alone(running, disk, whole,
     running.wait(lambda: "full" in running.errors(), full=True)
     running.wait(lambda: running.step() >= STEPS - 100, full=True)
     assert running.end() == 1
-    *told, last = running.errors().splitlines()
-    assert_told_in_turn(told, end=FULL)
+    *lines, last = running.errors().splitlines()
+    assert_warned_in_turn(lines, end=FULL)
     assert last.startswith("mirrorline train: ") and "make room" in last
     assert not os.path.exists(os.path.join(running.workdir, "result.json"))
     good = stored_checkpoints(running.workdir + "/checkpoints")[0]

@@ -1,4 +1,4 @@
-"""mirrorline evaluate on real runs: the report, other runs beside, views, means of checkpoints, and wrong use."""
+"""mirrorline evaluate on real runs: the report, comparison, views, means of checkpoints, and wrong use."""
 import json
 import shutil
 

@@ -33,7 +33,7 @@ TIMEOUT = 40  # Seconds; the first step, which is traced and compiled, takes a t
 
 
 def draw_images(folder):
-    """Writes 16 training and 4 test images of two classes, and beside them the extension."""
+    """Writes 16 training and 4 test images of two classes, and the extension."""
     for part, count in (("train", 8), ("test", 2)):
         for label, name in enumerate(("dark", "light")):
             target = folder / part / name

@@ -1,4 +1,4 @@
-"""mirrorline predict as a user types it: files of every kind, on a model of a folder of pictures."""
+"""mirrorline predict as a user types it: files of every kind, on a model of a folder of images."""
 import csv
 import json
 import os
@@ -128,14 +128,14 @@ def assert_same(found, expected):
 
 
 def resized(image):
-    """Returns what training on a folder makes of a picture of another size."""
+    """Returns what training on a folder makes of an image of another size."""
     pixels = np.asarray(image.convert("RGB"))
     values = tf.image.resize(pixels, (SIZE, SIZE), antialias=max(pixels.shape) > 3 * SIZE)
     return (values.numpy() + 0.5).astype(np.uint8)
 
 
 def every_format(folder):
-    """Writes one picture in many ways; returns {file name: the pixels that the model sees}."""
+    """Writes one image in many ways; returns {file name: the pixels that the model sees}."""
     folder.mkdir()
     image, expected = Image.fromarray(noise(1, 5)), {}
     turned = Image.Exif()
@@ -147,16 +147,16 @@ def every_format(folder):
             "grey.png": (image.convert("L"), {}), "bits.png": (image.convert("1"), {}),
             "big.png": (image.resize((301, 203)), {}), "small.png": (image.resize((3, 2)), {}),
             "turned.png": (image.transpose(Image.Transpose.ROTATE_90), {"exif": turned})}
-    for name, (picture, options) in ways.items():
-        picture.save(folder / name, **options)
-        expected[name] = resized(image if name == "turned.png" else picture)
+    for name, (variant, options) in ways.items():
+        variant.save(folder / name, **options)
+        expected[name] = resized(image if name == "turned.png" else variant)
     deep = np.asarray(image.convert("L")).astype(np.uint16) * 256
     Image.fromarray(deep).save(folder / "deep.png")
     expected["deep.png"] = resized(image.convert("L"))
     for name, mode in (("photo.jpg", "RGB"), ("print.jpg", "CMYK")):
         image.convert(mode).save(folder / name, quality=95)
-        with Image.open(folder / name) as picture:
-            expected[name] = resized(picture)
+        with Image.open(folder / name) as variant:
+            expected[name] = resized(variant)
     return expected
 
 

@@ -129,9 +129,9 @@ def test_the_leaderboard_is_of_the_validation_split(folder):
     assert [trial["status"] for trial in sweep["trials"]] == ["finished", "failed"]
     assert "the training loss diverged in steps" in sweep["trials"][1]["message"]
     for trial in sweep["trials"][:1]:
-        told = metrics(folder["path"] / "out" / f"trial-{trial['number']:04d}", "evaluation")
-        assert [e["accuracy"] for e in trial["evaluations"]] == [e["accuracy"] for e in told]
-        assert {e["split"] for e in told} == {"validation"} and trial["examples"] == told[-1]["examples"] == 144
+        records = metrics(folder["path"] / "out" / f"trial-{trial['number']:04d}", "evaluation")
+        assert [e["accuracy"] for e in trial["evaluations"]] == [e["accuracy"] for e in records]
+        assert {e["split"] for e in records} == {"validation"} and trial["examples"] == records[-1]["examples"] == 144
     chosen = sweep["best"]
     assert chosen["accuracy"] == sweep["trials"][0]["evaluations"][-1]["accuracy"]
     found = result(folder["path"] / "out" / f"trial-{chosen['trial']:04d}")

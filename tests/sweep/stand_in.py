@@ -3,9 +3,9 @@
     python stand_in.py train --learning_rate=... --workdir=...
 
 Its accuracy after the evaluation i of 4 is the learning rate plus i hundredths. 0.9 diverges, 0.8 is wrong use, 0.7 is
-killed, and what --behaviour says: `wait` goes on after the second evaluation once a file called `go` is there, `slow`
-ends after a signal alone, `meet` goes on when another trial runs beside it, `busy` is in the middle of something at the
-second evaluation and would save after it. It takes signals as a training does.
+killed. --behaviour: `wait` continues after the second evaluation once a file called `go` exists, `slow` ends only by a
+signal, `meet` continues when another trial runs at the same time, `busy` is occupied at the second evaluation and would
+save after it. It handles signals as a training does.
 """
 import json
 import os

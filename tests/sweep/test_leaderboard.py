@@ -73,13 +73,13 @@ def test_control_characters_are_replaced():
 
 
 def test_the_flag_file_has_the_settings_and_the_result(tmp_path):
-    told = {"dataset": "digits", "epochs": 4.0, "schedule": "constant", "nesterov": True, "workdir": "x",
+    config = {"dataset": "digits", "epochs": 4.0, "schedule": "constant", "nesterov": True, "workdir": "x",
             "verbosity": "quiet", "data_dir": "/data", "learning_rate": 0.00316, "augment": ("crop:3",),
             "validation_split": 0.1, "replicas": 2}
     settings = {"metric": "accuracy", "search": "random", "space": {"learning_rate": "log:1e-4..1e-1"},
                 "flags": {"validation_split": 0.1}}
     path = tmp_path / "best.flags"
-    best_flags.write(path, ExperimentConfig.from_flat(told), told, trial(3, 0.95), settings, 20, 0.94)
+    best_flags.write(path, ExperimentConfig.from_flat(config), config, trial(3, 0.95), settings, 20, 0.94)
     lines = path.read_text().splitlines()
     comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
     assert max(map(len, lines)) <= 120 and comment.startswith("Trial 3 of 20 of a random sweep over learning_rate=log:")

@@ -230,11 +230,11 @@ def fails_twice():
         (folder / "trouble.json").write_text(json.dumps({"rank": 1, "after": 12, "what": "raise", "always": True}))
         run = Launched(folder, train=(*TROUBLED, "--checkpoint_every=100"))
         code, last = run.end(), run.attempts()[-1]
-        told = [line for line in run.text().splitlines() if line.startswith("mirrorline launch: ")]
+        lines = [line for line in run.text().splitlines() if line.startswith("mirrorline launch: ")]
         assert code == 1 and len(run.attempts()) == 2 and last["first_failing_rank"] == 1, run.text()[-3000:]
         assert re.match(rf"mirrorline launch: it failed twice after step {last['step_reached']}: worker 1 ended with "
-                        r"exit code 1: .*the picture is torn", told[-1]), told
-        return {"told": told[-1], "attempts": 2}
+                        r"exit code 1: .*the image is truncated", lines[-1]), lines
+        return {"reported": lines[-1], "attempts": 2}
 
 
 def elastic():

@@ -51,7 +51,7 @@ def none_left(mark):
 
 
 def killed(rank):
-    """A worker that is killed under Ray: the group starts anew, with the weights of a run nobody touched."""
+    """A worker that is killed under Ray: all workers are restarted; the weights are those of an undisturbed run."""
     assert importlib.util.find_spec("ray"), (
         "Ray is not installed in this environment: make acceptance EXTRAS=test,ray (or pip install 'mirrorline[ray]')")
     mark = f"ray-{os.getpid()}-{rank}"

@@ -184,7 +184,7 @@ class Slurm:
                 process.wait()
 
     def command(self, *command, cwd=None, text=None, succeeds=False):
-        """Runs a command of Slurm's, which has to succeed if so told; returns what it writes."""
+        """Runs one of Slurm's commands, checks its exit code if asked to, and returns its output."""
         done = subprocess.run(command, env=self.environment, cwd=cwd, input=text, text=True, capture_output=True,
                               check=False)
         assert not (succeeds and done.returncode), f"{command[0]}: {done.stderr.strip()}"

@@ -1,8 +1,8 @@
-"""A worker without TensorFlow: it steps with its peers over real sockets, saves, fails as it is told, and is counted.
+"""A worker without TensorFlow: steps with its peers over real sockets, saves, and fails where its settings ask.
 
-As a trainer does, it takes its peers from TF_CONFIG, goes on from the newest checkpoint, exits with 76 where a peer is
-lost, and with 75 where one of all was asked to stop. What it computes is a chain of hashes, so that a run that was
-disturbed can be told from one that was not.
+As a trainer does, it takes its peers from TF_CONFIG, continues from the latest checkpoint, exits with 76 where a peer
+is lost, and with 75 where any of the workers was asked to stop. It computes a chain of hashes: a run that loses or
+repeats a step ends with another value.
 
     python -m tests.launch.cluster.stand_in WORKDIR '{"steps": 20, "do": [[attempt, rank, step, what], ...]}'
 """
@@ -21,7 +21,7 @@ PATIENCE = 30.0  # Seconds for a peer's answer; longer than a busy machine needs
 
 
 class Peers:
-    """The others, through the chief: a step is done when all have said so."""
+    """The others, through the chief: a step is done when all have confirmed it."""
 
     def __init__(self, addresses, rank, patience):
         self.rank, self.links, self.patience = rank, [], patience
@@ -74,17 +74,17 @@ def lost(what):
 
 
 def act(what):
-    """Does what a worker was told to do at this point."""
+    """Does what the settings ask of a worker at this point."""
     verb, _, value = what.partition(" ")
     if verb == "exit":
         print("mirrorline train: this is the cause", file=sys.stderr, flush=True)
         os._exit(int(value))
-    if verb == "late":  # Its peers lose it before it has said why.
+    if verb == "late":  # Its peers lose it before it has reported why.
         os.closerange(3, 256)
         time.sleep(1.0)
         act(f"exit {value}")
     if verb == "raise":
-        raise ValueError("the picture is torn")
+        raise ValueError("the image is truncated")
     if verb == "signal":
         os.kill(os.getpid(), int(value))
     if verb == "hang":
@@ -98,7 +98,7 @@ def append(path, record):
         file.write(json.dumps({**record, "wall_time": time.time()}) + "\n")
 
 
-def main(workdir, told):
+def main(workdir, settings):
     workdir, attempt = pathlib.Path(workdir), int(os.environ["MIRRORLINE_ATTEMPT"])
     config = json.loads(os.environ.get("TF_CONFIG", '{"cluster": {"worker": ["none:0"]}, "task": {"index": 0}}'))
     addresses, rank = config["cluster"]["worker"], config["task"]["index"]
@@ -107,15 +107,15 @@ def main(workdir, told):
         signal.signal(number, lambda *_: asked.append(1) if not asked else os._exit(143))
 
     def due(step):
-        for when, who, at, what in told["do"]:
+        for when, who, at, what in settings["do"]:
             if (when, who, at) == (attempt, rank, step):
                 act(what)
 
-    if told.get("child"):
+    if settings.get("child"):
         subprocess.Popen(["sleep", "1000"])
     print(f"rank {rank} of {addresses} pid {os.getpid()}", flush=True)
     due("start")
-    peers = Peers(addresses, rank, told.get("patience", PATIENCE))
+    peers = Peers(addresses, rank, settings.get("patience", PATIENCE))
     saved = [json.loads(line)["step"] for line in (workdir / "launches.jsonl").read_text().splitlines()
              if '"saved"' in line] if (workdir / "launches.jsonl").exists() else []
     step = max(saved, default=0)
@@ -127,15 +127,15 @@ def main(workdir, told):
         append(workdir / "launches.jsonl", {"event": "start", "step": step})
         metrics.write_text("".join(kept))
     due("begin")
-    while step < told["steps"]:
+    while step < settings["steps"]:
         due(step)
         time.sleep(STEP_SECONDS)
         if peers.meet(b"1" if asked else b"0") == b"1":
-            return stop(workdir, rank, step, value, told, asked)
+            return stop(workdir, rank, step, value, settings, asked)
         step, value = step + 1, hashlib.sha256(f"{value}{step}".encode()).hexdigest()
         if rank == 0:
             append(workdir / "metrics.jsonl", {"kind": "train", "step": step})
-            print(f"epoch  0.10/1  step {step}/{told['steps']}  loss 0.5  accuracy 50.00%", flush=True)
+            print(f"epoch  0.10/1  step {step}/{settings['steps']}  loss 0.5  accuracy 50.00%", flush=True)
             if step % SAVE_EVERY == 0:
                 save(workdir, step, value)
     due("end")
@@ -149,13 +149,13 @@ def save(workdir, step, value):
     append(workdir / "launches.jsonl", {"event": "saved", "step": step})
 
 
-def stop(workdir, rank, step, value, told, asked):
-    if told.get("never_saves"):
+def stop(workdir, rank, step, value, settings, asked):
+    if settings.get("never_saves"):
         time.sleep(1000)
     if rank == 0:
-        time.sleep(told.get("save_seconds", 0.0))
+        time.sleep(settings.get("save_seconds", 0.0))
         save(workdir, step, value)
-    elif told.get("interrupted"):  # By a signal that comes when no handler is left.
+    elif settings.get("interrupted"):  # By a signal that comes when no handler is left.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if not asked:
             signal.sigwait({signal.SIGINT})

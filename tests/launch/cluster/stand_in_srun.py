@@ -36,10 +36,10 @@ def main(arguments):
 
     signal.signal(signal.SIGTERM, stop)
     for rank in range(tasks):
-        told = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": str(tasks), "SLURM_STEP_ID": step,
-                "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_PROCID": str(rank)}
-        running.append(subprocess.Popen(arguments[at:], env={**os.environ, **told}, text=True, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT))
+        variables = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": str(tasks), "SLURM_STEP_ID": step,
+                     "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_PROCID": str(rank)}
+        running.append(subprocess.Popen(arguments[at:], env={**os.environ, **variables}, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     threads = [threading.Thread(target=follow, args=pair) for pair in enumerate(running)]
     for thread in threads:
         thread.start()

@@ -1,6 +1,6 @@
 """The supervisor with stand-in workers, in a process of its own.
 
-    python -m tests.launch.cluster.supervised WORKDIR SIZES LIMITS TOLD
+    python -m tests.launch.cluster.supervised WORKDIR SIZES LIMITS SETTINGS
 """
 import contextlib
 import json
@@ -26,10 +26,10 @@ class Supervised:
 
     started = []
 
-    def __init__(self, workdir, sizes=(2,), limits=None, **told):
+    def __init__(self, workdir, sizes=(2,), limits=None, **settings):
         self.workdir, self.mark = pathlib.Path(workdir), uuid.uuid4().hex
         arguments = [str(workdir), json.dumps(sizes), json.dumps(limits or {}),
-                     json.dumps({"steps": 20, "do": [], **told})]
+                     json.dumps({"steps": 20, "do": [], **settings})]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.launch.cluster.supervised", *arguments], text=True,
             env={**environment(), MARK: self.mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -99,12 +99,12 @@ def wait_for(condition, seconds=600, what="what was waited for"):
         time.sleep(0.01)
 
 
-def main(workdir, sizes, limits, told):
+def main(workdir, sizes, limits, settings):
     from launch.cluster.display import LaunchDisplay
     from launch.cluster.supervisor import Limits
     from launch.commands.launch import supervise
     from pipeline.errors import UsageError
-    worker = [sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, told]
+    worker = [sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, settings]
     try:
         code = supervise(worker, workdir, json.loads(sizes), Limits(**json.loads(limits)), LaunchDisplay())
     except UsageError as error:

@@ -60,8 +60,8 @@ def test_cluster_of_slurm():
     found = from_environment(slurm("n[9-10]", "2,1", rank=2, SLURM_NODEID="1"))
     assert (found.hosts, found.rank, found.attempt) == (("n9", "n9", "n10"), 2, 0)
     assert len(set(found.ports)) == 3 and all(1024 < port < 32768 for port in found.ports)
-    told = json.loads(found.tf_config)
-    assert told["task"] == {"type": "worker", "index": 2} and told["cluster"]["worker"] == list(found.addresses)
+    config = json.loads(found.tf_config)
+    assert config["task"] == {"type": "worker", "index": 2} and config["cluster"]["worker"] == list(found.addresses)
     # All ranks of a start agree; another step, another requeue or another attempt has other ports.
     assert from_environment(slurm("n[9-10]", "2,1", rank=0)).ports == found.ports
     again = [from_environment(slurm("n[9-10]", "2,1", **more)) for more in (

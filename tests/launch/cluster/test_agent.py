@@ -48,10 +48,10 @@ def test_trainer_receives_one_request_of_several(tmp_path, variables, number, co
     process = start(tmp_path, variables, sys.executable, "-c", TRAINER)
     if "SLURM_STEP_ID" in variables:
         assert process.stdout.readline() == f"{agent.STEP}7.0\n"
-    told = json.loads(process.stdout.readline())
-    assert json.loads(told.pop("TF_CONFIG"))["task"] == {"type": "worker", "index": 1}
+    variables = json.loads(process.stdout.readline())
+    assert json.loads(variables.pop("TF_CONFIG"))["task"] == {"type": "worker", "index": 1}
     attempt = variables.get("MIRRORLINE_ATTEMPT", "0")
-    assert {name: value for name, value in told.items() if value} == {"MIRRORLINE_ATTEMPT": attempt}
+    assert {name: value for name, value in variables.items() if value} == {"MIRRORLINE_ATTEMPT": attempt}
     log = (tmp_path / "workers/1.log").read_text().splitlines()
     assert log[0].startswith(f"--- attempt {attempt}, worker 1 of 2, process ")
     trainer = int(log[0].split("process ")[1].split(",")[0])

@@ -38,7 +38,7 @@ def test_file_gets_every_line(tmp_path):
     with open(tmp_path / "out", "w") as out, open(tmp_path / "errors", "w") as errors:
         display = LaunchDisplay(out=out, errors=errors)
         display.worker(0, STEP)
-        display.worker(0, "mirrorline train: told by the supervisor")
+        display.worker(0, "mirrorline train: started by the supervisor")
         display.info("a note")
         display.error("an error")
         quiet = LaunchDisplay(quiet=True, out=out, errors=errors)

@@ -66,16 +66,16 @@ def shell(tmp_path):
         waits = f"while [ ! -e {tmp_path}/asked ]; do sleep 0.02; done; sleep 0.3; " if ask else ""
         for name, body in (("mirrorline", f"{waits}exit {code}"), ("scontrol", "exit 0")):
             path = tmp_path / name
-            path.write_text(f'#!/bin/bash\nprintf "%s\\n" {name} "$@" >> {shlex.quote(str(tmp_path))}/told\n{body}\n')
+            path.write_text(f'#!/bin/bash\nprintf "%s\\n" {name} "$@" >> {shlex.quote(str(tmp_path))}/calls\n{body}\n')
             path.chmod(0o755)
         process = subprocess.Popen(["bash", "-c", slurm.batch_script(**SCRIPT)], env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", **(more or {})})
         if ask:
-            wait_for((tmp_path / "told").exists, PATIENCE)
+            wait_for((tmp_path / "calls").exists, PATIENCE)
             process.send_signal(signal.SIGTERM)
             (tmp_path / "asked").touch()
         assert process.wait(timeout=PATIENCE) == code
-        return (tmp_path / "told").read_text().splitlines()
+        return (tmp_path / "calls").read_text().splitlines()
     return run
 
 
@@ -134,18 +134,18 @@ PATIENCE = 300.0
 AGENT = """
 import sys
 from launch.cluster import agent
-workdir, told, linger = sys.argv[1:]
+workdir, settings, linger = sys.argv[1:]
 agent.LINGER_SECONDS = float(linger)
-sys.exit(agent.run([sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, told], workdir, 3, 300.0))
+sys.exit(agent.run([sys.executable, "-m", "tests.launch.cluster.stand_in", workdir, settings], workdir, 3, 300.0))
 """
 SUPERVISOR = """
 import json, sys
 from launch.cluster import supervisor
 from launch.cluster.display import LaunchDisplay
 from launch.commands.launch import supervise
-workdir, agent, told, limits, patience = sys.argv[1:]
+workdir, agent, settings, limits, patience = sys.argv[1:]
 supervisor.PEER_SECONDS = float(patience)
-command = [sys.executable, "-c", agent, workdir, told, patience]
+command = [sys.executable, "-c", agent, workdir, settings, patience]
 sys.exit(supervise(command, workdir, [2], supervisor.Limits(**json.loads(limits)), LaunchDisplay(),
                    srun="--kill-on-bad-exit=1"))
 """
@@ -154,8 +154,8 @@ import os, pathlib, signal, sys
 mark, step = sys.argv[1], "KILL" in sys.argv[3]
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     try:
-        told = (folder / "environ").read_bytes()
-        if mark.encode() in told and b"SLURM_STEP_ID=" in told:
+        environment = (folder / "environ").read_bytes()
+        if mark.encode() in environment and b"SLURM_STEP_ID=" in environment:
             os.kill(int(folder.name), signal.SIGKILL if step else signal.SIGUSR1)
     except OSError:
         pass
@@ -177,7 +177,7 @@ def free_job(attempts=4):
 class Allocation(Supervised):
     """A supervisor in an allocation whose workers are agents started by a stand-in of srun."""
 
-    def __init__(self, workdir, limits=None, srun=None, **told):
+    def __init__(self, workdir, limits=None, srun=None, **settings):
         self.workdir, self.mark = pathlib.Path(workdir) / "run", uuid.uuid4().hex
         programs = pathlib.Path(workdir) / "programs"
         python, signalling, called = (shlex.quote(str(path)) for path in (
@@ -191,7 +191,7 @@ class Allocation(Supervised):
         (programs / "signalling").write_text(SIGNALLING)
         self.process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISOR, str(self.workdir), AGENT,
-             json.dumps({"steps": 20, "do": [], "patience": PATIENCE, **told}), json.dumps(limits or {}),
+             json.dumps({"steps": 20, "do": [], "patience": PATIENCE, **settings}), json.dumps(limits or {}),
              str(PATIENCE)], text=True, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**{name: value for name, value in environment().items() if not name.startswith("SLURM_")},
                  MARK: self.mark, "SLURM_JOB_ID": free_job(), "PATH": f"{programs}:{os.environ['PATH']}"})
@@ -228,7 +228,7 @@ def test_restarted_steps_compute_the_same_result(tmp_path, undisturbed):
         f"mirrorline launch: worker 1 {what}: restarting all workers from step {saved}" for what, saved in (
             ("was ended by SIGKILL, after step 6", 5),
             ("ended with exit code 1: this is the cause, after step 12", 10),
-            ("ended with exit code 1: ValueError: the picture is torn, after step 17", 15))]
+            ("ended with exit code 1: ValueError: the image is truncated, after step 17", 15))]
     assert (run.workdir / "result.json").read_text() == undisturbed
     attempts = records(run.workdir / "attempts.jsonl")
     assert [attempt["first_failing_rank"] for attempt in attempts] == [1, 1, 1, None]
@@ -255,7 +255,7 @@ def test_wrong_flags_are_not_retried(tmp_path):
     assert len(records(run.workdir / "attempts.jsonl")) == 1
 
 
-# A worker beside the chief may be done when the signal reaches it, and end by it: the chief still saves.
+# A worker other than the chief may be done when the signal reaches it, and end by it: the chief still saves.
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_stop_request_to_every_process_saves(tmp_path, interrupted):
     run = Allocation(tmp_path, steps=100_000, save_seconds=0.5, interrupted=interrupted)

@@ -54,7 +54,8 @@ def test_each_attempt_is_recorded_with_its_first_failure(disturbed):
     assert [a["failure"] for a in attempts] == [
         "worker 1 was ended by SIGKILL", "worker 0 ended with exit code 1: this is the cause",
         "worker 1 was stopped (SIGSTOP)", "worker 1 does not answer worker 0",
-        "worker 0 ended with exit code 1: ValueError: the picture is torn", "worker 1 does not answer worker 0", None]
+        "worker 0 ended with exit code 1: ValueError: the image is truncated", "worker 1 does not answer worker 0",
+        None]
     assert attempts[0]["exit_codes"] == [76, -KILL] and attempts[6]["exit_codes"] == [0, 0]
     assert attempts[2]["exit_codes"] == attempts[3]["exit_codes"] == [76, -KILL]  # It hears no SIGTERM.
     assert attempts[4]["last_lines"][0].startswith("Traceback")
@@ -86,8 +87,8 @@ def test_logs_ranks_and_lost_time_are_reported(disturbed):
     assert ("1", "rank 1") in said and ("0", "epoch") in said and ("1", "epoch") not in said
     assert "mirrorline train: " not in out  # An echo is not shown as if it were a cause.
     seconds = [float(s) for s in re.findall(r"step \d+ is passed again after (\d+\.\d) s", out)]
-    told = re.search(r"launch  7 attempts, 6 failures, (\d+\.\d) s lost; .*attempts.jsonl", out)
-    assert len(seconds) == 5 and abs(float(told[1]) - sum(seconds)) < 0.5
+    summary = re.search(r"launch  7 attempts, 6 failures, (\d+\.\d) s lost; .*attempts.jsonl", out)
+    assert len(seconds) == 5 and abs(float(summary[1]) - sum(seconds)) < 0.5
 
 
 def test_supervisor_imports_nothing_heavy(disturbed):
@@ -100,7 +101,7 @@ def test_same_step_failing_twice_ends_the_run_with_its_cause(tmp_path):
     assert code == 1 and len(records(tmp_path / "attempts.jsonl")) == 2
     last = [line for line in errors.splitlines() if "restarting all" not in line]
     assert last[0] == ("mirrorline launch: it failed twice after step 7: worker 1 ended with exit code 1: "
-                       "ValueError: the picture is torn")
+                       "ValueError: the image is truncated")
     assert last[1] == "[1] Traceback (most recent call last):" and "a peer" not in out + errors
 
 

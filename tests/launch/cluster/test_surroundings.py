@@ -64,8 +64,8 @@ def test_sweep_trial_is_no_worker(tmp_path, monkeypatch):
 
 def test_child_processes_are_no_workers(tmp_path, monkeypatch):
     surround(monkeypatch)
-    code = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'told')!r}, 'w'))"
+    code = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'variables')!r}, 'w'))"
     with Processes(60) as processes:
         processes.finish(processes.start("-c", code))
-    told = json.loads((tmp_path / "told").read_text())
-    assert adapters.from_environment(told) is None and told["SLURM_JOB_ID"] == "7"
+    variables = json.loads((tmp_path / "variables").read_text())
+    assert adapters.from_environment(variables) is None and variables["SLURM_JOB_ID"] == "7"

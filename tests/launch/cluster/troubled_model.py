@@ -13,7 +13,7 @@ calls = 0
 
 
 def look():
-    """Gets into trouble where it is told to."""
+    """Gets into trouble where its settings ask for it."""
     global calls
     calls += 1
     path = os.environ.get("MIRRORLINE_TEST_TROUBLE", "")
@@ -21,15 +21,15 @@ def look():
     if not os.path.exists(path):
         return calls
     with open(path, encoding="utf-8") as file:
-        told = json.load(file)
-    if told["rank"] != rank or calls < told["after"]:
+        settings = json.load(file)
+    if settings["rank"] != rank or calls < settings["after"]:
         return calls
-    if not told.get("always"):
+    if not settings.get("always"):
         os.rename(path, f"{path}.done")
-    if told["what"] == "hang":
+    if settings["what"] == "hang":
         time.sleep(10**6)
-    if told["what"] == "raise":
-        raise ValueError("the picture is torn")
+    if settings["what"] == "raise":
+        raise ValueError("the image is truncated")
     os._exit(3)
 
 
