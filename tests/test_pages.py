@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import REPOSITORY, mirrorline, succeed
+from tests.commands import REPOSITORY, answers, mirrorline, succeed
 from tests.selection import quick
 
 PAGES = ["data", "models", "training", "evaluation", "benchmark", "workers", "export"]
@@ -47,8 +47,8 @@ def test_every_block_of_a_page_runs(folder, page):
     assert found, "a page has an example that runs"
     for number, (language, text) in enumerate(found):
         if language == "sh":
-            for arguments in commands(text):
-                succeed(*arguments, cwd=folder)
+            for code, _, errors in answers(commands(text), folder):
+                assert code == 0, f"{text}\n{errors[-800:]}"
         else:
             (folder / f"block_{number}.py").write_text(text, encoding="utf-8")
             done = mirrorline(cwd=folder, module=f"block_{number}")

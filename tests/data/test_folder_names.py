@@ -12,7 +12,7 @@ from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.errors import UsageError
-from tests.commands import mirrorline
+from tests.commands import answers
 
 ACCENTED = "café"
 NFC, NFD = (unicodedata.normalize(form, ACCENTED) for form in ("NFC", "NFD"))
@@ -160,19 +160,16 @@ def test_class_names_survive_everywhere(tmp_path):
             for i in range(count):
                 path = os.path.join(os.fsencode(tmp_path), b"images", part.encode(), name, b"\xff%d.png" % i)
                 save(os.fsdecode(path), 100 * label + i)
-    common = {"cwd": tmp_path}
-    done = mirrorline("train", "--dataset=folder:images", "--model=mlp", "--batch_size=6", "--epochs=1",
-                      "--memory_budget=0", "--workdir=run", "--learning_rate=1e-3", **common)
-    assert done.returncode == 0, done.stderr
+    found = answers([("train", "--dataset=folder:images", "--model=mlp", "--batch_size=6", "--epochs=1",
+                      "--memory_budget=0", "--workdir=run", "--learning_rate=1e-3"),
+                     ("evaluate", "--workdir=run"),
+                     ("predict", "--workdir=run", "images/test", "--output=out.json", "--top=0")], tmp_path)
+    assert [code for code, *_ in found] == [0, 0, 0], found
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == shown
-    done = mirrorline("evaluate", "--workdir=run", **common)
-    assert done.returncode == 0, done.stderr
     report = (tmp_path / "run" / "report" / "report.json").read_text()
     assert [one for one in shown if json.dumps(one) not in report and json.dumps(one, ensure_ascii=False) not in report
             ] == []
-    done = mirrorline("predict", "--workdir=run", "images/test", "--output=out.json", "--top=0", **common)
-    assert done.returncode == 0, done.stderr
     predicted = json.loads((tmp_path / "out.json").read_text())
     assert len(predicted) == 6 and all(one in json.dumps(predicted, ensure_ascii=False) for one in ("naïve", "猫 🐈"))
     assert np.isfinite(json.loads((tmp_path / "run" / "result.json").read_text())["test_loss"])
