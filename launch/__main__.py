@@ -100,7 +100,7 @@ def _run_reporting_errors(arguments: list[str], ends: bool) -> int:
     """
     name = f"mirrorline {arguments[0]}" if arguments and arguments[0] in COMMANDS else "mirrorline"
     try:
-        with interruption.heard(name, ends) as signal_number, damage.in_words():
+        with interruption.interruptible(name, ends) as signal_number, damage.in_words():
             try:
                 code = _dispatch(arguments)
             except Exception as error:

@@ -15,7 +15,7 @@ class RunFailure(Exception):
 OTHER_VALUES = {
     "bf16": ("mixed_bfloat16",), "bfloat16": ("mixed_bfloat16",), "fp16": ("mixed_float16",),
     "half": ("mixed_float16",), "float16": ("mixed_float16",), "amp": ("mixed_float16",), "fp32": ("float32",),
-    "single": ("float32",), "fp64": ("float64",), "double": ("float64",), "latest": ("newest",), "last": ("newest",),
+    "single": ("float32",), "fp64": ("float64",), "double": ("float64",), "last": ("latest",),
     "momentum": ("sgd",), "multistep": ("step",), "piecewise": ("step",), "none": ("constant", "off"),
     "fixed": ("constant",), "acc": ("accuracy",), "pb": ("saved_model",), "h5": ("keras",), "lite": ("tflite",),
     "dev": ("validation",), "silent": ("quiet",), "verbose": ("debug",), "gpu": ("device",), "cpu": ("host",),

@@ -33,13 +33,13 @@ def command() -> str | None:
 
 
 def is_ending() -> bool:
-    """Tells whether this process was interrupted and is about to exit; see `heard`."""
+    """Tells whether this process was interrupted and is about to exit; see `interruptible`."""
     return bool(_kept)
 
 
-def hears(number: int) -> bool:
-    """Tells whether a signal ends the process as Interrupted, so that others may handle it instead."""
-    return getattr(signal.getsignal(number), "interrupts", False)
+def interrupts(number: int) -> bool:
+    """Tells whether a signal raises Interrupted, so that others may handle it instead."""
+    return isinstance(signal.getsignal(number), _Handler)
 
 
 def words(doing: str | None) -> str:
@@ -48,7 +48,7 @@ def words(doing: str | None) -> str:
 
 
 @contextlib.contextmanager
-def heard(name: str, ends: bool = False) -> Iterator[Callable[[], int | None]]:
+def interruptible(name: str, ends: bool = False) -> Iterator[Callable[[], int | None]]:
     """Makes signals raise Interrupted inside the block; ignored ones, as with nohup, stay ignored.
 
     Args:
@@ -63,58 +63,67 @@ def heard(name: str, ends: bool = False) -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    came: list[int] = []
-    raised: list[int] = []
-    receiver, sender = socket.socketpair()
-    left = threading.Event()  # The block has ended: the caller reports the interruption.
-    sender.setblocking(False)
+    handler = _Handler(name)
+    before = {number: signal.signal(number, handler) for number in SIGNALS
+              if signal.getsignal(number) != signal.SIG_IGN}
+    wakeup = signal.set_wakeup_fd(handler.sender.fileno(), warn_on_full_buffer=False)
+    outer, _command = _command, name
+    threading.Thread(target=handler.listen, daemon=True).start()
+    try:
+        yield lambda: handler.received[0] if handler.received else None
+    finally:
+        _command = outer
+        handler.left.set()
+        if ends and handler.raised:
+            _kept.append(handler.sender)
+        else:
+            for number, previous in before.items():
+                signal.signal(number, previous)
+            signal.set_wakeup_fd(wakeup)
+            handler.sender.close()  # It ends the thread.
 
-    def end(number, frame):
-        if not raised:
-            raised.append(number)
+
+class _Handler:
+    """Raises Interrupted on the first signal; its thread ends the process where the main thread does not.
+
+    Attributes:
+      received: numbers of the signals so far.
+      raised: whether Interrupted was raised.
+      left: set once the block has ended: the caller reports the interruption.
+      sender: the wake-up socket that the interpreter writes to.
+    """
+
+    def __init__(self, name: str):
+        self.received: list[int] = []
+        self.raised, self.left = False, threading.Event()
+        self._name = name
+        self._receiver, self.sender = socket.socketpair()
+        self.sender.setblocking(False)
+
+    def __call__(self, number, frame):
+        if not self.raised:
+            self.raised = True
             raise Interrupted(number)
 
-    end.interrupts = True  # type: ignore[attr-defined]
-
-    def exit_now():
-        if not left.is_set():
-            with contextlib.suppress(OSError):
-                os.write(silence.screen(), f"{name}: {words(activity.running())}\n".encode(errors="backslashreplace"))
-        os._exit(128 + came[0])
-
-    def listen():
+    def listen(self) -> None:
+        """Reads the signals until the socket is closed."""
         try:
-            while number := receiver.recv(1):
+            while number := self._receiver.recv(1):
                 # Signals that the command handles itself are left to it.
-                if number[0] not in SIGNALS or signal.getsignal(number[0]) is not end:
+                if number[0] not in SIGNALS or signal.getsignal(number[0]) is not self:
                     continue
-                came.append(number[0])
-                if len(came) > 1:
-                    exit_now()
-                receiver.settimeout(PATIENCE)
+                self.received.append(number[0])
+                if len(self.received) > 1:
+                    self._exit()
+                self._receiver.settimeout(PATIENCE)
         except TimeoutError:
-            exit_now()
+            self._exit()
         except OSError:
             pass  # It was closed.
 
-    before = {number: signal.signal(number, end) for number in SIGNALS
-              if signal.getsignal(number) != signal.SIG_IGN}
-    wakeup, outer, _command = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False), _command, name
-    threading.Thread(target=listen, daemon=True).start()
-    try:
-        yield lambda: came[0] if came else None
-    finally:
-        _command = outer
-        left.set()
-        if ends and raised:
-            _kept.append(sender)
-        else:
-            _restore(before, wakeup, sender)
-
-
-def _restore(handlers, wakeup, sender):
-    """Lets signals be heard as before, and ends the thread that has listened."""
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    signal.set_wakeup_fd(wakeup)
-    sender.close()
+    def _exit(self):
+        if not self.left.is_set():
+            text = f"{self._name}: {words(activity.running())}\n"
+            with contextlib.suppress(OSError):
+                os.write(silence.screen(), text.encode(errors="backslashreplace"))
+        os._exit(128 + self.received[0])

@@ -17,7 +17,7 @@ from pipeline.dataset_name import located
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.evaluation.selection import StoredRun, WeightSelection, open_runs
-from pipeline.monitoring.launches import newest_saved
+from pipeline.monitoring.launches import latest_saved
 from pipeline.paths import local_path
 from pipeline.run_directory import RunDirectory
 from pipeline.training.cadence import plan
@@ -89,7 +89,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     directory = open_directory(shared, cluster)
     strategy, source = start(arithmetic.same_threads(config, stored, console), console, cluster, settings, stored)
     replicas = strategy.num_replicas_in_sync
-    begins = newest_saved(shared.file("launches.jsonl")) is None and not stored_checkpoints(shared.file("checkpoints"))
+    begins = latest_saved(shared.file("launches.jsonl")) is None and not stored_checkpoints(shared.file("checkpoints"))
     with lost_peers(cluster):
         directory.check(config, source.fingerprint_as, replicas)
         with activity("building the model", console):
@@ -160,7 +160,7 @@ def build(config: ExperimentConfig, console: Console | None = None) -> "Experime
 
 
 @damage.in_words()
-def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest", ema: bool | None = None,
+def evaluate(workdir: str, split: str | None = None, checkpoint: str = "latest", ema: bool | None = None,
              average_checkpoints: int = 1, console: Console | None = None, tta: int = 1, **options: Any
              ) -> "Evaluation":
     """Evaluates the model of a run on a split, every example exactly once.
@@ -168,7 +168,7 @@ def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest",
     Args:
       workdir: directory of the run.
       split: "test", "validation" or "train"; default test, or validation if the data have no test split.
-      checkpoint: "newest", "best", a step ("270"), or a path without suffix.
+      checkpoint: "latest", "best", a step ("270"), or a path without suffix.
       ema: use the moving average of the weights; default: if the run evaluated it, as with --ema_decay.
       average_checkpoints: use the mean of the weights of this many checkpoints.
       console: for messages; default that of console_for.
@@ -187,7 +187,7 @@ def evaluate(workdir: str, split: str | None = None, checkpoint: str = "newest",
 
 
 @damage.in_words()
-def report(workdir: str, compare: Sequence[str] = (), split: str | None = None, checkpoint: str = "newest",
+def report(workdir: str, compare: Sequence[str] = (), split: str | None = None, checkpoint: str = "latest",
            ema: bool | None = None, average_checkpoints: int = 1, tta: int = 1, output: str | None = None,
            console: Console | None = None, **options: Any) -> dict[str, Any]:
     """Evaluates the model of a run as `mirrorline evaluate` does; writes report.json and index.html.
@@ -223,7 +223,7 @@ def _evaluator(runs: Sequence[StoredRun], weights: WeightSelection, split: str |
     return evaluator
 
 
-def load(workdir: str, checkpoint: str = "newest", ema: bool | None = None, average_checkpoints: int = 1,
+def load(workdir: str, checkpoint: str = "latest", ema: bool | None = None, average_checkpoints: int = 1,
          devices: Sequence[str] = (), batch_size: int | None = None,
          extension: Sequence[str] | None = None) -> "TrainedModel":
     """Loads the model of a run for predictions, on one GPU if there is one; the data of the run are not needed.
@@ -288,7 +288,7 @@ def predict(model: "TrainedModel", files: Sequence[str], top: int = 3, invert: b
 
 @damage.in_words()
 def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weights"), output: str | None = None,
-           checkpoint: str = "newest", ema: bool | None = None, average_checkpoints: int = 1,
+           checkpoint: str = "latest", ema: bool | None = None, average_checkpoints: int = 1,
            batch_sizes: Sequence[int] = (), console: Console | None = None, **options: Any) -> "Exported":
     """Exports the model of a run, on the CPU and in float32, and verifies each format in a fresh process.
 
@@ -315,12 +315,12 @@ def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weight
     from pipeline.export.metadata import metadata
     from pipeline.export.run import export as export_model
     from pipeline.stored_checkpoint import find_checkpoint
-    from pipeline.training.stored_weights import newest_checkpoints
+    from pipeline.training.stored_weights import latest_checkpoints
     directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, {"allow": (), **options, "precision": "float32"})
     extension.load(config.data.extension)
     find_formats(forms)  # Before the data are loaded, as the checkpoints.
-    newest_checkpoints(find_checkpoint(directory.file("checkpoints"), str(checkpoint)), average_checkpoints)
+    latest_checkpoints(find_checkpoint(directory.file("checkpoints"), str(checkpoint)), average_checkpoints)
     console = console or console_for(config)
     with tf.device("CPU:0"):  # GPUs round float32 otherwise by default, and formats are compared with this model.
         source = same_data(config, stored, console)

@@ -184,22 +184,23 @@ def find_checkpoint(directory: str, name: str) -> StoredCheckpoint:
 
     Args:
       directory: `checkpoints/` of a run.
-      name: "newest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
+      name: "latest", "best", a step ("270"), a name ("ckpt-270") or a path without suffix.
 
     Raises:
       UsageError: there is none of that name, or it is damaged.
     """
     name = local_path(name, "--checkpoint")
+    name = "latest" if name == "newest" else name  # Its name in earlier versions.
     found = stored_checkpoints(os.path.join(directory, BEST) if name == "best" else directory)
-    if name not in ("newest", "best"):
+    if name not in ("latest", "best"):
         stem = f"{PREFIX}-{name}" if name.isdigit() else os.path.basename(name)
         if os.path.dirname(name):
             found = stored_checkpoints(os.path.dirname(name))
         matches = [c for c in found if os.path.basename(c.path) == stem]
         if not matches:
             known = ", ".join(str(c.step) for c in found) or "none"
-            guess = did_you_mean(name, ("newest", "best"))
-            raise UsageError(f"no checkpoint '{name}' in {directory}{guess}; steps there: {known}; or newest, best, a "
+            guess = did_you_mean(name, ("latest", "best"))
+            raise UsageError(f"no checkpoint '{name}' in {directory}{guess}; steps there: {known}; or latest, best, a "
                              "path")
         found = matches
     good = [c for c in found if not c.problem]

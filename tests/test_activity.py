@@ -18,23 +18,23 @@ import time, pipeline.interruption as interruption
 from pipeline.activity import activity
 from pipeline.silence import held_back_stderr
 interruption.PATIENCE = 0.1
-with interruption.heard("mirrorline train"), activity("reading images"), held_back_stderr(), held_back_stderr():
+with interruption.interruptible("mirrorline train"), activity("reading images"), held_back_stderr(), held_back_stderr():
     try:
         print("ready", flush=True)
         time.sleep(3600)
     except KeyboardInterrupt:
         time.sleep(3600)
 """
-# It has said that it was interrupted, and clears up.
+# It has reported the interruption and cleans up.
 ENDING = """
 import sys, time, pipeline.interruption as interruption
 try:
-    with interruption.heard("mirrorline train", ends=True):
+    with interruption.interruptible("mirrorline train", ends=True):
         print("ready", flush=True)
         time.sleep(3600)
 except KeyboardInterrupt as error:
     print("mirrorline train: interrupted", file=sys.stderr, flush=True)
-    print("said", flush=True)
+    print("reported", flush=True)
     time.sleep(3600)
 """
 
@@ -114,7 +114,7 @@ def test_unresponsive_process_is_ended_with_a_message(number):
 def test_second_signal_ends_an_interrupted_process_with_the_same_code():
     process = started(ENDING)
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "said\n"
+    assert process.stdout.readline() == "reported\n"
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "mirrorline train: interrupted\n")

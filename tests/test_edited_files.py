@@ -3,9 +3,7 @@ import dataclasses
 import json
 
 import pytest
-from absl import flags as absl_flags
 
-import flags
 from pipeline.benchmark import comparison
 from pipeline.callbacks import Restored
 from pipeline.config import ExperimentConfig
@@ -14,7 +12,7 @@ from pipeline.evaluation.history import learning_curves
 from pipeline.extension import absolute
 from pipeline.files import read_json
 from pipeline.monitoring.goodput import lost_tail, summarize
-from pipeline.monitoring.launches import Launches, newest_saved
+from pipeline.monitoring.launches import Launches, latest_saved
 from pipeline.monitoring.metrics_log import JsonLines, read_backwards, read_records
 from pipeline.monitoring.progress import NullProgress
 from pipeline.options import Interval
@@ -178,7 +176,7 @@ def lines(records, end="\n"):
 def test_lines_are_read_with_any_ends(tmp_path, data):
     path = written(tmp_path, "launches.jsonl", data)
     assert list(read_records(path)) == LINES and list(read_backwards(path)) == LINES[::-1]
-    assert newest_saved(path) == 3
+    assert latest_saved(path) == 3
     JsonLines(path).close()
     assert list(read_records(path)) == LINES
 
@@ -199,7 +197,7 @@ def read_all(folder):
     """Reads the records of a run in every way in which a training does."""
     launches_path, metrics_path = str(folder / "launches.jsonl"), str(folder / "metrics.jsonl")
     launches = Launches(launches_path)
-    for read in (lambda: launches.allowed(0), launches.newest_saved, launches.close, lambda: summarize(launches_path),
+    for read in (lambda: launches.allowed(0), launches.latest_saved, launches.close, lambda: summarize(launches_path),
                  lambda: lost_tail(launches_path, metrics_path)):
         read()
     every = Interval(1, "epochs")
@@ -305,40 +303,7 @@ def test_a_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder_are_name
 def test_unreadable_line_is_reported_and_hides_no_later_one(tmp_path, line, where):
     path = written(tmp_path, "launches.jsonl", lines(LINES[:1]) + line + b"\n" + lines(LINES[1:]))
     with pytest.raises(UsageError, match=rf"launches\.jsonl cannot be read: {where}"):
-        newest_saved(path)
-
-
-def parsed(*arguments):
-    values = absl_flags.FlagValues()
-    flags.define_options(values, only=("workdir", "steps", "model", "freeze"))
-    flags.parse(list(arguments), values, "train")
-    return flags.given_options(values)
-
-
-@pytest.mark.parametrize("data", [
-    b"\xef\xbb\xbf--steps=3\n--model=mlp", b"--steps=3\r\n\r\n# text\r\n--model=mlp\r\n",
-    b"  --steps=3 \n// x\n--model='mlp'", b'--steps="3"\n--model="mlp"\n'])
-def test_flag_files_of_editors(tmp_path, data):
-    assert parsed(f"--flagfile={written(tmp_path, 'a b.flags', data)}") == {"steps": 3, "model": "mlp"}
-
-
-def test_flag_files_contain_paths_lists_and_flag_files(tmp_path):
-    inner = written(tmp_path, "inner.flags", b"--workdir=runs/#1 [a] $HOME 'b'\n--freeze=\"a,b\",'c'\n")
-    outer = written(tmp_path, "outer.flags", f"--flagfile={inner}\n--steps=2\n".encode())
-    assert parsed("--steps=1", f"--flagfile={outer}") == {
-        "workdir": "runs/#1 [a] $HOME 'b'", "freeze": ["a,b", "'c'"], "steps": 2}
-
-
-@pytest.mark.parametrize("data, where", [(None, "is a directory"), ("--steps=3".encode("utf-16"), "UTF-16"),
-                                         (b"--steps=3\n--model=\xff", "line 2"), (b"\x7fELF\0", "line 1"),
-                                         (b"--flagfile=own.flags", "includes itself")])
-def test_unreadable_flag_files(tmp_path, monkeypatch, data, where):
-    monkeypatch.chdir(tmp_path)
-    written(tmp_path, "own.flags", data)
-    with pytest.raises(UsageError, match=where):
-        parsed("--flagfile=own.flags")
-    with pytest.raises(UsageError, match="no such file"):
-        parsed("--flagfile=none.flags")
+        latest_saved(path)
 
 
 def test_extension_with_a_byte_order_mark(tmp_path):

@@ -52,7 +52,7 @@ def test_checkpoints_are_read_and_removed_without_their_neighbours(experiment, t
     assert all(map(np.array_equal, weights(experiment), saved))
     assert find_checkpoint(str(folder), "best").step == 1
     run(experiment, 1)
-    load_weights(experiment.state.model, str(folder), "newest")
+    load_weights(experiment.state.model, str(folder), "latest")
     assert all(map(np.array_equal, weights(experiment), saved))
     read = weight_sources.WeightSource("checkpoint", stored_checkpoints(str(folder))[0].path).read()
     assert all(map(np.array_equal, read.values(), saved))

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.monitoring.launches import SAVED
 from pipeline.monitoring.metrics_log import parse_line, read_records
-from pipeline.verification.killing import newest_checkpoint
+from pipeline.verification.killing import latest_checkpoint
 
 TAIL = 2**16  # Bytes at the end of metrics.jsonl that are searched for the last steps.
 LOOK_SECONDS = 0.25
@@ -31,7 +31,7 @@ class RunRecords:
         A process may be killed between publishing a checkpoint and recording it.
         """
         recorded = max((r["step"] for r in self.launches() if r["event"] in SAVED), default=0)
-        return max(recorded, newest_checkpoint(self.workdir) or 0)
+        return max(recorded, latest_checkpoint(self.workdir) or 0)
 
     def last_steps(self) -> list[dict[str, Any]]:
         """Returns the records of the last steps in metrics.jsonl, the latest at the end."""

@@ -19,7 +19,7 @@ from launch.cluster.run_records import AttemptProgress, LostTime, RunRecords
 from pipeline import terminal
 from pipeline.monitoring.metrics_log import JsonLines, read_records
 from pipeline.quantities import counted
-from pipeline.training.preemption import ORDERS, heard
+from pipeline.training.preemption import ORDERS, stop_signals
 
 POLL_SECONDS = 0.05
 PEER_SECONDS = 1.0  # Time for the cause to show where all that ended have lost a peer.
@@ -55,7 +55,7 @@ class SignalCounter:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._take) for number in heard()}
+        self._before = {number: signal.signal(number, self._take) for number in stop_signals()}
         return self
 
     def __exit__(self, *exception: object) -> None:

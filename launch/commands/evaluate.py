@@ -26,7 +26,7 @@ ONLY = ("workdir", "dataset", "model", "data_dir", "extension", "batch_size", "r
 
 def define(flag_values: absl_flags.FlagValues) -> None:
     """Defines the flags that only evaluation has."""
-    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
+    flags.define_path("checkpoint", "latest", "latest, best, a step (270), or a path without suffix", flag_values)
     absl_flags.DEFINE_enum("split", None, ["test", "validation", "train"], "part of the data; default test, or "
                            "validation where the data have no test split",
                            flag_values=flag_values)

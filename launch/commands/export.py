@@ -31,7 +31,7 @@ BATCH_SIZES = ("1", "8", "64")
 
 def define(flag_values: absl_flags.FlagValues) -> None:
     """Defines the flags that only export has."""
-    flags.define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix", flag_values)
+    flags.define_path("checkpoint", "latest", "latest, best, a step (270), or a path without suffix", flag_values)
     absl_flags.DEFINE_list("format", list(DEFAULT_FORMATS), "formats to write, any of "
                            + "; ".join(f"{name}: {export_format.summary(name)}" for name in EXPORT_FORMATS),
                            flag_values=flag_values)

@@ -27,7 +27,7 @@ def define(flag_values: absl_flags.FlagValues) -> None:
     def define_path(name, default, text):
         flags.define_path(name, default, text, flag_values)
 
-    define_path("checkpoint", "newest", "newest, best, a step (270), or a path without suffix")
+    define_path("checkpoint", "latest", "latest, best, a step (270), or a path without suffix")
     define_boolean("ema", None, "use the moving average of the weights, or the weights as trained (--noema); default: "
                    "the average where the run has one (--ema_decay)")
     absl_flags.DEFINE_integer("average_checkpoints", 1, "use the mean of the weights of this many checkpoints, the "

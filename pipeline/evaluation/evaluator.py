@@ -15,7 +15,7 @@ from pipeline.evaluation.views import View, seen, views
 from pipeline.metrics.evaluation import Evaluation
 from pipeline.preprocessing import Preprocessing
 from pipeline.stored_checkpoint import StoredCheckpoint, find_checkpoint
-from pipeline.training.stored_weights import described, load_weights, newest_checkpoints
+from pipeline.training.stored_weights import described, latest_checkpoints, load_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Evaluator:
         self.source: Source
         self.split: Split
         for run in runs:
-            newest_checkpoints(find_checkpoint(run.directory.file("checkpoints"), weights.checkpoint), weights.average)
+            latest_checkpoints(find_checkpoint(run.directory.file("checkpoints"), weights.checkpoint), weights.average)
 
     def open(self, split: str | None = None, console: Console = STANDARD) -> None:
         """Starts the devices and loads the data.

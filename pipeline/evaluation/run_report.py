@@ -55,17 +55,17 @@ def write_report(report: dict[str, Any], split: Split, folder: str) -> str:
 
 def describe(found: RunEvaluation, weights: WeightSelection, split: Split, command: str) -> dict[str, Any]:
     """Returns what report.json holds about run and machine: {"created", "command", "run", "goodput", "cost"}."""
-    run, experiment, newest = found.run, found.experiment, found.checkpoints[0]
+    run, experiment, latest = found.run, found.experiment, found.checkpoints[0]
     result, values = run.directory.result or {}, run.stored["config"]
     default: dict[str, Any] = {name: field.default for name, field in configuration.options().items()}
     goodput = result.get("goodput") or summarize(run.directory.file("launches.jsonl"))
-    examples_seen = result.get("examples_seen") or newest.step * values["batch_size"]
+    examples_seen = result.get("examples_seen") or latest.step * values["batch_size"]
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command,
         "run": {
             "workdir": run.directory.path, "dataset": run.stored["data"]["name"], "model": values["model"],
-            "parameters": experiment.state.model.count_params(), "step": newest.step,
-            "checkpoint": os.path.basename(newest.path), "asked_for": weights.checkpoint, "weights": found.weights,
+            "parameters": experiment.state.model.count_params(), "step": latest.step,
+            "checkpoint": os.path.basename(latest.path), "asked_for": weights.checkpoint, "weights": found.weights,
             "test_time_augmentation": len(found.views), "views": [str(view) for view in found.views],
             "split": split.name, "examples": split.num_examples, "seed": values["seed"],
             "weights_sha256": weights_sha256(experiment.state.model), "status": result.get("status", "not finished"),

@@ -77,7 +77,7 @@ class WeightSelection:
     """Which weights of a run are evaluated, and in how many views of each image.
 
     Attributes:
-      checkpoint: "newest", "best", a step, or a path without suffix.
+      checkpoint: "latest", "best", a step, or a path without suffix.
       ema: whether to take their moving average; None: where the run evaluates that.
       average: the mean of this many checkpoints, the given one and those before it.
       views: number of views of each image whose probabilities are averaged.
@@ -86,7 +86,7 @@ class WeightSelection:
       UsageError: a number out of range.
     """
 
-    checkpoint: str = "newest"
+    checkpoint: str = "latest"
     ema: bool | None = None
     average: int = 1
     views: int = 1
@@ -130,7 +130,7 @@ def open_runs(workdir: str, weights: WeightSelection, split: str | None = None, 
             which = "this run" if run is runs[0] else run.directory.path
             raise UsageError(f"--ema: {which} kept no moving average of the weights; train with --ema_decay=0.999")
     if len(runs) > 1 and os.path.dirname(weights.checkpoint):
-        raise UsageError(f"--checkpoint={weights.checkpoint} is of one run; with --compare give newest, best or a step")
+        raise UsageError(f"--checkpoint={weights.checkpoint} is of one run; with --compare give latest, best or a step")
     return runs
 
 

@@ -45,14 +45,14 @@ class TrainedModel:
     weights: str = AS_TRAINED
 
     @classmethod
-    def load(cls, directory: RunDirectory, checkpoint: str = "newest", ema: bool | None = None, average: int = 1,
+    def load(cls, directory: RunDirectory, checkpoint: str = "latest", ema: bool | None = None, average: int = 1,
              precision: str | None = None, batch_size: int | None = None,
              extension: Sequence[str] | None = None) -> "TrainedModel":
         """Builds the model of a run and reads its weights.
 
         Args:
           directory: RunDirectory of an existing run.
-          checkpoint: "newest", "best", a step, or a path without suffix.
+          checkpoint: "latest", "best", a step, or a path without suffix.
           ema: use the moving average of the weights; None: where the run evaluates that.
           average: mean of the weights of this many checkpoints, the given one and those before it.
           precision: one of pipeline.config.PRECISIONS; default that of the run.

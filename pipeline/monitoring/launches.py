@@ -15,9 +15,9 @@ class Launches(JsonLines):
         self.append([{"event": event, "step": step, "wall_time": time.time(), **more}])
         self.sync()
 
-    def newest_saved(self) -> int | None:
+    def latest_saved(self) -> int | None:
         """Returns the latest step of which a checkpoint was on the disk once, or None."""
-        return newest_saved(self.path)
+        return latest_saved(self.path)
 
     def allowed(self, step: int) -> set[str]:
         """Returns the names of the settings that starts from the checkpoint of `step` were allowed to change.
@@ -28,7 +28,7 @@ class Launches(JsonLines):
                 for name, *_ in r.get("allowed", ())}
 
 
-def newest_saved(path: str) -> int | None:
+def latest_saved(path: str) -> int | None:
     """Returns the latest step with a checkpoint on the disk, according to a run's launches.jsonl, or None."""
     steps = [r["step"] for r in read_records(path) if r["event"] in SAVED or (r["event"] == "start" and r["step"] > 0)]
     return max(steps, default=None)

@@ -105,7 +105,7 @@ class CheckpointStore:
         self._best.forget_after(self.last_step or 0)  # Later steps are computed again, perhaps with other settings.
         return self.last_step or 0
 
-    def newest_good(self, wanted: Callable[[int], bool]) -> int | None:
+    def latest_good(self, wanted: Callable[[int], bool]) -> int | None:
         """Returns the latest step of a good checkpoint for which wanted(step) is true, or None."""
         self._settle()
         return next((c.step for c in stored_checkpoints(self.directory) if wanted(c.step) and not c.problem), None)
@@ -213,7 +213,7 @@ class CheckpointStore:
             return
         written = os.path.exists(os.path.join(self.directory, f"{PREFIX}-{step}{MANIFEST}"))
         if not written:
-            self.last_step = self._newest()
+            self.last_step = self._latest()
         if not (written and error is None) and not no_room(error):
             raise self._failure(error or "the files are missing")
         if written:
@@ -221,7 +221,7 @@ class CheckpointStore:
         else:
             self._give_up(step, error)
 
-    def _newest(self):
+    def _latest(self):
         return next((c.step for c in stored_checkpoints(self.directory)), None)
 
     def _succeed(self, step, error):
@@ -238,8 +238,8 @@ class CheckpointStore:
     def _give_up(self, step, error):
         """Undoes a save for which there was no room, and frees space for the next one."""
         self._make_room(no_room(error))
-        newest = self._newest()
-        good = "there is none yet" if newest is None else f"the last good one is of step {newest}"
+        latest = self._latest()
+        good = "there is none yet" if latest is None else f"the last good one is of step {latest}"
         self.disk.failed(
             f"the disk of {self.directory} is full ({os.strerror(no_room(error))}): the checkpoint of step {step} "
             f"could not be written; training continues and retries at the next one; {good}{self._gone()}")
@@ -264,8 +264,8 @@ class CheckpointStore:
     @property
     def full_message(self) -> str:
         """One line for a run that ends because the disk is still full: what is saved, and what to do."""
-        newest = self._newest()
-        safe = "nothing is saved yet" if newest is None else f"the last checkpoint is of step {newest}"
+        latest = self._latest()
+        safe = "nothing is saved yet" if latest is None else f"the last checkpoint is of step {latest}"
         return (f"the disk of {self.directory} is full and the last steps could not be saved: {safe}; make room and "
                 "run the same command again to continue from there")
 

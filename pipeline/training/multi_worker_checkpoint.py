@@ -71,8 +71,8 @@ class ChiefCheckpointStore(CheckpointStore):
     def restore(self, known: int | None = None) -> int:
         return int(self._workers.first(super().restore(known)))
 
-    def newest_good(self, wanted: Callable[[int], bool]) -> int | None:
-        found = super().newest_good(wanted)
+    def latest_good(self, wanted: Callable[[int], bool]) -> int | None:
+        found = super().latest_good(wanted)
         return _shared_step(self._workers, NONE if found is None else found)
 
 
@@ -108,7 +108,7 @@ class WorkerCheckpointStore:
         self.last_step = step or None
         return step
 
-    def newest_good(self, wanted: Callable[[int], bool]) -> int | None:
+    def latest_good(self, wanted: Callable[[int], bool]) -> int | None:
         """Returns the step that the chief found, or None."""
         del wanted
         return _shared_step(self._workers, NONE)

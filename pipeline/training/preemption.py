@@ -14,10 +14,10 @@ ORDERS = (signal.SIGTERM, signal.SIGINT)
 NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def heard() -> tuple[signal.Signals, ...]:
+def stop_signals() -> tuple[signal.Signals, ...]:
     """Returns the signals that ask this process to stop: not those ignored, as by nohup, or handled by others."""
     return (*ORDERS, *(number for number in (*NOTICES, signal.SIGXCPU)
-                       if signal.getsignal(number) == signal.SIG_DFL or interruption.hears(number)))
+                       if signal.getsignal(number) == signal.SIG_DFL or interruption.interrupts(number)))
 
 
 def in_main_thread() -> bool:
@@ -71,7 +71,7 @@ class StopRequest:
             receiver, self._sender = socket.socketpair()
             self._sender.setblocking(False)
             self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-            numbers = heard()
+            numbers = stop_signals()
             self._reader = threading.Thread(target=self._read, args=(receiver, numbers), daemon=True)
             self._reader.start()
             self._before = {number: signal.signal(number, lambda *_: None) for number in numbers}

@@ -61,9 +61,9 @@ def roll_back(trainer: "Trainer", diverged: Divergence, step: int) -> Restored:
     before, is_regular = diverged.first_step - 1, trainer.plan.is_regular
     # A checkpoint that an uninterrupted run has too, if there is one: from one that a stop has saved shortly before the
     # divergence the stopped run would end otherwise.
-    target = store.newest_good(lambda saved: saved <= before and is_regular(saved))
+    target = store.latest_good(lambda saved: saved <= before and is_regular(saved))
     if target is None:
-        target = store.newest_good(lambda saved: saved <= before)
+        target = store.latest_good(lambda saved: saved <= before)
     try:
         where = where_it_began(trainer.experiment, diverged.first_step)
     except tf.errors.OpError as error:  # Layer by layer it needs more memory than the step.

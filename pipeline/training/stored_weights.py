@@ -35,7 +35,7 @@ def load_weights(model: keras.Model, directory: str, name: str, ema: bool = Fals
       UsageError: there are none of that name, too few, or they do not fit.
     """
     for attempt in range(1, READS + 1):
-        found = newest_checkpoints(find_checkpoint(directory, name), average)
+        found = latest_checkpoints(find_checkpoint(directory, name), average)
         try:
             read_weights(model, found, ema)
             break
@@ -101,7 +101,7 @@ def described(steps: Sequence[int], ema: bool = False) -> str:
             f"{', '.join(map(str, reversed(steps)))})")
 
 
-def newest_checkpoints(checkpoint: StoredCheckpoint, count: int) -> list[StoredCheckpoint]:
+def latest_checkpoints(checkpoint: StoredCheckpoint, count: int) -> list[StoredCheckpoint]:
     """Returns a checkpoint and the good ones before it of the same run, `count` in all, latest first.
 
     Raises:

@@ -104,7 +104,7 @@ class Trainer:
 
     def _restore(self) -> Restored:
         """Restores the latest checkpoint, records the start, cuts later records, and creates the callbacks."""
-        step = restore_checkpoint(self.experiment, self.store, self.launches.newest_saved())
+        step = restore_checkpoint(self.experiment, self.store, self.launches.latest_saved())
         record_start(self, step)
         self.guard = DivergenceGuard(self.config.training, self.state)
         self.recorder = Recorder(self.directory, self.plan.batch_size, self.store.disk,

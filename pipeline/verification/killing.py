@@ -31,7 +31,7 @@ def killed_twice(processes: Processes, train: Callable[..., tuple[str, ...]], wo
     processes.kill_when(processes.start(*train(workdir)), lambda: os.path.exists(workdir))
     # One step a call, so that every step can be the last.
     processes.kill_when(processes.start(*train(workdir, "--steps_per_loop=1")),
-                        lambda: last_step(workdir) > (newest_checkpoint(workdir) or math.inf))
+                        lambda: last_step(workdir) > (latest_checkpoint(workdir) or math.inf))
     killed_at = last_step(workdir)
     processes.finish(processes.start(*train(workdir)))
     starts = [record["step"] for record in read_records(os.path.join(workdir, "launches.jsonl"))
@@ -44,7 +44,7 @@ def last_step(workdir: str) -> int:
     return max((record["step"] for record in train_records(workdir)), default=0)
 
 
-def newest_checkpoint(workdir: str) -> int | None:
+def latest_checkpoint(workdir: str) -> int | None:
     """Returns the step of the latest complete checkpoint, None before the first after a step."""
     folder = os.path.join(workdir, "checkpoints")
     names = os.listdir(folder) if os.path.isdir(folder) else []

@@ -70,7 +70,7 @@ def described(first, **run):
         "created": "2026-03-14T09:26:53Z", "command": f"mirrorline evaluate --workdir={first.name}",
         "run": {"workdir": first.name, "dataset": "digits", "model": "cnn", "parameters": 1_097_098, "step": 539,
                 "checkpoint": "ckpt-539", "weights": "as trained", "test_time_augmentation": 1, "views": ["as it is"],
-                "asked_for": "newest", "split": "test",
+                "asked_for": "latest", "split": "test",
                 "examples": first.predictions.examples, "seed": 0, "weights_sha256": "7fee798b97c7b66d" * 4,
                 "status": "finished", "selected_on": "test", "config": config,
                 "changed": {"augment": ["crop:3", "rotate:10"], "schedule": "one-cycle"},

@@ -57,7 +57,7 @@ class Command:
         self.wait(lambda: self.step() >= 50)
 
     def step(self):
-        """The newest step that the run has shown."""
+        """The latest step that the run has shown."""
         return max((int(s) for s in re.findall(r"step +(\d+)/", "".join(self._out))), default=0)
 
     def errors(self):

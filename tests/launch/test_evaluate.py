@@ -183,7 +183,7 @@ REFUSED = [
     (("--compare=strange",), ["--compare=strange", "first", "000000000000", "other data"]),
     (("--compare=first",), ["--compare=first", "itself"]),
     (("--compare=second", "--compare=./second"), ["--compare=./second", "itself"]),
-    (("--compare=second", "--checkpoint=first/checkpoints/ckpt-8"), ["first/checkpoints/ckpt-8", "newest"]),
+    (("--compare=second", "--checkpoint=first/checkpoints/ckpt-8"), ["first/checkpoints/ckpt-8", "latest"]),
     (("--tta=0",), ["--tta", "1 to 16", "found 0"]),
     (("--tta=17",), ["--tta", "1 to 16", "found 17"]),
     (("--average_checkpoints=0",), ["--average_checkpoints", "at least 1", "found 0"]),

@@ -68,7 +68,7 @@ REFUSED = [
     (("runs/corners-mlp/config.json",), 1, ["config.json: it is no image", "1 of 1 file could not be read"]),
 ]
 # Of the predictions of a folder of training images: flags, and arguments of TrainedModel.load.
-WEIGHTS = {"newest": ((), {}), "noema": (("--noema",), {"ema": False}),
+WEIGHTS = {"latest": ((), {}), "noema": (("--noema",), {"ema": False}),
            "averaged": (("--checkpoint=60", "--average_checkpoints=2"), {"checkpoint": "60", "average": 2})}
 
 

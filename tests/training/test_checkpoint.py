@@ -140,7 +140,7 @@ def test_the_best_checkpoint_outlives_the_removal_of_old_ones(saved):
 
 def test_checkpoints_are_found_by_name(saved):
     _, directory, _ = saved
-    assert find_checkpoint(directory, "newest").step == 3
+    assert find_checkpoint(directory, "latest").step == find_checkpoint(directory, "newest").step == 3
     assert find_checkpoint(directory, "2").step == 2
     assert find_checkpoint(directory, os.path.join(directory, "ckpt-1")).step == 1
     with pytest.raises(UsageError, match="no checkpoint '9'.*steps there: 3, 2, 1"):
@@ -218,7 +218,7 @@ def test_an_error_of_the_writer_is_raised(saved):
     store.save(4)
     with pytest.raises(RunFailure, match="could not be written .*ckpt-4.manifest.json.tmp"):
         store.sync()
-    assert find_checkpoint(directory, "newest").step == 3
+    assert find_checkpoint(directory, "latest").step == find_checkpoint(directory, "newest").step == 3
 
 
 def _train_to(saved, store, steps, best=()):

@@ -12,7 +12,7 @@ import pytest
 from pipeline import runs
 from pipeline.config import ExperimentConfig
 from pipeline.training import preemption
-from pipeline.training.preemption import NOTICES, StopRequest, heard
+from pipeline.training.preemption import NOTICES, StopRequest, stop_signals
 from tests.commands import metrics, start
 from tests.consoles import RecordingConsole
 from tests.selection import quick
@@ -64,10 +64,10 @@ def test_a_closed_terminal_saves_the_run(tmp_path):
 
 
 def test_signals_that_are_ignored_or_handled_by_others_are_not_taken(monkeypatch):
-    assert set(NOTICES) <= set(heard())
+    assert set(NOTICES) <= set(stop_signals())
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        assert heard() == (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
+        assert stop_signals() == (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
         with StopRequest() as stop:  # As of nohup.
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)

@@ -14,7 +14,7 @@ from pipeline.training import stored_weights
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.run_records import describe
 from pipeline.training.state import averaged
-from pipeline.training.stored_weights import newest_checkpoints
+from pipeline.training.stored_weights import latest_checkpoints
 from tests.training.small import build, run, weights
 
 
@@ -69,9 +69,9 @@ def test_a_checkpoint_given_by_path_is_averaged_with_those_of_its_own_run(traine
         store.save(step, best=step == 5)
     store.sync()
     path = directory.file("checkpoints", "ckpt-6")
-    assert [c.path for c in newest_checkpoints(find_checkpoint(other.file("checkpoints"), path), 2)] == [
+    assert [c.path for c in latest_checkpoints(find_checkpoint(other.file("checkpoints"), path), 2)] == [
         path, directory.file("checkpoints", "ckpt-4")]
-    best = newest_checkpoints(find_checkpoint(other.file("checkpoints"), "best"), 2)
+    best = latest_checkpoints(find_checkpoint(other.file("checkpoints"), "best"), 2)
     assert [os.path.relpath(c.path, tmp_path) for c in best] == ["checkpoints/best/ckpt-5", "checkpoints/ckpt-1"]
     with pytest.raises(UsageError, match=rf"{directory.file('checkpoints')} has 3 good ones up to step 6"):
         TrainedModel.load(other, path, average=4)

@@ -90,8 +90,8 @@ class Blow:
         return self.what == "ask" or self.whom == "launch"
 
 
-def newest(workdir):
-    """Returns the wall time of the newest step on record, 0 before the first."""
+def latest(workdir):
+    """Returns the wall time of the latest step on record, 0 before the first."""
     return max((r["wall_time"] for r in metrics(workdir, "train")), default=0.0)
 
 
@@ -111,7 +111,7 @@ def wait_for_moment(run, attempt, blow, draw, seconds):
     if blow.when == "start":
         time.sleep(draw.uniform(0.0, seconds[0]))
         return run.process.poll() is None
-    if not run.until(lambda: newest(run.workdir) > began):
+    if not run.until(lambda: latest(run.workdir) > began):
         return False
     time.sleep(draw.uniform(0.2, 0.3) * seconds[1])  # Far enough for a checkpoint, so that there are restarts again.
     before = set(os.listdir(checkpoints)) if checkpoints.exists() else set()
@@ -146,7 +146,7 @@ def survive(blows, train=TRAIN, seed=0):
         whole = Launched(folder, train=train, name="whole")
         assert whole.end() == 0, whole.text()[-2000:]
         first = whole.attempts()[0]
-        seconds = first["first_step"] - first["started"], newest(whole.workdir) - first["first_step"]
+        seconds = first["first_step"] - first["started"], latest(whole.workdir) - first["first_step"]
         found = {"blows": 0, "runs": 0, "weights_sha256": result(whole.workdir)["weights_sha256"],
                  "start": round(seconds[0], 1), "to_the_next_step": [], "beyond_the_start": [], "to_the_end": []}
         while due:
@@ -252,7 +252,7 @@ def elastic():
             os.kill(run.workers(attempt)[1], signal.SIGKILL)
         run.until(lambda: len(run.workers(3)) == 1)
         alone = time.time()
-        run.until(lambda: newest(run.workdir) > alone)
+        run.until(lambda: latest(run.workdir) > alone)
         time.sleep(0.5)
         os.kill(run.workers(3)[0], signal.SIGKILL)
         assert run.end() == 0, run.text()[-3000:]
