@@ -110,7 +110,7 @@ class _Handler:
         try:
             while number := self._receiver.recv(1):
                 # Signals that the command handles itself are left to it.
-                if number[0] not in SIGNALS or signal.getsignal(number[0]) != self:
+                if number[0] not in SIGNALS or not interrupts(number[0]):
                     continue
                 self.received.append(number[0])
                 if len(self.received) > 1:
