@@ -1,6 +1,5 @@
 """The tables from which flags choose by name. Standard library only: `--help` lists them."""
 import dataclasses
-import importlib
 from collections.abc import Callable
 
 from pipeline.errors import UsageError
@@ -43,8 +42,35 @@ class ExportFormatRow:
 
 EXPORT_FORMATS = Registry("export format", declared("export/formats", "EXPORT_FORMATS", ExportFormatRow))
 
-# "module:function" of (logits [B, classes] float, label [B] int32) to a loss for each example [B].
-LOSSES = Registry("loss", {"cross_entropy": "pipeline.training.losses:cross_entropy"})
+@dataclasses.dataclass(frozen=True)
+class LossRow:
+    """One loss.
+
+    Attributes:
+      function: "module:function" of (logits [B, classes] float, target) to a loss for each example [B].
+      soft: whether target is [B, classes], each row a distribution over classes (soft labels); else label, int32 [B].
+      argument: what NUMBER is in --loss=NAME:NUMBER, an argument of the function; "" for none.
+      default: the number where none is given.
+      high: the largest number; the smallest is 0.
+    """
+
+    function: str
+    soft: bool = False
+    argument: str = ""
+    default: float = 0.0
+    high: float = 0.0
+
+
+def _shown_loss(name, row):
+    """Returns how --help lists a loss."""
+    return f"{name}[:{row.argument}]" if isinstance(row, LossRow) and row.argument else name
+
+
+LOSSES = Registry("loss", {
+    "cross_entropy": LossRow("pipeline.training.losses:cross_entropy"),
+    "binary_cross_entropy": LossRow("pipeline.training.losses:binary_cross_entropy", True, "threshold", 0.0, 0.99),
+    "focal": LossRow("pipeline.training.losses:focal", True, "gamma", 2.0, 10.0),
+}, _shown_loss)
 # Functions as those of losses; the result is the mean over all examples of the split, from a float64 sum.
 METRICS = Registry("metric", {})
 
@@ -142,14 +168,26 @@ def example_function(what: str, entry: RegistryEntry) -> Callable:
     return checked
 
 
-def loss_function(name: str) -> Callable:
-    """Returns the function of a loss: (logits [B, classes] float, label [B] int32) to [B], of the dtype of the logits.
+def parse_loss(text: str) -> tuple[LossRow | RegistryEntry, dict[str, float]]:
+    """Reads --loss=NAME or NAME:NUMBER.
+
+    Returns:
+      (row of the loss, {argument: number}, empty for a loss without one).
 
     Raises:
-      UsageError: an unknown name.
+      UsageError: an unknown name, a number out of range, or a number for a loss without one.
     """
-    row = LOSSES.find(name)
-    if isinstance(row, RegistryEntry):
-        return example_function(f"loss {name}", row)
-    module, function = row.split(":")
-    return getattr(importlib.import_module(module), function)
+    name, colon, number = text.partition(":")
+    row = LOSSES.find(name, "--loss")
+    if not isinstance(row, LossRow) or not row.argument:
+        if colon:
+            raise UsageError(f"--loss={text}: the loss {name} takes no number; found '{number}'")
+        return row, {}
+    try:
+        value = float(number) if colon else row.default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= row.high:
+        raise UsageError(f"--loss={text}: the {row.argument} of {name} is a number from 0 to {row.high:g} (default "
+                         f"{row.default:g}); found '{number}'")
+    return row, {row.argument: value}

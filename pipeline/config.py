@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import extension
 from pipeline.augmentation import augmentations
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
+from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, LossRow, parse_loss
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import (
     FREE,
@@ -91,7 +91,7 @@ class OptimizerConfig(Options):
     """Loss, optimizer and regularization."""
 
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
-    loss: str = option("cross_entropy", "loss of an example", choices=LOSSES)
+    loss: str = option("cross_entropy", "loss of an example: name or name:number", added=LOSSES)
     learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
@@ -280,15 +280,23 @@ def _check_names(config: ExperimentConfig) -> None:
                 table.find(one, f"--{name}")
     for augmentation in augmentations(config.data):
         AUGMENTATIONS.find(augmentation.name)
+    LOSSES.find(config.optimizer.loss.partition(":")[0], "--loss")
+
+
+def _check_loss(optimizer: OptimizerConfig) -> None:
+    """Checks the number of a built-in loss, and that label smoothing is of one."""
+    if isinstance(LOSSES.get(optimizer.loss.partition(":")[0]), LossRow):
+        parse_loss(optimizer.loss)
+    elif optimizer.label_smoothing:
+        raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to the built-in losses; --loss="
+                         f"{optimizer.loss} takes the labels as they are")
 
 
 def _check_together(config: ExperimentConfig) -> None:
     """Checks combinations of options, and the syntax of values."""
     training, data, optimizer = config.training, config.data, config.optimizer
     _check_names(config)
-    if optimizer.label_smoothing and optimizer.loss != "cross_entropy":
-        raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to --loss=cross_entropy; --loss="
-                         f"{optimizer.loss} takes the labels as they are")
+    _check_loss(optimizer)
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
     check_resize(data.resize)

@@ -11,7 +11,7 @@ from pipeline.evaluation.history import learning_curves
 from pipeline.evaluation.probabilities import Predictions
 from pipeline.files import plain
 from pipeline.metrics import classification, intervals
-from pipeline.metrics.evaluation import RANK, Evaluation, confusion_matrix
+from pipeline.metrics.evaluation import LOSS, RANK, Evaluation, confusion_matrix
 
 SCHEMA = 1
 MOST_SHOWN = 24  # Images of each kind.
@@ -81,7 +81,7 @@ def make_report(first: EvaluatedRun, names: Sequence[str], split: str, described
 def headline(first: EvaluatedRun, averages: dict, curves: CurveSet, calibrated: dict) -> list[dict[str, Any]]:
     """Returns the headline metrics: [{"name", "value", "low", "high", "interval"}]."""
     predictions, evaluation = first.predictions, first.evaluation
-    drawn, count = intervals.bootstrap(predictions), predictions.examples
+    drawn, count = intervals.bootstrap(predictions, evaluation.rows[:, LOSS]), predictions.examples
 
     def figure(name, value, low_high, kind):
         return {"name": name, "value": value, "low": low_high[0], "high": low_high[1], "interval": f"95%, {kind}"}

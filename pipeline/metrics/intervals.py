@@ -85,11 +85,13 @@ def calibrated_errors(confidence: np.ndarray, which: np.ndarray, resamples: int 
     return np.abs(correct - expected).sum(axis=1) / len(confidence)
 
 
-def bootstrap(predictions: Any) -> dict[str, tuple[float | None, float | None]]:
+def bootstrap(predictions: Any, losses: np.ndarray | None = None
+              ) -> dict[str, tuple[float | None, float | None]]:
     """Bootstraps loss, macro F1 and calibration error, all from the same resamples.
 
     Args:
       predictions: pipeline.evaluation.probabilities.Predictions.
+      losses: float [N], of the same examples, whose mean is the loss; None: cross-entropy.
 
     Returns:
       {"loss", "macro_f1", "calibration_error": (low, high)}. The F1 is the mean over classes that have examples, in
@@ -106,7 +108,7 @@ def bootstrap(predictions: Any) -> dict[str, tuple[float | None, float | None]]:
     ones, correct, width = np.ones(count), predictions.correct, predictions.num_classes
     bins = np.clip(np.ceil(predictions.confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
     features = scipy.sparse.hstack([
-        one_hot(np.zeros(count, np.int64), 1, predictions.losses),
+        one_hot(np.zeros(count, np.int64), 1, predictions.losses if losses is None else losses.astype(np.float64)),
         one_hot(bins, CALIBRATION_BINS, predictions.confidence - correct),
         one_hot(predictions.labels, width, ones), one_hot(predictions.labels, width, correct.astype(np.float64)),
         # F1 of a class: twice its correct predictions over its labels plus its predictions.

@@ -33,6 +33,7 @@ class AlertContext:
       warmup_steps: of the learning rate.
       steps_per_epoch: steps until every example was seen once.
       num_classes: number of classes.
+      random_loss: loss of uniform predictions in nats; infinite for a loss other than cross-entropy.
     """
 
     cache: str
@@ -41,13 +42,15 @@ class AlertContext:
     warmup_steps: int
     steps_per_epoch: int
     num_classes: int
+    random_loss: float
 
     @classmethod
     def of(cls, experiment: Any) -> "AlertContext":
         """Returns the context of an Experiment."""
         data, plan, source = experiment.config.data, experiment.plan, experiment.source
+        known = experiment.config.optimizer.loss == "cross_entropy"
         return cls(data.cache, isinstance(source.train.reader, InMemory), data.memory_budget, plan.warmup_steps,
-                   plan.steps_per_epoch, source.num_classes)
+                   plan.steps_per_epoch, source.num_classes, math.log(source.num_classes) if known else math.inf)
 
 
 class Alerts(Callback):
@@ -160,7 +163,7 @@ class Alerts(Callback):
         return None
 
     def _diverged(self, step: int, evaluation: Evaluation, split: str) -> str | None:
-        random = math.log(self._context.num_classes)
+        random = self._context.random_loss
         if not math.isfinite(evaluation.loss) or evaluation.loss <= MOST_LOSS * random:
             return None
         return (f"after {step} steps the {split} loss is {evaluation.loss:.3g}, where random predictions have "

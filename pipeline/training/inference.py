@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.choices import METRICS, example_function, loss_function
+from pipeline.choices import METRICS, example_function
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
-from pipeline.training.losses import is_correct, masked
+from pipeline.training.losses import find_loss, is_correct, masked
 from pipeline.training.settings import StepSettings, preprocess
 
 EVALUATION_SUMS = ("loss", "correct", "examples")
@@ -37,7 +37,7 @@ class Inference:
           input_distributor: that of the strategy, if there is one already.
         """
         self.strategy, self.model, self.settings = strategy, model, settings
-        self._loss = loss_function(settings.loss)
+        self._loss = find_loss(settings.loss)
         self._metrics = [example_function(f"metric {name}", METRICS.find(name)) for name in settings.metrics]
         self.input_distributor = input_distributor or InputDistributor(strategy)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.

@@ -33,7 +33,7 @@ class StepSettings:
       xla: compile the pure core.
       earlier_updates: updates of the moving statistics of normalization before the run.
       bucket_bytes: size of the parts in which gradients are reduced, 0 for all at once.
-      loss: name of the loss.
+      loss: as --loss has it.
       metrics: names of the metrics that evaluations compute in addition to loss and accuracy.
       augmentations: those of the run, applied to batches that come with their positions.
       augmented: how many of them come with the images already.

@@ -14,7 +14,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.choices import loss_function
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
@@ -88,7 +87,7 @@ class StepFunctions:
             logits, state, extra = call_in_training(self.state.model, params, state,
                                                     preprocess(batch["image"], settings))
             loss, *correct = training_losses(tf.cast(logits, settings.compute_dtype), batch, settings.label_smoothing,
-                                          settings.class_weights, loss_function(settings.loss))
+                                             settings.class_weights, settings.loss)
             weight = tf.reduce_sum(tf.cast(batch["weight"], loss.dtype))
             objective = tf.reduce_sum(loss) / settings.batch_size + self._layer_losses(extra, weight)
         return state, tf.stack([objective, *map(tf.reduce_sum, correct), weight])

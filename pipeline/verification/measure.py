@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from pipeline.models.model_checks import departures
 from pipeline.quantities import counted
+from pipeline.training.losses import find_loss
 from pipeline.training.settings import preprocess
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
 from pipeline.verification.comparison import relative_difference
@@ -209,7 +210,10 @@ def ragged_evaluations(experiment: Any) -> list[Comparison]:
 
 
 def example_by_example(experiment: Any, split: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (loss in nats, 1 if correct) of the first examples of a split, float64 [size] each."""
+    """Returns (loss, 1 if correct) of the first examples of a split, float64 [size] each.
+
+    Cross-entropy is computed in NumPy, another loss by its own function, in float64.
+    """
     settings, model = experiment.settings, experiment.state.model
     rows = experiment.evaluation_layout().batch_size // experiment.evaluation_layout().replicas
     reader = split.select(np.arange(size)).reader
@@ -217,6 +221,7 @@ def example_by_example(experiment: Any, split: Any, size: int) -> tuple[np.ndarr
     for images, labels in reader.in_order(0, rows, lambda images, labels, number: (images, labels)):
         logits = np.asarray(model(preprocess(images, settings), training=False), np.float64)
         labels = labels.numpy()
-        losses.append(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
+        losses.append(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels] if settings.loss == "cross_entropy"
+                      else find_loss(settings.loss)(tf.constant(logits), tf.constant(labels)).numpy())
         correct.append(logits.argmax(axis=1) == labels)
     return np.concatenate(losses), np.concatenate(correct).astype(np.float64)

@@ -10,7 +10,6 @@ import tensorflow as tf
 from pipeline import choices, extension
 from pipeline.augmentation import augmentations
 from pipeline.callbacks import Callback, Ending, Evaluated, Restored, UserCallback, Window
-from pipeline.choices import loss_function
 from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data import augment
@@ -18,6 +17,7 @@ from pipeline.data.load import load
 from pipeline.data.resident import ResidentSplit, TrainIterator
 from pipeline.data.stream import BatchLayout, train_stream
 from pipeline.errors import UsageError
+from pipeline.training.losses import find_loss
 from tests.commands import answers, metrics, result, succeed
 
 MINE = '''
@@ -235,7 +235,7 @@ def test_errors_of_a_callback_have_their_location(wrong):
     ("raising", r"loss raising: .*wrong\.py, line \d+: ")])
 def test_an_invalid_loss_has_its_location(wrong, name, says):
     with pytest.raises(UsageError, match=says) as raised:
-        loss_function(name)(tf.zeros([4, 3]), tf.zeros([4], tf.int32))
+        find_loss(name)(tf.zeros([4, 3]), tf.zeros([4], tf.int32))
     assert str(wrong) in str(raised.value) and "\n" not in str(raised.value)
 
 

@@ -1,5 +1,6 @@
 """Warnings: each where it applies, once, with a remedy; none in a healthy run."""
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pipeline.monitoring.alerts import AlertContext, Alerts
 from tests.monitoring.windows import evaluated, window
 
 USUAL = AlertContext(cache="host", in_memory=True, memory_budget=2048, warmup_steps=0, steps_per_epoch=50,
-                      num_classes=4)
+                      num_classes=4, random_loss=math.log(4))
 WELL = {"input_wait": 0.02, "host_memory_mib": 900.0, "host_memory_share": 0.05, "host_memory_full": 0.5}
 
 
@@ -120,6 +121,7 @@ def test_accuracy_at_chance_after_an_epoch_is_reported():
 def test_a_loss_that_has_diverged_is_reported_whatever_the_accuracy():
     assert Run().window(5).evaluate(380, loss=13.8).said == []  # 10 ln 4 is 13.86.
     assert Run().window(4).evaluate(380, loss=1e6).said == []
+    assert Run(random_loss=math.inf).window(5).evaluate(380, loss=1.6e6).said == []  # Of another loss.
     run = Run().window(5).evaluate(380, loss=1.6e6).window(5).evaluate(380, loss=5e13)
     assert run.said == [
         "after 100 steps the test loss is 1.6e+06, where random predictions have 1.39: the learning rate looks too "

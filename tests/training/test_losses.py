@@ -3,8 +3,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 
-from pipeline.training.losses import cross_entropy, masked, neighbour, training_losses
+from pipeline.config import ExperimentConfig, OptimizerConfig
+from pipeline.errors import UsageError
+from pipeline.training.losses import cross_entropy, find_loss, masked, neighbour, training_losses
 
 RANDOM = np.random.RandomState(0)
 LOGITS = RANDOM.randn(6, 5)
@@ -16,6 +19,50 @@ def test_cross_entropy_is_that_of_keras_for_sparse_and_one_hot_labels(smoothing)
     expected = keras.losses.categorical_crossentropy(keras.utils.to_categorical(LABELS, 5), LOGITS, from_logits=True,
                                                      label_smoothing=smoothing)
     np.testing.assert_allclose(cross_entropy(tf.constant(LOGITS), LABELS, smoothing), expected, rtol=1e-6)
+
+
+KERAS = {
+    "binary_cross_entropy": lambda target: keras.losses.binary_crossentropy(target, LOGITS, from_logits=True),
+    "binary_cross_entropy:0.25": lambda target: keras.losses.binary_crossentropy(
+        (target > 0.25).astype("float64"), LOGITS, from_logits=True),
+    # Keras weighs every class by alpha too.
+    "focal": lambda target: keras.losses.categorical_focal_crossentropy(target, softmax(LOGITS, axis=1), 1.0, 2.0),
+    "focal:0.5": lambda target: keras.losses.categorical_focal_crossentropy(target, softmax(LOGITS, axis=1), 1.0, 0.5),
+    "focal:0": lambda target: keras.losses.categorical_crossentropy(target, LOGITS, from_logits=True)}
+
+
+@pytest.mark.parametrize("loss", KERAS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_of_soft_labels_are_those_of_keras(loss, smoothing):
+    """Labels are mixed, then smoothed, as the target of Keras; evaluations take the labels as they are."""
+    mix = np.array([0.2, 0.9, 1.0, 0.5, 0.0, 0.3])
+    hot = keras.utils.to_categorical(LABELS, 5).astype("float64")
+    target = mix[:, None] * hot + (1 - mix[:, None]) * hot[[1, 0, 3, 2, 5, 4]]
+    batch = {"label": LABELS, "weight": tf.ones([6]), "mix": mix}
+    found, *_ = training_losses(tf.constant(LOGITS), batch, smoothing, None, loss)
+    np.testing.assert_allclose(found, KERAS[loss](target * (1 - smoothing) + smoothing / 5), rtol=1e-6)
+    np.testing.assert_allclose(find_loss(loss)(tf.constant(LOGITS), LABELS), KERAS[loss](hot), rtol=1e-6)
+    weighted, *_ = training_losses(tf.constant(LOGITS), batch, smoothing, (1.0, 2.0, 3.0, 4.0, 5.0), loss)
+    own, other = LABELS + 1.0, LABELS[[1, 0, 3, 2, 5, 4]] + 1.0
+    np.testing.assert_allclose(weighted, found * (mix * own + (1 - mix) * other), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "focal", "focal:0.5"])
+def test_gradients_of_sure_predictions_are_finite(loss):
+    logits = tf.Variable([[200.0, -200.0, 0.0], [-1e4, 1e4, 3.0]])
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(find_loss(loss)(logits, tf.constant([0, 0])))
+    assert np.isfinite(value) and np.isfinite(tape.gradient(value, logits)).all()
+
+
+@pytest.mark.parametrize("loss, says", [
+    ("cross_entropy:2", "takes no number; found '2'"), ("focal:-1", "gamma of focal is a number from 0 to 10"),
+    ("focal:much", "found 'much'"), ("binary_cross_entropy:1", "from 0 to 0.99 (default 0); found '1'"),
+    ("focus", "did you mean 'focal'")])
+def test_wrong_losses_are_refused(loss, says):
+    with pytest.raises(UsageError) as raised:
+        ExperimentConfig(optimizer=OptimizerConfig(loss=loss))
+    assert "--loss" in str(raised.value) and says in str(raised.value)
 
 
 def test_padding_does_not_count_even_if_it_is_nan():

@@ -1,4 +1,6 @@
 """Lines about a run: a short run is not of 0 epochs, and every metric names its split."""
+import math
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_warnings_name_the_split_of_their_figures(split):
     rows[:, 0] = np.arange(40) % 4
     for loss, said in ((1e6, "loss"), (1.4, "accuracy")):
         lines = []
-        alerts = Alerts(AlertContext("host", True, 100, 0, 10, 4), lines.append)
+        alerts = Alerts(AlertContext("host", True, 100, 0, 10, 4, math.log(4)), lines.append)
         alerts.on_evaluation(evaluated(100, evaluation([loss * 40, 10, 40], rows, 4), split))
         assert lines and all(f"steps the {split} " in line for line in lines)
         assert any(f"the {split} {said}" in line for line in lines)
