@@ -89,17 +89,17 @@ def test_a_user_s_callback_gets_every_event_in_order_over_a_kill_and_a_resume(tm
     first, second = events[:begins[1]], events[begins[1]:]
     assert begins[0] == 0 and len(begins) == 2
     # Of a checkpoint it is known with the next one that it is on the disk.
-    events = [(event["event"], event["step"]) for event in first if event["event"] != "checkpoint"]
-    assert events == [("made", None), ("start", 0), ("window", 1), ("window", 2), ("window", 3), ("evaluation", 3),
+    order = [(event["event"], event["step"]) for event in first if event["event"] != "checkpoint"]
+    assert order == [("made", None), ("start", 0), ("window", 1), ("window", 2), ("window", 3), ("evaluation", 3),
                     ("window", 4), ("window", 5)]
     start = second[1]["step"]
     assert start in (2, 3, 4) and second[1]["evaluations"] == [3] * (start >= 3)
     windows = list(range(start + 1, 9))
-    events = [(event["event"], event["step"]) for event in second if event["event"] != "checkpoint"]
+    order = [(event["event"], event["step"]) for event in second if event["event"] != "checkpoint"]
     expected = [("made", None), ("start", start)]
     for step in windows:
         expected += [("window", step), *[("evaluation", step)] * (step in (3, 6, 8))]
-    assert events == [*expected, ("end", 8), ("close", None)]
+    assert order == [*expected, ("end", 8), ("close", None)]
     for part in (first, second):
         saved = steps(part, "checkpoint")
         assert saved == sorted(set(saved))
