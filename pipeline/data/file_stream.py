@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pipeline.console import STANDARD
 from pipeline.data import damage
-from pipeline.data.augment.resized_crop import boxes
+from pipeline.data.augment.resized_crop import DecodedCrop, boxes
 from pipeline.data.decode import UnreadableImage, in_parallel, read_image
 from pipeline.data.encoded_header import Header
 from pipeline.data.encoded_images import Shortcut, decode_fast, decode_one
@@ -17,7 +17,6 @@ from pipeline.data.image_reader import NO_BOX, ImageReader
 from pipeline.data.order import example_index
 from pipeline.data.resizing import box_of
 from pipeline.data.source import Finish, numbered_batches
-from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.errors import RunFailure, UsageError
 from pipeline.preprocessing import EARLIER, Preprocessing
 from pipeline.terminal import printable
@@ -54,17 +53,16 @@ class ImageFiles:
         self._opened: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
-                 least_area: float | None = None) -> tf.data.Dataset:
+                 crop: DecodedCrop | None = None) -> tf.data.Dataset:
         rows = np.arange(batch_size) if rows is None else rows
         count = len(self.index)
 
         def choose(step):
             positions = step * batch_size + tf.constant(rows, tf.int64)
-            seeds = None if least_area is None else fold_in(example_seeds(seed, positions), 0)
-            return self._facts(example_index(positions, count, seed), seeds)
+            return self._facts(example_index(positions, count, seed), crop and crop.draw(seed, positions))
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
-        return self._batches(steps, choose, self.training, start_step, len(rows), finish, least_area)
+        return self._batches(steps, choose, self.training, start_step, len(rows), finish, crop)
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         count = len(self.index)
@@ -82,21 +80,21 @@ class ImageFiles:
     def read_labels(self) -> np.ndarray:
         return self.index.labels
 
-    def _facts(self, index, seeds=None):
-        """Returns what is known of the files of a batch: {"index": int64 [n], "facts", "seeds": int32 [n, .]}."""
-        headers = self.index.headers
+    def _facts(self, index, drawn=None):
+        """Returns what is known of the files of a batch: {"index": int64 [n], "facts": int32 [n, 5], and of a crop
+        "seeds": int32 [n, 2], "mirrors": bool [n]}."""
         index = tf.ensure_shape(tf.numpy_function(self._remember, [index], tf.int64), index.shape)
-        return {"index": index, "facts": tf.gather(headers, index),
-                "seeds": tf.zeros([tf.size(index), 2], tf.int32) if seeds is None else seeds}
+        seeds, mirrors = drawn or (tf.zeros([tf.size(index), 2], tf.int32), tf.zeros([tf.size(index)], tf.bool))
+        return {"index": index, "facts": tf.gather(self.index.headers, index), "seeds": seeds, "mirrors": mirrors}
 
     def _remember(self, index):
         self._opened.extend(index.tolist())
         return index
 
-    def _batches(self, numbers, choose, preprocessing, first, batch_size, finish, least_area=None):
+    def _batches(self, numbers, choose, preprocessing, first, batch_size, finish, crop=None):
         damage.watch(self)
         in_python = self.skip_unreadable or preprocessing.version == EARLIER
-        image = (self._image_by_python if in_python else self._image)(preprocessing, least_area)
+        image = (self._image_by_python if in_python else self._image)(preprocessing, crop)
         paths_of = self.index.path_reader()
 
         @tf.autograph.experimental.do_not_convert
@@ -105,17 +103,19 @@ class ImageFiles:
             if in_python:
                 return batch
             header = Header(*tf.unstack(batch["facts"][:, :4], axis=1))
-            if least_area is None:
+            if crop is None:
                 box = box_of(header.height, header.width, preprocessing)
             else:
-                box = boxes(header.height, header.width, batch["seeds"], least_area)
+                box = boxes(header.height, header.width, batch["seeds"], crop.least_area)
             shortcut = Shortcut.of(header, box, preprocessing)
             facts = tf.concat([batch["facts"], shortcut.way[:, None], shortcut.window, box], axis=1)
-            return {"index": batch["index"], "path": paths_of(batch["index"]), "facts": facts}
+            return {"index": batch["index"], "path": paths_of(batch["index"]), "facts": facts,
+                    "mirrors": batch["mirrors"]}
 
         @tf.autograph.experimental.do_not_convert
         def example(file):
-            return image(file), file["facts"][4]
+            found, label = image(file), file["facts"][4]
+            return (found if crop is None else crop.mirror(found, file["mirrors"])), label
 
         files = numbers.map(boxed, num_parallel_calls=1, deterministic=True).prefetch(2).unbatch()
         examples = files.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -143,9 +143,9 @@ class ImageFiles:
         except UnreadableImage as error:
             raise damage.report(_failure(path, error)) from None
 
-    def _image_by_python(self, preprocessing, least_area):
+    def _image_by_python(self, preprocessing, crop):
         """As `_image`, with a call of Python for each file."""
-        reader = ImageReader(preprocessing)
+        reader, least_area = ImageReader(preprocessing), crop and crop.least_area
 
         def read(i, seeds):
             try:

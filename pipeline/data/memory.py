@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipeline.data.augment.resized_crop import DecodedCrop
 from pipeline.data.order import example_index
 from pipeline.data.source import Finish
 
@@ -38,7 +39,7 @@ class InMemory:
             return tf.experimental.dlpack.from_dlpack(self.images.__dlpack__()), tf.constant(self.labels)
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
-                 least_area: float | None = None) -> tf.data.Dataset:
+                 crop: DecodedCrop | None = None) -> tf.data.Dataset:
         images, labels = self.tensors
         count, rows = len(self.labels), np.arange(batch_size) if rows is None else rows
 

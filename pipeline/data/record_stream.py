@@ -10,12 +10,11 @@ import tensorflow as tf
 from pipeline.data import array_records, damage
 from pipeline.data.array_cache import cached
 from pipeline.data.array_records import ArrayRecords
-from pipeline.data.augment.resized_crop import boxes
+from pipeline.data.augment.resized_crop import DecodedCrop, boxes
 from pipeline.data.encoded_header import Header, read_header
 from pipeline.data.order import permute
 from pipeline.data.records import RecordTable
 from pipeline.data.source import Finish, numbered_batches
-from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Records:
         return self.table.is_array_record
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
-                 least_area: float | None = None) -> tf.data.Dataset:
+                 crop: DecodedCrop | None = None) -> tf.data.Dataset:
         epoch, place = divmod(start_step * batch_size, self.count)
         group, skip = self._locate(seed, epoch, place)
         read = self._group_reader()
@@ -64,9 +63,8 @@ class Records:
 
         first = epoch * self.groups + group
         numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        crop = None if least_area is None else functools.partial(self._boxed, seed, least_area)
         return self._decoded(numbers.map(records, num_parallel_calls=2, deterministic=True), skip, start_step,
-                             batch_size, finish, self.format.training, rows, crop)
+                             batch_size, finish, self.format.training, rows, crop, seed)
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
         group, skip = divmod(start_batch * batch_size, BLOCK * GROUP)
@@ -149,11 +147,10 @@ class Records:
 
         return lambda numbers: tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string, stateful=False), [None])
 
-    def _decoded(self, groups, skip, first, batch_size, finish, preprocessing, rows=None, crop=None):
+    def _decoded(self, groups, skip, first, batch_size, finish, preprocessing, rows=None, crop=None, seed=0):
         """Turns groups of records into finished batches, skipping the first `skip` records without decoding them.
 
-        Likewise the records that are not among the `rows` of a batch, int64 [n]; None for all. With `crop` the part of
-        each image comes from that function, see _boxed.
+        Likewise the records that are not among the `rows` of a batch, int64 [n]; None for all.
         """
         places = tf.data.Dataset.range(first * batch_size, np.iinfo(np.int64).max)
         records = tf.data.Dataset.zip(places, groups.prefetch(1).unbatch().skip(skip))
@@ -167,23 +164,25 @@ class Records:
             return self._example(record, preprocessing)
 
         @tf.autograph.experimental.do_not_convert
-        def cropped(record, header, box):
-            return self._example(record, preprocessing, Header(*tf.unstack(header)), box)
+        def cropped(record, header, box, mirrors):
+            image, label = self._example(record, preprocessing, Header(*tf.unstack(header)), box)
+            return crop.mirror(image, mirrors), label
 
         if crop is not None:
-            records = records.batch(_CROPPED_TOGETHER).map(crop, num_parallel_calls=2, deterministic=True).unbatch()
+            boxed = functools.partial(self._boxed, seed, crop)
+            records = records.batch(_CROPPED_TOGETHER).map(boxed, num_parallel_calls=2, deterministic=True).unbatch()
         examples = records.map(example if crop is None else cropped, num_parallel_calls=tf.data.AUTOTUNE,
                                deterministic=True)
         return numbered_batches(examples, first, batch_size, finish)
 
     @tf.autograph.experimental.do_not_convert
-    def _boxed(self, seed, least_area, places, records):
-        """Draws the parts of images: places int64 [n] and records string [n] to (records, headers, boxes)."""
+    def _boxed(self, seed, crop, places, records):
+        """Draws the parts of images: places int64 [n] and records string [n] to (records, headers, boxes, mirrors)."""
         encoded, _ = self.format.parse(records)
         headers = tf.map_fn(lambda content: tf.stack(read_header(content)), encoded,
                             fn_output_signature=tf.TensorSpec([4], tf.int32))
-        seeds = fold_in(example_seeds(seed, places), 0)
-        return records, headers, boxes(headers[:, 1], headers[:, 2], seeds, least_area)
+        seeds, mirrors = crop.draw(seed, places)
+        return records, headers, boxes(headers[:, 1], headers[:, 2], seeds, crop.least_area), mirrors
 
     def _example(self, record, preprocessing, header=None, box=None):
         """Returns (image uint8 [H, W, C], label int32) of a serialized example."""

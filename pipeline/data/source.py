@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from pipeline.data.augment.resized_crop import DecodedCrop
 from pipeline.preprocessing import Preprocessing
 
 Finish = Callable[..., Any]  # Of (images, labels, number), see Reader.
@@ -22,11 +23,11 @@ class Reader(Protocol):
     crops: bool
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
-                 least_area: float | None = None) -> tf.data.Dataset:
+                 crop: DecodedCrop | None = None) -> tf.data.Dataset:
         """Endless batches in the order of (seed, position), from position start_step * batch_size.
 
-        With rows, int64 [n] ascending, only these rows of each batch are decoded and passed on. With least_area, which
-        only a reader with `crops` takes, each image is a part of its file, see augment.resized_crop.boxes.
+        With rows, int64 [n] ascending, only these rows of each batch are decoded and passed on. With a crop, which
+        only a reader with `crops` takes, each image is a part of its file.
         """
 
     def in_order(self, start_batch: int, batch_size: int, finish: Finish) -> tf.data.Dataset:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
+from pipeline.data.augment.resized_crop import DecodedCrop
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Split
 from pipeline.errors import UsageError
@@ -85,6 +86,7 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
     check_layout(split, layout, augmentations)
     rows, size = layout.rows, len(layout.rows)
     crop, place = decoded_crop(split, augmentations)
+    arguments = {} if crop is None else {"crop": crop}  # Readers of users may know of none.
 
     def finish(images, labels, step):
         images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
@@ -99,17 +101,19 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
                 batch["mix"] = mix
         return {name: _arrange(value, layout.here) for name, value in batch.items()}
 
-    arguments = {} if crop is None else {"least_area": crop}  # Readers of users may know of none.
     return _tuned(split.reader.shuffled(seed, start_step, layout.batch_size, finish,
                                         rows if layout.workers > 1 else None, **arguments))
 
 
-def decoded_crop(split: Split, augmentations: Sequence[Augmentation]) -> tuple[float | None, int]:
-    """Returns (least area, 1) where the first augmentation is a resized crop that decoding does; else (None, 0)."""
-    if not augmentations or augmentations[0].name != RESIZED_CROP or not getattr(split.reader, "crops", False):
+def decoded_crop(split: Split, augmentations: Sequence[Augmentation]) -> tuple[DecodedCrop | None, int]:
+    """Returns what decoding does of a list of augmentations, and how many these are: (None, 0) without a crop."""
+    names = [augmentation.name for augmentation in augmentations]
+    if names[:1] != [RESIZED_CROP] or not getattr(split.reader, "crops", False):
         return None, 0
-    strength = augmentations[0].strength
-    return AUGMENTATIONS.find(RESIZED_CROP).row.default if strength is None else strength, 1
+    done = 2 if names[1:2] == ["flip"] else 1
+    strengths = [AUGMENTATIONS.find(one.name).row.default if one.strength is None else one.strength
+                 for one in augmentations[:done]]
+    return DecodedCrop(*strengths), done
 
 
 def eval_batches(split: Split, layout: BatchLayout, start_batch: int = 0) -> tf.data.Dataset:

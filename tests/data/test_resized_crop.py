@@ -9,12 +9,13 @@ from PIL import Image
 from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.console import Console
+from pipeline.data import augment
 from pipeline.data.augment.resized_crop import boxes, resized_crop
 from pipeline.data.file_stream import ImageFiles
 from pipeline.data.image_reader import ImageReader
 from pipeline.data.load import load
 from pipeline.data.stateless_random import example_seeds, fold_in
-from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
+from pipeline.data.stream import BatchLayout, decoded_crop, eval_batches, image_batches, train_stream
 from pipeline.errors import UsageError
 from pipeline.preprocessing import Preprocessing
 from tests.data.numbered import TEST, prepare
@@ -95,8 +96,19 @@ def loaded(folder, **options):
     return load(config, 4, Console(quiet=True)), augmentations(config)
 
 
+def check_flip(source, chain):
+    """A flip that follows the crop is part of decoding, with the numbers of one that is applied to the batch."""
+    assert decoded_crop(source.train, chain)[1] == 2 == len(chain)
+    both, crop = (np.concatenate([b["image"] for b in train_stream(source.train, BatchLayout(16), 5, 0, some).take(1)])
+                  for some in (chain, chain[:1]))
+    expected, _ = augment.apply(tf.constant(crop), tf.range(16, dtype=tf.int64), 5, chain, first=1)
+    np.testing.assert_array_equal(both, expected)
+    assert 0 < (both != crop).any((1, 2, 3)).sum() < 16
+
+
 def test_training_is_a_function_of_the_position_and_evaluation_takes_the_centre(folder):
     source, chain = loaded(folder)
+    check_flip(source, chain)
     assert isinstance(source.train.reader, ImageFiles)  # Small enough for memory, but each epoch needs other parts.
     assert source.preprocessing.resize == "crop:0.875" and source.train.reader.training.resize == "stretch"
 
@@ -172,8 +184,9 @@ def test_records_are_cropped_by_position_too(tmp_path):
 
     prepare(tmp_path, image_of=encoded, train=90, size=(None, None))
     config = DataConfig(dataset="numbered", data_dir=str(tmp_path), image_size=16, cache_dir=str(tmp_path / "cache"),
-                        augment=("resized_crop:0.3",))
+                        augment=("resized_crop:0.3", "flip"))
     source = load(config, 5, Console(quiet=True))
+    check_flip(source, augmentations(config))
     assert source.preprocessing.resize == "crop:0.875" and source.train.reader.crops
     assert any("an image differs between epochs" in note and "shuffled by blocks" in note for note in source.notes)
 

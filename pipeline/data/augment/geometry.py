@@ -18,7 +18,12 @@ def flip(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
         # In three dimensions TensorFlow reverses whole pixels, a third of the time.
         return tf.reshape(tf.reverse(tf.reshape(some, [-1, width, channels]), [1]), [-1, height, width, channels])
 
-    return change_some(images, tf.where(uniform(seeds, 0) < strength, 0, -1), [mirror])
+    return change_some(images, tf.where(mirrored(seeds, strength), 0, -1), [mirror])
+
+
+def mirrored(seeds: tf.Tensor, strength: float) -> tf.Tensor:
+    """Draws which images are mirrored with the probability `strength`: bool [n] of seeds int32 [n, 2]."""
+    return uniform(seeds, 0) < strength
 
 
 @AUGMENTATIONS.built_in("crop", unit="pixels of shift each way", low=1, high=32768, default_part=0.125, most_part=0.5,

@@ -1,15 +1,17 @@
 """Random resized crop: a part of the image, drawn by its area and aspect ratio, resized to the whole.
 
 As Inception was trained (Szegedy et al., https://arxiv.org/abs/1409.4842) and every ImageNet recipe since. Where images
-are decoded from files for training, only that part of the file is decoded, see pipeline.data.image_stream.
+are decoded from files for training, only that part of the file is decoded, see pipeline.data.file_stream.
 """
+import dataclasses
 import math
 
 import tensorflow as tf
 
 from pipeline.choices import AUGMENTATIONS
+from pipeline.data.augment.geometry import mirrored
 from pipeline.data.augment.kernels import to_uint8
-from pipeline.data.stateless_random import uniform
+from pipeline.data.stateless_random import example_seeds, fold_in, uniform
 
 ATTEMPTS = 10
 RATIOS = 3 / 4, 4 / 3  # Least and largest width / height.
@@ -29,6 +31,34 @@ def resized_crop(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Ten
         images=tf.cast(images, tf.float32), transforms=transforms, output_shape=tf.constant([height, width]),
         interpolation="BILINEAR", fill_mode="NEAREST", fill_value=0.0)
     return tf.ensure_shape(to_uint8(moved), images.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedCrop:
+    """A random resized crop, and the flip that follows it, where decoding does both.
+
+    Attributes:
+      least_area: in (0, 1].
+      flip: probability with which the part is mirrored; 0 without a flip.
+    """
+
+    least_area: float
+    flip: float = 0.0
+
+    def draw(self, seed: int, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what `boxes` takes, int32 [n, 2], and which parts are mirrored, bool [n], of positions int64 [n].
+
+        As augment.apply draws both for the first two augmentations of a list.
+        """
+        seeds = fold_in(example_seeds(seed, positions), [0, 1])
+        return seeds[:, 0], mirrored(seeds[:, 1], self.flip)
+
+    def mirror(self, image: tf.Tensor, mirrors: tf.Tensor) -> tf.Tensor:
+        """Returns an image [H, W, C], mirrored left and right if `mirrors`, bool scalar."""
+        if not self.flip:
+            return image
+        # The kernel would copy an image that it leaves as it is.
+        return tf.ensure_shape(tf.cond(mirrors, lambda: tf.reverse(image, [1]), lambda: image), image.shape)
 
 
 def boxes(height: tf.Tensor, width: tf.Tensor, seeds: tf.Tensor, least_area: float) -> tf.Tensor:
