@@ -36,7 +36,8 @@ class Window:
       rows: float64 [steps, columns].
       started: wall time at its start, in seconds since the epoch.
       seconds: its duration.
-      compiled: whether the step was traced and compiled in it: the first window of a process.
+      compiled: whether the step was traced and compiled in it: in the first window of a process, and of a phase of
+        --unfreeze_at.
       steady: whether its speed is representative: neither compiled nor profiled.
       system: metrics of the machine, added by the first callback for those after it.
     """

@@ -20,6 +20,7 @@ from pipeline.options import (
     NEVER,
     Interval,
     Options,
+    UnfreezePoint,
     check_option,
     option,
     profiled_steps,
@@ -84,6 +85,9 @@ class ModelConfig(Options):
                                    "off: of each replica (faster)")
     freeze: tuple[str, ...] = option((), "layers and weights that are not trained, by patterns of their names: "
                                          "block1,*/norm; backbone: all but the last layer", many=True, resume=NEVER)
+    unfreeze_at: tuple[str, ...] = option((), "when what --freeze froze begins to train: 2epochs or 300 (steps), or by "
+                                              "patterns of names: block3@1epoch,all@3epochs", many=True, resume=NEVER,
+                                          unit="steps or epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +100,8 @@ class OptimizerConfig(Options):
     schedule: str = option("constant", "learning rate over the run",
                            choices=("constant", "cosine", "step", "one-cycle"))
     warmup: str = option("0", "linear warm-up from 0: steps (100) or epochs (1epoch)", unit="steps or epochs")
+    rewarmup: str = option("0", "linear warm-up from 0 after each point of --unfreeze_at: steps (100) or epochs "
+                                "(1epoch)", unit="steps or epochs")
     step_decay_at: tuple[str, ...] = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate "
                                                              "drops", many=True)
     step_decay_factor: float = option(0.1, "schedule=step: factor of the rate at each drop", above=0.0, high=1.0)
@@ -292,6 +298,17 @@ def _check_loss(optimizer: OptimizerConfig) -> None:
                          f"{optimizer.loss} takes the labels as they are")
 
 
+def _check_unfreezing(config: ExperimentConfig) -> None:
+    """Checks the options of what is frozen for a part of the run."""
+    points = UnfreezePoint.parse(config.model.unfreeze_at)
+    if points and not config.model.freeze:
+        raise UsageError(f"--unfreeze_at={','.join(config.model.unfreeze_at)} needs --freeze, which says what is "
+                         "frozen until then, e.g. --freeze=backbone")
+    if Interval.parse("rewarmup", config.optimizer.rewarmup).amount and not points:
+        raise UsageError(f"--rewarmup={config.optimizer.rewarmup} follows the points of --unfreeze_at, and there are "
+                         "none: give them, or --warmup for the start of the run")
+
+
 def _check_together(config: ExperimentConfig) -> None:
     """Checks combinations of options, and the syntax of values."""
     training, data, optimizer = config.training, config.data, config.optimizer
@@ -305,6 +322,7 @@ def _check_together(config: ExperimentConfig) -> None:
         raise UsageError(f"--augment={','.join(data.augment)}: {RESIZED_CROP} is part of decoding, and comes first")
     profiled_steps(config.runtime.profile)
     Interval.parse("warmup", optimizer.warmup)
+    _check_unfreezing(config)
     Interval.parse("histograms_every", config.runtime.histograms_every)
     every = Interval.parse("evaluate_every", training.evaluate_every)
     saved = Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds"))

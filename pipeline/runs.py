@@ -80,7 +80,6 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     if done:
         return done
     from pipeline.distributed.agreement import lost_peers  # These import TensorFlow.
-    from pipeline.models.model_checks import departures
     from pipeline.stored_checkpoint import stored_checkpoints
     from pipeline.training.experiment import compose, start
     from pipeline.training.multi_worker_checkpoint import open_directory
@@ -94,7 +93,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
         directory.check(config, source.fingerprint_as, replicas)
         with activity("building the model", console):
             experiment = compose(config, source, strategy, directory.config, begins, begun_with)
-        found = departures(experiment.state.model)
+        found = experiment.departures()
         with directory.claimed():
             # Checked again with all that is known now; another process may have used the directory in the meantime.
             accepted = directory.check(config, source.fingerprint_as, replicas, not found)

@@ -9,6 +9,7 @@ from pipeline import extension
 from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
+from pipeline.options import UnfreezePoint
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
@@ -67,7 +68,8 @@ def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
         drawing.check_path(plot)
     model = registry.create(config.model.model, flag_values.classes, input_shape,
                             config.model.model_options, config.model.batch_norm_momentum)
-    freeze(model, config.model.freeze, input_shape)
+    points = enumerate(UnfreezePoint.parse(config.model.unfreeze_at), 1)
+    freeze(model, config.model.freeze, input_shape, [(number, point.patterns) for number, point in points])
     table.show(table.layer_table(model, input_shape, flag_values.depth), sys.stdout)
     if plot:
         drawing.draw(drawing.record_calls(model, input_shape), plot)

@@ -11,6 +11,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import write_json
+from pipeline.options import UnfreezePoint
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
 from pipeline.runs import console_for
@@ -85,11 +86,23 @@ def choose_replicas(config: ExperimentConfig) -> tuple[str, int]:
 
 
 def shortened(config: ExperimentConfig, steps: int, replicas: int) -> ExperimentConfig:
-    """Returns the configuration of a run of a few steps that reaches the end of an epoch."""
+    """Returns the configuration of a run of a few steps that reaches the end of an epoch.
+
+    Points of --unfreeze_at are moved into it, at even distances.
+    """
     batches = max(2, steps // 2)
     subset = min(config.data.subset or batches, batches)
     return config.replace(subset=subset, steps=steps, epochs=None, replicas=replicas, early_stopping_patience=0,
-                          workdir=None, allow=())
+                          workdir=None, allow=(), unfreeze_at=moved(config.model.unfreeze_at, steps))
+
+
+def moved(unfreeze_at: Sequence[str], steps: int) -> tuple[str, ...]:
+    """Returns --unfreeze_at with its points at even distances in a run of `steps` steps."""
+    points = UnfreezePoint.parse(unfreeze_at)
+    if len(points) >= steps:
+        raise UsageError(f"--verify_steps={steps} has no room for the {len(points)} points of --unfreeze_at; give more")
+    return tuple(text for number, point in enumerate(points, 1)
+                 for text in (*point.patterns[:-1], f"{point.patterns[-1]}@{steps * number // (len(points) + 1)}"))
 
 
 def report_result(rows: Sequence[Comparison], config: ExperimentConfig, kind: str, replicas: int, seconds: float,

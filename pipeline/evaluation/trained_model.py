@@ -12,9 +12,10 @@ from pipeline import extension as extensions
 from pipeline import keras_import
 from pipeline.config import AS_TRAINED, ExperimentConfig
 from pipeline.models import registry
-from pipeline.models.freezing import freeze
+from pipeline.models.freezing import FreezeSchedule, freeze
 from pipeline.preprocessing import Preprocessing
 from pipeline.run_directory import RunDirectory, evaluates_average, stored_config
+from pipeline.training.cadence import plan
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 from pipeline.training.stored_weights import described, load_weights
@@ -67,11 +68,12 @@ class TrainedModel:
         config = ExperimentConfig.from_flat({**stored["config"], **({"precision": precision} if precision else {}),
                                              **({"extension": extension} if extension else {})})
         extensions.load(config.data.extension, stored.get("extensions") or ())
-        model = create_model(config, stored)
+        model, freezing = create_model(config, stored)
         ema = evaluates_average(stored) if ema is None else ema
         found = load_weights(model, directory.file("checkpoints"), checkpoint, ema, average)
         inference = Inference(tf.distribute.get_strategy(), model, inference_settings(config, stored, batch_size))
         steps = tuple(c.step for c in found)
+        freezing.enter(steps[0])
         return cls(config, stored, model, tuple(stored["data"]["class_names"]), Preprocessing.of_run(stored),
                    steps, inference, described(steps, ema))
 
@@ -104,16 +106,16 @@ class TrainedModel:
         return np.concatenate(parts) if parts else np.zeros([0, len(self.class_names)], np.float32)
 
 
-def create_model(config: ExperimentConfig, stored: Mapping[str, Any]) -> keras.Model:
-    """Creates the model of a run with fresh weights, in the precision of a configuration, frozen as in the run."""
+def create_model(config: ExperimentConfig, stored: Mapping[str, Any]) -> tuple[keras.Model, FreezeSchedule]:
+    """Creates the model of a run with fresh weights, in the precision of a configuration, and what it freezes."""
     height, width, channels = stored["data"]["image_shape"]
     wanted, before = registry.wanted_channels(config.model.model, channels), keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.runtime.precision)
     try:
         model = registry.create(config.model.model, len(stored["data"]["class_names"]), (height, width, wanted),
                                 config.model.model_options, config.model.batch_norm_momentum)
-        freeze(model, config.model.freeze, (height, width, wanted))
-        return model
+        thaws = plan(config, stored["data"]["num_train"]).thaws
+        return model, freeze(model, config.model.freeze, (height, width, wanted), thaws)
     finally:
         keras.config.set_dtype_policy(before)
 

@@ -11,9 +11,11 @@ from keras.src.backend import config
 from keras.src.saving import saving_lib
 
 from pipeline.console import STANDARD
+from pipeline.errors import RunFailure
 
 H5Store = saving_lib.H5IOStore
 read_dataset = saving_lib.safe_get_h5_dataset
+PER_VARIABLE = ("_apply_weight_decay", "_get_variable_index", "iterations", "update_step")
 FUSED = ("_backend_update_step", "_get_variable_index")  # What the fused updates below override or call.
 
 
@@ -136,15 +138,89 @@ class FusedMomentum(Fused):
             use_nesterov=self.nesterov)
 
 
-def reduced_optimizer(optimizer_class: type, fused: type | None = None) -> type:
+class PerVariable:
+    """Mixin of a Keras optimizer: a factor of the learning rate, and a count of updates, for each variable.
+
+    A variable that begins to train later than others gets what a new optimizer would give it: its slots are zero until
+    then, and what depends on the number of updates (Adam's correction of the bias) follows its own.
+    """
+
+    _group = 0  # Of the variable that is being updated.
+
+    def set_up(self: Any, factors: Sequence[float], groups: Sequence[int], decayed: Sequence[bool]) -> None:
+        """Sets what the variables get, in the order in which the optimizer was built; in the strategy's scope.
+
+        Args:
+          factors: of the learning rate and of the decoupled weight decay.
+          groups: 0 for variables that train from the first step; others count their own updates.
+          decayed: whether the weights decay.
+        """
+        self._factors, self._groups, self._decayed = tuple(factors), tuple(groups), tuple(decayed)
+        self._counts = tuple(self.add_variable((), dtype="int64", aggregation="only_first_replica",
+                                               name=f"iteration_{group}") for group in range(1, max(groups) + 1))
+
+    @property
+    def iterations(self: Any) -> Any:
+        """The number of updates of the variable that is being updated; outside of an update of the first ones."""
+        return self._counts[self._group - 1] if self._group else self._iterations
+
+    def apply(self: Any, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable]) -> None:
+        """Updates the variables, and counts it for each group among them."""
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        for group in sorted({self._groups[self._get_variable_index(v)] for v in trainable_variables} - {0}):
+            self._counts[group - 1].assign_add(1)
+
+    @contextlib.contextmanager
+    def _updating(self: Any, variable, learning_rate):
+        """Counts the updates of a variable in the block; yields its learning rate."""
+        index = self._get_variable_index(variable)
+        self._group = self._groups[index]
+        try:
+            yield self._rate(index, learning_rate, variable.dtype)
+        finally:
+            self._group = 0
+
+    def _rate(self: Any, index, learning_rate, dtype):
+        rate, factor = tf.cast(tf.convert_to_tensor(learning_rate), dtype), self._factors[index]
+        return rate if factor == 1 else rate * tf.constant(factor, dtype)
+
+    def update_step(self: Any, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        """Updates one variable by Keras's operations."""
+        with self._updating(variable, learning_rate) as rate:
+            super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+    def _apply_kernel(self: Any, gradient, variable, learning_rate):
+        with self._updating(variable, learning_rate) as rate:
+            super()._apply_kernel(gradient, variable, rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self: Any, variables):
+        if self.weight_decay is None:
+            return
+
+        def decay_all(strategy):
+            for variable in variables:
+                index, dtype = self._get_variable_index(variable), variable.dtype
+                if self._decayed[index]:
+                    part = self._rate(index, self.learning_rate, dtype) * tf.constant(self.weight_decay, dtype)
+                    strategy.extended.update(variable.value, lambda v, part: v.assign_sub(v * part), args=(part,),
+                                             group=False)
+
+        tf.distribute.get_replica_context().merge_call(decay_all)
+
+
+def reduced_optimizer(optimizer_class: type, fused: type | None = None, per_variable: bool = False) -> type:
     """Returns a subclass of a Keras optimizer whose gradients are reduced already, with fused updates if any.
 
     Where this version of Keras lacks what the fused updates override, a warning says that they are lost; the optimizer
-    then computes the same, within rounding, by Keras's own operations.
+    then computes the same, within rounding, by Keras's own operations. `per_variable`: with PerVariable.
     """
     missing = [name for name in FUSED if not hasattr(optimizer_class, name)] if fused else []
     if missing:
         STANDARD.warning(f"Keras {keras.__version__} has no {missing[0]} in {optimizer_class.__name__}: the fused "
                          "update kernel is lost and steps are slower; install the range of setup.cfg")
-    mixins = (AlreadyReduced,) if fused is None or missing else (AlreadyReduced, fused)
+    lacks = [name for name in PER_VARIABLE if not hasattr(optimizer_class, name)] if per_variable else []
+    if lacks:  # Without it the numbers would be others.
+        raise RunFailure(f"Keras {keras.__version__} has no {lacks[0]} in {optimizer_class.__name__}, which learning "
+                         "rates of layers and --unfreeze_at need; install the range of setup.cfg")
+    mixins = (AlreadyReduced, *([PerVariable] if per_variable else []), *([fused] if fused and not missing else []))
     return type(optimizer_class.__name__, (*mixins, optimizer_class), {})

@@ -45,14 +45,16 @@ class GoodputTracker:
             self.add(kind, seconds - self._inside)
             self._inside = around + seconds
 
-    def window(self, count: int, seconds: float, waited: float) -> None:
+    def window(self, count: int, seconds: float, waited: float, compiled: bool = False) -> None:
         """Adds a window of `count` steps, of whose seconds `waited` passed without input.
 
-        The first one of a process is traced and compiled: the time by which its steps are slower than those of the
-        second window counts as compiling.
+        The first one of a process is traced and compiled, and so are others (`compiled`): the time by which its steps
+        are slower than those of the next window counts as compiling.
         """
         waited = min(waited, seconds)
-        if self._pending is None:
+        if compiled or self._pending is None:
+            if self._pending:
+                self._split_first(0.0)
             self._pending = (count, seconds)
             return
         self._split_first(seconds / count)

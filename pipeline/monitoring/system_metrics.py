@@ -77,12 +77,13 @@ class RunningGoodput:
     def _productive(self) -> float:
         return self._reached[-1][1] if self._reached else 0.0
 
-    def share(self, step: int, count: int, seconds: float, waited: float) -> float:
+    def share(self, step: int, count: int, seconds: float, waited: float, compiled: bool = False) -> float:
         """Adds a window of `count` steps that ends at `step`; returns the share in [0, 1] so far.
 
-        The first window is traced and compiled: the time of its steps is known with the second.
+        The first window is traced and compiled, and so are others (`compiled`): the time of its steps is known with the
+        next.
         """
-        if self._first is None:
+        if compiled or self._first is None:
             self._first = (step, count, seconds)
         else:
             first, steps, longest = self._first
@@ -137,7 +138,8 @@ class SystemMetrics(Callback):
                 window.system["ceiling_share"] = share
             window.system["input_wait"] = min(1.0, waited / seconds)
         window.system.update(self._memory(),
-                             goodput=self._goodput.share(window.step, count, window.seconds, waited))
+                             goodput=self._goodput.share(window.step, count, window.seconds, waited,
+                                                         window.compiled))
 
     def _ceiling_share(self, steps_per_second: float) -> float | None:
         operations = self._operations()

@@ -4,7 +4,9 @@ import fractions
 import math
 
 from pipeline.config import DEFAULT_EPOCHS, ExperimentConfig
-from pipeline.options import Interval, profiled_steps
+from pipeline.errors import UsageError
+from pipeline.options import Interval, UnfreezePoint, profiled_steps
+from pipeline.quantities import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Plan:
       evaluate_every, checkpoint_every: Interval.
       histograms_every: Interval, or None without --histograms_every.
       profiled: (first, last), the steps after `first` up to `last` are profiled; None without --profile.
+      thaws: ((step, patterns), ...) of --unfreeze_at, ascending: after so many steps what they match trains.
+      rewarmup_steps: steps of warm-up after each of these.
     """
 
     num_examples: int
@@ -29,6 +33,13 @@ class Plan:
     checkpoint_every: Interval
     histograms_every: Interval | None = None
     profiled: tuple[int, int] | None = None
+    thaws: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    rewarmup_steps: int = 0
+
+    @property
+    def unfreeze_at(self) -> tuple[int, ...]:
+        """The steps of `thaws`."""
+        return tuple(step for step, _ in self.thaws)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -73,8 +84,11 @@ class Plan:
         return _exact(interval.amount) * self.num_examples / self.batch_size
 
     def steps_to_boundary(self, step: int) -> int:
-        """Returns the steps from `step` to the next evaluation, checkpoint, histogram, edge of a profile, or end."""
-        ends = [end for end in self.profiled or () if end > step]
+        """Returns the steps from `step` to the next boundary.
+
+        That is an evaluation, a checkpoint, a histogram, an edge of a profile, a point of --unfreeze_at, or the end.
+        """
+        ends = [end for end in (*(self.profiled or ()), *self.unfreeze_at) if end > step]
         ends += [self.next_boundary(interval, step)
                  for interval in (self.evaluate_every, self.checkpoint_every, self.histograms_every)
                  if interval and interval.unit != "seconds"]
@@ -91,7 +105,7 @@ class StepsPerLoopController:
     """Adapts the number of steps of one call to about a second.
 
     Short enough to stop soon when asked to, long enough that the overhead of the host is small. The first call, which
-    is traced and compiled, has one step; the second measures the speed.
+    is traced and compiled, has one step; the second measures the speed. So it is again after `restart`.
     """
 
     SECONDS, FIRST = 1.0, (1, 4)
@@ -103,6 +117,10 @@ class StepsPerLoopController:
           longest: longest duration in seconds of a call of a fixed number of steps.
         """
         self.fixed, self.longest, self.calls, self._rate = fixed, longest, 0, 0.0
+
+    def restart(self) -> None:
+        """Forgets the speed: the next call is traced and compiled again."""
+        self.calls, self._rate = 0, 0.0
 
     def next(self, limit: int) -> int:
         """Returns the number of steps of the next call, from 1 to `limit`."""
@@ -128,6 +146,9 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     """Converts the lengths and intervals of a configuration to steps.
 
     `num_examples`: of the training split, > 0.
+
+    Raises:
+      UsageError: the points of --unfreeze_at are not ascending, or not inside the run.
     """
     training, batch_size = config.training, config.training.batch_size
 
@@ -139,9 +160,24 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     histograms = Interval.parse("histograms_every", config.runtime.histograms_every)
     length = Interval(float(training.steps), "steps") if training.steps else Interval(
         training.epochs or DEFAULT_EPOCHS, "epochs")
+    total = max(1, steps(length))
+    thaws = tuple((steps(point.interval), point.patterns) for point in UnfreezePoint.parse(config.model.unfreeze_at))
+    _check_ascending(config.model.unfreeze_at, [step for step, _ in thaws], total)
     return Plan(
-        num_examples=num_examples, batch_size=batch_size, total_steps=max(1, steps(length)),
+        num_examples=num_examples, batch_size=batch_size, total_steps=total, thaws=thaws,
+        rewarmup_steps=steps(Interval.parse("rewarmup", config.optimizer.rewarmup)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
         checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds")),
         histograms_every=histograms if histograms.amount else None, profiled=profiled_steps(config.runtime.profile))
+
+
+def _check_ascending(texts, points, total_steps):
+    """Raises UsageError unless points[0] < points[1] < ... < total_steps."""
+    shown, listed = ",".join(texts), ", ".join(map(str, points))
+    if any(later <= earlier for earlier, later in zip(points, points[1:], strict=False)):
+        raise UsageError(f"--unfreeze_at={shown} is after {listed} steps: give each point a later time than the one "
+                         "before it")
+    if points and points[-1] >= total_steps:
+        raise UsageError(f"--unfreeze_at={shown}: step {points[-1]} is not inside this run of "
+                         f"{counted(total_steps, 'step')}; give an earlier point, or a longer run (--epochs, --steps)")

@@ -90,6 +90,7 @@ def where_it_began(experiment: Experiment, first_step: int) -> str:
     Returns:
       A clause that names the layer or the weight.
     """
+    experiment.enter_phase(first_step - 1)
     outputs = _outputs(experiment, first_step)
     broken = [name for name, value in outputs if not np.isfinite(value)]
     if broken:

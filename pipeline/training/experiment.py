@@ -27,15 +27,15 @@ from pipeline.errors import UsageError
 from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
-from pipeline.models.freezing import Frozen, freeze
+from pipeline.models.freezing import FreezeSchedule, Frozen, freeze
 from pipeline.models.initialization import Initialization, initialize
-from pipeline.models.model_checks import check_compiled, check_size
+from pipeline.models.model_checks import check_compiled, check_size, departures
 from pipeline.monitoring import operations
 from pipeline.preprocessing import of_begun
 from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
-from pipeline.training.optimizer import check_reduced_once, create_optimizer
+from pipeline.training.optimizer import add_l2, check_reduced_once, create_optimizer
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import StepSettings, augment_batch, step_settings
@@ -54,7 +54,7 @@ class Experiment:
       state: model, optimizer and counters.
       steps: the compiled functions.
       workers: the processes of the run.
-      frozen: the frozen weights.
+      freezing: which weights are frozen at each step.
       initialization: the weights that the run started from, or None.
       evaluates_average: whether evaluations during training are of the moving average of the weights.
       step_operations: floating-point operations of a training step, None before they were counted.
@@ -68,7 +68,7 @@ class Experiment:
     state: TrainState
     steps: StepFunctions
     workers: Workers
-    frozen: Frozen
+    freezing: FreezeSchedule
     initialization: Initialization | None
     evaluates_average: bool = False
     step_operations: float | None = None
@@ -93,6 +93,23 @@ class Experiment:
         input_distributor = self.steps.input_distributor
         return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
                            self.config.optimizer.accumulate_steps, input_distributor.workers, input_distributor.rank)
+
+    def enter_phase(self, step: int) -> Frozen:
+        """Freezes what the step after `step` steps does not train, and returns it.
+
+        What uses the step's functions at a step calls this first: they are traced again where it has changed.
+        """
+        if self.freezing.enter(step):
+            self.state.hold(self.freezing.frozen.held)
+            self.steps.trace()
+        return self.freezing.frozen
+
+    def departures(self) -> list[tuple[str, str]]:
+        """Lists why N replicas would not compute the same as one, once all is unfrozen; see model_checks.departures."""
+        self.freezing.enter(self.plan.total_steps)
+        found = departures(self.state.model)
+        self.freezing.enter(0)
+        return found
 
     def evaluation_due(self, step: int) -> bool:
         """Tells whether an evaluation is due at a step and has not been done."""
@@ -282,16 +299,18 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         initialization = Initialization.stored(stored)
         if begins:
             initialization = initialize(model, config.training.initialize_from, shape, find, initialization)
-        frozen = freeze(model, config.model.freeze, shape)
-        _add_l2(model, config.optimizer.l2)
-        state = TrainState(model, create_optimizer(config.optimizer, model), with_ema=config.optimizer.ema_decay > 0,
-                           scale_loss=settings.scale_loss, held=frozen.held)
+        freezing = freeze(model, config.model.freeze, shape, plan.thaws)
+        optimizer = create_optimizer(config.optimizer, model, freezing.since)
+        add_l2(model, freezing.since, config.optimizer.l2)
+        state = TrainState(model, optimizer, with_ema=config.optimizer.ema_decay > 0, scale_loss=settings.scale_loss,
+                           held=freezing.frozen.held)
     if strategy.num_replicas_in_sync > 1:
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
-    schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps)
+    schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps, plan.unfreeze_at,
+                                      plan.rewarmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
-                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), frozen,
+                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), freezing,
                       initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 
@@ -322,11 +341,3 @@ def compose(config: ExperimentConfig, source: Source, strategy: tf.distribute.St
     experiment = build(config, source, strategy, stored, begins)
     experiment.check_batches(begun_with)
     return experiment
-
-
-def _add_l2(model, strength):
-    """Adds an L2 penalty, strength * sum(w^2), to every kernel (variable of two or more axes) without one."""
-    if strength:
-        for variable in model.trainable_variables:
-            if len(variable.shape) > 1 and variable.regularizer is None:
-                variable.regularizer = keras.regularizers.L2(strength)

@@ -1,7 +1,7 @@
 """Optimizers of Keras for gradients that are reduced already, with one fused kernel for each large variable."""
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import tensorflow as tf
@@ -11,36 +11,56 @@ from pipeline.config import OptimizerConfig
 from pipeline.errors import RunFailure
 from pipeline.internals import keras_internals
 from pipeline.internals.keras_internals import reduced_optimizer
+from pipeline.models.weight_names import named
 
 
-def _optimizer_class(config: OptimizerConfig) -> Callable:
+def _optimizer_class(config: OptimizerConfig, per_variable: bool) -> Callable:
     """Returns the class of an optimizer, its gradients reduced already, with its own options filled in."""
     row = OPTIMIZERS.find(config.optimizer)
     if not isinstance(row, OptimizerRow):
-        return reduced_optimizer(row.origin)
+        return reduced_optimizer(row.origin, per_variable=per_variable)
     module, name = row.factory.split(":")
     fused = row.fused if row.fused_if is None or getattr(config, row.fused_if) else None
     optimizer_class = reduced_optimizer(getattr(importlib.import_module(module), name),
-                                        getattr(keras_internals, fused) if fused else None)
+                                        getattr(keras_internals, fused) if fused else None, per_variable)
     options = {argument: getattr(config, option) for argument, option in row.options.items()}
     return functools.partial(optimizer_class, **options)
 
 
-def create_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optimizers.Optimizer:
+def create_optimizer(config: OptimizerConfig, model: keras.Model, since: Mapping[str, int]
+                     ) -> keras.optimizers.Optimizer:
     """Creates and builds the optimizer of a built model; call it inside the strategy's scope.
 
     Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer and excludes vectors
     (biases, scale and offset of normalization) unless `decay_all`. The step assigns the learning rate.
+
+    Args:
+      since: {name: index of the phase from which it trains} of the weights that ever train, see FreezeSchedule: the
+        optimizer has room for them from the start, and what begins to train later begins as in a new optimizer.
     """
-    optimizer = _optimizer_class(config)(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    found = named(model)
+    variables = [found[name] for name in since]
+    per_variable = any(since.values())
+    optimizer = _optimizer_class(config, per_variable)(learning_rate=config.learning_rate,
+                                                       weight_decay=config.weight_decay)
     if not config.weight_decay:
         optimizer.weight_decay = None  # Keras would multiply every weight by zero each step.
-    if not config.decay_all:
-        excluded = [v for v in model.trainable_variables if len(v.shape) < 2]
-        if excluded:
-            optimizer.exclude_from_weight_decay(var_list=excluded)
-    optimizer.build(model.trainable_variables)
+    decayed = [config.decay_all or len(v.shape) > 1 for v in variables]
+    excluded = [v for v, decays in zip(variables, decayed, strict=True) if not decays]
+    if excluded:
+        optimizer.exclude_from_weight_decay(var_list=excluded)
+    optimizer.build(variables)
+    if per_variable:
+        optimizer.set_up([1.0] * len(variables), list(since.values()), decayed)
     return optimizer
+
+
+def add_l2(model: keras.Model, names: Iterable[str], strength: float) -> None:
+    """Adds an L2 penalty, strength * sum(w^2), to kernels (variables of two or more axes) of the names without one."""
+    found = named(model)
+    for name in names if strength else ():
+        if len(found[name].shape) > 1 and found[name].regularizer is None:
+            found[name].regularizer = keras.regularizers.L2(strength)
 
 
 def check_reduced_once(run: Callable, strategy: tf.distribute.Strategy) -> None:

@@ -59,8 +59,8 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
         console.info(f"        {note}")
     console.info(f"model   {config.model.model}: {counted(experiment.state.model.count_params(), 'parameter')}, "
                  f"{config.runtime.precision}, {counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
-    if experiment.frozen.names:
-        console.info(f"frozen  {experiment.frozen.text()}")
+    for number, line in enumerate(experiment.freezing.lines()):
+        console.info(f"{'' if number else 'frozen':7} {line}")
     if config.optimizer.ema_decay:
         weights = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         console.info(f"average evaluations, the best checkpoint and the final figures are of the {weights}"
@@ -125,7 +125,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "extensions": extension.records(),
         "plan": {"total_steps": experiment.plan.total_steps, "steps_per_epoch": experiment.plan.steps_per_epoch},
         "initialization": experiment.initialization and dataclasses.asdict(experiment.initialization),
-        "frozen": experiment.frozen.describe(),
+        "frozen": experiment.freezing.describe(),
         "evaluated_weights": _evaluated_weights(experiment),
         "preprocessing": source.preprocessing.stored(), "normalization": normalization,
         "num_replicas": replicas, "num_workers": experiment.workers.count,

@@ -1,6 +1,6 @@
 """Learning-rate schedules: pure functions of the global step, so that a resumed run needs no state for them."""
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -15,8 +15,9 @@ def _cosine(start, end, share):
     return end + (start - end) * 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
 
 
-def learning_rate_schedule(config: OptimizerConfig, total_steps: int,
-                           warmup_steps: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int, warmup_steps: int,
+                           rewarmup_at: Sequence[int] = (), rewarmup_steps: int = 0
+                           ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the learning rate as a function of the global step.
 
     Warm-up rises linearly so that the step `warmup_steps` (counted from 1) has the full rate (Goyal et al. 2017,
@@ -26,10 +27,29 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int,
     Args:
       total_steps: length of the run in steps.
       warmup_steps: steps of warm-up, 0 for none.
+      rewarmup_at: steps after which the rate rises linearly from 0 to the schedule's own once more, ascending.
+      rewarmup_steps: steps of each such rise, 0 for none.
 
     Returns:
       A function of an int64 scalar tensor (steps done before this one) to a float32 scalar tensor, > 0.
     """
+    rate = _schedule(config, total_steps, warmup_steps)
+    if not (rewarmup_at and rewarmup_steps):
+        return rate
+
+    def rewarmed(step):
+        value = rate(step)
+        done, part = tf.cast(step, tf.float32), tf.ones([], tf.float32)
+        for start in rewarmup_at:
+            risen = tf.minimum((done - start + 1.0) / rewarmup_steps, 1.0)
+            part = tf.where(done >= start, risen, part)
+        return value * part
+
+    return rewarmed
+
+
+def _schedule(config, total_steps, warmup_steps):
+    """Returns the learning rate of the configured schedule with its warm-up."""
     peak = config.learning_rate
     if config.schedule == "one-cycle":
         rise = warmup_steps or max(1, round(ONE_CYCLE_RISE * total_steps))

@@ -43,7 +43,7 @@ class TrainState:
           held: frozen variables of the model.
         """
         self.model, self.optimizer = model, optimizer
-        self._held = {id(v) for v in held}
+        self.hold(held)
 
         def counter(name, value=0, dtype=tf.int64):
             return tf.Variable(value, trainable=False, name=name, dtype=dtype,
@@ -63,6 +63,10 @@ class TrainState:
         self.evaluations_since_best = counter("evaluations_since_best")
         self.ema = [tf.Variable(v.value, trainable=False, name=f"ema_{i}") for i, v in enumerate(self.averaged())
                     ] if with_ema else []
+
+    def hold(self, held: Sequence[keras.Variable]) -> None:
+        """Sets the frozen variables of the model, which `changing` leaves out."""
+        self._held = {id(v) for v in held}
 
     def averaged(self) -> list[keras.Variable]:
         """Returns the model's variables that an exponential moving average follows: the float ones, in order."""

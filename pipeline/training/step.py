@@ -34,7 +34,11 @@ PHASES = ("forward", "backward", "reduction")  # In order; the update follows.
 
 
 class StepFunctions:
-    """The compiled functions of one experiment: `train_steps`, `reduced_gradients`, and those of `inference`."""
+    """The compiled functions of one experiment: `train_steps`, `reduced_gradients`, and those of `inference`.
+
+    Which weights train is part of the trace: frozen ones are constants of it, cost no gradient, and their layers run as
+    frozen ones. So the functions are made again (`trace`) where that changes.
+    """
 
     def __init__(self, strategy: tf.distribute.Strategy, state: TrainState, schedule: Callable,
                  settings: StepSettings, fault: Callable | None = None):
@@ -50,11 +54,15 @@ class StepFunctions:
         self.num_replicas = strategy.num_replicas_in_sync
         self.input_distributor = InputDistributor(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
+        self.inference = Inference(strategy, state.model, settings, self.input_distributor)
+        self.trace()
+
+    def trace(self) -> None:
+        """Makes the functions of the step anew: their next call traces the weights that train then."""
         self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.train_steps, self.reduced_gradients = (
             tf.function(f, autograph=False) for f in (self._train_steps, self._reduced_gradients))
-        self.inference = Inference(strategy, state.model, settings, self.input_distributor)
         # For the benchmark of the phases of a step.
         self.partial_steps = {phase: tf.function(functools.partial(self._partial_steps, phase), autograph=False)
                               for phase in PHASES}

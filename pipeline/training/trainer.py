@@ -16,6 +16,7 @@ from pipeline.console import STANDARD, Console
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.metrics.evaluation import is_better
+from pipeline.models.freezing import Frozen
 from pipeline.monitoring.built_in import create_callbacks, create_progress
 from pipeline.monitoring.goodput import GoodputTracker, process_age, summarize
 from pipeline.monitoring.launches import Launches
@@ -63,6 +64,7 @@ class Trainer:
         self.tracker = GoodputTracker(self.launches, process_age())
         self.callbacks: tuple[Callback, ...] = (self.progress, *callbacks)  # The others are created by `_restore`.
         self._user_callbacks = callbacks
+        self._frozen: Frozen | None = None  # Of the window before.
 
     def run(self) -> tuple[RunResult, dict]:
         """Trains to the end of the plan, or until asked to stop, and writes the result.
@@ -157,7 +159,11 @@ class Trainer:
         return self.experiment.workers.any(self.stop_request())
 
     def _run_window(self, iterator: Iterator, step: int, pace: StepsPerLoopController) -> Window:
-        """Runs the steps of about a second in one call."""
+        """Runs the steps of about a second in one call, all of one phase of --unfreeze_at."""
+        last, self._frozen = self._frozen, self.experiment.enter_phase(step)
+        if last and last is not self._frozen:
+            self.console.info(f"frozen  after step {step}: {self._frozen.text()}")
+            pace.restart()
         count = int(self.experiment.workers.first(pace.next(self.plan.steps_to_boundary(step))))
         compiled, started, before = not pace.calls, time.time(), time.monotonic()
         with tf.profiler.experimental.Trace("train_steps", step_num=step, _r=1):
@@ -172,7 +178,7 @@ class Trainer:
     def _record_window(self, window: Window, iterator: Iterator, pace: StepsPerLoopController) -> None:
         """Records the time of a window and calls the callbacks."""
         self.watchdog.beat(f"step {window.step}")
-        self.tracker.window(len(window.rows), window.seconds, window.rows[:, WAIT].sum())
+        self.tracker.window(len(window.rows), window.seconds, window.rows[:, WAIT].sum(), window.compiled)
         self._notify("on_window", window)
         if window.compiled:
             with self.tracker.measure("reporting"):

@@ -46,11 +46,26 @@ def training(experiment: Any, steps: int, kind: str = "") -> dict[str, np.ndarra
     rows: list[np.ndarray] = []
     arrays: dict[str, np.ndarray] = {}
     for count, name in ((1, "first"), (steps - 1, "variable")):
-        rows.append(experiment.steps.train_steps(iterator, tf.constant(count)).numpy())
+        rows.append(train(experiment, iterator, sum(map(len, rows)), count))
         arrays.update({f"{kind}{name}_{i}": keras.ops.convert_to_numpy(v)
                        for i, v in enumerate(experiment.state.model.variables)})
     return {f"{kind}loss": np.concatenate(rows)[:, LOSS], **arrays,
             "names": np.array([v.path for v in experiment.state.model.variables])}
+
+
+def train(experiment: Any, iterator: Any, step: int, count: int) -> np.ndarray:
+    """Runs `count` steps after `step` steps, across points of --unfreeze_at; `iterator` is opened there.
+
+    Returns:
+      float64 [count, len(TRAIN_COLUMNS)].
+    """
+    rows: list[np.ndarray] = []
+    while count:
+        experiment.enter_phase(step)
+        part = min([count, *(point - step for point in experiment.plan.unfreeze_at if point > step)])
+        rows.append(experiment.steps.train_steps(iterator, tf.constant(part)).numpy())
+        step, count = step + part, count - part
+    return np.concatenate(rows)
 
 
 def training_and_control(experiment: Any, steps: int, rounding: float) -> dict[str, np.ndarray]:
@@ -89,6 +104,7 @@ def first_gradient(experiment: Any, kind: str = "gradient") -> dict[str, np.ndar
     Returns:
       {"gradient_names": str [n], "KIND_0", ...: in the order of the trainable variables}.
     """
+    experiment.enter_phase(0)
     grads, _ = experiment.steps.reduced_gradients(experiment.train_iterator(0))
     return {"gradient_names": np.array([v.path for v in experiment.state.model.trainable_variables]),
             **{f"{kind}_{i}": g.numpy() for i, g in enumerate(grads)}}

@@ -110,7 +110,7 @@ def test_the_gradient_norm_is_that_of_the_trained_weights(strategy):
     gradients, _ = whole.steps.reduced_gradients(whole.train_iterator(0))
     expected = np.sqrt(sum(np.sum(g.numpy() ** 2) for g in gradients[2:]))  # Of the classifier.
     assert run(frozen, 1)[0, NORM] == pytest.approx(expected, rel=1e-12)
-    assert frozen.frozen.describe() == {"variables": ["hidden/w", "hidden/b"], "parameters": 50240,
+    assert frozen.freezing.describe() == {"variables": ["hidden/w", "hidden/b"], "parameters": 50240,
                                         "trained_parameters": 650}
 
 

@@ -2,12 +2,12 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.training import experiment as experiments
+from pipeline.verification import measure
 
 DIGITS = {}
 TRIED = set()  # (replicas, precision): what the self-test of the reduction has passed in this process.
@@ -36,8 +36,8 @@ def build(strategy, **options):
 
 
 def run(experiment, steps, start=0):
-    """Runs steps from the stream's start; returns the rows [steps, k] float64."""
-    return experiment.steps.train_steps(experiment.train_iterator(start), tf.constant(steps)).numpy()
+    """Runs steps after `start` steps of the stream; returns the rows [steps, k] float64."""
+    return measure.train(experiment, experiment.train_iterator(start), start, steps)
 
 
 def weights(experiment):

@@ -19,6 +19,7 @@ def histogram_values(experiment: Any, step: int) -> list[Summary.Value]:
     Returns:
       Values with the tags weights/PATH and gradients/PATH; none for a tensor without finite values.
     """
+    experiment.enter_phase(step)
     steps = experiment.steps
     gradients, _ = steps.reduced_gradients(steps.input_distributor.iterator(experiment.train_dataset(step)))
     found = []
