@@ -20,7 +20,7 @@ help:
 	@echo "make test        every test, at most 12 minutes on 2 cores"
 	@echo "make lint        style and types"
 	@echo "make acceptance  the full matrices, resumable, written to docs/acceptance.json"
-	@echo "make peers       Mirrorline beside Keras and PyTorch, under 30 minutes, written to docs/measured/peers.md (ARGS=\"--quick\")"
+	@echo "make peers       Mirrorline against Keras and PyTorch, under 30 minutes, written to docs/measured/peers.md (ARGS=\"--quick\")"
 	@echo "make clean       remove what was set up and built; runs/ stays"
 
 train: $(STAMP)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0 success, 1 failure, 2 wrong use or bad input, 130 interrupted from the keyboard, 143 by SIGTERM, 129 by a lost
-      terminal, 138 and 140 by SIGUSR1 and SIGUSR2, 152 by SIGXCPU, 141 nobody reads the output any more, or what the
+      terminal, 138 and 140 by SIGUSR1 and SIGUSR2, 152 by SIGXCPU, 141 the reader of the output has gone, or what the
       command returned. Any other exception is a defect and passes with its traceback.
     """
     silence.open_missing_streams()
@@ -117,7 +117,8 @@ def _run_reporting_errors(arguments: list[str], ends: bool) -> int:
     except ImportError as error:
         if "tensorflow" not in str(error).lower() and "keras" not in str(error).lower():
             raise
-        return _fail(name, f"TensorFlow cannot be loaded ({error}); 'mirrorline doctor' says what is missing", FAILURE)
+        return _fail(name, f"TensorFlow cannot be loaded ({error}); run 'mirrorline doctor' to see what is missing",
+                     FAILURE)
     except KeyboardInterrupt as error:
         return _fail(name, interruption.words(getattr(error, "doing", None)),
                      SIGNAL + getattr(error, "number", signal.SIGINT))
@@ -207,7 +208,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    """Returns the list of commands, in the order in which one meets them."""
+    """Returns the list of commands, in the order in which they are first needed."""
     width = max(map(len, COMMANDS)) + 4
     modules = sorted(((name, _module(name)) for name in COMMANDS), key=lambda item: item[1].PLACE)
     lines = [f"  {name.ljust(width)}{module.SUMMARY}" for name, module in modules]

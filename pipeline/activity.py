@@ -1,4 +1,4 @@
-"""Reports an activity that takes long before training begins, and names it when it is interrupted.
+"""Reports long activities before training, and names the current one on an interrupt.
 
 On a terminal one line is redrawn; elsewhere a line is printed every ten seconds, none for a short activity. Standard
 library only.

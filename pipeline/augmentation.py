@@ -50,7 +50,7 @@ def smallest_part(config: Any) -> int:
 def check_strengths(texts: Sequence[str], shape: Sequence[int] | None = None, begun_with: Sequence[str] = ()) -> None:
     """Checks names and strengths of augmentations.
 
-    Not part of `Augmentation.parse`, since a run begun with a strength that is refused now must remain readable.
+    Not part of `Augmentation.parse`, since a run started with a strength that is refused now must remain readable.
 
     Args:
       texts: as --augment has them.

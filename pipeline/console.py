@@ -18,7 +18,7 @@ class Console:
     def __init__(self, quiet: bool = False, lasting: bool = False):
         """
         Args:
-          quiet: drop information; warnings and errors are written all the same.
+          quiet: drop information; warnings and errors are still written.
           lasting: drop information that nobody reads any more, where otherwise BrokenPipeError is raised.
         """
         self._quiet, self._lasting, self._lock, self._drawn = quiet, lasting, threading.Lock(), False
@@ -29,7 +29,7 @@ class Console:
             self._line(sys.stdout, text, self._lasting)
 
     def warning(self, text: str) -> None:
-        """Writes a line on standard error, as long as anybody can read it."""
+        """Writes a line on standard error, while it can be read."""
         self._line(sys.stderr, text, lasting=True)
 
     error = warning

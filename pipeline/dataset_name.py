@@ -39,6 +39,6 @@ def may_be_same(one: str, another: str) -> bool:
 
 
 def without_path(dataset: str) -> str:
-    """Returns the name of a data set without the folders of the machine it was on: folder:pictures."""
+    """Returns the name of a data set without the folders of the machine it was on: folder:photos."""
     kind, argument = split(dataset)
     return f"{kind}:{os.path.basename(os.path.normpath(argument)) or kind}" if has_path(dataset) else dataset

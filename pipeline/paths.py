@@ -91,7 +91,7 @@ def folder_obstacle(folder: str) -> str | None:
             return "it is a file, not a folder"
     except FileNotFoundError:
         if os.path.islink(folder):
-            return "it is a link to what is not there"
+            return "it is a broken link"
     except OSError as error:
         return (error.strerror or str(error)).lower()
     missing, parent = [], os.path.abspath(folder)

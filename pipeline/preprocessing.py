@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import UsageError
 
 CROP_PART = 0.875  # 224 of 256 pixels, the evaluation of ImageNet models since AlexNet.
-# How files are decoded and resized. Runs begun before there was a choice go on with what they began with.
+# How files are decoded and resized. Runs started before there was a choice keep their method.
 EARLIER, CURRENT = 1, 2
 RESIZED_CROP = "resized_crop"  # The augmentation that is part of decoding.
 RESIZE_FORMS = "stretch, crop, crop:PART with PART above 0 and at most 1 (crop is crop:0.875), or pad"

@@ -83,7 +83,7 @@ class Registry(Mapping):
 
     def built_in(self, name: str, **options: Any) -> Callable:
         """Returns the decorator with which a file of this package declares an entry, see `declared`."""
-        assert name in self._built_in, f"{name} is declared in a folder that nobody reads"
+        assert name in self._built_in, f"{name} is declared in a folder that is not searched"
         return lambda origin: origin
 
     def register(self, name: str, check: Callable[[Any], str | None] = lambda origin: None, row: Any = None,

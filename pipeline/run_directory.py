@@ -167,7 +167,7 @@ class RunDirectory:
             listed = ", ".join(f"{_named(name, old)} (now {_shown(new)})" for name, old, new in refused)
             names = ",".join(name for name, *_ in refused)
             remedy = "" if any(_never(name) for name, *_ in refused) else (
-                f"continue it all the same with --allow={names}, or ")
+                f"continue anyway with --allow={names}, or ")
             raise UsageError(f"{self.path} holds a run with other settings: {listed}; {remedy}start another with "
                              f"--workdir={free_path(self.path)}")
         return changed

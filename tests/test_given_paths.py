@@ -100,7 +100,7 @@ def obstacles(folder):
 def test_obstacles_are_reported_in_one_line_and_nothing_is_left(tmp_path):
     found = obstacles(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    folders = {**found, f"{tmp_path}/file": "it is a file", f"{tmp_path}/dangling": "link to what is not there"}
+    folders = {**found, f"{tmp_path}/file": "it is a file", f"{tmp_path}/dangling": "a broken link"}
     files = {**found, str(tmp_path): "it is a folder"}
     del files[f"{tmp_path}/loop"]  # A file takes its place.
     for check, paths in ((check_folder, folders), (check_file, files)):

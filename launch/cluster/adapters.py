@@ -113,7 +113,7 @@ def from_jobset(environment: Mapping[str, str]) -> Cluster | None:
     return Cluster.from_hosts(hosts, (port,) * workers, rank, _number(environment, "MIRRORLINE_ATTEMPT", 0))
 
 
-# By the variable that tells of workers.
+# By the variable that sets the workers.
 ADAPTERS = {"TF_CONFIG": from_tf_config, "SLURM_STEP_NODELIST": from_slurm, "JOB_COMPLETION_INDEX": from_jobset}
 
 

@@ -117,7 +117,7 @@ def wait_for_supervisor(requests: Requests) -> None:
     """Waits a moment after a failure, in which the supervisor kills all tasks at once.
 
     An srun that kills all when one fails (--kill-on-bad-exit) does so as this agent ends, possibly before a task whose
-    trainer failed first has reported it. It also sends SIGTERM first, and takes no other order meanwhile.
+    trainer failed first has reported it. It also sends SIGTERM first, and accepts no other request meanwhile.
     """
     deadline = time.monotonic() + LINGER_SECONDS
     while time.monotonic() < deadline and not requests.count:

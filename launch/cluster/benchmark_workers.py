@@ -20,7 +20,7 @@ KEPT_LINES = 400
 class CellWorkers:
     """Starts the workers of each cell on this machine; a context manager, none outlives it.
 
-    Each cell has ports of its own, so that a failed one leaves none to wait for.
+    Each cell has ports of its own, so that none has to wait for those of a failed one.
     """
 
     def __init__(self, folder: str, gpus: Sequence[str] = ()):
@@ -39,7 +39,7 @@ class CellWorkers:
         self._stack.close()
 
     def __call__(self, order: str, count: int) -> "CombinedProcess":
-        """Starts `count` workers on the order in a file, always the same.
+        """Starts `count` workers with the request in a file, always the same file.
 
         Raises:
           RunFailure: this machine cannot start them.

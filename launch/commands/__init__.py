@@ -1,1 +1,1 @@
-"""The commands, one file each: a file here is a command, and nothing else lies here."""
+"""The commands, one file each: each file here is a command."""

@@ -74,7 +74,7 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
 
     Raises:
       UsageError: invalid values, before anything is measured or written.
-      RunFailure: a cell failed, or --compare found a regression; the report is written all the same.
+      RunFailure: a cell failed, or --compare found a regression; the report is written anyway.
     """
     from pipeline.benchmark import comparison, projection
     from pipeline.benchmark import run as benchmark

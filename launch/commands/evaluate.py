@@ -63,8 +63,8 @@ def report_folder(value: str | None, directory: run_directory.RunDirectory) -> s
     folder = local_path(str(value), "--report") if chosen else directory.file("report")
     problem = folder_obstacle(folder)
     if problem and chosen:
-        raise UsageError(f"--report={folder} cannot be written: {problem}; give a folder that is there or can be made, "
-                         "or --noreport")
+        raise UsageError(f"--report={folder} cannot be written: {problem}; give a folder that exists or "
+                         "can be created, or --noreport")
     if problem:
         print(f"no report: {folder} cannot be written ({problem}); --report=DIR puts it elsewhere, --noreport leaves "
               "it out", file=sys.stderr)

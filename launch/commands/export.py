@@ -113,7 +113,7 @@ def check_output(output: str, names: Sequence[str]) -> None:
         problem = folder_obstacle(folder)
         if problem:
             raise UsageError(f"--output={output}: {folder} cannot be written: {problem}; give a folder of your own "
-                             "that is there or can be made")
+                             "that exists or can be created")
 
 
 def report_result(exported: Any, output: str, quiet: bool) -> int:

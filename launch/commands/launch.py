@@ -77,7 +77,7 @@ def check_order(own: Sequence[str], rest: Sequence[str], flag_values: absl_flags
       flag_values: with the flags of this command.
 
     Raises:
-      UsageError: some of it stands before; with the corrected command.
+      UsageError: some of it precedes `--`; with the corrected command.
     """
     theirs, waiting = train_flags(), list(own)
     moved: list[str] = []

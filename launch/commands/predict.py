@@ -45,7 +45,7 @@ def define(flag_values: absl_flags.FlagValues) -> None:
                 "or .svg")
     define_boolean("explain", False, "show which pixels the predicted class of an image depends on (SmoothGrad): in "
                    "--figure where that is given, else in --explain_dir")
-    define_path("explain_dir", None, "folder for a PNG of every image beside its explanation; default explanations "
+    define_path("explain_dir", None, "folder for a PNG of every image next to its explanation; default explanations "
                 "where --explain is given without --figure")
 
 

@@ -69,8 +69,8 @@ def find_workers(environment: Mapping[str, str]) -> tuple[Cluster | None, str | 
                       f"none: trains alone; for {count} workers leave out --pty")
     if workers.rank or "MIRRORLINE_ATTEMPT" in environment:  # `mirrorline launch` has reported it.
         return workers, None
-    return workers, (f"workers {count}, as {name} says, and this is the first: waits for the others; alone: env -u "
-                     f"{name} mirrorline train ...")
+    return workers, (f"workers {count}, set by {name}: this is the first and waits for the others; to train alone: "
+                     f"env -u {name} mirrorline train ...")
 
 
 def _report_finished(trained, config, console):

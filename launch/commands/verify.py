@@ -1,4 +1,4 @@
-"""mirrorline verify: checks on the user's machine that it keeps what the product promises."""
+"""mirrorline verify: checks the guarantees of Mirrorline on the user's machine."""
 import sys
 import time
 from collections.abc import Sequence

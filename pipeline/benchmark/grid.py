@@ -31,7 +31,7 @@ class Cell:
     def config(self, base: ExperimentConfig, batch_size: int | None = None) -> ExperimentConfig:
         """Returns the configuration of the cell, with another batch size if one is given.
 
-        A precision that is slow on this hardware is measured all the same.
+        A precision that is slow on this hardware is measured anyway.
         """
         values = {**dataclasses.asdict(self), "batch_size": batch_size or self.batch_size}
         del values["workers"]  # A process reads their number from TF_CONFIG.
@@ -78,7 +78,7 @@ def check(cell: Cell, base: ExperimentConfig) -> None:
     if cell.xla == "on" and cell.all_replicas > 1 and config.model.sync_batch_norm:
         fewer = " --workers=1 and" * (cell.workers > 1)
         raise UsageError(f"--xla_modes=on with {several} needs --nosync_batch_norm: batch statistics over replicas are "
-                         f"a collective, which cannot stand inside compiled code; or give{fewer} --replica_counts=1")
+                         f"a collective, which cannot be part of compiled code; or give{fewer} --replica_counts=1")
     multiple = unit(config, cell.all_replicas)
     if cell.batch_size % multiple:
         raise UsageError(f"a batch of {cell.batch_size} cannot be shared out over {several}: with these settings it "

@@ -51,7 +51,7 @@ def page(report: Mapping[str, Any]) -> str:
     count = f"{len(measured)} of {counted(len(cells), 'cell')} measured"
     return render(
         __package__, "benchmark.html", **_shared(report), listed=LISTED, headline=headline(cells),
-        projected_plots=projected.pictures(report.get("projection")),
+        projected_plots=projected.projection_plots(report.get("projection")),
         title=f"Benchmark: {', '.join(dict.fromkeys(str(cell['model']) for cell in cells)) or 'no cells'}",
         ran=f"{count}: {_what_ran(cells)}" if cells else "No cells were run.", where=_where(report),
         sections=list(_sections(measured)), is_bad=lambda cell: not is_measured(cell) or is_halved(cell),
@@ -154,15 +154,15 @@ def _title(cells):
 
 def _by_rows(cells, draw):
     """Returns plots with a row for each cell: one or more for each model and image size, of MOST_ROWS at most."""
-    pictures = []
+    drawn = []
     for (model, image), group in plots.groups(cells, "model", "image_size").items():
         names = [name for name in tables.varying(cells) if name not in ("model", "image_size")]
         count = -(-len(group) // plots.MOST_ROWS)
         size = -(-len(group) // count)
         for part in range(count):
             title = f"{model} {image}" + (f" ({part + 1} of {count})" if count > 1 else "")
-            pictures.append(draw(group[part * size:(part + 1) * size], names or ["precision"], title))
-    return pictures
+            drawn.append(draw(group[part * size:(part + 1) * size], names or ["precision"], title))
+    return drawn
 
 
 def _scaling_words(cells, over):
@@ -174,7 +174,7 @@ def _scaling_words(cells, over):
     return words
 
 
-def _section(title, pictures, words, missing):
+def _section(title, drawn, words, missing):
     """Returns the values of a section; flags in `missing` become code."""
-    return {"title": title, "pictures": pictures, "words": words,
+    return {"title": title, "plots": drawn, "words": words,
             "missing": Markup(FLAG.sub(r"<code>\g<0></code>", str(escape(missing))))}

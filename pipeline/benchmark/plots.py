@@ -15,7 +15,7 @@ from pipeline.benchmark.tables import label, number, replicas_text, times
 from pipeline.pages.plots import DASHES, HEIGHT, INK, MARKERS, finish, plot
 
 Cells = Sequence[Mapping[str, Any]]
-Picture = tuple[str, Markup]  # Title and <svg> element.
+Plot = tuple[str, Markup]  # Title and <svg> element.
 COLORS = {"float32": "#0072b2", "mixed_bfloat16": "#d55e00", "mixed_float16": "#009e73", "float64": "#cc79a7"}
 OTHERS = ("#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 PARTS = {"forward": "#0072b2", "backward": "#56b4e9", "reduction": "#d55e00", "update": "#e69f00",
@@ -38,7 +38,7 @@ def color_of(precision: str, fallback: int = 0) -> str:
     return COLORS.get(precision, OTHERS[fallback % len(OTHERS)])
 
 
-def throughput(cells: Cells, title: str) -> Picture:
+def throughput(cells: Cells, title: str) -> Plot:
     """Plots examples/s over the batch size, a line for each precision and number of replicas, with error bars."""
     def draw(axes):
         counts = sorted({(cell["workers"], cell["replicas"]) for cell in cells})
@@ -73,7 +73,7 @@ def throughput(cells: Cells, title: str) -> Picture:
     return plot(draw, title, "Throughput against batch size")
 
 
-def speedup(cells: Cells, names: Sequence[str], title: str) -> Picture:
+def speedup(cells: Cells, names: Sequence[str], title: str) -> Plot:
     """Plots bars of the speed-up over float32, emulated precisions hatched."""
     def draw(axes):
         shown = cells[::-1]
@@ -93,7 +93,7 @@ def speedup(cells: Cells, names: Sequence[str], title: str) -> Picture:
     return plot(draw, title, "Speed-up over float32", rows_height(len(cells)))
 
 
-def scaling(cells: Cells, title: str, over: str = "replicas") -> Picture:
+def scaling(cells: Cells, title: str, over: str = "replicas") -> Plot:
     """Plots the speed-up over one replica or worker against their number, with the ideal.
 
     Weak and strong scaling are those of the batch for which most numbers were measured; of several, the largest.
@@ -155,7 +155,7 @@ def step_parts(cell: Mapping[str, Any]) -> dict[str, float]:
     return {**known, "input wait": wait, "rest": max(0.0, whole - sum(known.values()) - wait)}
 
 
-def breakdown(cells: Cells, names: Sequence[str], title: str) -> Picture:
+def breakdown(cells: Cells, names: Sequence[str], title: str) -> Plot:
     """Plots for each cell a stacked bar of the parts of a step in percent, with its time."""
     def draw(axes):
         shown = [(cell, step_parts(cell)) for cell in cells[::-1]]
@@ -173,7 +173,7 @@ def breakdown(cells: Cells, names: Sequence[str], title: str) -> Picture:
     return plot(draw, title, "Step time breakdown", rows_height(len(cells)))
 
 
-def memory(cells: Cells, names: Sequence[str], title: str) -> Picture:
+def memory(cells: Cells, names: Sequence[str], title: str) -> Plot:
     """Plots bars of the peak memory of host and device, a row for each cell."""
     def draw(axes):
         shown = cells[::-1]
@@ -195,7 +195,7 @@ def memory(cells: Cells, names: Sequence[str], title: str) -> Picture:
     return plot(draw, title, "Peak memory", rows_height(len(cells)))
 
 
-def projection(projected: Mapping[str, Any]) -> Picture:
+def projection(projected: Mapping[str, Any]) -> Plot:
     """Plots the projected efficiency of weak scaling, a color for each cluster, a line for each reduction."""
     def draw(axes):
         for place, cluster in enumerate(projected["clusters"]):
@@ -213,7 +213,7 @@ def projection(projected: Mapping[str, Any]) -> Picture:
     return plot(draw, "Efficiency by the number of GPUs (a projection, not a measurement)", "Lines", HEIGHT + 0.6)
 
 
-def projection_by_step(projected: Mapping[str, Any]) -> Picture:
+def projection_by_step(projected: Mapping[str, Any]) -> Plot:
     """Plots the projected efficiency at the most GPUs over the time to compute a step."""
     def draw(axes):
         steps = [10 ** (power / 10) for power in range(-10, 41)]

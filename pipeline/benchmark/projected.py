@@ -23,7 +23,7 @@ def shown(projected: Mapping[str, Any] | None) -> dict[str, Any] | None:
             "clusters": {cluster["name"]: _rows(cluster) for cluster in projected["clusters"]}}
 
 
-def pictures(projected: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
+def projection_plots(projected: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
     """Returns (title, <svg> element) of each plot of a result of projection.project; none without one."""
     return [plots.projection(projected), plots.projection_by_step(projected)] if projected else []
 

@@ -43,7 +43,7 @@ def measure_cells(cells: Sequence[Cell], config: ExperimentConfig, store: Store,
     kept = {cell: figures for cell in cells if (figures := store.load(cell, config))}
     display.info(f"benchmark {counted(len(cells), 'cell')} in {store.folder}"
                  + (f", {len(kept)} of them measured before" if kept else ""))
-    for part, count in store.strangers.items():
+    for part, count in store.ignored.items():
         display.info(f"          {count} measured before under other {part} {plural(count, 'does', 'do')} not count")
     with StopRequest() as stop, tempfile.TemporaryDirectory(prefix="mirrorline-benchmark-") as folder, \
             Processes(timeout or math.inf) as processes, workers(folder) as start_workers:

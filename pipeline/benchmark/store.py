@@ -9,7 +9,7 @@ from pipeline.benchmark.grid import Cell
 from pipeline.config import ExperimentConfig
 from pipeline.files import plain, read_cached_json, write_json, write_text
 
-# Options that no cell depends on: where files lie, what is printed, and what only a training run uses.
+# Options that no cell depends on: paths, output, and what only a training run uses.
 INDIFFERENT = ("workdir", "verbosity", "allow", "force", "data_dir", "cache_dir", "profile", "hang_timeout",
                "keep_checkpoints", "checkpoint_every", "evaluate_every")
 CEILINGS = "ceilings.json"
@@ -22,7 +22,7 @@ class Store:
 
     Attributes:
       folder: where benchmark.json is written too.
-      strangers: {condition: number of stored cells that do not count because it differs}.
+      ignored: {condition: number of stored cells that do not count because it differs}.
     """
 
     def __init__(self, folder: str, context: Mapping[str, Any]):
@@ -32,7 +32,7 @@ class Store:
           context: the conditions {"measuring", "versions", "machine"} of all cells.
         """
         self.folder, self.context = folder, plain(context)
-        self.strangers: dict[str, int] = {}
+        self.ignored: dict[str, int] = {}
 
     def file(self, name: str) -> str:
         """Returns the path of a file in the folder."""
@@ -55,7 +55,7 @@ class Store:
         other = next((part for part in under if found.get(part) != under[part]), None)
         if other is None:
             return stored["figures"]
-        self.strangers[other] = self.strangers.get(other, 0) + 1
+        self.ignored[other] = self.strangers.get(other, 0) + 1
         return None
 
     def save(self, cell: Cell, base: ExperimentConfig, figures: Mapping[str, Any]) -> None:

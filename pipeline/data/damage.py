@@ -12,7 +12,7 @@ from typing import Any
 
 _reported: list[BaseException] = []
 _lock = threading.Lock()
-_watched: list[weakref.ref] = []  # Readers, the newest last.
+_watched: list[weakref.ref] = []  # Readers, the latest last.
 
 
 class Reported(Exception):
@@ -60,7 +60,7 @@ def _explained(text):
 
 
 def _readers():
-    """Returns the readers still in use, the newest last."""
+    """Returns the readers still in use, the latest last."""
     return [reader for reader in (one() for one in _watched) if reader is not None]
 
 

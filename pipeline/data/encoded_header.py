@@ -1,4 +1,4 @@
-"""Headers of encoded images, read inside the graph: their size, and how they lie."""
+"""Headers of encoded images, read inside the graph: size and orientation."""
 import functools
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ _NUMBERS = ((20, 4, -1), (16, 4, -1), (8, 2, 1), (6, 2, 1), (27, 3, 1), (24, 3, 
 
 
 class Header(NamedTuple):
-    """What is known of an image file before its pixels are decoded.
+    """Facts about an image file before its pixels are decoded.
 
     Attributes:
       decoder: int32 scalar, JPEG, GRAPH or PILLOW of pipeline.data.image_index.

@@ -51,7 +51,7 @@ def decode_one(content: tf.Tensor, preprocessing: Preprocessing, header: Header 
 
     Args:
       content: string scalar, see `decode`.
-      preprocessing: what is made of it.
+      preprocessing: size, channels and method.
       header: known facts of the file; default: read from its content.
       box: int32 [4] (top, left, height, width), the part that becomes the image; default: that of the preprocessing.
       read_otherwise: returns uint8 [h, w, 3], for files whose header says image_index.PILLOW.
@@ -260,7 +260,7 @@ def _laid_over(pixels):
 
 
 def _resized_before(pixels, image_shape):
-    """Resizes uint8 [h, w, 3] as Pillow does, bilinear with antialiasing, for runs begun with that."""
+    """Resizes uint8 [h, w, 3] as Pillow does, bilinear with antialiasing, for runs that were started with it."""
     height, width, channels = image_shape
     for size in ([tf.shape(pixels)[0], width], [height, width]):  # One axis after the other, rounded between.
         values = tf.image.resize(pixels, size, method="bilinear", antialias=True)

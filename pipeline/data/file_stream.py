@@ -81,7 +81,7 @@ class ImageFiles:
         return self.index.labels
 
     def _facts(self, index, drawn=None):
-        """Returns what is known of the files of a batch: {"index": int64 [n], "facts": int32 [n, 5], and of a crop
+        """Returns the facts about the files of a batch: {"index": int64 [n], "facts": int32 [n, 5], and of a crop
         "seeds": int32 [n, 2], "mirrors": bool [n]}."""
         index = tf.ensure_shape(tf.numpy_function(self._remember, [index], tf.int64), index.shape)
         seeds, mirrors = drawn or (tf.zeros([tf.size(index), 2], tf.int32), tf.zeros([tf.size(index)], tf.bool))

@@ -1,4 +1,4 @@
-"""The files of a data set's folder with what is known of each, in arrays that are kept between starts."""
+"""The files of a data set's folder and facts about each, in arrays that are kept between starts."""
 import dataclasses
 import functools
 import json

@@ -1,4 +1,4 @@
-"""What identifies the images of a folder: of this version, and of runs begun before it."""
+"""Fingerprints of the images of a folder: of this version, and of earlier ones for their runs."""
 import dataclasses
 import os
 from collections.abc import Callable, Mapping

@@ -32,7 +32,7 @@ _READERS = 8  # Threads that read headers: they wait for the disk most of the ti
 
 
 def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console: Console) -> FileTable:
-    """Returns what is known of all files in the class folders of a data set; every file is IMAGE, OTHER or UNREADABLE.
+    """Returns the facts about all files in the class folders of a data set; every file is IMAGE, OTHER or UNREADABLE.
 
     Only files are read that are new or have another size or time than in the index of an earlier start.
 
@@ -58,7 +58,7 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
             wait_for_clock(table.facts["time"][unknown])
             for_each(lambda k: _look(table, root, int(unknown[k]), lost), len(unknown), doing.advance,
                      _READERS)
-    finally:  # After an interrupt, too: the next start goes on from there.
+    finally:  # After an interrupt, too: the next start continues from there.
         unread = table.facts["kind"] == UNKNOWN
         if len(unknown) > len(lost) or not is_kept:
             times = table.facts["time"].copy()

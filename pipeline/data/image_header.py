@@ -1,4 +1,4 @@
-"""What is known of an image file without decoding it: its size, its orientation, and what can decode it."""
+"""Facts about an image file without decoding it: its size, its orientation, and what can decode it."""
 import dataclasses
 import hashlib
 import os
@@ -93,7 +93,7 @@ def _pillow_header(jpeg, digest, image, ends, size, intact):
 
 
 def earlier_digest(path: str) -> str:
-    """Returns the digest of the first and the last 64 KiB of a file, of which runs begun before have a fingerprint."""
+    """Returns the digest of the first and last 64 KiB of a file, part of the fingerprints of earlier versions."""
     descriptor, size = open_regular(path)
     try:
         ends = os.pread(descriptor, _EARLIER_PART, 0)

@@ -23,7 +23,7 @@ class ImageReader:
     def __init__(self, preprocessing: Preprocessing):
         """
         Args:
-          preprocessing: what is made of each file.
+          preprocessing: size, channels and method.
 
         Raises:
           UsageError: images of another number of channels than 1 or 3.

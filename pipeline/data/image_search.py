@@ -27,7 +27,7 @@ def is_hidden(name: str) -> bool:
 def is_image(path: str) -> bool:
     """Returns whether a file is an image: by its suffix, or else by its first bytes.
 
-    A broken link is judged by its suffix alone; what is no regular file, such as a pipe, is no image.
+    A broken link is classified by its suffix alone; anything but a regular file, such as a pipe, is no image.
     """
     suffix = os.path.splitext(path)[1].lower()
     try:

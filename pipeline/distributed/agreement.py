@@ -75,7 +75,7 @@ class Workers:
 def lost_peers(cluster: Cluster | None) -> Iterator[None]:
     """Raises PeerLost where a collective in the block fails because another worker is gone.
 
-    Where the block succeeds, the other workers are told that this one has left.
+    Where the block succeeds, the other workers learn that this one has left.
     """
     try:
         yield

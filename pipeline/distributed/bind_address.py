@@ -3,7 +3,7 @@
 TensorFlow always binds the port of its address on all interfaces and has no option for it. Its call of the C library's
 `bind` goes through a table of the loaded library, which is read and changed here (System V ABI, "Dynamic Linking": the
 relocations of DT_JMPREL). Where the library has another layout, was bound completely when it was loaded, or the page of
-the table is read-only, nothing is changed and the caller is told.
+the table is read-only, nothing is changed and the result reports it.
 """
 import contextlib
 import ctypes

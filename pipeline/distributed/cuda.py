@@ -44,7 +44,7 @@ def count_gpus() -> int:
                             "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True,
                            encoding="utf-8", errors="replace", env={**os.environ, "KERAS_HOME": os.devnull})
     if asked.returncode:
-        raise RunFailure("TensorFlow cannot be loaded; 'mirrorline doctor' says what is missing")
+        raise RunFailure("TensorFlow cannot be loaded; run 'mirrorline doctor' to see what is missing")
     return int(asked.stdout.split()[-1])
 
 

@@ -176,7 +176,7 @@ def choose_devices(gpus: int, wanted: Sequence[str] = (), replicas: int = 0) -> 
     missing = [text for text in wanted if int(text) >= gpus]
     if missing:
         there = f"GPUs here: {', '.join(map(str, range(gpus)))}" if gpus else \
-            "TensorFlow finds no GPU here; leave --devices out to train on the CPU ('mirrorline doctor' says more)"
+            "TensorFlow finds no GPU here; leave --devices out to train on the CPU (see 'mirrorline doctor')"
         raise UsageError(f"--devices={listed}: there is no GPU {', '.join(missing)}; {there}")
     indices = tuple(int(text) for text in wanted) or tuple(range(gpus))
     if len(set(indices)) < len(indices):

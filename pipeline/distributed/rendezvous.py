@@ -45,7 +45,7 @@ def meet(cluster: Cluster, seconds: float, settings: str, address: str | None = 
     if answer.get("missing") or answer.get("other"):
         _close(connections)
     if answer.get("missing"):
-        raise PeerLost(f"worker {cluster.rank} waited {seconds:g} s (--start_timeout) for the others: no word from "
+        raise PeerLost(f"worker {cluster.rank} waited {seconds:g} s (--start_timeout) for the others: no answer from "
                        + ", ".join(f"worker {rank} at {cluster.addresses[rank]}" for rank in answer["missing"]))
     if answer.get("other"):
         others = ", ".join(map(str, answer["other"]))

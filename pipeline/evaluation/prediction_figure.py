@@ -1,4 +1,4 @@
-"""Figures of predictions: images beside bars of their most probable classes, with saliency maps drawn over them."""
+"""Figures of predictions: images with bars of their most probable classes, with saliency maps drawn over them."""
 import os
 from collections.abc import Sequence
 from typing import Any

@@ -13,7 +13,7 @@ from pipeline.models.serialization import KeepsArguments, registered
 
 
 class Block(KeepsArguments, keras.layers.Layer):
-    """A layer made of layers."""
+    """A layer that consists of layers."""
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the variables of the layers inside, which keras.Layer.build does not: a file of a block has them."""

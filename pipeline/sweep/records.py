@@ -116,8 +116,7 @@ class SweepDirectory:
             for trial in trials:
                 _check(trial, self.settings["space"])
         except (TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{self.file('sweep.json')} cannot be read: it has not the form of a sweep "
-                             f"({error})") from None
+            raise UsageError(f"{self.file('sweep.json')} cannot be read: it is not a sweep ({error})") from None
         if changed:
             raise UsageError(f"{self.path} holds a sweep with other settings: {', '.join(changed)}; start another with "
                              f"{free}")
@@ -143,7 +142,7 @@ class SweepDirectory:
                              f"another, e.g. --output={free_path(self.path)}") from None
         except OSError as error:
             raise UsageError(f"--output={self.path} cannot be written: {str(error.strerror).lower()}; give a folder "
-                             "that is there or can be made") from error
+                             "that exists or can be created") from error
         try:
             self.trials = self._stored()
         except UsageError:

@@ -63,8 +63,8 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
         console.info(f"{'' if number else 'frozen':7} {line}")
     if config.optimizer.ema_decay:
         weights = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
-        console.info(f"average evaluations, the best checkpoint and the final figures are of the {weights}"
-                     + ("" if experiment.evaluates_average else ", as when this run was begun"))
+        console.info(f"average evaluations, the best checkpoint and the final metrics are of the {weights}"
+                     + ("" if experiment.evaluates_average else ", as when this run was started"))
     console.info(f"run     {directory.path}: {counted(plan.total_steps, 'step')} of "
                  f"{counted(plan.batch_size, 'example')} ({plan.epochs_text} "
                  f"{plural(float(plan.epochs_text), 'epoch')})")

@@ -77,7 +77,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
     synchronize, compiled = config.model.sync_batch_norm, config.runtime.xla == "on"
     if synchronize and compiled and replicas > 1:
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
-                         "are a collective, which cannot stand inside compiled code")
+                         "are a collective, which cannot be part of compiled code")
     mean, std = _mean_and_std(config, source, stored)
     optimizer, weights, chain = config.optimizer, None, augmentations(config.data)
     if config.data.class_weight == "balanced":  # N / (classes * count), as scikit-learn's "balanced".
@@ -89,7 +89,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         image_channels=image_channels, image_mean=mean, image_std=std,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
-        # Compiled code rounds otherwise in any case, and takes the fused kernel of one replica.
+        # Compiled code rounds differently anyway, and takes the fused kernel of one replica.
         synchronize=synchronize and not compiled, xla=compiled,
         earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
         bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20), loss=optimizer.loss,

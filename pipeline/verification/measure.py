@@ -111,7 +111,7 @@ def first_gradient(experiment: Any, kind: str = "gradient") -> dict[str, np.ndar
 
 
 def bad_gradients(experiment: Any) -> list[Comparison]:
-    """Puts an Inf, then a NaN, into the gradient of each replica in turn, with a good step after each."""
+    """Puts an Inf, then a NaN, into the gradient of one replica after the other, with a good step after each."""
     replicas = experiment.strategy.num_replicas_in_sync
     cases = [(value, replica) for value in (math.inf, math.nan) for replica in range(replicas)]
     steps = StepFunctions(experiment.strategy, experiment.state, experiment.steps.schedule, experiment.settings,

@@ -1,9 +1,11 @@
 """Takes the screenshots in docs/ from real runs.
 
     python -m tests.browser.screenshots [FOLDER_OF_RUNS [RUN]] [--output=docs]
+    python -m tests.browser.screenshots --benchmark
 
 FOLDER_OF_RUNS/RUN is the run that is shown alone and whose report is opened, by default the most accurate one; its
-report is written where there is none. Without a folder three runs on digits are trained for it.
+report is written where there is none. Without a folder three runs on digits are trained for it. --benchmark takes the
+page of docs/measured/benchmark.json alone, and writes its Markdown in the current wording.
 """
 import argparse
 import contextlib
@@ -14,6 +16,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from pipeline.benchmark import page as benchmark_page
 from tests.browser import chromium, serving
 from tests.commands import REPOSITORY, mirrorline, result
 
@@ -23,7 +26,7 @@ PINNED = ("accuracy", "loss", "learning_rate", "optimization/gradient_norm", "op
           "speed/examples_per_second")
 RUNS = {"cnn": ("--model=cnn", "--epochs=4"), "mlp": ("--model=mlp", "--epochs=4", "--learning_rate=0.002"),
         "three_apis": ("--model=three_apis", "--epochs=4", "--learning_rate=0.004")}
-UNTOLD = ("accumulate_steps", "batch_norm_momentum")  # Hyper-parameters that most runs have in common.
+HIDDEN = ("accumulate_steps", "batch_norm_momentum")  # Hyper-parameters that most runs have in common.
 DRAWN = 1500  # ms that animations take.
 
 
@@ -55,7 +58,7 @@ def take_of_all(browser, address, output):
         save(page, output / "tensorboard.png")
     with opened(browser, f"{address}#hparams") as page:
         page.locator("tf-hparams-table-view vaadin-grid").first.get_by_text("/tensorboard").first.wait_for()
-        for name in UNTOLD:
+        for name in HIDDEN:
             page.locator("tf-hparams-query-pane paper-checkbox", has_text=name).first.click()
         save(page, output / "tensorboard-hparams.png", clip={"x": 0, "y": 0, "width": 1400, "height": 460})
 
@@ -110,13 +113,29 @@ def take_of_report(browser, report, output):
         save(page, output / "report-phone.png")
 
 
+def take_of_benchmark(browser, output):
+    """Takes the screenshot of the page of the stored benchmark; writes its Markdown again, with the same numbers."""
+    measured = REPOSITORY / "docs" / "measured"
+    report = json.loads((measured / "benchmark.json").read_text())
+    (measured / "benchmark.md").write_text(benchmark_page.markdown(report))
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "benchmark.html"
+        path.write_text(benchmark_page.page(report))
+        with opened(browser, path.as_uri(), viewport={"width": 1200, "height": 1720}, device_scale_factor=0.75) as page:
+            save(page, output / "benchmark.png")
+
+
 def main():
-    """Takes all of them."""
+    """Takes all of them, or that of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="?", type=pathlib.Path)
     parser.add_argument("run", nargs="?")
+    parser.add_argument("--benchmark", action="store_true")
     parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "docs")
     given = parser.parse_args()
+    if given.benchmark:
+        with chromium.launched() as browser:
+            return take_of_benchmark(browser, given.output)
     with tempfile.TemporaryDirectory() as temporary, chromium.launched() as browser:
         runs = given.runs.resolve() if given.runs else pathlib.Path(temporary) / "runs"
         if not given.runs:

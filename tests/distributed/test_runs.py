@@ -88,7 +88,7 @@ def test_missing_worker_is_named_at_the_deadline(tmp_path):
     found = ends([start(*COMMAND, "--steps=4", "--start_timeout=4", "--workdir=run", cwd=tmp_path,
                         more=task(ports, 0))], timeout=600)
     assert found[0][1] == PEER_LOST, found
-    assert f"no word from worker 1 at 127.0.0.1:{ports[1]}" in found[0][0][1]
+    assert f"no answer from worker 1 at 127.0.0.1:{ports[1]}" in found[0][0][1]
 
 
 def test_workers_with_different_flags_do_not_start(tmp_path):

@@ -49,7 +49,7 @@ def test_changed_code_is_refused_until_it_is_allowed(copy):
         ("evaluate", "--workdir=run", "--noreport", "--verbosity=quiet")], copy)
     assert code == 2 and errors.count("\n") == 1
     assert "run holds a run with other settings: extension mine.py " in errors
-    assert "continue it all the same with --allow=extension" in errors
+    assert "continue anyway with --allow=extension" in errors
     assert (copy / "run" / "config.json").read_bytes() == before
     assert evaluated == 0 and warning.startswith("the code of this run's model or data has changed since")
     allowed = mirrorline(*TRAIN, "--steps=4", "--allow=extension", cwd=copy)  # It knows where the file lies.

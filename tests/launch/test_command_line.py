@@ -117,7 +117,7 @@ class Command:
     (RunFailure("all checkpoints are corrupt"), 1, "mirrorline train: all checkpoints are corrupt\n"),
     (KeyboardInterrupt(), 130, "mirrorline train: interrupted\n"),
     (ModuleNotFoundError("No module named 'tensorflow'"), 1, "mirrorline train: TensorFlow cannot be loaded "
-     "(No module named 'tensorflow'); 'mirrorline doctor' says what is missing\n"),
+     "(No module named 'tensorflow'); run 'mirrorline doctor' to see what is missing\n"),
 ])
 def test_how_a_command_ends_is_the_exit_code(end, code, line, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "launch.commands.train", Command(end))

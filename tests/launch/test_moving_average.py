@@ -34,7 +34,7 @@ def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
     found, said = result(folder / "whole"), (folder / "said").read_text()
     assert found["evaluated_weights"] == AVERAGE and found["ema_weights_sha256"] != found["weights_sha256"]
     finished, = [line for line in said.splitlines() if line.startswith("finished: ")]
-    assert f"({AVERAGE})" in finished and f"the final figures are of the {AVERAGE}" in said
+    assert f"({AVERAGE})" in finished and f"the final metrics are of the {AVERAGE}" in said
     evaluations = metrics(folder / "whole", "evaluation")
     assert {record["weights"] for record in evaluations} == {AVERAGE}
     record = evaluations[0]

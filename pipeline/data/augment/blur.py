@@ -9,7 +9,7 @@ from pipeline.data.stateless_random import uniform
 
 SIGMAS = 0.1, 2.0  # Pixels.
 # Weights are whole numbers of 1 / _WEIGHT, and values between the two passes of 1 / _VALUE: then sums are exact in
-# float32, and products in TensorFloat-32, so that no kernel rounds otherwise than another.
+# float32, and products in TensorFloat-32, so that all kernels round alike.
 _WEIGHT, _VALUE = 2048, 8
 _FARTHEST = 8  # Pixels: from 9 on the weights of the largest sigma are less than half of 1 / _WEIGHT.
 
@@ -18,7 +18,7 @@ _FARTHEST = 8  # Pixels: from 9 on the weights of the largest sigma are less tha
 def blur(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
     """Blurs with the probability `strength`, by a Gaussian whose sigma is uniform in 0.1 to 2 pixels.
 
-    The kernel is a tenth of the smaller side wide, at least 3 pixels; images go on mirrored beyond their border.
+    The kernel is a tenth of the smaller side wide, at least 3 pixels; images are mirrored at their borders.
     """
     radius = kernel_radius(images.shape[1:3])
     sigmas = draw_sigmas(seeds)

@@ -89,7 +89,7 @@ def about_centre(linear: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """
     centre = tf.constant([(shape[2] - 1) / 2, (shape[1] - 1) / 2])
     linear = tf.reshape(linear, [-1, 2, 2])
-    # Not written out as a x + b y: a graph is rewritten to (a + b) x where x is y, which rounds otherwise.
+    # Not written out as a x + b y: a graph is rewritten to (a + b) x where x is y, which rounds differently.
     moved = centre - tf.reduce_sum(linear * centre, axis=2)
     rows = tf.reshape(tf.concat([linear, moved[:, :, None]], axis=2), [-1, 6])
     return tf.pad(rows, [[0, 0], [0, 2]])

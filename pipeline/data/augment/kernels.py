@@ -1,4 +1,4 @@
-"""What augmentations are made of: parts of a batch, shifts and tables of uint8 images.
+"""Building blocks of augmentations: parts of a batch, shifts and tables of uint8 images.
 
 On CPUs each is a copy of whole rows or images, or a pass over pixels. GPUs have no uint8 kernels of GatherV2,
 DynamicStitch, Pack, Tile and TensorListSplit: there images are gathered as int32 words, looked up in int32 tables, and

@@ -96,7 +96,7 @@ def boxes(height: tf.Tensor, width: tf.Tensor, seeds: tf.Tensor, least_area: flo
 def _ratio(numbers):
     """Maps [0, 1) to ratios, uniform in the logarithm.
 
-    By linear interpolation in a table: the exponential of a kernel rounds otherwise at the end of a batch.
+    By linear interpolation in a table: a vectorized exponential rounds differently at the end of a batch.
     """
     low, high = (math.log(ratio) for ratio in RATIOS)
     table = tf.constant([math.exp(low + (high - low) * knot / _KNOTS) for knot in range(_KNOTS + 1)])

@@ -32,7 +32,7 @@ class ExampleFormat:
 
     Attributes:
       image_key, label_key: names of the features.
-      training, evaluation: what is made of the encoded images.
+      training, evaluation: how encoded images are decoded and resized.
       resized: whether files have other sizes, or become more than one image.
       crops: whether training images are drawn parts of the files.
     """
@@ -70,7 +70,7 @@ class ExampleFormat:
 
 
 def _decode_as_before(encoded, shape, resized):
-    """Decodes one image for a run begun with that: JPEG with the fast transform, resized in one pass."""
+    """Decodes one image for runs that were started with it: JPEG with the fast transform, resized in one pass."""
     if not resized:
         return tf.ensure_shape(tf.io.decode_png(encoded, shape[-1]), shape)
     image = tf.io.decode_image(encoded, shape[-1], expand_animations=False)

@@ -1,6 +1,6 @@
 """The plots of an evaluation's page: learning curves, ROC and precision-recall curves, reliability diagrams.
 
-The legend is on the page beside the plots, so that names of classes and runs are text. Series differ in color, and in
+The legend is on the page next to the plots, so that names of classes and runs are text. Series differ in color, and in
 line style or marker too where they may lie close together.
 """
 from collections.abc import Callable, Mapping, Sequence

@@ -37,7 +37,7 @@ It needs Mirrorline, which defines the layers in the file.{{ imports }}
 ```python
 import keras
 import numpy as np
-import pipeline.models.registry  # Of Mirrorline: the layers that the file is made of.
+import pipeline.models.registry  # The layers of the file, from Mirrorline.
 
 model = keras.saving.load_model("model.keras")
 images = np.zeros((1, {{ array }}), np.float32)  # Yours: any number of them, values in 0..1.
@@ -88,7 +88,7 @@ def image_classifier(trained: Any, metadata: dict) -> ImageClassifier:
 
 
 def load_model(path: str) -> keras.Model:
-    """Loads a Keras file that somebody else may have written: nothing of it is run as code.
+    """Loads a Keras file that may come from others: none of it is run as code.
 
     Raises:
       UsageError: it cannot be read, holds Python code, is of a class that is not imported, or was changed.

@@ -47,8 +47,8 @@ print(found["class_names"].numpy(), found["probabilities"].numpy())
 `serving_uint8` takes images in 0..255, and `serving_bytes` takes image files as they are:
 
 ```python
-picture = tf.io.encode_png(np.zeros(({{ array }}), np.uint8)).numpy()  # Yours: open("photo.jpg", "rb").read()
-found = loaded.signatures["serving_bytes"](image_bytes=tf.constant([picture]))
+image = tf.io.encode_png(np.zeros(({{ array }}), np.uint8)).numpy()  # Yours: open("photo.jpg", "rb").read()
+found = loaded.signatures["serving_bytes"](image_bytes=tf.constant([image]))
 print(found["class_names"].numpy())
 ```
 {% else %}

@@ -85,7 +85,7 @@ print([model.class_names[i] for i in probabilities.argmax(axis=1)])
 
     @staticmethod
     def load(path: str, threads: int) -> tuple[Callable, Callable]:
-        """See ExportFormat; reads metadata.json beside the file."""
+        """See ExportFormat; reads metadata.json next to the file."""
         import json
         import os
 

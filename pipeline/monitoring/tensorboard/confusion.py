@@ -50,7 +50,7 @@ class ConfusionImage:
         pen.text((self._left + self._side // 2, MARGIN + TITLE + 12), "predicted", FAINT, axis, anchor="ma")
         _paste_upright(image, "true", axis, MARGIN + LABEL // 2, self._top + self._side // 2, centered=True)
         if self.numbered:
-            pen.text((self._left + self._side + 6, self._top - 6), "right", FAINT, font(11), anchor="ls")
+            pen.text((self._left + self._side + 6, self._top - 6), "recall", FAINT, font(11), anchor="ls")
         return np.asarray(image)
 
     def draw(self, matrix: np.ndarray, title: str) -> Image.Image:

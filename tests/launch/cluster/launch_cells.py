@@ -211,7 +211,8 @@ def never_comes():
             (_, said), code = ends([start(*TRAIN, "--start_timeout=5", "--workdir=run", cwd=folder, fresh=True,
                                           more=task(ports, rank))])[0]
             assert code == 76, said
-            assert f"waited 5 s (--start_timeout) for the others: no word from worker {1 - rank} at 127.0.0.1:" in said
+            assert (f"waited 5 s (--start_timeout) for the others: no answer from worker {1 - rank} at "
+                    "127.0.0.1:") in said
             found[f"worker {rank} alone, seconds"] = round(time.monotonic() - began, 1)
         run = Launched(pathlib.Path(folder), "--workers=2", "--stopped_timeout=1000", "--max_restarts=0",
                        train=(*TRAIN, "--start_timeout=5"), name="stopped")

@@ -37,7 +37,7 @@ def test_single_task_trains(tmp_path, environment, says):
                                                (JOBSET, "JOB_COMPLETION_INDEX")])
 def test_waiting_for_workers_is_reported(environment, name):
     found, line = train.find_workers(environment)
-    assert f"workers {len(found.addresses)}, as {name} says" in line and f"env -u {name} mirrorline train" in line
+    assert f"workers {len(found.addresses)}, set by {name}:" in line and f"env -u {name} mirrorline train" in line
     without = {key: value for key, value in environment.items() if key != name}
     assert train.find_workers(without) == (None, None)
     assert train.find_workers({**environment, "MIRRORLINE_ATTEMPT": "0"})[1] is None
