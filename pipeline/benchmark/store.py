@@ -55,7 +55,7 @@ class Store:
         other = next((part for part in under if found.get(part) != under[part]), None)
         if other is None:
             return stored["figures"]
-        self.ignored[other] = self.strangers.get(other, 0) + 1
+        self.ignored[other] = self.ignored.get(other, 0) + 1
         return None
 
     def save(self, cell: Cell, base: ExperimentConfig, figures: Mapping[str, Any]) -> None:
