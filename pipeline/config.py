@@ -4,29 +4,17 @@ Every field is a flag of the same name (flags/ builds the command line from this
 needs: default, help, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline import extension
-from pipeline.augmentation import augmentations
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, LossRow, parse_loss
+from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
+from pipeline.config_checks import check_names, check_together
 from pipeline.errors import UsageError, unknown_name
-from pipeline.options import (
-    FREE,
-    NEVER,
-    Interval,
-    Options,
-    UnfreezePoint,
-    check_option,
-    option,
-    profiled_steps,
-)
-from pipeline.preprocessing import RESIZED_CROP, check_resize
-from pipeline.registry import Registry
+from pipeline.options import FREE, NEVER, Options, check_option, option
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
@@ -97,8 +85,15 @@ class OptimizerConfig(Options):
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, resume=NEVER)
     loss: str = option("cross_entropy", "loss of an example: name or name:number", added=LOSSES)
     learning_rate: float = option(1e-3, "peak learning rate, for the global batch", above=0.0)
+    base_learning_rate: float | None = option(None, "instead of --learning_rate: the rate for --base_batch_size, "
+                                                    "scaled to --batch_size", above=0.0)
+    base_batch_size: int = option(256, "batch size of --base_learning_rate", unit="examples", low=1)
     schedule: str = option("constant", "learning rate over the run",
-                           choices=("constant", "cosine", "step", "one-cycle"))
+                           choices=("constant", "cosine", "linear", "polynomial", "step", "one-cycle"))
+    min_learning_rate: float = option(0.0, "schedule=cosine, linear or polynomial: the rate at the end", low=0.0)
+    restarts: int = option(0, "schedule=cosine: restarts from the peak over the run", low=0, high=100)
+    restart_growth: float = option(1.0, "schedule=cosine: length of a cycle over that of the one before", low=1.0)
+    polynomial_power: float = option(2.0, "schedule=polynomial: power of the share of the run that is left", above=0.0)
     warmup: str = option("0", "linear warm-up from 0: steps (100) or epochs (1epoch)", unit="steps or epochs")
     rewarmup: str = option("0", "linear warm-up from 0 after each point of --unfreeze_at: steps (100) or epochs "
                                 "(1epoch)", unit="steps or epochs")
@@ -210,10 +205,13 @@ class ExperimentConfig:
     runtime: RuntimeConfig = RuntimeConfig()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", _scaled(self.optimizer, self.training.batch_size))
         for group in self.groups():
             for field in dataclasses.fields(group):
                 check_option(field, getattr(group, field.name))
-        _check_together(self)
+        if not (self.data.extension or extension.is_offered()):  # Else names are checked after it is loaded.
+            check_names(self.flat(), options())
+        check_together(self)
 
     def groups(self) -> list[Any]:
         """Returns the groups in the order of --help."""
@@ -246,7 +244,10 @@ class ExperimentConfig:
 
     def replace(self, **values: Any) -> "ExperimentConfig":
         """Returns a copy with options replaced by name."""
-        return ExperimentConfig.from_flat({**self.flat(), **values})
+        before = self.flat()
+        if before["base_learning_rate"] is not None:
+            before.pop("learning_rate")  # It follows from the others.
+        return ExperimentConfig.from_flat({**before, **values})
 
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "training": TrainingConfig,
@@ -274,74 +275,13 @@ def value_type(field: dataclasses.Field) -> Any:
     return typing.get_origin(hint) or hint
 
 
-def _check_names(config: ExperimentConfig) -> None:
-    """Checks names against their tables; with an extension only after it is loaded."""
-    if config.data.extension or extension.is_offered():
-        return
-    for name, field in options().items():
-        table = field.metadata["choices"]
-        if isinstance(table, Registry):
-            value = config.flat()[name]
-            for one in value if field.metadata["many"] else (value,):
-                table.find(one, f"--{name}")
-    for augmentation in augmentations(config.data):
-        AUGMENTATIONS.find(augmentation.name)
-    LOSSES.find(config.optimizer.loss.partition(":")[0], "--loss")
-
-
-def _check_loss(optimizer: OptimizerConfig) -> None:
-    """Checks the number of a built-in loss, and that label smoothing is of one."""
-    if isinstance(LOSSES.get(optimizer.loss.partition(":")[0]), LossRow):
-        parse_loss(optimizer.loss)
-    elif optimizer.label_smoothing:
-        raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to the built-in losses; --loss="
-                         f"{optimizer.loss} takes the labels as they are")
-
-
-def _check_unfreezing(config: ExperimentConfig) -> None:
-    """Checks the options of what is frozen for a part of the run."""
-    points = UnfreezePoint.parse(config.model.unfreeze_at)
-    if points and not config.model.freeze:
-        raise UsageError(f"--unfreeze_at={','.join(config.model.unfreeze_at)} needs --freeze, which says what is "
-                         "frozen until then, e.g. --freeze=backbone")
-    if Interval.parse("rewarmup", config.optimizer.rewarmup).amount and not points:
-        raise UsageError(f"--rewarmup={config.optimizer.rewarmup} follows the points of --unfreeze_at, and there are "
-                         "none: give them, or --warmup for the start of the run")
-
-
-def _check_together(config: ExperimentConfig) -> None:
-    """Checks combinations of options, and the syntax of values."""
-    training, data, optimizer = config.training, config.data, config.optimizer
-    _check_names(config)
-    _check_loss(optimizer)
-    if training.epochs is not None and training.steps is not None:
-        raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
-    check_resize(data.resize)
-    names = [a.name for a in augmentations(data)]
-    if RESIZED_CROP in names[1:]:
-        raise UsageError(f"--augment={','.join(data.augment)}: {RESIZED_CROP} is part of decoding, and comes first")
-    profiled_steps(config.runtime.profile)
-    Interval.parse("warmup", optimizer.warmup)
-    _check_unfreezing(config)
-    Interval.parse("histograms_every", config.runtime.histograms_every)
-    every = Interval.parse("evaluate_every", training.evaluate_every)
-    saved = Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds"))
-    for name, interval in (("evaluate_every", every), ("checkpoint_every", saved)):
-        if interval.amount <= 0:
-            raise UsageError(f"--{name} must be more than 0; found {interval.amount:g}")
-    for text in optimizer.step_decay_at:
-        try:
-            inside = 0 < float(text) < 1
-        except ValueError:
-            inside = False
-        if not inside:
-            raise UsageError(f"--step_decay_at must be parts of the run between 0 and 1; found '{text}'")
-    for text in config.model.model_options:
-        if not re.fullmatch(r"[a-z_0-9]+=.+", text):
-            raise UsageError(f"--model_options must be name=value; found '{text}'")
-    for text in config.runtime.devices:
-        if not text.isdigit():
-            raise UsageError(f"--devices must be indices of GPUs such as 0,2; found '{text}'")
-    if training.batch_size % optimizer.accumulate_steps:
-        raise UsageError(f"--batch_size={training.batch_size} does not divide by "
-                         f"{optimizer.accumulate_steps} micro-batches (--accumulate_steps)")
+def _scaled(optimizer: OptimizerConfig, batch_size: int) -> OptimizerConfig:
+    """Returns the options with the learning rate that follows from --base_learning_rate (Goyal et al. 2017), if any."""
+    if optimizer.base_learning_rate is None:
+        return optimizer
+    rate = optimizer.base_learning_rate * batch_size / optimizer.base_batch_size
+    if optimizer.learning_rate not in (rate, options()["learning_rate"].default):
+        raise UsageError(f"--learning_rate={optimizer.learning_rate:g} and --base_learning_rate="
+                         f"{optimizer.base_learning_rate:g} (which is {rate:g} for a batch of {batch_size}) both set "
+                         "the learning rate: give one")
+    return dataclasses.replace(optimizer, learning_rate=rate)

@@ -54,23 +54,47 @@ def _schedule(config, total_steps, warmup_steps):
     if config.schedule == "one-cycle":
         rise = warmup_steps or max(1, round(ONE_CYCLE_RISE * total_steps))
         return lambda step: _one_cycle(peak, rise, total_steps, tf.cast(step, tf.float32))
-    drops = [float(part) for part in config.step_decay_at]
+    decayed = _decay(config, peak, total_steps)
 
     def rate(step):
         step = tf.cast(step, tf.float32)
-        share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        if config.schedule == "cosine":
-            value = _cosine(peak, 0.0, share)
-        elif config.schedule == "step":
-            passed = tf.add_n([tf.cast(step >= drop * total_steps, tf.float32) for drop in drops])
-            value = peak * tf.pow(config.step_decay_factor, passed)
-        else:
-            value = tf.constant(peak, tf.float32)
+        value = decayed(step, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         if warmup_steps:
             value = tf.where(step < warmup_steps, peak * (step + 1.0) / warmup_steps, value)
         return value
 
     return rate
+
+
+def _decay(config, peak, total_steps):
+    """Returns the rate after warm-up as a function of the step and of the share of the steps after warm-up done."""
+    lowest, power = config.min_learning_rate, config.polynomial_power if config.schedule == "polynomial" else 1.0
+    if config.schedule == "cosine":
+        starts, lengths = _cycles(config.restarts, config.restart_growth)
+        return lambda step, share: _cosine(peak, lowest, _of_cycle(share, starts, lengths))
+    if config.schedule in ("linear", "polynomial"):
+        return lambda step, share: lowest + (peak - lowest) * (1.0 - tf.clip_by_value(share, 0.0, 1.0)) ** power
+    if config.schedule == "step":
+        drops = [float(part) * total_steps for part in config.step_decay_at]
+        return lambda step, share: peak * tf.pow(config.step_decay_factor, tf.add_n(
+            [tf.cast(step >= drop, tf.float32) for drop in drops]))
+    return lambda step, share: tf.constant(peak, tf.float32)
+
+
+def _cycles(restarts, growth):
+    """Returns starts and lengths of the cycles of SGDR (Loshchilov and Hutter, arXiv:1608.03983) as shares of a run."""
+    lengths = [growth ** i for i in range(restarts + 1)]
+    lengths = [length / sum(lengths) for length in lengths]
+    return [sum(lengths[:i]) for i in range(restarts + 1)], lengths
+
+
+def _of_cycle(share, starts, lengths):
+    """Returns the share of its cycle that is done at a share of the run."""
+    if len(starts) == 1:
+        return share
+    cycle = tf.reduce_sum(tf.cast(share >= tf.constant(starts[1:], tf.float32), tf.int32))
+    return (share - tf.gather(tf.constant(starts, tf.float32), cycle)) / tf.gather(
+        tf.constant(lengths, tf.float32), cycle)
 
 
 def _one_cycle(peak, rise, total_steps, step):

@@ -52,7 +52,8 @@ def test_help_has_every_flag_with_its_meaning():
     ("batch_size", "--batch_size=N examples of one optimizer step, over all replicas and micro-batches "
                    "(examples; >= 1; default 64)"),
     ("momentum", "(>= 0 and < 1; default 0.9)"),
-    ("schedule", "learning rate over the run (constant | cosine | step | one-cycle; default constant)"),
+    ("schedule", "learning rate over the run (constant | cosine | linear | polynomial | step | "
+                 "one-cycle; default constant)"),
     ("sync_batch_norm", "--[no]sync_batch_norm"),
     ("force", "(default off)"),
     ("image_size", "(pixels; >= 1; default none)"),

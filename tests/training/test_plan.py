@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import ExperimentConfig, OptimizerConfig
+from pipeline.errors import UsageError
 from pipeline.training.cadence import StepsPerLoopController, plan
 from pipeline.training.schedule import learning_rate_schedule
 
@@ -66,6 +67,44 @@ def test_cosine_falls_to_zero():
 def test_step_drops_at_the_given_shares():
     rates = _rates(100, schedule="step", learning_rate=1.0, step_decay_at=("0.5", "0.9"), step_decay_factor=0.1)
     assert rates[[0, 49, 50, 89, 90]].tolist() == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_a_decay_ends_at_the_lowest_rate():
+    for schedule, power in (("cosine", None), ("linear", 1), ("polynomial", 3)):
+        more = {"polynomial_power": 3.0} if schedule == "polynomial" else {}
+        rates = _rates(110, 10, schedule=schedule, learning_rate=1.0, min_learning_rate=0.2, **more)
+        share = np.arange(100) / 100
+        shape = (1 - share) ** power if power else 0.5 * (1 + np.cos(np.pi * share))
+        np.testing.assert_allclose(rates[10:], 0.2 + 0.8 * shape, rtol=1e-5)
+        np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6)
+
+
+def test_a_cosine_restarts_from_the_peak():
+    """Two restarts, each cycle twice as long as the one before: the rates are those of cosines of 10, 20, 40 steps."""
+    rates = _rates(70, schedule="cosine", learning_rate=1.0, restarts=2, restart_growth=2.0, min_learning_rate=0.1)
+    cycles = [0.1 + 0.45 * (1 + np.cos(np.pi * np.arange(n) / n)) for n in (10, 20, 40)]
+    np.testing.assert_allclose(rates, np.concatenate(cycles), rtol=1e-4)
+
+
+@pytest.mark.parametrize("options, says", [
+    (dict(min_learning_rate=0.1), "belongs to --schedule=cosine or linear or polynomial; found --schedule=constant"),
+    (dict(schedule="linear", restarts=2), "--restarts=2 belongs to --schedule=cosine"),
+    (dict(schedule="cosine", polynomial_power=1.0), "belongs to --schedule=polynomial"),
+    (dict(schedule="cosine", min_learning_rate=0.1), "--min_learning_rate=0.1 is above the learning rate of 0.001"),
+    (dict(learning_rate=0.3, base_learning_rate=0.1, batch_size=512), "(which is 0.2 for a batch of 512) both set")])
+def test_options_of_the_learning_rate_that_contradict_are_refused(options, says):
+    with pytest.raises(UsageError) as raised:
+        ExperimentConfig.from_flat(options)
+    assert says in str(raised.value)
+
+
+def test_the_learning_rate_scales_with_the_batch():
+    """And is the same where the configuration is read again, as for a resume, or changed, as in a sweep."""
+    config = ExperimentConfig.from_flat(dict(base_learning_rate=0.1, batch_size=1024))
+    assert config.optimizer.learning_rate == 0.4
+    assert ExperimentConfig.from_flat(config.flat()) == config
+    assert config.replace(base_learning_rate=0.2).optimizer.learning_rate == 0.8
+    assert config.replace(batch_size=512, base_batch_size=128).optimizer.learning_rate == 0.4
 
 
 def test_one_cycle_rises_and_falls():

@@ -1,0 +1,128 @@
+"""Checks of a configuration that concern several options, and of values with a syntax of their own.
+
+Standard library only.
+"""
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.augmentation import Augmentation, augmentations
+from pipeline.choices import AUGMENTATIONS, LOSSES, LossRow, parse_loss
+from pipeline.errors import UsageError
+from pipeline.options import Interval, UnfreezePoint, profiled_steps
+from pipeline.preprocessing import RESIZED_CROP, check_resize
+from pipeline.registry import Registry
+
+# Options of --schedule, with their defaults and the schedules that have them.
+OF_SCHEDULES = {"min_learning_rate": (0.0, ("cosine", "linear", "polynomial")), "restarts": (0, ("cosine",)),
+                "restart_growth": (1.0, ("cosine",)), "polynomial_power": (2.0, ("polynomial",))}
+
+
+def check_names(values: Mapping[str, Any], options: Mapping[str, dataclasses.Field]) -> None:
+    """Checks names against their tables, where no extension may still add to them.
+
+    Args:
+      values: {option name: value} of a configuration.
+      options: {option name: its field}.
+
+    Raises:
+      UsageError: an unknown name.
+    """
+    for name, field in options.items():
+        table = field.metadata["choices"]
+        if isinstance(table, Registry):
+            for one in values[name] if field.metadata["many"] else (values[name],):
+                table.find(one, f"--{name}")
+    for text in values["augment"]:
+        AUGMENTATIONS.find(Augmentation.parse(text).name)
+    LOSSES.find(values["loss"].partition(":")[0], "--loss")
+
+
+def check_together(config: Any) -> None:
+    """Checks combinations of options, and the syntax of values, of an ExperimentConfig.
+
+    Raises:
+      UsageError: it names the flag, the value and what would work.
+    """
+    _check_loss(config.optimizer)
+    _check_schedule(config.optimizer)
+    _check_images(config.data)
+    _check_unfreezing(config)
+    _check_intervals(config)
+    _check_lists(config)
+    training, parts = config.training, config.optimizer.accumulate_steps
+    if training.epochs is not None and training.steps is not None:
+        raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
+    if training.batch_size % parts:
+        raise UsageError(f"--batch_size={training.batch_size} does not divide by {parts} micro-batches "
+                         "(--accumulate_steps)")
+
+
+def _check_loss(optimizer):
+    """Checks the number of a built-in loss, and that label smoothing is of one."""
+    if isinstance(LOSSES.get(optimizer.loss.partition(":")[0]), LossRow):
+        parse_loss(optimizer.loss)
+    elif optimizer.label_smoothing:
+        raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to the built-in losses; --loss="
+                         f"{optimizer.loss} takes the labels as they are")
+
+
+def _check_unfreezing(config):
+    """Checks the options of what is frozen for a part of the run."""
+    points = UnfreezePoint.parse(config.model.unfreeze_at)
+    if points and not config.model.freeze:
+        raise UsageError(f"--unfreeze_at={','.join(config.model.unfreeze_at)} needs --freeze, which says what is "
+                         "frozen until then, e.g. --freeze=backbone")
+    if Interval.parse("rewarmup", config.optimizer.rewarmup).amount and not points:
+        raise UsageError(f"--rewarmup={config.optimizer.rewarmup} follows the points of --unfreeze_at, and there are "
+                         "none: give them, or --warmup for the start of the run")
+
+
+def _check_schedule(optimizer):
+    """Checks that options of a schedule go with it."""
+    for name, (default, schedules) in OF_SCHEDULES.items():
+        value = getattr(optimizer, name)
+        if value != default and optimizer.schedule not in schedules:
+            raise UsageError(f"--{name}={value:g} belongs to --schedule={' or '.join(schedules)}; found --schedule="
+                             f"{optimizer.schedule}")
+    if optimizer.min_learning_rate > optimizer.learning_rate:
+        raise UsageError(f"--min_learning_rate={optimizer.min_learning_rate:g} is above the learning rate of "
+                         f"{optimizer.learning_rate:g}")
+
+
+def _check_images(data):
+    """Checks how images are resized and augmented."""
+    check_resize(data.resize)
+    names = [a.name for a in augmentations(data)]
+    if RESIZED_CROP in names[1:]:
+        raise UsageError(f"--augment={','.join(data.augment)}: {RESIZED_CROP} is part of decoding, and comes first")
+
+
+def _check_intervals(config):
+    """Checks lengths and intervals."""
+    profiled_steps(config.runtime.profile)
+    Interval.parse("warmup", config.optimizer.warmup)
+    Interval.parse("histograms_every", config.runtime.histograms_every)
+    every = Interval.parse("evaluate_every", config.training.evaluate_every)
+    saved = Interval.parse("checkpoint_every", config.training.checkpoint_every, ("steps", "epochs", "seconds"))
+    for name, interval in (("evaluate_every", every), ("checkpoint_every", saved)):
+        if interval.amount <= 0:
+            raise UsageError(f"--{name} must be more than 0; found {interval.amount:g}")
+
+
+def _check_lists(config):
+    """Checks the elements of lists."""
+    for text in config.optimizer.step_decay_at:
+        try:
+            inside = 0 < float(text) < 1
+        except ValueError:
+            inside = False
+        if not inside:
+            raise UsageError(f"--step_decay_at must be parts of the run between 0 and 1; found '{text}'")
+    for text in config.model.model_options:
+        if not re.fullmatch(r"[a-z_0-9]+=.+", text):
+            raise UsageError(f"--model_options must be name=value; found '{text}'")
+    for text in config.runtime.devices:
+        if not text.isdigit():
+            raise UsageError(f"--devices must be indices of GPUs such as 0,2; found '{text}'")
