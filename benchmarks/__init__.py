@@ -1,1 +1,1 @@
-"""This project measured beside itself and its peers, interleaved in one run; not installed."""
+"""This project compared with itself and its peers, interleaved in one run; not installed."""

@@ -38,7 +38,7 @@ class KerasInceptionModule(keras.layers.Layer):
 
 
 class KerasDownsampleModule(keras.layers.Layer):
-    """A 3x3 KerasConvModule of stride 2 beside max pooling."""
+    """A 3x3 KerasConvModule of stride 2, parallel to max pooling."""
 
     def __init__(self, filters):
         super().__init__()

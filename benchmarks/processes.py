@@ -1,4 +1,4 @@
-"""The processes of the peers: one each, alive for as long as it is measured, computing only when told to."""
+"""The processes of the peers: one each, alive while it is measured, computing only on request."""
 import json
 import os
 import pathlib
@@ -30,7 +30,7 @@ class Process:
 
         Args:
           name: what it is called in messages.
-          order: what the program is told, of JSON's types.
+          order: the request to the program, in JSON types.
           program: what Python runs, with the order as its last argument.
           checkout: whose modules are imported.
           python: the interpreter.

@@ -16,7 +16,7 @@ def pull(open_stream: Callable[[], Callable[[], int]], seconds: float) -> dict[s
 
     Args:
       open_stream: returns a function that takes a batch and returns its number of images. A stream of tf.data is opened
-        anew for each turn: the buffer of prefetch(AUTOTUNE) would double with each, to half of the machine's memory.
+        again for each turn: the buffer of prefetch(AUTOTUNE) would double with each, to half of the memory.
       seconds: for which batches are counted.
 
     Returns:

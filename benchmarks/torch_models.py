@@ -35,7 +35,7 @@ class TorchInceptionModule(nn.Module):
 
 
 class TorchDownsampleModule(nn.Module):
-    """A 3x3 TorchConvModule of stride 2 beside max pooling."""
+    """A 3x3 TorchConvModule of stride 2, parallel to max pooling."""
 
     def __init__(self, inputs, filters):
         super().__init__()

@@ -115,7 +115,7 @@ def check_folder(flag: str, path: str) -> None:
     problem = folder_obstacle(path)
     if problem:
         raise UsageError(f"{flag}={path} cannot be written: {problem}; give a folder of your own that exists or can "
-                         "be made")
+                         "be created")
 
 
 # Files of runs, sweeps and benchmarks that no other output may replace.

@@ -50,6 +50,24 @@ def free_path(path: str) -> str:
     return f"{path}-{number}"
 
 
+def claim_folder(flag: str, path: str, use: str = "written", inside: str = "") -> locks.Lock:
+    """Creates the folder of a flag and locks it, or a folder `inside` it, until the process ends or closes the lock.
+
+    Raises:
+      UsageError: it cannot be written, or another process, which is named, has locked it for this `use`.
+    """
+    folder = os.path.join(path, inside)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        return locks.acquire(os.path.join(folder, locks.LOCK))
+    except locks.Held as holder:
+        raise UsageError(f"{flag}={path} is being {use} by {holder}; wait for it, or give another, e.g. "
+                         f"{flag}={free_path(path)}") from None
+    except OSError as error:
+        raise UsageError(f"{flag}={path} cannot be written: {(error.strerror or str(error)).lower()}; give a folder of "
+                         "your own") from error
+
+
 def check_outside_data(flag: str, path: str, dataset: str) -> None:
     """Raises UsageError if images written into a folder would become examples of a data set.
 
@@ -199,15 +217,7 @@ class RunDirectory:
         Raises:
           UsageError: it cannot be written, or another process, which is named, has locked it.
         """
-        try:
-            os.makedirs(self.path, exist_ok=True)
-            self._lock = locks.acquire(self.file(locks.LOCK))
-        except locks.Held as holder:
-            raise UsageError(f"--workdir={self.path} is being written by {holder}; wait for it, or give another, "
-                             f"e.g. --workdir={free_path(self.path)}") from None
-        except OSError as error:
-            raise UsageError(f"--workdir={self.path} cannot be written: {str(error.strerror).lower()}; "
-                             "give a directory of your own") from error
+        self._lock = claim_folder("--workdir", self.path)
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:

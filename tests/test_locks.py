@@ -14,12 +14,11 @@ import time
 
 import pytest
 
-from launch.commands.launch import locked
 from pipeline import locks
 from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.export.publish import claimed
-from pipeline.run_directory import RunDirectory
+from pipeline.run_directory import RunDirectory, claim_folder
 from pipeline.sweep.records import SweepDirectory
 from pipeline.verification import installation
 from tests.commands import environment, metrics, start
@@ -64,7 +63,11 @@ def claim_sweep(folder):
     return contextlib.closing(directory)
 
 
-CLAIMS = {"run": claim_run, "sweep": claim_sweep, "launch": lambda folder: locked(str(folder))}
+def claim_launch(folder):
+    return claim_folder("--workdir", str(folder), "supervised", inside="workers")
+
+
+CLAIMS = {"run": claim_run, "sweep": claim_sweep, "launch": claim_launch}
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

@@ -59,14 +59,11 @@ class AttemptProgress:
     def __init__(self, records: RunRecords):
         """Args: records: of the run, before the attempt is started."""
         self._records, self._checked = records, 0.0
-        self._starts = self._count_starts()
+        self._starts = sum(r["event"] == "start" for r in records.launches())
         self.begun: float | None = None
         self.first_step: float | None = None
         self.step_at: float | None = None
         self.start = self.step = records.saved_step()
-
-    def _count_starts(self) -> int:
-        return sum(r["event"] == "start" for r in self._records.launches())
 
     def update(self, now: bool = False) -> None:
         """Reads the records again, unless they were read a moment ago and `now` is false."""

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -17,7 +17,7 @@ from launch.cluster.guard import Guard
 from launch.cluster.local_workers import LocalStart
 from launch.cluster.slurm import SlurmStart
 from launch.cluster.supervisor import Limits, StopSignals, Supervisor
-from pipeline import locks, run_directory, runs
+from pipeline import run_directory, runs
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import UsageError
@@ -155,7 +155,8 @@ def supervise(worker: Sequence[str], workdir: str, sizes: Sequence[int], limits:
       UsageError: another supervisor uses the directory.
       RunFailure: this machine cannot start the workers.
     """
-    with StopSignals() as signals, locked(workdir), contextlib.closing(Guard()) as guard:
+    claimed = run_directory.claim_folder("--workdir", workdir, "supervised", inside="workers")
+    with StopSignals() as signals, claimed, contextlib.closing(Guard()) as guard:
         where = "on this machine" if srun is None else "in steps of Slurm"
         display.info(f"launch  {counted(max(sizes), 'worker')} {where}, logs in {os.path.join(workdir, 'workers')}")
         start = LocalStart(worker, workdir, guard, gpus) if srun is None else SlurmStart(worker, workdir, guard, srun)
@@ -236,20 +237,3 @@ def visible_gpus(count: int) -> tuple[str, ...]:
     """Returns the values of CUDA_VISIBLE_DEVICES for the GPUs of this process."""
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return tuple(named[:count] if named else map(str, range(count)))
-
-
-@contextlib.contextmanager
-def locked(workdir: str) -> Iterator[None]:
-    """Makes a run's directory and keeps a second supervisor out of it."""
-    folder = os.path.join(workdir, "workers")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = locks.acquire(os.path.join(folder, locks.LOCK))
-    except locks.Held as holder:
-        raise UsageError(f"--workdir={workdir} has a launch already ({holder}); wait for it, or give another "
-                         "--workdir") from None
-    except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {(error.strerror or str(error)).lower()}; give a "
-                         "directory of your own") from error
-    with lock:
-        yield

@@ -38,7 +38,7 @@ class Staging:
         self._made = _make(output)
         with _locked(output):
             self.replaced = _remove_leftovers(output)
-            self.version = max(_versions(output), default=0) + 1
+            self.version = max((version for _, version, _ in _entries(output)), default=0) + 1
             try:
                 for path in self._folders():
                     os.makedirs(path)
@@ -153,10 +153,6 @@ def _entries(output: str) -> Iterator[tuple[str, int, bool]]:
             match = re.fullmatch(rf"(\d+)({re.escape(UNPROVED)})?", entry)
             if match:
                 yield os.path.join(folder, entry), int(match[1]), match[2] is None
-
-
-def _versions(output: str) -> set[int]:
-    return {version for _, version, _ in _entries(output)}
 
 
 def _remove_leftovers(output: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, get_origin
 from pipeline import locks
 from pipeline.errors import UsageError
 from pipeline.files import read_json, write_json, write_text
-from pipeline.run_directory import differences, free_path, length
+from pipeline.run_directory import claim_folder, differences, free_path, length
 from pipeline.sweep.space import value_text
 
 SCHEMA = 1
@@ -134,15 +134,7 @@ class SweepDirectory:
         Raises:
           UsageError: it cannot be written, another process holds it, or has started another sweep there.
         """
-        try:
-            os.makedirs(self.path, exist_ok=True)
-            self._lock = locks.acquire(self.file(locks.LOCK))
-        except locks.Held as holder:
-            raise UsageError(f"--output={self.path} is being written by another sweep, {holder}; wait for it, or give "
-                             f"another, e.g. --output={free_path(self.path)}") from None
-        except OSError as error:
-            raise UsageError(f"--output={self.path} cannot be written: {str(error.strerror).lower()}; give a folder "
-                             "that exists or can be created") from error
+        self._lock = claim_folder("--output", self.path)
         try:
             self.trials = self._stored()
         except UsageError:

@@ -213,6 +213,6 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     with pytest.raises(UsageError, match="holds files that are not of a sweep"):
         SweepDirectory(str(tmp_path / "out" / "trial-0001"), settings)
     sweep.directory.claim()
-    with pytest.raises(UsageError, match="is being written by another sweep"):
+    with pytest.raises(UsageError, match="is being written by process"):
         SweepDirectory(sweep.directory.path, settings).claim()
     sweep.directory.close()

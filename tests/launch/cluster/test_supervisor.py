@@ -209,7 +209,7 @@ def test_directory_has_one_supervisor_at_a_time(tmp_path):
     run = Supervised(tmp_path, steps=4000)
     run.until_step(1)
     code, _, errors = Supervised(tmp_path).end()
-    assert code == 2 and f"has a launch already (process {run.process.pid} on " in errors
+    assert code == 2 and f"is being supervised by process {run.process.pid} on " in errors
     run.process.send_signal(signal.SIGTERM)
     assert run.end()[0] == 75
 
