@@ -31,6 +31,7 @@ from pipeline.errors import RunFailure, UsageError, unknown_name
 CROP, STRETCH, MEMORY = "Mirrorline, resized_crop and flip", "Mirrorline, stretch", "Mirrorline, crop and flip"
 FUSED, KERAS, TORCH = "tf.data, fused", "Keras image_dataset_from_directory", "PyTorch DataLoader, torchvision"
 TF_DATA = "tf.data"
+TORCH_PROGRAM = "benchmarks.torch_input"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +65,32 @@ WORKLOADS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class TorchPython:
+    """A Python that has torch and torchvision.
+
+    Attributes:
+      path: of its interpreter.
+      versions: {package: version}.
+    """
+
+    path: str
+    versions: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class InputSettings:
     """What a measurement depends on.
 
     Attributes:
       rounds: turns of every stream.
       seconds: of a turn.
-      torch_python: the interpreter that has torch and torchvision; None: PyTorch is left out.
+      torch: None: PyTorch is left out.
       folder: for data, kept.
     """
 
     rounds: int
     seconds: float
-    torch_python: str | None
+    torch: TorchPython | None
     folder: pathlib.Path
 
 
@@ -144,9 +158,8 @@ def start(workload: InputWorkload, settings: InputSettings,
                 FUSED: streams.fused_files, KERAS: streams.keras_files}
         datasets = {name: make(folder, workload.size, batch) for name, make in made.items()}
     pullers = {name: functools.partial(pull, streams.opener(dataset)) for name, dataset in datasets.items()}
-    if settings.torch_python:
-        process = stack.enter_context(Process(TORCH, order, ("-m", "benchmarks.torch_input"),
-                                              python=settings.torch_python))
+    if settings.torch:
+        process = stack.enter_context(Process(TORCH, order, ("-m", TORCH_PROGRAM), python=settings.torch.path))
         pullers[TORCH] = lambda seconds: process.ask("pull", seconds=seconds)
     return pullers
 
@@ -163,17 +176,15 @@ def markdown(name: str, found: Mapping[str, Any]) -> str:
 def conditions(settings: InputSettings) -> str:
     """Returns when and under which conditions is measured."""
     versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
-    if settings.torch_python:
-        lines = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
-        versions |= dict(zip(("torch", "torchvision"), _asked(settings.torch_python, lines).split(), strict=True))
+    versions |= settings.torch.versions if settings.torch else {}
     return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {machine.cpu_model()}, "
             f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, "
             + ", ".join(f"{name} {number}" for name, number in versions.items())
             + f"; load before {os.getloadavg()[0]:.1f}; {settings.rounds} rounds of {settings.seconds:g} s")
 
 
-def find_torch(python: str | None) -> str | None:
-    """Returns the interpreter that has torch and torchvision, or None where this one lacks them.
+def find_torch(python: str | None) -> TorchPython | None:
+    """Returns the Python that has torch and torchvision, or None where this one lacks them.
 
     Args:
       python: the one given; None: this one.
@@ -181,18 +192,16 @@ def find_torch(python: str | None) -> str | None:
     Raises:
       UsageError: the one given lacks them.
     """
+    path = python or sys.executable
+    program = "import numpy, torch, torchvision; print(torch.__version__, torchvision.__version__)"
     try:
-        _asked(python or sys.executable, "import torch, torchvision, numpy")
+        said = subprocess.run([path, "-c", program], check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         if python is None:
             return None
         raise UsageError(f"--torch_python={python} cannot import torch, torchvision and NumPy: give a Python where "
                          "'pip install torch torchvision numpy' was run") from None
-    return python or sys.executable
-
-
-def _asked(python, program):
-    return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout
+    return TorchPython(path, dict(zip(("torch", "torchvision"), said.split(), strict=True)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -219,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = (given.folder or pathlib.Path(made)).resolve()
             settings = InputSettings(given.rounds, given.seconds, find_torch(given.torch_python), folder)
             print(conditions(settings), flush=True)
-            if not settings.torch_python:
+            if not settings.torch:
                 print(f"{TORCH}: left out, since torch and torchvision are not installed: pip install '.[peers]', or "
                       "give another Python with --torch_python", flush=True)
             for name in names:

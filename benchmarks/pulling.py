@@ -3,9 +3,12 @@ import multiprocessing
 import os
 import pathlib
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks.gate import Gate
 
 WARM_SHARE = 0.5  # Of the time that is measured: before it, what waits in buffers is taken, and tf.data tunes itself.
 REST, QUIET, LONGEST_REST = 0.1, 0.05, 60.0  # Seconds, cores, seconds.
@@ -34,6 +37,21 @@ def pull(open_stream: Callable[[], Callable[[], int]], seconds: float) -> dict[s
     del next_batch
     wait_for_rest()
     return found
+
+
+def serve(next_batch: Callable[[], int]) -> None:
+    """Lets a stream be pulled by another process, to the end of standard input.
+
+    Each of its lines, {"command": "pull", "seconds": number}, is answered by what `pull` returns, a line of JSON.
+
+    Args:
+      next_batch: takes a batch and returns its number of images.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print is no answer.
+    gate = Gate(sys.stdin, answers)
+    gate.on("pull", lambda seconds: pull(lambda: next_batch, seconds))
+    gate.serve()
 
 
 def processor_seconds() -> float:

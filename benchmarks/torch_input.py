@@ -1,11 +1,9 @@
 """PyTorch's DataLoader with torchvision's transforms, in a process that may be of another Python environment.
 
 `python -m benchmarks.torch_input ORDER`: {"folder" or "arrays": path, "size": pixels, "batch_size": int, "crop":
-pixels}. Each line of standard input, {"command": "pull", "seconds": number}, is answered by one of JSON, see
-benchmarks.pulling. Imports nothing of Mirrorline.
+pixels}, then see benchmarks.pulling.serve. Imports nothing of Mirrorline.
 """
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,8 +13,7 @@ import torch
 import torchvision
 from torchvision import transforms
 
-from benchmarks.gate import Gate
-from benchmarks.pulling import pull
+from benchmarks.pulling import serve
 
 WORKERS = 2
 
@@ -52,14 +49,9 @@ def endless_batches(order: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def main(text: str) -> None:
-    """Answers commands to the end of standard input."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Lets its batches be pulled."""
     batches = endless_batches(json.loads(text))
-    gate = Gate(sys.stdin, answers)
-    gate.on("pull", lambda seconds: pull(lambda: lambda: len(next(batches)[1]), seconds))
-    gate.on("versions", lambda: {"torch": torch.__version__, "torchvision": torchvision.__version__})
-    gate.serve()
+    serve(lambda: len(next(batches)[1]))
 
 
 if __name__ == "__main__":
