@@ -116,6 +116,10 @@ def _report_result(trained, console):
     accuracy, loss, weights, selection = _final_figures(result)
     console.info(f"{trained.status.replace('_', ' ')}: {accuracy}, loss {loss}{weights} after "
                  f"{counted(ended.step, 'step')}{speed}{selection}")
+    skipped = result.get("unreadable_files", {})
+    if any(skipped.values()):
+        console.info(f"skipped {counted(sum(skipped.values()), 'unreadable file')}: {skipped['left_out']} left out, "
+                     f"{skipped['replaced']} replaced by another of the class")
     console.info(f"look    {tensorboard_command(RunDirectory(trained.workdir))}")
     console.info(f"        {os.path.join(trained.workdir, 'result.json')}")
     return 0

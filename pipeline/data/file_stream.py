@@ -1,7 +1,6 @@
 """Examples streamed from image files, decoded on demand inside the graph."""
 import collections
 import os
-import threading
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +16,7 @@ from pipeline.data.image_reader import NO_BOX, ImageReader
 from pipeline.data.order import example_index
 from pipeline.data.resizing import box_of
 from pipeline.data.source import Finish, numbered_batches
+from pipeline.data.unreadable import EVALUATION, Unreadable
 from pipeline.errors import RunFailure, UsageError
 from pipeline.preprocessing import EARLIER, Preprocessing
 from pipeline.terminal import printable
@@ -29,7 +29,7 @@ class ImageFiles:
     """Reads image files by name and decodes them on demand: any position at the same cost.
 
     Which files a batch has, and every random number of it, is computed once a batch; then each file is read and decoded
-    by TensorFlow's kernels. With `skip_unreadable` they are called from Python, file by file, and one that cannot be
+    by TensorFlow's kernels. With `skips` they are called from Python, file by file, and one that cannot be
     decoded is replaced by the next file of its class: a function of the files alone, so that every replica and every
     resume does the same.
     """
@@ -38,18 +38,15 @@ class ImageFiles:
     crops = True  # See source.Reader.
 
     def __init__(self, index: ImageIndex, training: Preprocessing, evaluation: Preprocessing,
-                 skip_unreadable: bool = False, replaced: set[str] | None = None):
+                 skips: Unreadable | None = None):
         """
         Args:
           index: the files.
           training: of `shuffled`.
           evaluation: of `in_order`.
-          skip_unreadable: whether to replace files that cannot be decoded.
-          replaced: paths whose replacement was reported already.
+          skips: where files that cannot be decoded and are replaced are added; None: they end the stream.
         """
-        self.index, self.training, self.evaluation = index, training, evaluation
-        self.skip_unreadable = skip_unreadable
-        self._replaced, self._lock = set() if replaced is None else replaced, threading.Lock()
+        self.index, self.training, self.evaluation, self.skips = index, training, evaluation, skips
         self._opened: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
@@ -59,7 +56,7 @@ class ImageFiles:
 
         def choose(step):
             positions = step * batch_size + tf.constant(rows, tf.int64)
-            return self._facts(example_index(positions, count, seed), crop and crop.draw(seed, positions))
+            return self._facts(example_index(positions, count, seed), positions, crop and crop.draw(seed, positions))
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
         return self._batches(steps, choose, self.training, start_step, len(rows), finish, crop)
@@ -68,24 +65,29 @@ class ImageFiles:
         count = len(self.index)
 
         def choose(number):
-            return self._facts(tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count)))
+            index = tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count))
+            return self._facts(index, tf.fill(tf.shape(index), tf.constant(EVALUATION, tf.int64)))
 
         numbers = tf.data.Dataset.range(start_batch, -(-count // batch_size))
         return self._batches(numbers, choose, self.evaluation, start_batch, batch_size, finish)
 
     def select(self, index: np.ndarray) -> "ImageFiles":
-        return ImageFiles(self.index.select(index), self.training, self.evaluation, self.skip_unreadable,
-                          self._replaced)
+        return ImageFiles(self.index.select(index), self.training, self.evaluation, self.skips)
 
     def read_labels(self) -> np.ndarray:
         return self.index.labels
 
-    def _facts(self, index, drawn=None):
-        """Returns the facts about the files of a batch: {"index": int64 [n], "facts": int32 [n, 5], and of a crop
-        "seeds": int32 [n, 2], "mirrors": bool [n]}."""
+    def _facts(self, index, positions, drawn=None):
+        """Returns the facts about the files of a batch.
+
+        Returns:
+          {"index", "position": int64 [n], "facts": int32 [n, 5], and of a crop "seeds": int32 [n, 2], "mirrors":
+          bool [n]}.
+        """
         index = tf.ensure_shape(tf.numpy_function(self._remember, [index], tf.int64), index.shape)
         seeds, mirrors = drawn or (tf.zeros([tf.size(index), 2], tf.int32), tf.zeros([tf.size(index)], tf.bool))
-        return {"index": index, "facts": tf.gather(self.index.headers, index), "seeds": seeds, "mirrors": mirrors}
+        return {"index": index, "position": positions, "facts": tf.gather(self.index.headers, index), "seeds": seeds,
+                "mirrors": mirrors}
 
     def _remember(self, index):
         self._opened.extend(index.tolist())
@@ -93,7 +95,7 @@ class ImageFiles:
 
     def _batches(self, numbers, choose, preprocessing, first, batch_size, finish, crop=None):
         damage.watch(self)
-        in_python = self.skip_unreadable or preprocessing.version == EARLIER
+        in_python = self.skips is not None or preprocessing.version == EARLIER
         image = (self._image_by_python if in_python else self._image)(preprocessing, crop)
         paths_of = self.index.path_reader()
 
@@ -147,22 +149,26 @@ class ImageFiles:
         """As `_image`, with a call of Python for each file."""
         reader, least_area = ImageReader(preprocessing), crop and crop.least_area
 
-        def read(i, seeds):
+        def read(i, position, seeds):
             try:
                 return self._read(reader, i, seeds, least_area)
             except UnreadableImage as error:
                 reason = error
-            for other in self._next_of_class(i) if self.skip_unreadable else ():
+            for other in self._next_of_class(i) if self.skips else ():
                 try:
                     image = self._read(reader, other, seeds, least_area)
                 except UnreadableImage:
                     continue
-                self._warn_replaced(self.index.path(i), reason, self.index.path(other))
+                if self.skips.replace(int(self.index.start[i]), int(position)):
+                    STANDARD.warning(printable(
+                        f"cannot read the image {self.index.path(i)}: {reason}; in its place stands "
+                        f"{os.path.basename(self.index.path(other))} of the same class"))
                 return image
             raise damage.report(_failure(self.index.path(i), reason)) from None
 
         def image(file):
-            return tf.ensure_shape(tf.numpy_function(read, [file["index"], file["seeds"]], tf.uint8, stateful=False),
+            arguments = [file["index"], file["position"], file["seeds"]]
+            return tf.ensure_shape(tf.numpy_function(read, arguments, tf.uint8, stateful=False),
                                    preprocessing.image_shape)
 
         return image
@@ -179,14 +185,6 @@ class ImageFiles:
         """Returns the numbers of the next files of the class, from the last one on to the first."""
         same = np.flatnonzero(self.index.labels == self.index.labels[i])
         return np.roll(same, -1 - np.searchsorted(same, i))[:-1][:_MOST_TRIES]
-
-    def _warn_replaced(self, path, reason, other):
-        with self._lock:
-            if path in self._replaced:
-                return
-            self._replaced.add(path)
-        STANDARD.warning(printable(f"cannot read the image {path}: {reason}; in its place stands "
-                                   f"{os.path.basename(other)} of the same class"))
 
     def find_damage(self) -> UsageError | RunFailure | None:
         """Returns the error about the first of the files opened last that cannot be read; None without one."""

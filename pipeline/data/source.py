@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.data.augment.resized_crop import DecodedCrop
+from pipeline.data.unreadable import Unreadable
 from pipeline.preprocessing import Preprocessing
 
 Finish = Callable[..., Any]  # Of (images, labels, number), see Reader.
@@ -97,6 +98,7 @@ class Source:
       earlier_fingerprint: computes the fingerprint that earlier versions stored with their runs, which may read all
         data; None where it is the same.
       evaluation: how files become images for evaluation and prediction; None for arrays, until they are loaded.
+      unreadable: files that are skipped; None where they are not.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Source:
     validation_from: str | None = None
     earlier_fingerprint: Callable[[], str] | None = None
     evaluation: Preprocessing | None = None
+    unreadable: Unreadable | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -56,6 +56,15 @@ class Workers:
         """Tells whether a flag is set in any worker."""
         return self._added(np.asarray([bool(flag)], np.float64))[0] > 0
 
+    def gathered(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the rows of all workers, float64 [any, k], of each worker's own [n, k], the chief's first."""
+        counts = np.zeros(self.count)
+        counts[self.rank] = len(rows)
+        counts = self._added(counts).astype(int)
+        found = np.zeros([counts.sum(), rows.shape[1]])
+        found[counts[:self.rank].sum():][:len(rows)] = rows
+        return self._added(found.reshape(-1)).reshape(found.shape) if found.size else found
+
     def _added(self, values: np.ndarray) -> np.ndarray:
         return values if self.count == 1 else self._sum(tf.constant(values)).numpy()
 

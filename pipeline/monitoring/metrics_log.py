@@ -18,7 +18,7 @@ _REQUIRED = {"metrics.jsonl": ("kind", "step"), "launches.jsonl": ("event",), "a
 _NUMBER = (int, float)
 _TYPES = {"kind": str, "event": str, "split": str, "step": int, "to_step": int, "attempt": int, "wall_time": _NUMBER,
           "age": _NUMBER, "loss": (*_NUMBER, type(None)), "accuracy": (*_NUMBER, type(None)),
-          "learning_rate": (*_NUMBER, type(None)), "examples_per_second": _NUMBER, "allowed": list}
+          "learning_rate": (*_NUMBER, type(None)), "examples_per_second": _NUMBER, "allowed": list, "files": dict}
 
 
 class JsonLines:
@@ -184,6 +184,8 @@ def _problem(record, path):
             return f"seconds is {json.dumps(record['seconds'])}"
     if not all(isinstance(one, list) and one and isinstance(one[0], str) for one in record.get("allowed", ())):
         return f"allowed is {json.dumps(record['allowed'])}"
+    if not all(isinstance(value, int) for value in record.get("files", {}).values()):
+        return f"files is {json.dumps(record['files'])}"
     return None
 
 

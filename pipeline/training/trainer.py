@@ -30,6 +30,7 @@ from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.restore import restore_checkpoint, roll_back
 from pipeline.training.run_records import RunResult, describe_result, record_start
 from pipeline.training.self_test import reduction_name
+from pipeline.training.skipped_files import SkippedFiles
 from pipeline.training.step import TRAIN_COLUMNS
 from pipeline.training.watchdog import Watchdog
 
@@ -62,6 +63,7 @@ class Trainer:
         self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
                                   self.config.training.keep_checkpoints, console, saved=self._saved)
         self.tracker = GoodputTracker(self.launches, process_age())
+        self.skipped = SkippedFiles(experiment, self.launches)
         self.callbacks: tuple[Callback, ...] = (self.progress, *callbacks)  # The others are created by `_restore`.
         self._user_callbacks = callbacks
         self._frozen: Frozen | None = None  # Of the window before.
@@ -230,6 +232,7 @@ class Trainer:
         if self.guard.suspicious and not (best or last):
             return False
         self.tracker.commit(step)
+        self.skipped.record(step)
         with self.tracker.measure("saving"), self.watchdog.within(self.config.runtime.save_timeout):
             if self.recorder.sync():
                 self.store.save(step, best=bool(best))
@@ -265,7 +268,8 @@ class Trainer:
             result = dataclasses.replace(result, status="preempted")
         else:
             described.update(self._final_entries(result.step, figures))
-        described["status"] = result.status
+        self.skipped.record(result.step)
+        described.update(self.skipped.describe(result.step), status=result.status)
         self.tracker.commit(result.step)
         if result.disk_full:
             raise RunFailure(self.store.full_message)

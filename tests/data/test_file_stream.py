@@ -1,6 +1,9 @@
 """Images that break while a folder streams: one line that names the file, or the next of its class in its place."""
+import types
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from pipeline.config import DataConfig
@@ -8,7 +11,11 @@ from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.data.load import load
 from pipeline.data.stream import BatchLayout, eval_batches, image_batches, train_stream
+from pipeline.distributed.agreement import Workers
 from pipeline.errors import RunFailure, UsageError
+from pipeline.monitoring.launches import Launches
+from pipeline.monitoring.metrics_log import read_records
+from pipeline.training.skipped_files import SkippedFiles
 from tests.commands import metrics, mirrorline, result
 
 COUNT = 8
@@ -84,6 +91,40 @@ def test_replacements_are_the_same_on_every_replica_and_after_a_resume(folder):
     assert [v for i in range(12) for part in parts for v in part[2 * i:2 * i + 2]] == one
 
 
+def test_replaced_files_are_counted_up_to_the_step_and_after_a_resume(folder, tmp_path):
+    order = values(train_stream(streamed(folder).train, BatchLayout(4), 5, 0).take(4))
+    damage_pixels(folder / "train" / "dog" / "3.png")
+    damage_pixels(folder / "test" / "cat" / "1.png")
+    Image.new("RGB", (8, 6)).save(folder / "train" / "cat" / "8.png")
+    (folder / "train" / "cat" / "8.png").write_bytes((folder / "train" / "cat" / "8.png").read_bytes()[:40])
+    step = order.index(103) // 4  # The one whose batch has the damaged file.
+
+    def begun():
+        source = streamed(folder, skip_unreadable=True)
+        run = types.SimpleNamespace(source=source, workers=Workers(tf.distribute.get_strategy()),
+                                    plan=types.SimpleNamespace(batch_size=4))
+        return source, SkippedFiles(run, Launches(str(tmp_path / "launches.jsonl")))
+
+    def replaced(skipped, step):
+        found = skipped.describe(step)["unreadable_files"]
+        assert found["left_out"] == 1
+        return found["replaced"]
+
+    source, skipped = begun()
+    list(train_stream(source.train, BatchLayout(4), 5, 0).take(8))
+    skipped.record(step)  # The stream has read ahead.
+    assert (replaced(skipped, step), replaced(skipped, step + 1)) == (0, 1)
+    list(eval_batches(source.test, BatchLayout(4)))
+    skipped.record(step)
+    source, resumed = begun()
+    list(train_stream(source.train, BatchLayout(4), 5, step).take(8))
+    resumed.record(8)
+    for one in (skipped, resumed):
+        assert (replaced(one, step), replaced(one, step + 1), replaced(one, 8)) == (1, 2, 2)
+    assert [record["files"] for record in read_records(str(tmp_path / "launches.jsonl"))] == [
+        {"train/dog/3.png": order.index(103)}, {"test/cat/1.png": -1}]
+
+
 def test_a_class_without_any_readable_file_is_named(folder):
     source = streamed(folder, skip_unreadable=True)
     for path in (folder / "train" / "dog").iterdir():
@@ -94,8 +135,7 @@ def test_a_class_without_any_readable_file_is_named(folder):
 
 def test_the_command_fails_with_one_line_and_continues_with_skip_unreadable(folder, tmp_path):
     command = ("train", "--dataset=folder:images", "--memory_budget=0", "--model=mlp", "--batch_size=4", "--epochs=1",
-               "--workdir=run", "--learning_rate=1e-4", "--checkpoint_every=2", "--tensorboard=scalars",
-               "--verbosity=quiet")
+               "--workdir=run", "--learning_rate=1e-4", "--checkpoint_every=2", "--tensorboard=scalars")
     damage_pixels(folder / "train" / "dog" / "3.png")
     damage_pixels(folder / "test" / "cat" / "1.png")
     refused = mirrorline(*command, cwd=tmp_path)
@@ -103,6 +143,8 @@ def test_the_command_fails_with_one_line_and_continues_with_skip_unreadable(fold
     assert refused.stderr.startswith(f"mirrorline train: cannot read the image {folder}/t")
     trained = mirrorline(*command, "--skip_unreadable", cwd=tmp_path)
     assert trained.returncode == 0 and result(tmp_path / "run")["step"] == 4, trained.stderr
+    assert result(tmp_path / "run")["unreadable_files"] == {"left_out": 0, "replaced": 2}
+    assert "skipped 2 unreadable files: 0 left out, 2 replaced by another of the class" in trained.stdout
     assert sorted(line.split("; in its place stands ")[1] for line in trained.stderr.splitlines() if "place" in line
                   ) == ["0.png of the same class", "4.png of the same class"]
     assert [record["step"] for record in metrics(tmp_path / "run", "train")] == [1, 2, 3, 4]

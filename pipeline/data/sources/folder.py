@@ -22,6 +22,7 @@ from pipeline.data.image_search import left_out
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.parallel import for_each
 from pipeline.data.source import Source, Split
+from pipeline.data.unreadable import Unreadable
 from pipeline.errors import UsageError
 from pipeline.preprocessing import CURRENT, Preprocessing, preprocessings, uses_resized_crop
 from pipeline.quantities import counted
@@ -72,16 +73,18 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
         bad.update(unread)
         files = {name: images[~np.isin(images, list(unread))] for name, images in files.items()}
     splits, names = {}, PackedNames(table.names)
+    skips = Unreadable(names, len(bad)) if config.skip_unreadable else None
     for name, images in files.items():
         index = _index(path, table, names, images, found.folders[name])
         reader = InMemory(pixels[name], index.labels) if in_memory else ImageFiles(
-            index, read_training, read_evaluation, config.skip_unreadable)
+            index, read_training, read_evaluation, skips)
         splits[name] = Split(name, len(images), reader, index.labels, FileNames(index))
     parts = [found.class_names, shape, *fingerprint_parts(table, files)]
     earlier = earlier_fingerprint_parts(path, table, files, console)
-    return source_of(f"folder:{readable(path)}", found.class_names, shape, splits, parts, config.validation_split,
-                     [*found.notes, *_notes(path, table, bad, in_memory)],
-                     lambda: [found.class_names, shape, *earlier()], evaluation)
+    source = source_of(f"folder:{readable(path)}", found.class_names, shape, splits, parts, config.validation_split,
+                       [*found.notes, *_notes(path, table, bad, in_memory)],
+                       lambda: [found.class_names, shape, *earlier()], evaluation)
+    return dataclasses.replace(source, unreadable=skips)
 
 
 def _refuse(bad, path, table, skip):
