@@ -1,4 +1,4 @@
-"""Files of a data set that cannot be read, and go without: left out when it is loaded, or replaced in its streams."""
+"""Unreadable files of a data set that --skip_unreadable skips: left out when it is loaded, or replaced in its streams."""
 import dataclasses
 import os
 import threading
@@ -10,7 +10,7 @@ EVALUATION = -1  # In place of a position: an evaluation reads every file of its
 
 @dataclasses.dataclass(eq=False)
 class Unreadable:
-    """What --skip_unreadable skips of one data set.
+    """The skipped files of one data set.
 
     Attributes:
       names: of its files.
@@ -32,7 +32,7 @@ class Unreadable:
             return is_new
 
     def found(self) -> list[tuple[int, int]]:
-        """Returns what `replaced` has at the moment."""
+        """Returns the items of `replaced` so far."""
         with self._lock:
             return list(self.replaced.items())
 

@@ -23,7 +23,7 @@ class SkippedFiles:
                 self._add(record.get("files", {}).items())
 
     def record(self, step: int) -> None:
-        """Records what was replaced since the last time; every worker calls it."""
+        """Records the files replaced since the last call; every worker calls it at the same step."""
         if self._unreadable is None:
             return
         own = np.array(self._unreadable.found(), np.float64).reshape(-1, 2)
