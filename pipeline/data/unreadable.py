@@ -1,4 +1,4 @@
-"""Unreadable files of a data set that --skip_unreadable skips: left out when it is loaded, or replaced in its streams."""
+"""The unreadable files of a data set that a run skips: left out when it is loaded, or replaced in its streams."""
 import dataclasses
 import os
 import threading

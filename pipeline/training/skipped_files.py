@@ -43,7 +43,7 @@ class SkippedFiles:
 
     def _add(self, files):
         """Adds pairs (name, position); returns {name: position} of those that were not known."""
-        new: dict[str, int] = {}
+        new = {}
         for name, position in files:
             if position < self._first.get(name, position + 1):
                 self._first[name] = new[name] = position
