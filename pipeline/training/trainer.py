@@ -262,7 +262,10 @@ class Trainer:
 
     def _finish(self, result: RunResult) -> tuple[RunResult, dict]:
         """Computes what result.json holds and writes it."""
-        described = self._describe(result)
+        epoch = min(result.step, self.plan.steps_per_epoch)
+        described = {**describe_result(self.experiment, result.status, result.step),
+                     "train_loss": self.recorder.mean_loss(result.step - epoch + 1),
+                     "examples_per_second": self.recorder.examples_per_second()}
         figures = None if result.status == "preempted" else self._final_figures(result.step)
         if figures is None:
             result = dataclasses.replace(result, status="preempted")
@@ -282,13 +285,6 @@ class Trainer:
         self.launches.record("stop", result.step, status=result.status,
                            seconds_to_first_step=result.seconds_to_first_step)
         return result, described
-
-    def _describe(self, result: RunResult) -> dict:
-        described = describe_result(self.experiment, result.status, result.step)
-        described.update(
-            train_loss=self.recorder.mean_loss(result.step - min(result.step, self.plan.steps_per_epoch) + 1),
-            examples_per_second=self.recorder.examples_per_second())
-        return described
 
     def _final_figures(self, step: int) -> dict | None:
         """Returns the metrics of the final split (Source.final) at the end, or None if stopped before."""
