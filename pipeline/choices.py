@@ -2,6 +2,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from pipeline.architectures import ARCHITECTURES, ModelRow
 from pipeline.errors import UsageError
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import Registry, RegistryEntry, declared
@@ -76,19 +77,6 @@ METRICS = Registry("metric", {})
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelRow:
-    """One model: a keras.Model subclass, or a function that returns a keras.Model.
-
-    Attributes:
-      example_shape: (height, width, channels) for which its parameters are documented and `inspect` shows it.
-      wanted_channels: 3 to repeat images of one channel; None to take images as they are.
-    """
-
-    example_shape: tuple[int, int, int] = (28, 28, 1)
-    wanted_channels: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class DatasetRow:
     """One kind of data set: a function that loads it, see pipeline.data.load.
 
@@ -144,7 +132,9 @@ class AugmentationRow:
         return self.low <= value <= self.high and (not self.whole or value == int(value))
 
 
-MODELS = Registry("model", declared("models", "MODELS", ModelRow))
+MODELS = Registry("model", {
+    **declared("models", "MODELS", ModelRow),
+    **{name: RegistryEntry(f"pipeline.models.applications:{name}", None, row) for name, row in ARCHITECTURES.items()}})
 DATASETS = Registry("data set", declared("data/sources", "DATASETS", DatasetRow),
                     lambda name, entry: f"{name}:{entry.row.argument}" if entry.row.argument else name)
 AUGMENTATIONS = Registry(

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.augmentation import Augmentation, augmentations
-from pipeline.choices import AUGMENTATIONS, LOSSES, LossRow, parse_loss
+from pipeline.choices import AUGMENTATIONS, LOSSES, MODELS, LossRow, parse_loss
 from pipeline.errors import UsageError
 from pipeline.options import Interval, UnfreezePoint, profiled_steps
-from pipeline.preprocessing import RESIZED_CROP, check_resize
+from pipeline.preprocessing import RESIZED_CROP, check_normalize, check_resize
 from pipeline.registry import Registry
 
 # Options of --schedule, with their defaults and the schedules that have them.
@@ -48,6 +48,9 @@ def check_together(config: Any) -> None:
     _check_loss(config.optimizer)
     _check_schedule(config.optimizer)
     _check_images(config.data)
+    model = MODELS.get(config.model.model)
+    if model and not model.location:  # A user's may have declared another range when the run began.
+        check_normalize(config.model.model, model.row.input_range, config.data.normalize)
     _check_unfreezing(config)
     _check_intervals(config)
     _check_lists(config)

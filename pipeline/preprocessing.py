@@ -12,6 +12,15 @@ from pipeline.errors import UsageError
 CROP_PART = 0.875  # 224 of 256 pixels, the evaluation of ImageNet models since AlexNet.
 # How files are decoded and resized. Runs started before there was a choice keep their method.
 EARLIER, CURRENT = 1, 2
+# Ranges of a model's input, and what its layers then see of red, green and blue in 0..255.
+UNIT = "0..1"
+INPUT_RANGES = {
+    UNIT: "values / 255",
+    "0..255": "the values; layers of the model scale them",
+    "-1..1": "values / 127.5 - 1",
+    "caffe": "blue, green, red, less ImageNet's mean 103.939, 116.779, 123.68",
+    "torch": "values / 255, less ImageNet's mean 0.485, 0.456, 0.406, over its std 0.229, 0.224, 0.225",
+}
 RESIZED_CROP = "resized_crop"  # The augmentation that is part of decoding.
 RESIZE_FORMS = "stretch, crop, crop:PART with PART above 0 and at most 1 (crop is crop:0.875), or pad"
 
@@ -26,12 +35,14 @@ class Preprocessing:
         shorter side is PART of the image's; "pad", the whole image, padded with black.
       interpolation: "bilinear" or "bicubic".
       version: CURRENT, or EARLIER for a run that began with the decoding before it.
+      input_range: one of INPUT_RANGES, which the model declares.
     """
 
     image_shape: tuple[int, int, int]
     resize: str = "stretch"
     interpolation: str = "bilinear"
     version: int = CURRENT
+    input_range: str = UNIT
 
     @property
     def policy(self) -> str:
@@ -60,7 +71,8 @@ class Preprocessing:
         found = stored.get("preprocessing")
         if not found:
             return cls(tuple(stored["data"]["image_shape"]), version=EARLIER)
-        return cls(tuple(found["image_shape"]), found["resize"], found["interpolation"], found["version"])
+        return cls(tuple(found["image_shape"]), found["resize"], found["interpolation"], found["version"],
+                   found.get("input_range", UNIT))
 
 
 def preprocessings(config: Any, shape: tuple[int, int, int], resized: bool,
@@ -111,6 +123,13 @@ def check_resize(text: str | None) -> None:
     match = re.fullmatch(r"stretch|pad|crop(?::([0-9]*\.?[0-9]+))?", text)
     if not match or (match[1] and not 0 < float(match[1]) <= 1):
         raise UsageError(f"--resize={text}: give {RESIZE_FORMS}")
+
+
+def check_normalize(model: str, input_range: str, normalize: str) -> None:
+    """Raises UsageError for a --normalize that contradicts the input range of a model."""
+    if normalize != "none" and input_range != UNIT:
+        raise UsageError(f"--normalize={normalize}: model {model} takes values in a range of its own, {input_range} "
+                         f"({INPUT_RANGES[input_range]}), to which images are brought anyway: leave --normalize out")
 
 
 def of_begun(stored: Mapping[str, Any] | None) -> Preprocessing | None:

@@ -71,10 +71,11 @@ def callback(name: str) -> Callable:
     return CALLBACKS.register(name, _class)
 
 
-def model(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None) -> Callable:
+def model(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None,
+          input_range: str = "0..1") -> Callable:
     """Adds a model (`--model=NAME`), see pipeline.models.registry.register."""
     from pipeline.models import registry  # It imports Keras, as a file that registers a model does.
-    return registry.register(name, example_shape, wanted_channels, depth=2)
+    return registry.register(name, example_shape, wanted_channels, input_range, depth=2)
 
 
 def dataset(name: str, argument: str | None = None) -> Callable:

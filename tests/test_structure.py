@@ -16,7 +16,8 @@ STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "pipeline/silence.py",
                       "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
                       "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",
-                      "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/augmentation.py",
+                      "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/architectures.py",
+                      "pipeline/augmentation.py",
                       "pipeline/callbacks.py", "pipeline/choices.py", "pipeline/config.py", "pipeline/config_checks.py",
                       "pipeline/console.py", "pipeline/dataset_name.py", "pipeline/errors.py",
                       "pipeline/extension.py", "pipeline/files.py", "pipeline/import_hook.py", "pipeline/locks.py",
@@ -34,8 +35,8 @@ MAY_IMPORT = {
 }
 # What a command knows before it runs: of the standard library and of each other alone.
 BOTTOM = tuple(f"pipeline/{name}.py" for name in (
-    "augmentation", "callbacks", "choices", "config", "config_checks", "console", "dataset_name", "errors", "extension",
-    "options", "paths", "preprocessing", "registration", "registry", "terminal"))
+    "architectures", "augmentation", "callbacks", "choices", "config", "config_checks", "console", "dataset_name",
+    "errors", "extension", "options", "paths", "preprocessing", "registration", "registry", "terminal"))
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350

@@ -128,4 +128,5 @@ def inference_settings(config: ExperimentConfig, stored: Mapping[str, Any], batc
         batch_size=batch_size or config.training.batch_size, micro_batches=1, seed=config.training.seed,
         compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
         image_channels=registry.wanted_channels(config.model.model, stored["data"]["image_shape"][-1]),
-        image_mean=normalization.get("mean"), image_std=normalization.get("deviation"))
+        image_mean=normalization.get("mean"), image_std=normalization.get("deviation"),
+        input_range=Preprocessing.of_run(stored).input_range)

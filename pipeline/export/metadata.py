@@ -89,12 +89,14 @@ def preprocessing(trained: Any) -> dict:
 
     {"resize": {"height", "width", "policy": stretch, crop:PART or pad, "method"}, "scale": factor of uint8 values,
     "mean", "deviation": of values in [0, 1], a number for each channel, or None, "channels": of the layers' input, a
-    single one being repeated}. Images of
-    another size are resized before they are given to the model; the rest is inside every format but the weights.
+    single one being repeated, "input_range": to which values in [0, 1] are brought at last, see
+    pipeline.preprocessing.INPUT_RANGES}. Images of another size are resized before they are given to the model; the
+    rest is inside every format but the weights.
     """
     height, width, channels = trained.image_shape
     settings = trained.inference.settings
     return {"resize": {"height": height, "width": width, "policy": trained.preprocessing.resize,
                        "method": trained.preprocessing.method},
             "scale": 1 / 255, "mean": settings.image_mean, "deviation": settings.image_std,
-            "channels": registry.wanted_channels(trained.config.model.model, channels)}
+            "channels": registry.wanted_channels(trained.config.model.model, channels),
+            "input_range": settings.input_range}

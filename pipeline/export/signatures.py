@@ -24,7 +24,7 @@ def logits_function(trained: Any) -> Callable:
     settings = trained.inference.settings
 
     def logits(images, training=False):
-        seen = normalize(images, settings.image_channels, settings.image_mean, settings.image_std)
+        seen = normalize(images, settings.image_channels, settings.image_mean, settings.image_std, settings.input_range)
         return trained.model(seen, training=training)
 
     return logits
@@ -34,8 +34,8 @@ def float_function(trained: Any) -> Any:
     """Returns the model as one function of images, for converters and signatures.
 
     Returns:
-      A tf.function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}. Normalization
-      and repetition of channels are inside.
+      A tf.function of `image`, float32 [n, H, W, C] in 0..1, to {"probabilities": float32 [n, classes]}. Normalization,
+      repetition of channels and the model's input range are inside.
 
     Raises:
       ValueError: the model does not compute in float32.

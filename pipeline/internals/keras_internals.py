@@ -1,4 +1,5 @@
 """Private interfaces of Keras 3: home folder, dtypes, tree of layers, saving, the update step of optimizers."""
+import collections
 import contextlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras.src import dtype_policies
 from keras.src.backend import config
+from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib
 
 from pipeline.console import STANDARD
@@ -51,6 +53,29 @@ def widened() -> Iterator[None]:
         yield
     finally:
         dtype_policies.get, keras.Layer.add_weight = get, add_weight
+
+
+@contextlib.contextmanager
+def named_from_the_start() -> Iterator[None]:
+    """Makes Keras number the layers without a name as in a process that made no layers before.
+
+    Their numbers are in the names of weights, and would depend on what else was made.
+    """
+    names = "object_name_uids"
+    before = global_state.get_global_attribute(names)
+    global_state.set_global_attribute(names, collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(names, before)
+
+
+def connections(model: keras.Model) -> Iterator[tuple[Any, Any]]:
+    """Yields (operation, operation that takes its output) of a functional model, once for each time it is taken."""
+    for operation in model.operations:
+        for node in operation._inbound_nodes:
+            for tensor in node.arguments.keras_tensors:
+                yield tensor._keras_history.operation, operation
 
 
 def layers_of(model: keras.Model, include_self: bool = True) -> Iterator[keras.layers.Layer]:

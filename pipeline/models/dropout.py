@@ -1,4 +1,5 @@
 """Dropout whose mask depends on the example's place in the global batch, not on the replica."""
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,13 +48,15 @@ class Dropout(KeepsArguments, keras.layers.Layer):
 
     Args:
       rate: probability in [0, 1).
+      noise_shape: shape of the mask, which is repeated to that of the inputs, the first axis None: (None, 1, 1, 1)
+        drops whole examples of a path (stochastic depth, Huang et al., arXiv:1603.09382). None: each value is drawn.
     """
 
-    def __init__(self, rate: float, **kwargs):
+    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"dropout's rate must be at least 0 and below 1; found {rate}")
-        self.rate = rate
+        self.rate, self.noise_shape = rate, None if noise_shape is None else tuple(noise_shape)
         # Without a name, a counter of the process would name its variable.
         self.seed_generator = keras.random.SeedGenerator(name="seed_generator")
         self.built = True
@@ -67,8 +70,10 @@ class Dropout(KeepsArguments, keras.layers.Layer):
             return x
         ctx = step.current()
         if ctx is None:
-            return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+            return keras.random.dropout(x, self.rate, self.noise_shape, seed=self.seed_generator)
+        width = x.shape[1:] if self.noise_shape is None else [
+            own or size for own, size in zip(self.noise_shape[1:], x.shape[1:], strict=True)]
         uniform = uniform_rows(ctx.seed, ctx.draw_index, step.next_layer_index(), ctx.first_row, tf.shape(x)[0],
-                               x.shape[1:].num_elements())
-        keep = tf.reshape(uniform >= self.rate, tf.shape(x))
+                               math.prod(width))
+        keep = tf.reshape(uniform >= self.rate, [tf.shape(x)[0], *width])
         return tf.where(keep, x * tf.constant(1 / (1 - self.rate), x.dtype), tf.zeros_like(x))

@@ -10,6 +10,7 @@ from pipeline.models.identity import described_variables, match_variables, weigh
 from pipeline.models.pixels import normalize
 from pipeline.models.serialization import registered
 from pipeline.models.trainability import freeze_parts, frozen_parts
+from pipeline.preprocessing import UNIT
 from pipeline.quantities import counted
 
 
@@ -31,15 +32,17 @@ class ImageClassifier(keras.Model):
       variables: [[name, shape, dtype], ...] that the network must have; None: its own.
       weights_sha256: expected of the loaded weights; None: not checked.
       frozen: parts that do not train, see trainability.frozen_parts; None: as they are.
+      input_range: of the network, one of pipeline.preprocessing.INPUT_RANGES.
     """
 
     def __init__(self, network: keras.Model, image_shape: Sequence[int], channels: int, class_names: Sequence[str],
                  image_mean: Sequence[float] | None = None, image_deviation: Sequence[float] | None = None,
                  metadata: Mapping[str, Any] | None = None, variables: Sequence | None = None,
-                 weights_sha256: str | None = None, frozen: Mapping[str, Any] | None = None, **kwargs):
+                 weights_sha256: str | None = None, frozen: Mapping[str, Any] | None = None, input_range: str = UNIT,
+                 **kwargs):
         super().__init__(**kwargs)
         self.network, self.image_shape, self.channels = network, tuple(image_shape), channels
-        self.class_names = tuple(class_names)
+        self.class_names, self.input_range = tuple(class_names), input_range
         self.image_mean, self.image_deviation = (None if v is None else tuple(v) for v in (image_mean, image_deviation))
         # As text: Keras would wrap every list in it and look for layers there.
         self._metadata = json.dumps(metadata or {})
@@ -71,7 +74,7 @@ class ImageClassifier(keras.Model):
                              f"{list(images.shape)}")
         if images.dtype.is_integer:
             images = tf.cast(images, self.compute_dtype) / 255
-        images = normalize(images, self.channels, self.image_mean, self.image_deviation)
+        images = normalize(images, self.channels, self.image_mean, self.image_deviation, self.input_range)
         return tf.nn.softmax(self.network(images, training=training))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, int]:
@@ -82,7 +85,7 @@ class ImageClassifier(keras.Model):
                 "image_shape": self.image_shape, "channels": self.channels, "class_names": self.class_names,
                 "image_mean": self.image_mean, "image_deviation": self.image_deviation, "metadata": self.metadata,
                 "variables": described_variables(self.network), "weights_sha256": weights_sha256(self.network),
-                "frozen": frozen_parts(self.network)}
+                "frozen": frozen_parts(self.network), "input_range": self.input_range}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "ImageClassifier":

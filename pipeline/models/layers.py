@@ -51,8 +51,17 @@ class ReLU(keras.layers.Layer):
 
 @registered
 class Convolution(keras.layers.Conv2D):
-    """keras.layers.Conv2D that can leave its bias to the following normalization."""
+    """keras.layers.Conv2D that can leave its bias to the following normalization.
 
-    def call(self, x: Any, with_bias: bool = True) -> Any:
+    Attributes:
+      normalization: weak reference to the BatchNormalization that alone follows, and has this layer as its
+        `convolution`; in training it removes the bias, which is then not added. None: `with_bias` decides.
+    """
+
+    normalization: Any = None
+
+    def call(self, x: Any, with_bias: bool = True, training: bool = False) -> Any:
         """Convolves x [batch, height, width, channels]; without bias and activation if with_bias is False."""
+        if training and self.normalization is not None and self.normalization().trainable:
+            with_bias = False
         return super().call(x) if with_bias else self.convolution_op(x, self.kernel)

@@ -115,18 +115,30 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
     Args:
       momentum: weight of the old value in the moving averages.
       epsilon: added to the variance.
+      center: whether it has an offset, beta.
+      scale: whether it has a factor, gamma.
+      fused_inference: normalize with the moving statistics by the fused kernel; otherwise by Keras's formula, whose
+        last bits differ.
+
+    Attributes:
+      convolution: weak reference to the Convolution whose bias it removes, see there, or None.
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+    convolution: Any = None
+
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, center: bool = True, scale: bool = True,
+                 fused_inference: bool = True, **kwargs):
         # Without autocast `shift` keeps its precision; `call` casts x itself.
         super().__init__(autocast=False, **kwargs)
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum, self.epsilon, self.center, self.scale = momentum, epsilon, center, scale
+        self.fused_inference = fused_inference
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         def weight(name, initializer, trainable):
             return self.add_weight(name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable,
                                    autocast=False)
-        self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
+        self.gamma = weight("gamma", "ones", True) if self.scale else None
+        self.beta = weight("beta", "zeros", True) if self.center else None
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
@@ -147,8 +159,11 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
           A tensor of the shape of x, in the layer's compute dtype.
         """
         x = tf.cast(x, self.compute_dtype)
+        if training and self.trainable and self.convolution is not None:
+            shift = self.convolution().bias
         shift = None if shift is None else tf.cast(shift, self.variable_dtype)
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        gamma = tf.ones_like(self.moving_mean) if self.gamma is None else tf.convert_to_tensor(self.gamma)
+        beta = tf.zeros_like(self.moving_mean) if self.beta is None else tf.convert_to_tensor(self.beta)
         if training and not self.trainable and shift is not None:
             # Frozen: the bias has an effect and may train, but the fused kernel has no gradient of the mean.
             beta += gamma * shift * tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon)
@@ -177,7 +192,7 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         if shift is not None:
             mean -= shift
-        if x.shape.rank == 4 and x.dtype in FUSED_DTYPES:
+        if self.fused_inference and x.shape.rank == 4 and x.dtype in FUSED_DTYPES:
             return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, mean=mean, variance=variance,
                                                     epsilon=self.epsilon, is_training=False)[0]
         y = tf.nn.batch_normalization(tf.cast(x, self.variable_dtype), mean, variance, beta, gamma, self.epsilon)
@@ -191,3 +206,23 @@ class BatchNormalization(KeepsArguments, keras.layers.Layer):
             rate = tf.cast(update_rate(self.momentum, ctx.statistics_updates), old.dtype)
         # Not old + rate * (value - old): at rate 1 that would round a small variance to the precision of the initial 1.
         variable.assign(old * (1 - rate) + tf.stop_gradient(value) * rate)
+
+
+@registered
+class InputNormalization(keras.layers.Normalization):
+    """keras.layers.Normalization that computes with the values of its weights.
+
+    Keras's layer computes with copies, which neither a checkpoint nor an assignment changes.
+
+    Args:
+      axis: the last axis of the inputs, which has a mean and a variance for each of its values.
+    """
+
+    def __init__(self, axis: int | Sequence[int] = -1, **kwargs):
+        super().__init__(axis=axis, **kwargs)
+
+    def call(self, x: Any) -> Any:
+        """Subtracts the mean from x [..., channels] and divides by the std, of the weights."""
+        x = tf.cast(x, self.compute_dtype)
+        mean, variance = (tf.cast(v, x.dtype) for v in (self.adapt_mean, self.adapt_variance))
+        return (x - mean) / tf.maximum(tf.sqrt(variance), keras.config.epsilon())

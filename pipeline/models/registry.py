@@ -10,30 +10,38 @@ from pipeline.internals.keras_internals import layers_of, widened
 from pipeline.models.classifier import check_input_shape
 from pipeline.models.model_checks import check_custom_model
 from pipeline.models.serialization import constructor_arguments, make_reloadable
+from pipeline.preprocessing import INPUT_RANGES, UNIT
 from pipeline.registration import format_location, raise_with_location
 
 SET_ELSEWHERE = ("num_classes", "batch_norm_momentum")
+INPUT_SHAPE = "input_shape"  # Argument that functional models have.
 READABLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
 
-def register(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None, depth: int = 1
-             ) -> Callable:
+def register(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_channels: int | None = None,
+             input_range: str = UNIT, depth: int = 1) -> Callable:
     """Returns a decorator that registers a user's model.
 
     It decorates a subclass of keras.Model, or a function that returns a keras.Model. Both take the argument num_classes
     and return logits, [batch, num_classes], without a softmax. Their other arguments of type int, float, str or bool
-    are --model_options, and have defaults.
+    are --model_options, and have defaults. An argument `input_shape` without a default is given (height, width,
+    channels): a functional model is made for it.
 
     Args:
       name: value of --model.
       example_shape: (height, width, channels) for which `mirrorline inspect` shows it.
       wanted_channels: 3 for a model that needs three channels: images of one channel are repeated.
+      input_range: range of the values that it takes, one of pipeline.preprocessing.INPUT_RANGES; "0..255" for one that
+        scales them itself.
       depth: how many callers up the registration is.
 
     Raises:
-      UsageError: an invalid or used name, or an object that cannot be called with num_classes.
+      UsageError: an invalid or used name, an unknown range, or an object that cannot be called with num_classes.
     """
+    if input_range not in INPUT_RANGES:
+        raise unknown_name(f"input_range of model '{name}'", input_range, INPUT_RANGES)
+
     def check(model):
         if not callable(model) or (isinstance(model, type) and not issubclass(model, keras.Model)):
             return "is neither a subclass of keras.Model nor a function that returns one"
@@ -41,11 +49,12 @@ def register(name: str, example_shape: Sequence[int] = (28, 28, 1), wanted_chann
         if "num_classes" not in arguments:
             return (f"does not take the argument num_classes: give it to "
                     f"{model.__name__}{'.__init__' * isinstance(model, type)}")
-        without = [n for n, p in arguments.items() if p.default is p.empty and n not in SET_ELSEWHERE]
+        without = [n for n, p in arguments.items() if p.default is p.empty and not _set_elsewhere(n, p)]
         return f"has no default for its argument {without[0]}: give it one" if without else None
 
     height, width, channels = example_shape
-    enter = MODELS.register(name, check, ModelRow((height, width, channels), wanted_channels), depth + 1)
+    enter = MODELS.register(name, check, ModelRow((height, width, channels), wanted_channels, input_range),
+                            depth + 1)
 
     def enter_model(model):
         enter(model)
@@ -67,6 +76,17 @@ def model_class(name: str) -> Callable:
     return MODELS.find(name).load()
 
 
+def _set_elsewhere(name, argument):
+    """Returns whether an argument of a model is no option."""
+    return name in SET_ELSEWHERE or (name == INPUT_SHAPE and argument.default is argument.empty)
+
+
+def takes_shape(made: Callable) -> bool:
+    """Returns whether a model is made for one shape of images: it has an argument input_shape without a default."""
+    argument = constructor_arguments(made).get(INPUT_SHAPE)
+    return argument is not None and _set_elsewhere(INPUT_SHAPE, argument)
+
+
 def wanted_channels(name: str, channels: int) -> int:
     """Returns the number of input channels of a model for a data set with images of `channels`."""
     wanted = MODELS.find(name).row.wanted_channels
@@ -82,7 +102,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
     Raises:
       UsageError: an option that the model does not have, or a value that cannot be parsed.
     """
-    arguments = {n: p for n, p in constructor_arguments(model_class(name)).items() if n not in SET_ELSEWHERE}
+    arguments = {n: p for n, p in constructor_arguments(model_class(name)).items() if not _set_elsewhere(n, p)}
     values = {}
     for option in options:
         key, _, text = option.partition("=")
@@ -132,10 +152,13 @@ def create(name: str, num_classes: int, input_shape: Sequence[int], options: Seq
     arguments = parse_options(name, options)
     if "batch_norm_momentum" in constructor_arguments(made):
         arguments["batch_norm_momentum"] = batch_norm_momentum
+    if takes_shape(made):
+        arguments[INPUT_SHAPE] = tuple(input_shape)
     if found.location:
         return _create_registered(name, found, {"num_classes": num_classes, **arguments}, input_shape)
     model = made(num_classes=num_classes, **arguments)
-    build(model, input_shape)
+    if not takes_shape(made):
+        build(model, input_shape)
     return model
 
 

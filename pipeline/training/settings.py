@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from pipeline.augmentation import Augmentation, augmentations
+from pipeline.choices import MODELS
 from pipeline.config import ExperimentConfig
 from pipeline.data import augment
 from pipeline.data.source import Source
@@ -13,6 +14,7 @@ from pipeline.data.stream import decoded_crop
 from pipeline.errors import UsageError
 from pipeline.models.initialization import EARLIER_UPDATES
 from pipeline.models.pixels import normalize
+from pipeline.preprocessing import UNIT, Preprocessing, check_normalize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class StepSettings:
       compute_dtype: "float32" or "float64": of images, logits, losses and the reduction.
       image_channels: channels of the model's input; images of one channel are repeated.
       image_mean, image_std: [C] that normalize images in [0, 1], or None.
+      input_range: of the model, one of pipeline.preprocessing.INPUT_RANGES.
       label_smoothing, clip_norm, ema_decay: 0 for off.
       class_weights: [classes] or None.
       scale_loss: whether the loss scale is dynamic (mixed_float16).
@@ -46,6 +49,7 @@ class StepSettings:
     image_channels: int
     image_mean: Sequence[float] | None = None
     image_std: Sequence[float] | None = None
+    input_range: str = UNIT
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
@@ -69,7 +73,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
       source: of the data; with --normalize=per_channel and --class_weight=balanced its statistics are computed.
       image_channels: channels of the model's input.
       replicas: number of replicas.
-      stored: config.json of the run, whose mean and std are used, or None.
+      stored: config.json of the run, whose mean, std and input range are used, or None.
 
     Raises:
       UsageError: options that contradict each other.
@@ -78,6 +82,9 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
     if synchronize and compiled and replicas > 1:
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
                          "are a collective, which cannot be part of compiled code")
+    model = config.model.model
+    input_range = Preprocessing.of_run(stored).input_range if stored else MODELS.find(model).row.input_range
+    check_normalize(model, input_range, config.data.normalize)
     mean, std = _mean_and_std(config, source, stored)
     optimizer, weights, chain = config.optimizer, None, augmentations(config.data)
     if config.data.class_weight == "balanced":  # N / (classes * count), as scikit-learn's "balanced".
@@ -86,7 +93,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
     return StepSettings(
         batch_size=config.training.batch_size, micro_batches=optimizer.accumulate_steps, seed=config.training.seed,
         compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
-        image_channels=image_channels, image_mean=mean, image_std=std,
+        image_channels=image_channels, image_mean=mean, image_std=std, input_range=input_range,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
         # Compiled code rounds differently anyway, and takes the fused kernel of one replica.
@@ -125,7 +132,7 @@ def preprocess(images: tf.Tensor, settings: StepSettings) -> tf.Tensor:
       images: [B, H, W, C] uint8.
 
     Returns:
-      [B, H, W, settings.image_channels] of the compute dtype, in [0, 1], or normalized.
+      [B, H, W, settings.image_channels] of the compute dtype, in the input range of the model, or normalized.
     """
     images = tf.cast(images, settings.compute_dtype) / 255.0
-    return normalize(images, settings.image_channels, settings.image_mean, settings.image_std)
+    return normalize(images, settings.image_channels, settings.image_mean, settings.image_std, settings.input_range)

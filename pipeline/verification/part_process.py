@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import keras_import, silence
+from pipeline.choices import MODELS
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.errors import RunFailure, UsageError
+from pipeline.preprocessing import UNIT
 from pipeline.verification.report import Comparison
 
 # Imports inside functions: settings come before TensorFlow is imported.
@@ -93,7 +95,8 @@ def measure_replicas(order: Mapping[str, Any], config: ExperimentConfig, source:
     write_arrays(order, arrays)
     write(order, "facts.json", {
         "coarsest": coarsest,
-        "steps": order["steps"], "precision": precision, "normalized": config.data.normalize == "none",
+        "steps": order["steps"], "precision": precision,
+        "normalized": config.data.normalize != wide.config.data.normalize,
         "unclaimed": measuring.unclaimed_parity(model, config.model.sync_batch_norm),
         "rounding": gradient_rounding(config, wide.strategy)})
 
@@ -102,9 +105,11 @@ def parity_config(config: ExperimentConfig, precision: str = "float64") -> Exper
     """Returns the configuration in which N replicas must agree with one: with another precision and normalization.
 
     On black pixels a convolution gives exactly its bias, which without a gradient stays 0: at the kink of the ReLU the
-    sign of a rounding error decides, and no two orders of summation agree. Normalized images have no zeros.
+    sign of a rounding error decides, and no two orders of summation agree. Normalized images have no zeros. A model
+    with an input range of its own is given that.
     """
-    return config.replace(precision=precision, normalize="per_channel")
+    normalize = "per_channel" if MODELS.find(config.model.model).row.input_range == UNIT else "none"
+    return config.replace(precision=precision, normalize=normalize)
 
 
 def build(config: ExperimentConfig, source: Any, strategy: Any) -> Any:

@@ -15,7 +15,8 @@ def digits_model(name="mlp", precision="float32"):
     config = {**made.stored["config"], "precision": precision, "dataset": "digits", "steps": 1}
     data = {"name": "digits", "fingerprint": source.fingerprint, "class_names": list(made.class_names),
             "image_shape": [28, 28, 1], "num_train": 1437, "num_validation": 0, "num_test": 360}
-    stored = {"config": config, "data": data, "num_replicas": 2, "versions": {"tensorflow": "2.21.0"}}
+    stored = {"config": config, "data": data, "preprocessing": made.stored["preprocessing"],
+              "num_replicas": 2, "versions": {"tensorflow": "2.21.0"}}
     return dataclasses.replace(made, stored=stored), source
 
 

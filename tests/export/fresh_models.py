@@ -7,12 +7,13 @@ import tensorflow as tf
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.models import registry
-from pipeline.preprocessing import Preprocessing
+from pipeline.preprocessing import UNIT, Preprocessing
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 
 SMALL = {"mlp": (6, 5, 1), "cnn": (9, 8, 3), "resnet_like": (8, 9, 1), "inception": (9, 9, 3),
          "mini_inception": (9, 10, 1), "three_apis": (19, 20, 1)}  # Images that each model just takes.
+RANGES = {"three_apis": "caffe"}  # Input ranges that models are given here.
 NORMALIZED = {"mlp", "cnn", "mini_inception"}  # Those that are given --normalize=per_channel here.
 
 
@@ -36,10 +37,11 @@ def trained_model(name, *options, classes=4, image_shape=None):
     perturb(model)
     normalization = (tuple(np.linspace(0.3, 0.5, shape[-1]).tolist()), tuple(np.linspace(0.2, 0.4, shape[-1]).tolist())
                      ) if name in NORMALIZED else (None, None)
-    settings = StepSettings(16, 1, 0, "float32", channels, *normalization)
+    input_range = RANGES.get(name, UNIT)
+    settings = StepSettings(16, 1, 0, "float32", channels, *normalization, input_range)
     names = tuple(f"class {letter} é" for letter in "abcdefghij"[:classes])
     stored = {"config": config.flat(), "data": {"class_names": list(names), "image_shape": list(shape)},
-              "preprocessing": Preprocessing(shape).stored()}
+              "preprocessing": Preprocessing(shape, input_range=input_range).stored()}
     return TrainedModel(config, stored, model, names, Preprocessing.of_run(stored), (1,),
                         Inference(tf.distribute.get_strategy(), model, settings))
 
@@ -58,7 +60,7 @@ def metadata(trained):
             "class_names": list(trained.class_names), "image_shape": list(trained.image_shape),
             "preprocessing": {"mean": settings.image_mean and list(settings.image_mean),
                               "deviation": settings.image_std and list(settings.image_std),
-                              "channels": settings.image_channels}}
+                              "channels": settings.image_channels, "input_range": settings.input_range}}
 
 
 def pixels(trained, count=7, seed=1):

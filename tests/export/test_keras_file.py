@@ -22,7 +22,7 @@ from pipeline.models.serialization import PACKAGE, constructor_arguments
 from tests.export import fresh_models
 from tests.selection import quick
 
-CHOICES = [*((name, ()) for name in registry.MODELS), ("resnet_like", ("identity_kernel=3",)),
+CHOICES = [*((name, ()) for name in fresh_models.SMALL), ("resnet_like", ("identity_kernel=3",)),
            *(("three_apis", (f"api={api}",)) for api in three_apis.APIS[1:])]
 IMAGES = (2, 20, 21, 3)
 # Every class that is registered with Keras: a value for every argument, none of them the default; what it is called on.
@@ -31,8 +31,10 @@ EXAMPLES = {
     layers.ReLU: (dict(), (2, 5)),
     layers.Convolution: (dict(filters=2, kernel_size=(3, 5), strides=(2, 1), padding="same", dilation_rate=(1, 1),
                               use_bias=False, activation="relu"), IMAGES),
-    normalization.BatchNormalization: (dict(momentum=0.7, epsilon=0.01), IMAGES),
-    dropout.Dropout: (dict(rate=0.4), IMAGES),
+    normalization.BatchNormalization: (dict(momentum=0.7, epsilon=0.01, center=False, scale=False,
+                                            fused_inference=False), IMAGES),
+    normalization.InputNormalization: (dict(axis=(3,)), IMAGES),
+    dropout.Dropout: (dict(rate=0.4, noise_shape=(None, 1, 1, 1)), IMAGES),
     blocks.ConvBlock: (dict(filters=2, kernel_size=(3, 5), strides=(2, 1), padding="valid", batch_norm_momentum=0.7),
                        IMAGES),
     blocks.InceptionBlock: (dict(filters_1x1=2, filters_3x3=3, batch_norm_momentum=0.7), IMAGES),
@@ -46,7 +48,8 @@ EXAMPLES = {
     three_apis.SubclassedNetwork: (dict(num_classes=3, batch_norm_momentum=0.7), IMAGES),
     three_apis.ThreeAPIs: (dict(num_classes=3, api="functional", batch_norm_momentum=0.7), IMAGES),
     ImageClassifier: (dict(image_shape=(20, 21, 1), channels=3, class_names=("a", "b", "c"), image_mean=(0.4,),
-                           image_deviation=(0.3,), metadata={"a": [1, {"b": None}]}), (2, 20, 21, 1)),
+                           image_deviation=(0.3,), metadata={"a": [1, {"b": None}]}, input_range="caffe"),
+                      (2, 20, 21, 1)),
 }
 KEPT_INSIDE = {"network", "variables", "weights_sha256", "frozen"}  # Arguments that are the network's own.
 

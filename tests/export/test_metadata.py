@@ -66,7 +66,7 @@ def test_its_time_is_utc(made):
     assert made[1]["created"].endswith("+00:00")
 
 
-@pytest.mark.parametrize("name", ["mlp", "three_apis"])  # Normalized; one channel repeated to three.
+@pytest.mark.parametrize("name", ["mlp", "three_apis"])  # Normalized; one channel repeated to three, "caffe".
 def test_preprocessing_gives_the_input_of_the_layers(name):
     trained, source = digits_model(name)
     steps, images = described(trained)["preprocessing"], source.test.reader.images[:5]
@@ -76,5 +76,7 @@ def test_preprocessing_gives_the_input_of_the_layers(name):
     if steps["mean"]:
         seen = (seen - steps["mean"]) / steps["deviation"]
     seen = np.repeat(seen, steps["channels"], axis=-1) if seen.shape[-1] < steps["channels"] else seen
+    if steps["input_range"] == "caffe":
+        seen = seen[..., ::-1] * 255 - (103.939, 116.779, 123.68)
     logits = trained.model(seen.astype(np.float32), training=False)
     np.testing.assert_allclose(keras.ops.softmax(logits), trained.probabilities(images), rtol=0, atol=1e-6)

@@ -11,8 +11,8 @@ from pipeline.export.export_format import find_format
 from pipeline.export.formats import tflite
 from pipeline.export.frozen import freeze
 from pipeline.export.long_sums import split_long_sums
-from pipeline.models.registry import MODELS
-from tests.export.fresh_models import metadata, pixels, shared_model, trained_model
+from pipeline.preprocessing import UNIT
+from tests.export.fresh_models import SMALL, metadata, pixels, shared_model, trained_model
 from tests.export.unconvertible import with_operation
 from tests.selection import quick
 
@@ -42,7 +42,7 @@ def operations(path):
     return collections.Counter(name for name, _ in tflite.operations(path.read_bytes()))
 
 
-@pytest.mark.parametrize("name", quick(list(MODELS), 5))
+@pytest.mark.parametrize("name", quick(list(SMALL), 5))
 def test_outputs_are_the_models_and_only_its_layers_are_left(name, tmp_path):
     trained, path = shared_model(name), tmp_path / "model.tflite"
     find_format("tflite").write(trained, str(path), {})
@@ -50,8 +50,10 @@ def test_outputs_are_the_models_and_only_its_layers_are_left(name, tmp_path):
     for count in (7, 1):
         np.testing.assert_allclose(outputs(path, images[:count].astype(np.float32) / 255),
                                    trained.probabilities(images[:count]), rtol=0, atol=1e-5)
-    found, scaled = operations(path), trained.inference.settings.image_mean is not None
-    assert set(found) <= LAYERS
+    settings = trained.inference.settings
+    found, ranged = operations(path), settings.input_range != UNIT
+    scaled = settings.image_mean is not None or ranged
+    assert set(found) <= {*LAYERS, *(("REVERSE_V2",) if ranged else ())}
     # A batch normalization that is not folded is a product and a sum.
     assert found["MUL"] == UNFOLDED.get(name, 0) + scaled
     assert found["ADD"] == UNFOLDED.get(name, 0) + SUMS.get(name, 0)

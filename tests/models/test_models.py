@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.architectures import ARCHITECTURES
 from pipeline.errors import UsageError
 from pipeline.models import registry
 from pipeline.models.serialization import constructor_arguments
@@ -31,7 +32,7 @@ def images(name, batch=2, shape=None):
 
 @pytest.mark.parametrize("name", quick(list(COUNTS), 0, 1, 5))
 def test_parameter_counts(name):
-    assert set(registry.MODELS) == set(COUNTS)
+    assert set(registry.MODELS) == {*COUNTS, *ARCHITECTURES}
     model = create(name)
     assert (model.count_params(), sum(w.shape.num_elements() for w in model.trainable_weights)) == COUNTS[name]
 
@@ -169,7 +170,7 @@ def test_wrong_arguments_are_one_line_errors(arguments, message):
 
 
 def test_one_channel_is_repeated_only_where_the_model_wants_colour():
-    assert {name: registry.wanted_channels(name, 1) for name in registry.MODELS} == {
+    assert {name: registry.wanted_channels(name, 1) for name in COUNTS} == {
         "mlp": 1, "cnn": 1, "resnet_like": 1, "inception": 1, "mini_inception": 3, "three_apis": 3}
     assert registry.wanted_channels("mini_inception", 4) == 4 and registry.wanted_channels("cnn", 3) == 3
 

@@ -179,7 +179,7 @@ def test_command_takes_shape_classes_and_options_and_draws(capsys, tmp_path):
     (("--input_shape=4x4x1",), "inception", "at least 7x7; found 4x4x1"),
     (("--plot=graph.bmp",), "cnn", "cannot draw 'graph.bmp'"),
     (("--plot=/nowhere/graph.png",), "cnn", "there is no folder '/nowhere'"),
-    ((), "resnet", "did you mean 'resnet_like'?"),
+    ((), "resnet_lik", "did you mean 'resnet_like'?"),
 ], ids=lambda value: str(value)[:30])
 def test_command_refuses_what_it_cannot_do(arguments, model, message, capsys):
     with pytest.raises(UsageError) as error:

@@ -84,7 +84,7 @@ def image_classifier(trained: Any, metadata: dict) -> ImageClassifier:
     settings = trained.inference.settings
     return ImageClassifier(
         trained.model, trained.image_shape, settings.image_channels, trained.class_names, settings.image_mean,
-        settings.image_std, metadata, name="image_classifier", dtype="float32")
+        settings.image_std, metadata, input_range=settings.input_range, name="image_classifier", dtype="float32")
 
 
 def load_model(path: str) -> keras.Model:

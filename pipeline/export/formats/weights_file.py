@@ -18,6 +18,7 @@ from pipeline.models import registry
 from pipeline.models.identity import described_variables, match_variables, variable_names
 from pipeline.models.image_classifier import ImageClassifier
 from pipeline.models.trainability import freeze_parts, frozen_parts
+from pipeline.preprocessing import UNIT
 
 # Imports inside functions: each runtime is loaded in a process that needs no other.
 
@@ -143,7 +144,7 @@ def load_model(path: str, metadata: dict | None = None) -> ImageClassifier:
     if "frozen" in described:  # Missing in files of the first versions.
         freeze_parts(network, described["frozen"])
     return ImageClassifier(network, metadata["image_shape"], before["channels"], metadata["class_names"],
-                           before["mean"], before["deviation"], metadata)
+                           before["mean"], before["deviation"], metadata, input_range=before.get("input_range", UNIT))
 
 
 def load_into(model: Any, path: str) -> None:

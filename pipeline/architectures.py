@@ -1,0 +1,98 @@
+"""Rows of the table of models, and the architectures of keras.applications.
+
+Standard library only: `--help` lists them.
+"""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRow:
+    """One model: a keras.Model subclass, or a function that returns a keras.Model.
+
+    Attributes:
+      example_shape: (height, width, channels) for which its parameters are documented and `inspect` shows it.
+      wanted_channels: 3 to repeat images of one channel; None to take images as they are.
+      input_range: range of the values of its input, one of pipeline.preprocessing.INPUT_RANGES.
+    """
+
+    example_shape: tuple[int, int, int] = (28, 28, 1)
+    wanted_channels: int | None = None
+    input_range: str = "0..1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture(ModelRow):
+    """One architecture of keras.applications.
+
+    Attributes:
+      constructor: its name there.
+      smallest: smallest height and width of images, in pixels.
+      preprocessing_inside: whether layers of the model bring values in [0, 255] into the range of its convolutions.
+      top1: accuracy in percent on the validation images of ImageNet with the weights that Keras publishes
+        (https://keras.io/api/applications/; MobileNetV3: the documentation of its module), or None without any.
+      dropout: its rate of dropout before the classifier.
+      drop_path: its largest rate of stochastic depth; None: it has none.
+      options: its other options, {argument of the constructor: default}.
+    """
+
+    wanted_channels: int | None = 3
+    constructor: str
+    smallest: int = 32
+    preprocessing_inside: bool = False
+    top1: float | None = None
+    dropout: float = 0.0
+    drop_path: float | None = None
+    options: dict[str, float | bool] = dataclasses.field(default_factory=dict)
+
+
+def _row(constructor, size, input_range, top1, **more):
+    return Architecture(example_shape=(size, size, 3), input_range=input_range, constructor=constructor, top1=top1,
+                        preprocessing_inside=input_range == "0..255", **more)
+
+
+_WIDTH = {"alpha": 1.0}
+_V3 = {"alpha": 1.0, "minimalistic": False}
+_CONVNEXT = {"drop_path": 0.0}
+
+ARCHITECTURES = {
+    "convnext_tiny": _row("ConvNeXtTiny", 224, "0..255", 81.3, **_CONVNEXT),
+    "convnext_small": _row("ConvNeXtSmall", 224, "0..255", 82.3, **_CONVNEXT),
+    "convnext_base": _row("ConvNeXtBase", 224, "0..255", 85.3, **_CONVNEXT),
+    "convnext_large": _row("ConvNeXtLarge", 224, "0..255", 86.3, **_CONVNEXT),
+    "convnext_xlarge": _row("ConvNeXtXLarge", 224, "0..255", 86.7, **_CONVNEXT),
+    "densenet121": _row("DenseNet121", 224, "torch", 75.0),
+    "densenet169": _row("DenseNet169", 224, "torch", 76.2),
+    "densenet201": _row("DenseNet201", 224, "torch", 77.3),
+    "efficientnet_b0": _row("EfficientNetB0", 224, "0..255", 77.1, dropout=0.2, drop_path=0.2),
+    "efficientnet_b1": _row("EfficientNetB1", 240, "0..255", 79.1, dropout=0.2, drop_path=0.2),
+    "efficientnet_b2": _row("EfficientNetB2", 260, "0..255", 80.1, dropout=0.3, drop_path=0.2),
+    "efficientnet_b3": _row("EfficientNetB3", 300, "0..255", 81.6, dropout=0.3, drop_path=0.2),
+    "efficientnet_b4": _row("EfficientNetB4", 380, "0..255", 82.9, dropout=0.4, drop_path=0.2),
+    "efficientnet_b5": _row("EfficientNetB5", 456, "0..255", 83.6, dropout=0.4, drop_path=0.2),
+    "efficientnet_b6": _row("EfficientNetB6", 528, "0..255", 84.0, dropout=0.5, drop_path=0.2),
+    "efficientnet_b7": _row("EfficientNetB7", 600, "0..255", 84.3, dropout=0.5, drop_path=0.2),
+    "efficientnet_v2_b0": _row("EfficientNetV2B0", 224, "0..255", 78.7, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_b1": _row("EfficientNetV2B1", 240, "0..255", 79.8, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_b2": _row("EfficientNetV2B2", 260, "0..255", 80.5, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_b3": _row("EfficientNetV2B3", 300, "0..255", 82.0, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_s": _row("EfficientNetV2S", 384, "0..255", 83.9, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_m": _row("EfficientNetV2M", 480, "0..255", 85.3, dropout=0.2, drop_path=0.2),
+    "efficientnet_v2_l": _row("EfficientNetV2L", 480, "0..255", 85.7, dropout=0.2, drop_path=0.2),
+    "inception_resnet_v2": _row("InceptionResNetV2", 299, "-1..1", 80.3, smallest=75),
+    "inception_v3": _row("InceptionV3", 299, "-1..1", 77.9, smallest=75),
+    "mobilenet": _row("MobileNet", 224, "-1..1", 70.4, dropout=0.001, options=_WIDTH),
+    "mobilenet_v2": _row("MobileNetV2", 224, "-1..1", 71.3, options=_WIDTH),
+    "mobilenet_v3_large": _row("MobileNetV3Large", 224, "0..255", 75.6, dropout=0.2, options=_V3),
+    "mobilenet_v3_small": _row("MobileNetV3Small", 224, "0..255", 68.1, dropout=0.2, options=_V3),
+    "nasnet_large": _row("NASNetLarge", 331, "-1..1", 82.5),
+    "nasnet_mobile": _row("NASNetMobile", 224, "-1..1", 74.4),
+    "resnet101": _row("ResNet101", 224, "caffe", 76.4),
+    "resnet101_v2": _row("ResNet101V2", 224, "-1..1", 77.2),
+    "resnet152": _row("ResNet152", 224, "caffe", 76.6),
+    "resnet152_v2": _row("ResNet152V2", 224, "-1..1", 78.0),
+    "resnet50": _row("ResNet50", 224, "caffe", 74.9),
+    "resnet50_v2": _row("ResNet50V2", 224, "-1..1", 76.0),
+    "vgg16": _row("VGG16", 224, "caffe", 71.3),
+    "vgg19": _row("VGG19", 224, "caffe", 71.3),
+    "xception": _row("Xception", 299, "-1..1", 79.0, smallest=71),
+}
