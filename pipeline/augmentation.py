@@ -47,6 +47,13 @@ def smallest_part(config: Any) -> int:
     return 2 if any(a.mixes for a in augmentations(config)) else 1
 
 
+def check_place(config: Any) -> None:
+    """Raises UsageError where a DataConfig of a new run wants images augmented where they are not."""
+    if (config.cache, config.augment_on) == ("device", "host"):
+        raise UsageError("--augment_on=host contradicts --cache=device, with which images never come to the host: "
+                         "leave it out, or give --cache=host")
+
+
 def check_strengths(texts: Sequence[str], shape: Sequence[int] | None = None, begun_with: Sequence[str] = ()) -> None:
     """Checks names and strengths of augmentations.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import arithmetic, extension, run_directory
 from pipeline.activity import activity
-from pipeline.augmentation import check_strengths
+from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
@@ -75,6 +75,8 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     stored = shared.config
     begun_with = tuple(stored["config"].get("augment", ())) if stored else ()
     check_strengths(config.data.augment, begun_with=begun_with)
+    if not stored:
+        check_place(config.data)
     shared.check(config)  # Before the seconds that TensorFlow and the data take.
     done = _finished(shared, config)
     if done:

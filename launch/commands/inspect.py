@@ -8,6 +8,7 @@ from flags import define_path, given_options
 from pipeline import extension
 from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
+from pipeline.console import STANDARD
 from pipeline.errors import UsageError
 from pipeline.options import UnfreezePoint
 
@@ -84,9 +85,11 @@ def draw_augmented(config: ExperimentConfig, plot: str) -> int:
     extension.load(config.data.extension)
     check_strengths(config.data.augment)
     from pipeline.data.load import load
+    from pipeline.data.unused_options import warn_unused
     from pipeline.evaluation.augmentation_figure import EPOCHS, draw_sheet
     source = load(config.data, config.training.batch_size)
     check_strengths(config.data.augment, source.image_shape)
+    warn_unused(config.data, source, STANDARD)
     examples = draw_sheet(plot, source, augmentations(config.data), config.training.seed)
     print(f"sheet: {plot}, {examples} of {source.train.num_examples:,} training examples, the first {EPOCHS} epochs of "
           f"a training on these alone with seed {config.training.seed}")

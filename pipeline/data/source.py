@@ -99,6 +99,7 @@ class Source:
         data; None where it is the same.
       evaluation: how files become images for evaluation and prediction; None for arrays, until they are loaded.
       unreadable: files that are skipped; None where they are not.
+      resized: whether any file has another size than `image_shape`.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Source:
     earlier_fingerprint: Callable[[], str] | None = None
     evaluation: Preprocessing | None = None
     unreadable: Unreadable | None = None
+    resized: bool = False
 
     @property
     def preprocessing(self) -> Preprocessing:

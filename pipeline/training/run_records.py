@@ -13,6 +13,7 @@ from pipeline import arithmetic, extension
 from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.console import Console
 from pipeline.data.splits import TRAINING
+from pipeline.data.unused_options import warn_unused
 from pipeline.distributed.devices import cpu_features
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.files import write_json
@@ -57,6 +58,7 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
     console.info(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, {sizes} examples")
     for note in source.notes:
         console.info(f"        {note}")
+    warn_unused(config.data, source, console)
     console.info(f"model   {config.model.model}: {counted(experiment.state.model.count_params(), 'parameter')}, "
                  f"{config.runtime.precision}, {counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
     for number, line in enumerate(experiment.freezing.lines()):

@@ -8,10 +8,12 @@ import tensorflow as tf
 
 from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
+from pipeline.console import STANDARD
 from pipeline.data.load import load
 from pipeline.data.memory import InMemory
 from pipeline.data.source import Source
 from pipeline.data.stream import BatchLayout, train_stream
+from pipeline.data.unused_options import warn_unused
 from pipeline.quantities import counted, number
 from pipeline.verification.installation import OK, WARNING, Finding
 
@@ -56,6 +58,7 @@ def check_input(config: ExperimentConfig, gpus: Sequence[str], seconds: float = 
     check_strengths(config.data.augment)
     source = load(config.data, config.training.batch_size)
     check_strengths(config.data.augment, source.image_shape)
+    warn_unused(config.data, source, STANDARD)
     in_step = config.data.augment_on == "device" or (config.data.augment_on == "auto" and bool(gpus))
     stream = train_stream(source.train, BatchLayout(config.training.batch_size), config.training.seed, 0,
                           augmentations(config.data), in_step)

@@ -84,7 +84,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
     source = source_of(f"folder:{readable(path)}", found.class_names, shape, splits, parts, config.validation_split,
                        [*found.notes, *_notes(path, table, bad, in_memory)],
                        lambda: [found.class_names, shape, *earlier()], evaluation)
-    return dataclasses.replace(source, unreadable=skips)
+    return dataclasses.replace(source, unreadable=skips, resized=resized)
 
 
 def _refuse(bad, path, table, skip):

@@ -117,8 +117,9 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
     notes = () if in_memory else (
         f"{reason}: streaming from {counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} "
         f"consecutive records and within groups of {BLOCK * GROUP:,} examples",)
-    return source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
-                     evaluation=form.evaluation)
+    source = source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
+                       evaluation=form.evaluation)
+    return dataclasses.replace(source, resized=builder.info.features[form.image_key].shape[:2] != shape[:2])
 
 
 def _example_format(info, config, before):
