@@ -25,8 +25,8 @@ from benchmarks import photographs, table
 from benchmarks.processes import Process, in_order
 from benchmarks.pulling import pull
 from benchmarks.ratios import PAIRS, median_ratio
-from pipeline.distributed import machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.processor import cpu_model
 
 CROP, STRETCH, MEMORY = "Mirrorline, resized_crop and flip", "Mirrorline, stretch", "Mirrorline, crop and flip"
 FUSED, KERAS, TORCH = "tf.data, fused", "Keras image_dataset_from_directory", "PyTorch DataLoader, torchvision"
@@ -177,7 +177,7 @@ def conditions(settings: InputSettings) -> str:
     """Returns when and under which conditions is measured."""
     versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
     versions |= settings.torch.versions if settings.torch else {}
-    return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {machine.cpu_model()}, "
+    return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {cpu_model()}, "
             f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, "
             + ", ".join(f"{name} {number}" for name, number in versions.items())
             + f"; load before {os.getloadavg()[0]:.1f}; {settings.rounds} rounds of {settings.seconds:g} s")

@@ -27,8 +27,8 @@ from benchmarks.processes import REPOSITORY, Process, Turns, in_order
 from benchmarks.ratios import PAIRS, median_ratio
 from benchmarks.workloads import CEILING, PEERS, TORCH_PEERS, WORKLOADS, Settings, Workload, prepare_data
 from pipeline.config import ExperimentConfig, options, value_type
-from pipeline.distributed import machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
+from pipeline.processor import cpu_model
 
 QUICK_ROUNDS = 3
 LOSS_TOLERANCE = 1e-2  # Of the loss of the last step of the proof, in nats.
@@ -229,7 +229,7 @@ def circumstances(settings: Settings) -> dict[str, Any]:
             sources.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
     return {"rounds": settings.rounds, "data": "TensorFlow Datasets" if settings.data_dir else "random",
             "peers": list(settings.peers), "options": settings.options, "cores": len(os.sched_getaffinity(0)),
-            "processor": machine.cpu_model(), "python": platform.python_version(),
+            "processor": cpu_model(), "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES}, "sources_sha256": sources.hexdigest()}
 
 

@@ -68,7 +68,7 @@ def describe(features: Collection[str]) -> dict[str, Any]:
     """Returns {"threads", "onednn" (None where it is unknown), "instructions"} for config.json.
 
     Args:
-      features: of the CPU, see pipeline.distributed.devices.cpu_features.
+      features: of the CPU, see pipeline.processor.cpu_features.
     """
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
     best = next((name for name in INSTRUCTIONS if name in features), "unknown")

@@ -165,6 +165,9 @@ class RuntimeConfig(Options):
     threads: int = option(0, "threads of an operation on the CPU: the same number gives the same bits; 0: as the run "
                              "began, at first the cores of this process",
                           unit="threads", low=0, high=4096, resume=FREE)
+    onednn: str = option("auto", "oneDNN on CPUs, with other bits; auto: as the run began, at first where it is faster "
+                                 "(measured once a machine)", choices=("auto", "on", "off"),
+                         resume=FREE)
     devices: tuple[str, ...] = option((), "indices of the GPUs to use, e.g. 0,2; default all", many=True, resume=FREE)
     cross_device_reduction: str = option("auto", "how gradients are summed over replicas; auto: TensorFlow's choice",
                                          choices=("auto", "nccl", "hierarchical", "tree"), resume=FREE)

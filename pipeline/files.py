@@ -9,10 +9,23 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import platformdirs
+
 from pipeline.errors import UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # Of file systems without fsync, mostly of folders.
+
+
+def default_cache_dir() -> str:
+    """Returns the folder of what can be made again, indexes and measurements: ~/.cache/mirrorline.
+
+    For a user without a home directory it is one that cannot be written, and nothing is cached.
+    """
+    try:
+        return platformdirs.user_cache_dir("mirrorline")
+    except RuntimeError:  # It has no home directory.
+        return os.path.join(os.devnull, "mirrorline")
 
 
 def no_room(error: object) -> int | None:

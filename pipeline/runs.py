@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline import arithmetic, extension, run_directory
+from pipeline import arithmetic, extension, onednn, run_directory
 from pipeline.activity import activity
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
@@ -81,6 +81,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     done = _finished(shared, config)
     if done:
         return done
+    onednn.choose(config.runtime.onednn, console, stored, cluster is None, config.data.cache_dir)
     from pipeline.distributed.agreement import lost_peers  # These import TensorFlow.
     from pipeline.stored_checkpoint import stored_checkpoints
     from pipeline.training.experiment import compose, start
@@ -242,11 +243,12 @@ def load(workdir: str, checkpoint: str = "latest", ema: bool | None = None, aver
     Raises:
       UsageError: there is no such run or checkpoint.
     """
+    directory, stored = run_directory.stored_config(workdir)
+    onednn.choose_as_begun(stored)
     import tensorflow as tf
 
     from pipeline.distributed.devices import choose_devices, open_strategy
     from pipeline.evaluation.trained_model import TrainedModel
-    directory, stored = run_directory.stored_config(workdir)
     kind, indices = choose_devices(len(tf.config.list_physical_devices("GPU")), tuple(devices), 1)
     if kind == "GPU":
         open_strategy(kind, indices)
@@ -308,6 +310,8 @@ def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weight
     Raises:
       UsageError: there is no such run, checkpoint or format, or its data are missing.
     """
+    directory, stored = run_directory.stored_config(workdir)
+    onednn.choose_as_begun(stored)
     import tensorflow as tf
 
     from pipeline.evaluation.stored_run import same_data
@@ -317,7 +321,6 @@ def export(workdir: str, forms: Sequence[str] = ("saved_model", "keras", "weight
     from pipeline.export.run import export as export_model
     from pipeline.stored_checkpoint import find_checkpoint
     from pipeline.training.stored_weights import latest_checkpoints
-    directory, stored = run_directory.stored_config(workdir)
     config = run_directory.evaluation_config(stored, {"allow": (), **options, "precision": "float32"})
     extension.load(config.data.extension)
     find_formats(forms)  # Before the data are loaded, as the checkpoints.

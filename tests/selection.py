@@ -1,7 +1,8 @@
 """Which rows of a matrix are in `make test`, and which in `make acceptance` alone (marked so: pytest -m acceptance)."""
 import pytest
 
-from pipeline.distributed.devices import cpu_features, limits_onednn
+from pipeline.distributed.devices import limits_onednn
+from pipeline.processor import cpu_features
 
 # Of tests that compute in half precision: with ONEDNN_MAX_CPU_ISA below what TensorFlow selects kernels by, the process
 # would end by SIGSEGV; Mirrorline refuses it there, which tests/distributed/test_devices.py holds everywhere.

@@ -13,6 +13,8 @@ import site
 import sys
 import tempfile
 
+from pipeline import onednn, processor
+
 FOREIGN = re.compile(
     r"TF_|TFDS_|KERAS_|GRPC_|ABSL_|SLURM_|PMI_|RAY_|JOB_COMPLETION_INDEX|MIRRORLINE_|JPY_|MPLBACKEND|MATPLOTLIBRC|XDG_|"
     # DONTWRITEBYTECODE too: each of hundreds of commands would compile the same sources.
@@ -38,7 +40,9 @@ def clean(environment):
     # What takes long to make stays from one run to the next: matplotlib's list of fonts, a browser, user's packages.
     lasting = {"MPLCONFIGDIR": str(own / "matplotlib"), "PYTHONUSERBASE": site.getuserbase(),
                "PLAYWRIGHT_BROWSERS_PATH": str(caches / "ms-playwright")}
-    return {**lasting, **kept, **FIXED}
+    # What TensorFlow does by itself: else the first run under each new home would measure it.
+    kernels = {} if onednn.uses_by_default(processor.cpu_features()) else {onednn.VARIABLE: "0"}
+    return {**kernels, **lasting, **kept, **FIXED}
 
 
 def settle():

@@ -12,10 +12,12 @@ from flags import projection as projection_flags
 from launch.cluster.benchmark_workers import CellWorkers
 from launch.commands.launch import MOST_WORKERS, visible_gpus
 from pipeline import config as configuration
+from pipeline import onednn
 from pipeline.augmentation import check_strengths
 from pipeline.benchmark import grid
 from pipeline.benchmark.store import Store
 from pipeline.config import ExperimentConfig
+from pipeline.console import Console
 from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.paths import check_folder
@@ -88,6 +90,8 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     old = comparison.read(flag_values.compare) if flag_values.compare else None
     check_output(flag_values.output, flag_values.compare)
     extent = {"repeats": flag_values.repeats, "repeat_seconds": repeat_seconds(flag_values)}
+    onednn.choose(config.runtime.onednn, Console(config.runtime.verbosity == "quiet"),
+                  cache_dir=config.data.cache_dir)
     store = Store(flag_values.output, {"measuring": {**extent, "memory_limit": flag_values.memory_limit},
                                        "versions": machine.versions(), "machine": machine.machine()})
     display = create_display(config.runtime.verbosity)

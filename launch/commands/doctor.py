@@ -10,8 +10,9 @@ from absl import flags as absl_flags
 
 from flags import given_options
 from pipeline.config import ExperimentConfig
-from pipeline.distributed import devices, machine
+from pipeline.distributed import machine
 from pipeline.errors import UsageError
+from pipeline.processor import cpu_features
 from pipeline.quantities import counted
 from pipeline.verification import installation
 from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
@@ -53,10 +54,12 @@ def examine(config: ExperimentConfig, measures_input: bool = False) -> list[Find
       measures_input: whether to open its data set and measure how fast batches of it are made.
     """
     requires_python, requirements = installation.declared_requirements()
-    cpu = installation.check_cpu(devices.cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
+    cpu = installation.check_cpu(cpu_features(), len(os.sched_getaffinity(0)), platform.machine())
     findings = [installation.check_python(platform.python_version(), requires_python),
                 *installation.check_packages(requirements, importlib.metadata.version),
                 cpu, installation.check_memory(*machine.memory())]
+    if cpu.state != PROBLEM:
+        findings.append(installation.check_onednn(config.data.cache_dir))
     if cpu.state != PROBLEM:  # Otherwise loading TensorFlow would end the process.
         tensorflow = installation.check_tensorflow()
         findings.append(tensorflow)

@@ -5,7 +5,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 import flags
-from pipeline import run_directory
+from pipeline import onednn, run_directory
 from pipeline.activity import activity
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.selection import StoredRun
@@ -63,6 +63,7 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues, files: Seq
     prediction = PredictionRun(files, options)
     stored = StoredRun.open(config.runtime.workdir or run_directory.default_path(config),
                             flags.given_options(flag_values))
+    onednn.choose_as_begun(stored.stored)
     with activity("loading the model"):
         model, remark = load(stored, config, flag_values)
     prediction.run(model, f"{stored.directory.path} at step {model.step:,}{remark}")

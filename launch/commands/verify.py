@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 import flags
+from pipeline import onednn
 from pipeline.augmentation import check_strengths, smallest_part
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
@@ -51,6 +52,7 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
                  f"{counted(replicas, f'{kind} replica')}")
     console.info(f"        {counted(steps, 'step')} of {counted(config.training.batch_size, 'example')} on "
                  f"{counted(config.data.subset, 'batch', 'batches')} of each split")
+    onednn.choose(config.runtime.onednn, console, cache_dir=config.data.cache_dir)
     from pipeline.verification import runner  # It loads NumPy.
     rows = runner.verify(config, kind, replicas, steps, parts, console, ("-m", "launch", "train"))
     return report_result(rows, config, kind, replicas, time.monotonic() - began, flag_values.output)

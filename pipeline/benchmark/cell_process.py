@@ -24,6 +24,7 @@ from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, write_json
 from pipeline.processes import end_with
+from pipeline.processor import cpu_features
 
 # Imports inside functions: settings come before TensorFlow is imported.
 
@@ -141,7 +142,7 @@ def measure(order: dict[str, Any], config: ExperimentConfig, cluster: Cluster | 
         notes.append(f"only {found['applied_share']:.0%} of the steps had a finite gradient and were applied")
     if experiment.resident:
         notes.append("with --cache=device a step makes its own batch: gathering and augmentation are in its rest")
-    emulated = devices.check_precision(config.runtime.precision, kind, True, devices.cpu_features()) is not None
+    emulated = devices.check_precision(config.runtime.precision, kind, True, cpu_features()) is not None
     return {**found, "device": kind, "emulated": emulated, "note": "\n".join(notes) or None}
 
 

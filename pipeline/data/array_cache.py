@@ -5,20 +5,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import platformdirs
 
 from pipeline.data.source import digest
-
-
-def default_cache_dir() -> str:
-    """Returns the default folder for indexes: ~/.cache/mirrorline.
-
-    For a user without a home directory it is one that cannot be written, and nothing is cached.
-    """
-    try:
-        return platformdirs.user_cache_dir("mirrorline")
-    except RuntimeError:  # It has no home directory.
-        return os.path.join(os.devnull, "mirrorline")
+from pipeline.files import default_cache_dir
 
 
 def cached(key: tuple, make: Callable[[], dict[str, np.ndarray]], cache_dir: str | None = None

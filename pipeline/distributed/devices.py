@@ -1,7 +1,6 @@
 """The devices of a run: which of them, how many replicas, in which precision."""
 import functools
 import os
-import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from pipeline.console import STANDARD, Console
 from pipeline.distributed import multi_worker_strategy
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
+from pipeline.processor import cpu_features
 from pipeline.quantities import counted
 
 # Imports inside functions: settings come before TensorFlow is imported.
@@ -234,11 +234,3 @@ def check_precision(precision: str, kind: str, force: bool, features: Collection
     return None
 
 
-def cpu_features(path: str | os.PathLike = "/proc/cpuinfo") -> set[str]:
-    """Returns the features that the CPU reports ("avx2", "avx512f", "amx_bf16"); empty where they are unknown."""
-    if os.path.exists(path):
-        for line in pathlib.Path(path).read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return set(value.split())
-    return set()

@@ -4,13 +4,13 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import re
 from typing import Any
 
 import psutil
 
 from pipeline import config
-from pipeline.distributed import cuda, devices
+from pipeline.distributed import cuda
+from pipeline.processor import cpu_features, cpu_model
 from pipeline.version import __version__
 
 GIB = 2**30
@@ -36,20 +36,11 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Returns a description of this machine, as JSON."""
-    features = devices.cpu_features()
+    features = cpu_features()
     return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory()[1] / GIB, 1),
             "gpus": [name for name, _ in cuda.installed_gpus()], "system": platform.platform(),
             "features": [name for name in FEATURES if name in features],
             "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
-
-
-def cpu_model(path: str = "/proc/cpuinfo") -> str:
-    """Returns the name of the processor, which psutil and `platform` do not know."""
-    if os.path.exists(path):
-        match = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path(path).read_text("utf-8", "replace"), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def memory(limit: str | os.PathLike = "/sys/fs/cgroup/memory.max") -> tuple[int, int]:

@@ -14,6 +14,7 @@ from pipeline.evaluation.stored_run import choose_split, rebuild, reopen_data, s
 from pipeline.evaluation.views import View, seen, views
 from pipeline.metrics.evaluation import Evaluation
 from pipeline.preprocessing import Preprocessing
+from pipeline.processor import cpu_features
 from pipeline.stored_checkpoint import StoredCheckpoint, find_checkpoint
 from pipeline.training.stored_weights import described, latest_checkpoints, load_weights
 
@@ -89,7 +90,7 @@ class Evaluator:
             if len(forms) > 1 and any(self.source.fingerprint_as(form) != form for form in forms):
                 raise first.other_data(other)
             devices.check_precision(other.config.runtime.precision, kind, other.config.runtime.force,
-                                    devices.cpu_features())
+                                    cpu_features())
             extension.load(other.config.data.extension, other.stored.get("extensions") or ())
         self.split = choose_split(self.source, split)
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline import run_directory
+from pipeline import onednn, run_directory
 from pipeline.config import ExperimentConfig
 from pipeline.dataset_name import may_be_same
 from pipeline.dataset_name import split as split_name
@@ -117,6 +117,7 @@ def open_runs(workdir: str, weights: WeightSelection, split: str | None = None, 
       UsageError: a directory without a run, a run on other data, or one without what is asked for.
     """
     runs, options = [StoredRun.open(workdir, options or {})], options or {}
+    onednn.choose_as_begun(runs[0].stored)
     data = runs[0].stored["data"]
     if split == "validation" and not data["num_validation"]:
         raise UsageError("--split=validation: this run has no validation split, neither of its data nor held out "

@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.distributed.machine import cpu_model
 from pipeline.files import read_cached_json
+from pipeline.processor import cpu_model
 
 
 def machine_key(precision: str, kind: str) -> dict[str, Any]:

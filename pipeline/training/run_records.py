@@ -14,11 +14,11 @@ from pipeline.config import AS_TRAINED, MOVING_AVERAGE
 from pipeline.console import Console
 from pipeline.data.splits import TRAINING
 from pipeline.data.unused_options import warn_unused
-from pipeline.distributed.devices import cpu_features
 from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.files import write_json
 from pipeline.models.identity import weights_sha256
 from pipeline.monitoring.goodput import lost_tail, process_age
+from pipeline.processor import cpu_features
 from pipeline.quantities import counted, plural
 from pipeline.run_directory import LENGTH, RunDirectory
 from pipeline.training.experiment import Experiment

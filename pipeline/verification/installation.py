@@ -8,11 +8,13 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from pipeline import locks
+from pipeline import locks, onednn
 from pipeline.config import RuntimeConfig
+from pipeline.console import Console
 from pipeline.distributed import cuda, devices
-from pipeline.distributed.machine import GIB, cpu_model
+from pipeline.distributed.machine import GIB
 from pipeline.errors import UsageError
+from pipeline.processor import cpu_features, cpu_model
 from pipeline.quantities import counted
 
 # Imports inside functions: what is missing is reported, one package after the other.
@@ -88,6 +90,21 @@ def check_cpu(features: Collection[str], cores: int, machine: str) -> Finding:
     if machine == "x86_64" and features and "avx" not in features:
         return Finding("CPU", PROBLEM, f"{text}: TensorFlow needs AVX", "use a machine whose CPU has AVX")
     return Finding("CPU", OK, text)
+
+
+def check_onednn(cache_dir: str | None) -> Finding:
+    """Says whether training computes with oneDNN here; measured, unless TensorFlow uses it by default."""
+    if onednn.VARIABLE in os.environ:
+        return Finding("oneDNN", OK, f"as the environment says: {onednn.VARIABLE}={os.environ[onednn.VARIABLE]}")
+    if onednn.uses_by_default(cpu_features()):
+        return Finding("oneDNN", OK, "on, as TensorFlow's default on this processor")
+    gain = onednn.measured_gain(Console(quiet=True), cache_dir)
+    if gain is None:
+        return Finding("oneDNN", WARNING, "off; whether it is faster here could not be measured",
+                       "compare mirrorline benchmark --onednn=on with --onednn=off")
+    used = "on" if gain >= onednn.LEAST_GAIN else "off"
+    return Finding("oneDNN", OK, f"{used}: convolutions train {gain:.1f} times as fast with it; TensorFlow "
+                                 "leaves it off by default on this processor")
 
 
 def check_memory(available: int, total: int) -> Finding:

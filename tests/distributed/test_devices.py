@@ -4,6 +4,7 @@ import pytest
 from pipeline.data.stream import check_batch_size
 from pipeline.distributed import devices
 from pipeline.errors import UsageError
+from pipeline.processor import cpu_features
 from tests.commands import mirrorline
 
 
@@ -103,8 +104,8 @@ def test_float16_on_cpu_is_refused():
 
 def test_cpu_features(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx avx2\n\nflags : other\n")
-    assert devices.cpu_features(tmp_path / "cpuinfo") == {"fpu", "avx", "avx2"}
-    assert devices.cpu_features(tmp_path / "none") == set()
+    assert cpu_features(tmp_path / "cpuinfo") == {"fpu", "avx", "avx2"}
+    assert cpu_features(tmp_path / "none") == set()
 
 
 START = """
