@@ -53,8 +53,8 @@ def killed_and_resumed(model, replicas):
         assert_every_step_once(f"{folder}/killed", STEPS)
         losses = [r["loss"] for r in metrics(f"{folder}/whole", "train")]
         assert sum(losses[-4:]) < sum(losses[:4]), f"the loss did not fall: {losses}"
-        said = succeed("evaluate", "--workdir=killed", cwd=folder).stdout
-        assert f"{whole['test_accuracy']:.4%}" in said, f"evaluate says {said}"
+        output = succeed("evaluate", "--workdir=killed", cwd=folder).stdout
+        assert f"{whole['test_accuracy']:.4%}" in output, f"evaluate printed {output}"
         return {"killed_at_step": step, "weights_sha256": whole["weights_sha256"],
                 "loss": [losses[0], losses[-1]], "test_accuracy": whole["test_accuracy"]}
 

@@ -167,8 +167,8 @@ def test_no_record_of_a_run_is_replaced(order, tmp_path, monkeypatch, capsys):
     for name in ("config.json", "metrics.jsonl", "result.json"):
         (tmp_path / "run" / name).write_text("{}")
     assert command_line.main(order) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "would replace the record of a run" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "would replace the record of a run" in printed
     assert {path.read_text() for path in (tmp_path / "run").iterdir()} == {"{}"}
 
 

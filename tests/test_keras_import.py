@@ -53,8 +53,8 @@ def test_export_verification_in_its_own_process(plain, tmp_path):
     folder, _ = plain
     process = start("export", "--workdir=plain", "--format=keras", "--nolatency", f"--output={tmp_path / 'out'}",
                     cwd=folder, more=settings(tmp_path, FILES[1]))
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, said + errors
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, printed + errors
     assert json.loads((tmp_path / ".keras" / "keras.json").read_text()) == FILES[1]  # A user's file stays.
 
 

@@ -68,7 +68,7 @@ def test_halved_batches_are_compared_with_others_of_their_size():
                          cell(batch_size=256, fitted_batch_size=64, precision="mixed_bfloat16", rate=400.0))
     assert is_halved(half) and not is_halved(base)
     assert half["speedup_over_float32"] == 0.5
-    # The batch of 256 was not measured: nothing may be said of it.
+    # The batch of 256 was not measured: it has no derived figures.
     base, half = derived(cell(batch_size=256, fitted_batch_size=128, rate=800.0),
                          cell(batch_size=256, precision="mixed_bfloat16", rate=400.0))
     assert half["speedup_over_float32"] is None

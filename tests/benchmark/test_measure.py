@@ -14,12 +14,13 @@ QUICK = measure.Extent(repeats=5, repeat_seconds=0.02, calls=30)
 @pytest.fixture(scope="module")
 def measured(strategy):
     """(Experiment, figures, reported phases)."""
-    said, experiment = [], small.build(strategy(2), model="mlp", precision="float32", augment=("crop",), batch_size=16)
-    return experiment, measure.measure(experiment, QUICK, said.append), said
+    output = []
+    experiment = small.build(strategy(2), model="mlp", precision="float32", augment=("crop",), batch_size=16)
+    return experiment, measure.measure(experiment, QUICK, output.append), output
 
 
 def test_every_figure_is_there_and_plausible(measured):
-    _, found, said = measured
+    _, found, output = measured
     json.dumps(found, allow_nan=False)
     assert len(found["repeats"]) == 5 and min(found["repeats"]) > 0
     assert found["examples_per_second"] == np.median(found["repeats"])
@@ -32,7 +33,7 @@ def test_every_figure_is_there_and_plausible(measured):
     assert found["trace_seconds"] > 0.01 and found["compile_seconds"] is None  # Nothing was compiled by XLA.
     assert found["peak_memory_mib"]["host"] > 200 and found["peak_memory_mib"]["device"] is None
     assert found["applied_share"] == 1
-    assert said == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
+    assert output == ["tracing", "first step", "warming up", "single steps", "throughput", "parts of a step"]
 
 
 @pytest.mark.acceptance

@@ -21,25 +21,25 @@ def test_every_stream_is_in_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "TORCH_PROGRAM", "tests.benchmarks.served_input")
     monkeypatch.setattr(comparison, "find_torch", lambda python: comparison.TorchPython(sys.executable, {"torch": "9"}))
     assert comparison.main(["--rounds=1", "--seconds=0.05", f"--folder={tmp_path}"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     found = {name: (float(rate.replace(",", "")), float(cost))
-             for name, rate, cost in re.findall(r"\| ([^|]+) \| ([\d,]+) \| ([\d.e-]+) \|", said)}
+             for name, rate, cost in re.findall(r"\| ([^|]+) \| ([\d,]+) \| ([\d.e-]+) \|", output)}
     assert set(found) == {comparison.CROP, comparison.STRETCH, comparison.FUSED, comparison.KERAS, comparison.MEMORY,
                           comparison.TF_DATA, comparison.TORCH}
     assert all(rate > 0 and cost > 0 for rate, cost in found.values())
     for (own, peer), bound in TINY[SMALL].targets.items():
         line = rf"\| {own}, over {peer} \| [\d.]+ \| .+ \| {'≥ ' + format(bound, 'g') if bound else ''} \|"
-        assert re.search(line, said)
-    assert ", torch 9; load before" in said and "left out" not in said
+        assert re.search(line, output)
+    assert ", torch 9; load before" in output and "left out" not in output
 
 
 def test_without_pytorch_its_column_is_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "find_torch", lambda python: None)
     monkeypatch.setattr(comparison, "WORKLOADS", {MEMORY: TINY[MEMORY]})
     assert comparison.main(["--rounds=1", "--seconds=0.05", f"--folder={tmp_path}"]) == 0
-    said = capsys.readouterr().out
-    assert "left out, since torch and torchvision are not installed: pip install '.[peers]'" in said
-    assert said.count(comparison.TORCH) == 1
+    output = capsys.readouterr().out
+    assert "left out, since torch and torchvision are not installed: pip install '.[peers]'" in output
+    assert output.count(comparison.TORCH) == 1
 
 
 def test_batches_are_counted_after_the_first():

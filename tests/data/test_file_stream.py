@@ -76,8 +76,8 @@ def test_files_that_break_while_streaming_are_named_or_replaced(folder, name, ca
     found = values(eval_batches(lenient.train, BatchLayout(4)))
     whole = [*range(COUNT), *range(100, 100 + COUNT)]
     assert found == [104 if value == 103 else value for value in whole]
-    said = capfd.readouterr().err
-    assert said.count("in its place stands 4.png of the same class") == 1 and str(broken) in said
+    output = capfd.readouterr().err
+    assert output.count("in its place stands 4.png of the same class") == 1 and str(broken) in output
 
 
 def test_replacements_are_the_same_on_every_replica_and_after_a_resume(folder):

@@ -23,9 +23,9 @@ def test_an_invalid_strength_is_refused_with_unit_range_and_default(name):
     for text in (*NO_NUMBER, f"{of.high * 1.01}", *(["2.5"] if of.whole else [])):
         with pytest.raises(UsageError) as error:
             check_strengths([f"{name}:{text}"])
-        said = str(error.value)
-        assert f"--augment={name}:{text}: the strength must be" in said and f"found '{text}'" in said
-        assert of.unit in said and of.range in said and f"default {of.default_text}" in said
+        output = str(error.value)
+        assert f"--augment={name}:{text}: the strength must be" in output and f"found '{text}'" in output
+        assert of.unit in output and of.range in output and f"default {of.default_text}" in output
     check_strengths([name, f"{name}:{of.low}", f"{name}:{of.high}", f"{name}:{of.default_for(28)}"])
 
 

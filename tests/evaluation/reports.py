@@ -61,7 +61,7 @@ def records(evaluation, classes, seed=0, steps=539, epochs=12):
 
 
 def described(first, **run):
-    """Returns what is known of a run and its machine; `run` replaces what is said of the run."""
+    """Returns the facts about a run and its machine; `run` replaces facts about the run."""
     config = {"dataset": "digits", "data_dir": None, "validation_split": 0.0, "augment": ["crop:3", "rotate:10"],
               "model": "cnn", "model_options": [], "optimizer": "adam", "learning_rate": 0.0005,
               "schedule": "one-cycle", "weight_decay": 0.0, "epochs": 12.0, "steps": None, "batch_size": 32, "seed": 0,

@@ -1,4 +1,4 @@
-"""What is said of every example, and the figures made of it, against scikit-learn and cases worked out by hand."""
+"""Per-example outputs and the metrics computed from them, against scikit-learn and cases worked out by hand."""
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion

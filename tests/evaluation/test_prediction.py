@@ -113,17 +113,17 @@ def test_an_output_of_unknown_format_is_refused():
 
 
 def test_incomplete_output_keeps_another_name(tmp_path):
-    path, said = str(tmp_path / "out.csv"), []
+    path, output = str(tmp_path / "out.csv"), []
     (tmp_path / "out.csv").write_text("of before")
-    with pytest.raises(KeyboardInterrupt), prediction_output.output_file(path, said.append) as file:
+    with pytest.raises(KeyboardInterrupt), prediction_output.output_file(path, output.append) as file:
         prediction_output.CsvWriter(file, 3).write(predictions(2))
         raise KeyboardInterrupt
     assert (tmp_path / "out.csv").read_text() == "of before"
     with open(f"{path}.partial", newline="") as file:
         assert [row[:2] for row in csv.reader(file)] == [["file", "class"], ["a/folder/0.png", "tulip"],
                                                          ["a/folder/1.png", "tulip"]]
-    assert said == [f"not complete: what there is so far is in {path}.partial"]
-    with prediction_output.output_file(path, said.append) as file:
+    assert output == [f"not complete: what there is so far is in {path}.partial"]
+    with prediction_output.output_file(path, output.append) as file:
         prediction_output.JsonWriter(file).close()
     assert json.loads((tmp_path / "out.csv").read_text()) == [] and os.listdir(tmp_path) == ["out.csv"]
 

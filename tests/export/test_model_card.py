@@ -60,12 +60,12 @@ def test_content_of_the_card(made):
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# mlp on digits", "## Intended use", "## Data", "## Metrics", "## Formats", "## Training", "## Limitations",
         "## Usage", "## Origin"]
-    for said in (f"| accuracy | {found['accuracy']:.2%} |", f"{found['low']:.2%} to {found['high']:.2%}", "1,437",
-                 about["data"]["fingerprint"], about["weights_sha256"], "50,890",
-                 "| keras | 4.40 MB", "| onnx (this one) | 90.0 kB | 2.0e-07",
-                 "trained in mixed_float16", "computes in float32", "selected on the test split itself",
-                 "| precision | mixed_float16 |", "class a é", "| replicas | 2 |"):
-        assert said in text, said
+    for output in (f"| accuracy | {found['accuracy']:.2%} |", f"{found['low']:.2%} to {found['high']:.2%}", "1,437",
+                   about["data"]["fingerprint"], about["weights_sha256"], "50,890",
+                   "| keras | 4.40 MB", "| onnx (this one) | 90.0 kB | 2.0e-07",
+                   "trained in mixed_float16", "computes in float32", "selected on the test split itself",
+                   "| precision | mixed_float16 |", "class a é", "| replicas | 2 |"):
+        assert output in text, output
     assert "| tflite |" not in text and "None" not in text and "nan" not in text.lower()
 
 
@@ -75,10 +75,10 @@ def test_the_card_names_the_split_that_its_metrics_are_of(made):
     text = model_card(find_format("onnx"), about, {**found, "examples": 1, "confused_pairs": []}, RECORDS, "validation")
     result = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"][0]
     assert result["dataset"]["split"] == "validation" and "test" not in text.lower().replace("latest", "")
-    for said in ("on the 1 example of the validation split:", "No example of the validation split is misclassified.",
-                 "trained model on the validation split:", "those of the validation split of digits",
-                 "| validation examples | 1 |"):
-        assert said in text, said
+    for output in ("on the 1 example of the validation split:", "No example of the validation split is misclassified.",
+                   "trained model on the validation split:", "those of the validation split of digits",
+                   "| validation examples | 1 |"):
+        assert output in text, output
     assert "selected on" not in text  # It was selected on the test split.
 
 
@@ -133,8 +133,8 @@ def test_the_code_of_a_card_runs_in_its_folder(made, name, tmp_path, monkeypatch
     for block in blocks:
         exec(block, space)
     expected = trained.class_names[int(trained.probabilities(np.zeros((1, 28, 28, 1), np.uint8)).argmax())]
-    said = capsys.readouterr().out
-    assert said.count(str(expected.encode()) if name == "saved_model" else expected) == len(blocks), said
+    output = capsys.readouterr().out
+    assert output.count(str(expected.encode()) if name == "saved_model" else expected) == len(blocks), output
 
 
 def test_an_extension_is_named_where_it_is_needed(made):

@@ -84,14 +84,15 @@ def test_non_finite_values_and_other_shapes_never_hold():
 def exported(tmp_path_factory):
     """(TrainedModel, Source, folder, Exported) of a model in TFLite, and in an ONNX that is altered on the way."""
     trained, source = digits_model()
-    output, said = tmp_path_factory.mktemp("export"), []
+    output, printed = tmp_path_factory.mktemp("export"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Onnx, "write", altered.write)
         patch.setattr(latency, "SECONDS", 0.05)
         found = export(trained, source, ("tflite", "onnx"), str(output), described(trained), (2,),
-                       RecordingConsole(said))
-    assert said[0] == "model   mlp at step 1, as trained"
-    assert [line.split()[:2] for line in said[1:]] == [[w, f] for f in ("tflite", "onnx") for w in ("write", "verify")]
+                       RecordingConsole(printed))
+    assert printed[0] == "model   mlp at step 1, as trained"
+    assert [line.split()[:2] for line in printed[1:]] == [
+        [w, f] for f in ("tflite", "onnx") for w in ("write", "verify")]
     return trained, source, output, found
 
 
@@ -131,9 +132,9 @@ def test_a_widened_bound_is_reported(exported):
     report = exported[3].report
     assert remark(report) is None
     wider = {**report["forms"]["tflite"], "proof": {**report["forms"]["tflite"]["proof"], "allowed": 5.1e-5}}
-    said = remark({**report, "rounding": 1.7e-5, "forms": {"tflite": wider}})
-    assert "1.7e-05" in said and "may differ by 5.1e-05" in said
-    assert said in proof_page({**report, "rounding": 1.7e-5, "forms": {"tflite": wider}})
+    printed = remark({**report, "rounding": 1.7e-5, "forms": {"tflite": wider}})
+    assert "1.7e-05" in printed and "may differ by 5.1e-05" in printed
+    assert printed in proof_page({**report, "rounding": 1.7e-5, "forms": {"tflite": wider}})
 
 
 def test_a_format_that_cannot_be_loaded_or_written_is_not_published(exported, tmp_path):

@@ -1,4 +1,4 @@
-"""SavedModels and Keras files as strangers load them: with TensorFlow alone, and with pipeline importable.
+"""SavedModels and Keras files as others load them: with TensorFlow alone, and with pipeline importable.
 
 In make acceptance; in make test test_fresh_process loads each form by the function that such a process calls.
 """
@@ -31,7 +31,7 @@ RATE = 0.1
 
 
 class Stranger:
-    """One exported model and what it said in a process without this project.
+    """One exported model and its outputs in a process without this project.
 
     Attributes:
       name: of the model.
@@ -89,8 +89,8 @@ def stranger(request, tmp_path_factory):
     done = subprocess.run([sys.executable, "-I", without_project.__file__, str(exported), str(root)], cwd=folder,
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    with np.load(found.folder / "found.npz") as said:
-        found.found = dict(said)
+    with np.load(found.folder / "found.npz") as output:
+        found.found = dict(output)
     return found
 
 
@@ -100,12 +100,12 @@ def test_signatures_compute_what_the_trained_model_computes(stranger):
     for signature, wanted in (("serving_default", "images"), ("serving_uint8", "images"),
                               ("serving_bytes", "files")):
         bound = 1e-5 if wanted == "images" else 2e-3  # A resized image may differ by a level here and there.
-        said = {key: found[f"saved_model/{signature}/{key}"] for key in ("probabilities", "class_ids", "class_names")}
-        assert said["probabilities"].dtype == np.float32
-        np.testing.assert_allclose(said["probabilities"], live[wanted], atol=bound)
-        np.testing.assert_allclose(said["probabilities"].sum(axis=-1), 1, atol=1e-5)
-        np.testing.assert_array_equal(said["class_ids"], said["probabilities"].argmax(axis=-1))
-        np.testing.assert_array_equal(said["class_names"].astype(bytes), names[said["class_ids"]].astype(bytes))
+        output = {key: found[f"saved_model/{signature}/{key}"] for key in ("probabilities", "class_ids", "class_names")}
+        assert output["probabilities"].dtype == np.float32
+        np.testing.assert_allclose(output["probabilities"], live[wanted], atol=bound)
+        np.testing.assert_allclose(output["probabilities"].sum(axis=-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(output["class_ids"], output["probabilities"].argmax(axis=-1))
+        np.testing.assert_array_equal(output["class_names"].astype(bytes), names[output["class_ids"]].astype(bytes))
     assert live["images"].max() < 0.999 and np.ptp(live["images"], axis=0).max() > 1e-3  # They say something.
     for key, signature in (("floats", "serving_default"), ("bytes", "serving_bytes")):
         whole = found[f"saved_model/{signature}/probabilities"]

@@ -1,4 +1,4 @@
-"""Loads exported models as strangers do: SavedModels with TensorFlow alone, then Keras files with pipeline importable.
+"""Loads exported models as others do: SavedModels with TensorFlow alone, then Keras files with pipeline importable.
 
     python -I without_project.py FOLDER ROOT
 

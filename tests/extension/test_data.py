@@ -62,7 +62,7 @@ def test_a_source_is_returned_unchanged():
     assert found(lambda: source) is source
 
 
-@pytest.mark.parametrize("made, said", [
+@pytest.mark.parametrize("made, message", [
     (None, r"must return \(train images, .*, or a Source; found a NoneType"),
     ((TRAIN, TEST), "must return .*; found a tuple of 2"),
     ((TRAIN, TEST, "ab"), "class names must be a list of texts; found a str"),
@@ -78,8 +78,8 @@ def test_a_source_is_returned_unchanged():
     ((TRAIN, (TEST[0], TEST[1] + 1), NAMES), "test labels are from 1 to 2; for 2 class names they must be from 0 to 1"),
     (((TRAIN[0], TRAIN[1] - 1), TEST, NAMES), "train labels are from -1 to 0"),
 ])
-def test_invalid_arrays_are_one_line_errors(made, said):
-    with pytest.raises(UsageError, match=rf"data set mine \(.*test_data.py, line \d+\):? {said}") as caught:
+def test_invalid_arrays_are_one_line_errors(made, message):
+    with pytest.raises(UsageError, match=rf"data set mine \(.*test_data.py, line \d+\):? {message}") as caught:
         found(lambda: made)
     assert "\n" not in str(caught.value)
 

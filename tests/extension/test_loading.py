@@ -38,7 +38,7 @@ def refusal(*names):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("text, line, said", [
+@pytest.mark.parametrize("text, line, message", [
     ("x = 1\ndef f(:\n", 2, "invalid syntax"),
     ("return 3", 1, "'return' outside function"),
     ("x = 1\n\nimport no_such_module", 3, "ModuleNotFoundError: No module named 'no_such_module'"),
@@ -46,12 +46,12 @@ def refusal(*names):
     ("def f():\n    raise ValueError('of\\nmine')\nf()", 2, "ValueError: of mine"),
     ("import sys\nsys.exit('done')", 2, "SystemExit: done"),
 ])
-def test_errors_in_a_file_are_one_line_with_their_location(tmp_path, text, line, said):
+def test_errors_in_a_file_are_one_line_with_their_location(tmp_path, text, line, message):
     write(tmp_path / "neighbour.py", "\n1 / 0")
     path = write(tmp_path / "mine.py", text)
     found = refusal(path)
     place = str(tmp_path / "neighbour.py") if "neighbour" in text else path
-    assert place in found and f", line {line}: " in found and found.endswith(said), found
+    assert place in found and f", line {line}: " in found and found.endswith(message), found
     assert "mine" not in sys.modules and refusal(path) == found  # A second try does not find half a module.
 
 
@@ -124,9 +124,9 @@ def test_installed_packages_are_asked_for_names_that_are_not_built_in(tmp_path, 
     registry.model_class("cnn")
     assert "tiny_nets" not in sys.modules
     assert registry.create("tiny", 4, (8, 8, 1)).count_params() == 4 * 64 + 4
-    said = capfd.readouterr().err
-    assert said == ("the extension 'broken' of broken_nets 1.0 is left out: broken_nets: "
-                    f"{site}/broken_nets.py, line 1: ModuleNotFoundError: No module named 'no_such_module'\n")
+    output = capfd.readouterr().err
+    assert output == ("the extension 'broken' of broken_nets 1.0 is left out: broken_nets: "
+                      f"{site}/broken_nets.py, line 1: ModuleNotFoundError: No module named 'no_such_module'\n")
     with pytest.raises(UsageError, match="unknown model 'tinny': did you mean 'tiny'"):
         registry.model_class("tinny")
     assert capfd.readouterr().err == "" and sys.modules["tiny_nets"].CALLS == [1]  # Once a process.

@@ -132,7 +132,7 @@ def generator():
     return keras.random.SeedGenerator(1)
 
 
-@pytest.mark.parametrize("call, said", [
+@pytest.mark.parametrize("call, message", [
     (lambda model, x: keras.ops.softmax(x), "model made returns probabilities, and the loss takes logits: leave its"),
     (lambda model, x: x[:, :2], r"must return logits, a float tensor of shape \(batch, 3\); of 2 images it returned "
                                 r"\(2, 2\) of float32"),
@@ -142,8 +142,8 @@ def generator():
     (lambda model, x: tf.nn.dropout(x, 0.5), r"draws with TensorFlow's RandomUniform \(made.*/dropout/"),
     (lambda model, x: x * model.missing, r"model made: .*test_models.py, line \d+: AttributeError: .*missing"),
 ])
-def test_a_model_that_breaks_the_guarantees_of_the_step_is_refused(call, said):
-    with pytest.raises(UsageError, match=said) as caught:
+def test_a_model_that_breaks_the_guarantees_of_the_step_is_refused(call, message):
+    with pytest.raises(UsageError, match=message) as caught:
         made(call)
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
@@ -174,10 +174,11 @@ def test_a_seed_generator_and_a_function_are_accepted():
 def test_options_are_read_by_their_types():
     model = made(lambda model, x: x, options=("width=7", "sure=true", "scale=2", "way=down"))
     assert model.given == (7, True, 2.0, "down")
-    for options, said in ((("sure=perhaps",), "option sure of model made is of type bool; found 'perhaps'"),
-                          (("odd=1",), "option odd of model made cannot be given as text: its type is none of int, "),
-                          (("widht=1",), "unknown option of model made 'widht': did you mean 'width'?")):
-        with pytest.raises(UsageError, match=said):
+    for options, message in ((("sure=perhaps",), "option sure of model made is of type bool; found "
+                              "'perhaps'"),
+                             (("odd=1",), "option odd of model made cannot be given as text: its type is none of int, "),
+                             (("widht=1",), "unknown option of model made 'widht': did you mean 'width'?")):
+        with pytest.raises(UsageError, match=message):
             made(lambda model, x: x, options=options)
 
 
@@ -210,14 +211,14 @@ def needing(num_classes, depth):
     """Wants more than anybody gives."""
 
 
-@pytest.mark.parametrize("model, said", [
+@pytest.mark.parametrize("model, message", [
     (Without, "does not take the argument num_classes: give it to Without.__init__"),
     (needing, "has no default for its argument depth"),
     (dict, "is neither a subclass of keras.Model nor a function"),
     (3, "is neither a subclass of keras.Model nor a function"),
 ])
-def test_an_invalid_model_is_refused_where_it_is_registered(model, said):
-    with pytest.raises(UsageError, match=rf"test_models.py, line \d+: model 'wrong' {said}"):
+def test_an_invalid_model_is_refused_where_it_is_registered(model, message):
+    with pytest.raises(UsageError, match=rf"test_models.py, line \d+: model 'wrong' {message}"):
         register("wrong")(model)
 
 

@@ -122,7 +122,7 @@ def test_help_lists_each_next_to_the_built_in_names(folder):
 
 def test_each_is_used_recorded_and_restored_after_a_resume(folder):
     # The same by what is built in, in one piece: the momentum of the user's optimizer has to be in the checkpoint.
-    codes, said, errors = zip(*answers([
+    codes, output, errors = zip(*answers([
         (*RUN, "--optimizer=heavy_ball", "--steps=3", "--workdir=run"),
         (*RUN, "--optimizer=heavy_ball", "--steps=6", "--workdir=run"),
         (*RUN, "--optimizer=sgd", "--momentum=0.75", "--steps=6", "--workdir=whole")], folder), strict=True)
@@ -131,7 +131,7 @@ def test_each_is_used_recorded_and_restored_after_a_resume(folder):
     assert {**OPTIONS, "optimizer": "heavy_ball", "dataset": f"csv:{folder}/stripes.csv"}.items() <= (
         stored["config"].items())
     assert stored["data"]["class_names"] == ["rows", "columns"]
-    assert "resume  from the checkpoint of step 3" in said[1]
+    assert "resume  from the checkpoint of step 3" in output[1]
     assert (folder / "run" / "diary.jsonl").read_text() == "0\n3\n"
     evaluations = metrics(folder / "run", "evaluation")
     assert [r["step"] for r in evaluations] == [3, 6]

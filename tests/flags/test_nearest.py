@@ -27,8 +27,8 @@ def refusal(*arguments):
     ("cache", "GPU", "device"), ("verbosity", "silent", "quiet"), ("normalize", "channel", "per_channel"),
 ])
 def test_a_choice(name, given, meant):
-    said = refusal(f"--{name}={given}")
-    assert f"did you mean '{meant}'?" in said and all(c in said for c in options()[name].metadata["choices"])
+    output = refusal(f"--{name}={given}")
+    assert f"did you mean '{meant}'?" in output and all(c in output for c in options()[name].metadata["choices"])
 
 
 @pytest.mark.parametrize("name", [n for n, field in options().items() if field.metadata["choices"]])

@@ -20,7 +20,7 @@ def events(workdir, name):
 
 @pytest.fixture(scope="module")
 def healed(tmp_path_factory):
-    """A folder with a run that diverged once and finished in `whole`, and what the command said."""
+    """A folder with a run that diverged once and finished in `whole`, and the output of the command."""
     folder = tmp_path_factory.mktemp("healed")
     done = mirrorline(*DIVERGING, "--rollback_factor=0.001", "--workdir=whole", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -100,5 +100,6 @@ def test_the_best_is_kept_though_its_step_had_diverged(tmp_path):
                "--divergence_steps=100", "--tensorboard=scalars", "--workdir=run")
     assert mirrorline(*command, cwd=tmp_path).returncode == 0
     best = result(tmp_path / "run")["best"]
-    said = mirrorline("evaluate", "--workdir=run", "--checkpoint=best", "--noreport", "--verbosity=quiet", cwd=tmp_path)
-    assert {key: json.loads(said.stdout)[key] for key in best} == best
+    output = mirrorline("evaluate", "--workdir=run", "--checkpoint=best", "--noreport", "--verbosity=quiet",
+                        cwd=tmp_path)
+    assert {key: json.loads(output.stdout)[key] for key in best} == best

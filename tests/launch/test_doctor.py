@@ -296,7 +296,7 @@ def test_the_doctor_finds_this_machine_well(tmp_path):
     done = mirrorline("doctor", f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}",
                       "--cross_device_reduction=tree", "--replicas=2", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    said = " ".join(done.stdout.split())  # Where a line is broken depends on how long the paths in it are.
-    assert "reduction ReductionToOneDevice over 2 CPU replicas: 262,144 sums are correct on each" in said
-    assert "mnist 3.0.1" in said and "\x1b" not in done.stdout
+    output = " ".join(done.stdout.split())  # Where a line is broken depends on how long the paths in it are.
+    assert "reduction ReductionToOneDevice over 2 CPU replicas: 262,144 sums are correct on each" in output
+    assert "mnist 3.0.1" in output and "\x1b" not in done.stdout
     assert not (tmp_path / "run").exists()

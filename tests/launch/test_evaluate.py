@@ -102,7 +102,7 @@ def test_the_report_names_the_origin_of_the_model(trained, compared):
 
 
 def test_two_runs_are_compared_on_the_same_examples(trained, compared):
-    said, report = compared
+    shown, report = compared
     (predict, images, labels), (other, _, _) = outputs(trained / "first"), outputs(trained / "second")
     ours, theirs = (p(images).argmax(axis=1) == labels for p in (predict, other))
     second = report["compared"][0]
@@ -113,17 +113,17 @@ def test_two_runs_are_compared_on_the_same_examples(trained, compared):
     p_value = binomtest(int((theirs & ~ours).sum()), discordant).pvalue
     assert second["mcnemar_p"] == pytest.approx(p_value)
     assert (p_value < 0.05) == ("the first, beyond chance" in second["verdict"])
-    assert second["verdict"] in said and f"{second['accuracy']:.2%}" in said
-    assert (trained / "first" / "report" / "index.html").stat().st_size > 10_000 and "report/index.html" in said
+    assert second["verdict"] in shown and f"{second['accuracy']:.2%}" in shown
+    assert (trained / "first" / "report" / "index.html").stat().st_size > 10_000 and "report/index.html" in shown
     assert not (trained / "second" / "report").exists()
 
 
 @pytest.mark.acceptance
 def test_a_temperature_is_fitted_on_the_held_out_part(trained):
-    (code, _, errors), (_, said, _) = answers([
+    (code, _, errors), (_, shown, _) = answers([
         (*TRAIN, "--workdir=held", "--validation_split=0.2", "--steps=4", "--verbosity=quiet"),
         ("evaluate", "--workdir=held", "--report=elsewhere/held", "--verbosity=quiet")], trained)
-    assert code == 0 and json.loads(said)["accuracy"] == result(trained / "held")["test_accuracy"], errors
+    assert code == 0 and json.loads(shown)["accuracy"] == result(trained / "held")["test_accuracy"], errors
     report = json.loads((trained / "elsewhere" / "held" / "report.json").read_text())
     assert report["calibration"]["fitted_on"] == "the validation split, 287 examples"
     assert report["run"]["selected_on"] == "validation" and not (trained / "held" / "report").exists()
@@ -132,35 +132,35 @@ def test_a_temperature_is_fitted_on_the_held_out_part(trained):
 
 @pytest.mark.acceptance
 def test_views_and_means_of_checkpoints(trained):
-    (_, said, _), = answers([("evaluate", "--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
-                              "--verbosity=quiet", "--batch_size=70")], trained)
-    said = json.loads(said)
+    (_, shown, _), = answers([("evaluate", "--workdir=first", "--tta=3", "--average_checkpoints=2", "--report=averaged",
+                                "--verbosity=quiet", "--batch_size=70")], trained)
+    shown = json.loads(shown)
     predict, images, labels = outputs(trained / "first", average=2)
     shifted = np.pad(images, [(0, 0), (0, 0), (1, 0), (0, 0)], mode="edge")[:, :, :-1]
     probabilities = np.mean([predict(images), predict(images[:, :, ::-1]), predict(shifted)], axis=0)
-    assert said["accuracy"] == np.mean(probabilities.argmax(axis=1) == labels) and said["examples"] == 360
-    assert said["loss"] == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-4)
+    assert shown["accuracy"] == np.mean(probabilities.argmax(axis=1) == labels) and shown["examples"] == 360
+    assert shown["loss"] == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-4)
     run = json.loads((trained / "averaged" / "report.json").read_text())["run"]
     assert run["views"] == ["as it is", "mirrored", "1 right"]
     assert run["weights"] == "mean of 2 checkpoints (steps 8, 12)"
 
 
 def test_without_a_report_nothing_is_written(trained, printed):
-    said, _ = printed["none"]
-    assert said.startswith("second at step 4 on test: accuracy ") and said.count("\n") == 1
+    shown, _ = printed["none"]
+    assert shown.startswith("second at step 4 on test: accuracy ") and shown.count("\n") == 1
     assert not (trained / "second" / "report").exists()
 
 
 def test_a_read_only_directory_is_named_and_the_metrics_are_printed(trained, printed):
-    said, errors = printed["read_only"]
-    assert "macro F1" in said and "look" not in said
+    shown, errors = printed["read_only"]
+    assert "macro F1" in shown and "look" not in shown
     assert errors.count("\n") == 1 and "--report=DIR" in errors and "read_only/report" in errors
     assert (trained / "read_only" / "report").read_text() == "not a folder"
 
 
 def test_a_model_with_non_finite_outputs_gets_no_report(trained, printed):
-    said, errors = printed["diverged"]
-    assert "accuracy" in said and "not finite" in errors and not (trained / "diverged" / "report").exists()
+    shown, errors = printed["diverged"]
+    assert "accuracy" in shown and "not finite" in errors and not (trained / "diverged" / "report").exists()
 
 
 def snapshot(folder):

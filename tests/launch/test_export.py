@@ -110,9 +110,9 @@ def violated(trained):
 
 def test_a_format_outside_its_tolerance_is_not_published(trained, violated):
     assert violated.returncode == 1 and violated.stderr.count("\n") == 1, violated.stderr
-    for said in ("tflite_int8 is not published", "of the predictions are equal, at least 99.00% must be",
-                 "its files are in out/tflite_int8/1.unproved/model.tflite"):
-        assert said in violated.stderr
+    for printed in ("tflite_int8 is not published", "of the predictions are equal, at least 99.00% must be",
+                    "its files are in out/tflite_int8/1.unproved/model.tflite"):
+        assert printed in violated.stderr
     assert os.listdir(trained / "out" / "tflite_int8") == ["1.unproved"]
     assert (trained / "out" / "tflite_int8" / "1.unproved" / "model.tflite").exists()
     assert not (trained / "out" / "tflite_int8" / "1.unproved" / "MODEL_CARD.md").exists()
@@ -129,11 +129,12 @@ def test_frozen_variables_are_in_the_metadata_and_frozen_again(trained, violated
 
 
 def test_quiet_is_one_line_of_json(trained, violated):
-    said = json.loads(violated.stdout)
-    assert said["version"] == 1 and set(said["forms"]) == {"tflite_int8", "tflite"}
-    assert said["forms"]["tflite"]["published"] and not said["forms"]["tflite_int8"]["published"]
-    assert said["forms"]["tflite"]["proof"]["examples"] == 180  # Of --subset=3, as in training.
-    assert said["forms"]["tflite"]["latency"] == {} and not (trained / "out" / "reports" / "1" / "latency.png").exists()
+    printed = json.loads(violated.stdout)
+    assert printed["version"] == 1 and set(printed["forms"]) == {"tflite_int8", "tflite"}
+    assert printed["forms"]["tflite"]["published"] and not printed["forms"]["tflite_int8"]["published"]
+    assert printed["forms"]["tflite"]["proof"]["examples"] == 180  # Of --subset=3, as in training.
+    assert printed["forms"]["tflite"]["latency"] == {}
+    assert not (trained / "out" / "reports" / "1" / "latency.png").exists()
 
 
 def test_the_next_export_is_a_new_version(trained, violated):
@@ -149,8 +150,8 @@ def test_a_missing_checkpoint_is_refused(trained):
     lines = [("export", "--workdir=begun", *arguments) for arguments in (
         ("--checkpoint=270",), ("--checkpoint=nowhere/ckpt-1",), ("--average_checkpoints=9",))]
     expected = ("no checkpoint '270' in begun/checkpoints; steps there: 2", "nowhere", "--average_checkpoints=9")
-    for (code, said, errors), words in zip(answers(lines, trained), expected, strict=True):
-        assert code == 2 and errors.count("\n") == 1 and words in errors and said == "", errors
+    for (code, printed, errors), words in zip(answers(lines, trained), expected, strict=True):
+        assert code == 2 and errors.count("\n") == 1 and words in errors and printed == "", errors
     assert not (trained / "begun" / "export").exists()
 
 

@@ -17,9 +17,9 @@ AVERAGE = "moving average of the weights"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the run `whole`; what its command said is in `said`."""
+    """A folder with the run `whole`; the output of its command is in `output`."""
     folder = tmp_path_factory.mktemp("average")
-    (folder / "said").write_text(succeed(*TRAIN, "--workdir=whole", cwd=folder).stdout)
+    (folder / "output").write_text(succeed(*TRAIN, "--workdir=whole", cwd=folder).stdout)
     return folder
 
 
@@ -27,14 +27,14 @@ def figures(folder, *lines):
     """Returns what evaluations of one process print, one for each line of flags."""
     found = answers([("evaluate", "--noreport", "--verbosity=quiet", *line) for line in lines], folder)
     assert [code for code, _, _ in found] == [0] * len(lines), found
-    return [json.loads(said) for _, said, _ in found]
+    return [json.loads(output) for _, output, _ in found]
 
 
 def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
-    found, said = result(folder / "whole"), (folder / "said").read_text()
+    found, output = result(folder / "whole"), (folder / "output").read_text()
     assert found["evaluated_weights"] == AVERAGE and found["ema_weights_sha256"] != found["weights_sha256"]
-    finished, = [line for line in said.splitlines() if line.startswith("finished: ")]
-    assert f"({AVERAGE})" in finished and f"the final metrics are of the {AVERAGE}" in said
+    finished, = [line for line in output.splitlines() if line.startswith("finished: ")]
+    assert f"({AVERAGE})" in finished and f"the final metrics are of the {AVERAGE}" in output
     evaluations = metrics(folder / "whole", "evaluation")
     assert {record["weights"] for record in evaluations} == {AVERAGE}
     record = evaluations[0]

@@ -294,8 +294,8 @@ def test_the_report_of_a_run_on_a_folder_names_its_files(trained, tmp_path):
 
 def test_a_run_on_a_folder_is_evaluated_from_anywhere_and_after_a_move(trained, answered):
     found = answered[1]
-    code, said, _ = found["moved"]
-    assert code == 0 and f"accuracy {result(trained / 'runs' / 'corners-mlp')['test_accuracy']:.4%}" in said
+    code, printed, _ = found["moved"]
+    assert code == 0 and f"accuracy {result(trained / 'runs' / 'corners-mlp')['test_accuracy']:.4%}" in printed
     code, _, errors = found["changed"]
     assert code == 2 and "is not what this run was trained on" in errors
     assert "give its --dataset=folder:PATH; --allow=fingerprint accepts" in errors and errors.count("\n") == 1

@@ -35,13 +35,13 @@ def profile(workdir):
 
 def test_a_profile_is_shown_and_changes_nothing(tmp_path):
     train = ("train", "--model=mlp", "--batch_size=32", "--steps=6", "--steps_per_loop=2", "--tensorboard=scalars")
-    (_, _, _), (code, said, errors) = answers([(*train, "--workdir=plain"),
-                                               (*train, "--workdir=run", "--profile=2:5")], tmp_path)
+    (_, _, _), (code, output, errors) = answers([(*train, "--workdir=plain"),
+                                                 (*train, "--workdir=run", "--profile=2:5")], tmp_path)
     assert (code, errors) == (0, "")
     assert result(tmp_path / "run")["weights_sha256"] == result(tmp_path / "plain")["weights_sha256"]
     found = profile(tmp_path / "run")
     assert found["steps"] == [3, 5] and any("MatMul" in row["operation"] for row in found["operations"])
-    assert (tmp_path / "run" / "profile.txt").read_text() in said and traces(tmp_path / "run")
+    assert (tmp_path / "run" / "profile.txt").read_text() in output and traces(tmp_path / "run")
     assert result(tmp_path / "run")["goodput"]["seconds"]["profiling"] > 0
 
 

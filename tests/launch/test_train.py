@@ -93,9 +93,9 @@ def test_evaluate_finds_the_best_and_a_named_checkpoint(finished):
     steps = {"best": best["step"], "runs/whole/checkpoints/ckpt-42": 42}
     found = answers([("evaluate", "--workdir=runs/whole", f"--checkpoint={name}", "--noreport", "--verbosity=quiet")
                      for name in steps], folder)
-    for (name, step), (code, said, errors) in zip(steps.items(), found, strict=True):
+    for (name, step), (code, shown, errors) in zip(steps.items(), found, strict=True):
         assert code == 0, errors
-        figures = json.loads(said)
+        figures = json.loads(shown)
         assert figures["step"] == step and figures["examples"] == 360
         if name == "best":
             assert figures["accuracy"] == best["accuracy"]
@@ -169,8 +169,8 @@ def answered(tmp_path_factory):
 
 
 def test_early_stopping_holds_a_part_out_and_stops(answered):
-    folder, said = answered
-    assert said["early"][0] == 0, said["early"]
+    folder, shown = answered
+    assert shown["early"][0] == 0, shown["early"]
     found = result(folder / "runs" / "digits-mlp")
     assert found["status"] == "early_stopped" and found["selected_on"] == "validation"
     assert len(metrics(folder / "runs" / "digits-mlp", "evaluation")) == 3
@@ -192,9 +192,9 @@ def test_more_steps_under_a_schedule_are_accepted_with_the_rate_that_follows(ans
     assert found["short"][0] == 0, found["short"]
     code, _, errors = found["refused"]
     assert code == 2 and "20 steps (now 40 steps)" in errors
-    code, said, errors = found["longer"]
+    code, shown, errors = found["longer"]
     assert code == 0, errors
-    assert "steps was 20 steps, is 40 steps from here on; the learning rate of step 21 is 0.005" in said
+    assert "steps was 20 steps, is 40 steps from here on; the learning rate of step 21 is 0.005" in shown
     rates = [r["learning_rate"] for r in metrics(folder / "run", "train")]
     assert rates[20] == pytest.approx(0.005) and len(rates) == 40  # Half of the cosine over 40 steps.
     starts = [json.loads(line) for line in (folder / "run" / "launches.jsonl").read_text().splitlines()]

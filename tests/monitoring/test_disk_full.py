@@ -32,8 +32,8 @@ def disk(tmp_path):
 @pytest.fixture
 def recorded(disk):
     """A Recorder on the small disk, its folder, and its warnings."""
-    said = []
-    return Recorder(RunDirectory(disk.folder), 10, FullDisk(RecordingConsole(said))), disk.folder, said
+    messages = []
+    return Recorder(RunDirectory(disk.folder), 10, FullDisk(RecordingConsole(messages))), disk.folder, messages
 
 
 def _window(recorder, first, last):
@@ -51,18 +51,18 @@ def _assert_whole(folder):
 
 
 def test_records_wait_for_room_and_are_written_once(recorded, disk):
-    recorder, folder, said = recorded
+    recorder, folder, messages = recorded
     _window(recorder, 1, 20)
-    assert recorder.sync() and said == []
+    assert recorder.sync() and messages == []
     disk.fill(leave=4096)
     for first in range(21, 2021, 100):  # Until nothing fits any more, in the middle of one file or the other.
         _window(recorder, first, first + 99)
         _assert_whole(folder)
-    assert not recorder.sync() and len(said) == 1 and "full" in said[0]
+    assert not recorder.sync() and len(messages) == 1 and "full" in messages[0]
     recorder.on_evaluation(evaluated(2020, evaluation([7.0, 0, 7], np.ones([7, 5], np.float32), 2)))
     disk.free()
     _window(recorder, 2021, 2030)
-    assert recorder.sync() and len(said) == 1
+    assert recorder.sync() and len(messages) == 1
     _assert_whole(folder)
     recorder.close()
     assert_every_step_once(folder, 2030)
@@ -87,10 +87,10 @@ def test_going_back_on_a_full_disk_forgets_what_waits(recorded, disk):
 
 
 def test_a_run_that_starts_on_a_full_disk_records_from_memory(recorded, disk):
-    recorder, folder, said = recorded
+    recorder, folder, messages = recorded
     disk.fill()
     _window(recorder, 1, 200)
-    assert not recorder.sync() and len(said) == 1
+    assert not recorder.sync() and len(messages) == 1
     disk.free()
     assert recorder.sync()
     recorder.close()

@@ -210,11 +210,11 @@ def test_on_a_full_disk_the_run_continues_without_a_profile(looker, tmp_path):
         assert not profile._running and not (pathlib.Path(disk.folder) / "profile.tmp").exists()
 
 
-@pytest.mark.parametrize("step, profiled, said", [
+@pytest.mark.parametrize("step, profiled, message", [
     (0, "40:50", "ends at step 40"), (30, "20:30", "continues from step 30"), (40, "30:60", "continues from step 40"),
     (10, "5:15", None), (0, "30:60", None), (0, None, None)])
-def test_a_range_that_is_never_reached_is_reported(step, profiled, said):
+def test_a_range_that_is_never_reached_is_reported(step, profiled, message):
     p, lines = plan(ExperimentConfig.from_flat(dict(steps=40, profile=profiled)), 1000), []
     made = create_profile(p, step, None, None, None, lines.append, None)
-    assert (made is None) == (said is not None or profiled is None)
-    assert len(lines) == (said is not None) and (said is None or said in lines[0])
+    assert (made is None) == (message is not None or profiled is None)
+    assert len(lines) == (message is not None) and (message is None or message in lines[0])

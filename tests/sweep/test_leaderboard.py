@@ -68,8 +68,8 @@ def test_control_characters_are_replaced():
     plain = PlainLeaderboard("accuracy", 1, lines.append)
     plain.begin(bad)
     plain.end(bad, [bad])
-    said = text.getvalue() + "".join(lines)
-    assert "it said" in said and "gone" in said and "\x1b" not in said and "\x07" not in said
+    output = text.getvalue() + "".join(lines)
+    assert "it said" in output and "gone" in output and "\x1b" not in output and "\x07" not in output
 
 
 def test_the_flag_file_has_the_settings_and_the_result(tmp_path):

@@ -85,10 +85,10 @@ def _flip_a_bit(path):
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(saved, damage, suffix):
     experiment, directory, values = saved
     damage(os.path.join(directory, f"ckpt-3{suffix}"))
-    said = []
-    assert _fresh(saved, RecordingConsole(said)).restore() == 2
+    messages = []
+    assert _fresh(saved, RecordingConsole(messages)).restore() == 2
     assert _equal(_everything(experiment), values[2])
-    assert len(said) == 1 and "ckpt-3" in said[0] and "step 2" in said[0]
+    assert len(messages) == 1 and "ckpt-3" in messages[0] and "step 2" in messages[0]
 
 
 def test_a_run_does_not_start_again_if_every_checkpoint_is_damaged(saved):
@@ -105,9 +105,9 @@ def test_an_unfinished_save_is_not_a_checkpoint(saved):
         with open(os.path.join(directory, name), "wb") as file:
             file.write(b"half")
     os.mkdir(os.path.join(directory, "ckpt-4_temp"))
-    said = []
-    assert _fresh(saved, RecordingConsole(said)).restore() == 3
-    assert said == [] and not any("ckpt-4" in name for name in os.listdir(directory))
+    messages = []
+    assert _fresh(saved, RecordingConsole(messages)).restore() == 3
+    assert messages == [] and not any("ckpt-4" in name for name in os.listdir(directory))
 
 
 def test_the_latest_checkpoints_are_kept_over_restarts(saved):
@@ -195,18 +195,18 @@ def test_a_checkpoint_that_was_renamed_is_not_taken_for_that_of_another_step(sav
     _, directory, _ = saved
     for name in [name for name in os.listdir(directory) if name.startswith("ckpt-2.")]:
         shutil.copy(os.path.join(directory, name), os.path.join(directory, name.replace("ckpt-2.", "ckpt-7.")))
-    said = []
-    assert _fresh(saved, RecordingConsole(said)).restore() == 3
-    assert len(said) == 1 and "ckpt-7: it was renamed, and is of step 2; going back to step 3" in said[0]
+    messages = []
+    assert _fresh(saved, RecordingConsole(messages)).restore() == 3
+    assert len(messages) == 1 and "ckpt-7: it was renamed, and is of step 2; going back to step 3" in messages[0]
 
 
 def test_a_checkpoint_that_was_being_removed_is_not_reported_as_damaged(saved):
     _, directory, _ = saved
     for suffix in (".index", ".data-00000-of-00001"):  # Killed while the manager deletes its oldest one.
         os.remove(os.path.join(directory, f"ckpt-1{suffix}"))
-    said = []
-    store = _fresh(saved, RecordingConsole(said))
-    assert store.restore() == 3 and said == []
+    messages = []
+    store = _fresh(saved, RecordingConsole(messages))
+    assert store.restore() == 3 and messages == []
     assert [c.step for c in stored_checkpoints(directory)] == [3, 2]
 
 
@@ -274,9 +274,9 @@ def test_a_kill_during_forget_after_leaves_complete_checkpoints(saved, monkeypat
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(os, "remove", remove)
         store.forget_after(1)
-    said = []
-    reached = CheckpointStore(directory, experiment.state, keep=3, console=RecordingConsole(said)).restore()
-    assert said == [] and reached == (3, 2, 2, 2, 1, 1)[removals]
+    messages = []
+    reached = CheckpointStore(directory, experiment.state, keep=3, console=RecordingConsole(messages)).restore()
+    assert messages == [] and reached == (3, 2, 2, 2, 1, 1)[removals]
 
 
 def test_a_missing_checkpoint_does_not_replace_the_best(saved):

@@ -33,9 +33,9 @@ class Run:
     """A store in a folder, its experiment, and the reported lines."""
 
     def __init__(self, experiment, folder, keep=3):
-        self.experiment, self.said, self.values = experiment, [], {}
+        self.experiment, self.messages, self.values = experiment, [], {}
         self.directory = os.path.join(folder, "checkpoints")
-        self.store = CheckpointStore(self.directory, experiment.state, keep, RecordingConsole(self.said))
+        self.store = CheckpointStore(self.directory, experiment.state, keep, RecordingConsole(self.messages))
 
     def save(self, step, best=False):
         run(self.experiment, 1, start=step - 1)
@@ -67,17 +67,18 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_a_later_save_succeeds(ex
     this.save(3)
     assert not this.store.sync()
     assert this.store.last_step == 2 and 2 in this.good() and 3 not in this.good() and this.leftovers() == []
-    assert len(this.said) == 1 and "full" in this.said[0] and "step 3" in this.said[0] and "step 2" in this.said[0]
+    message, = this.messages
+    assert all(words in message for words in ("full", "step 3", "step 2"))
     assert "step 2" in this.store.full_message and "run the same command again" in this.store.full_message
     disk.fill(leave=100_000)  # What was freed is taken by somebody else.
     for step in (4, 5):
         this.save(step)
-    assert not this.store.sync() and len(this.said) == 1  # It is said once, not at every try.
+    assert not this.store.sync() and len(this.messages) == 1  # One warning, not one for each try.
     assert this.good() == ([2] if disk.real else [2, 1])  # Older ones made room.
     disk.free()
     this.save(6)
     assert this.store.sync() and this.store.last_step == 6
-    assert len(this.said) == 2 and "room" in this.said[1] and "step 6" in this.said[1]
+    assert len(this.messages) == 2 and "room" in this.messages[1] and "step 6" in this.messages[1]
     for step in (7, 8, 9):
         this.save(step)
     assert this.store.sync() and this.good() == [9, 8, 7] and this.leftovers() == []
@@ -93,15 +94,15 @@ def test_the_next_save_reports_a_failure(experiment, disk):
     this.store._checkpoint.sync()  # It fails while there is no room.
     disk.free()
     this.save(3)
-    assert "step 2" in this.said[0] and this.store.sync() and this.good() == [3, 1]
-    assert len(this.said) == 2
+    assert "step 2" in this.messages[0] and this.store.sync() and this.good() == [3, 1]
+    assert len(this.messages) == 2
 
 
 def test_the_same_step_is_retried(experiment, disk):
     this = Run(experiment, disk.folder)
     disk.fill(leave=100_000)
     this.save(1)
-    assert not this.store.sync() and this.store.last_step is None and "none yet" in this.said[0]
+    assert not this.store.sync() and this.store.last_step is None and "none yet" in this.messages[0]
     assert "nothing is saved" in this.store.full_message
     disk.free()
     this.store.save(1)
@@ -145,7 +146,7 @@ def test_a_limit_on_the_size_of_files_is_handled_as_a_full_disk(experiment, tmp_
     finally:
         disk.free()
     assert this.good() == [2, 1] and this.leftovers() == []  # To remove others would not help.
-    assert "File too large" in this.said[0]
+    assert "File too large" in this.messages[0]
     this.save(4)
     assert this.store.sync() and this.good() == [4, 2, 1]
 
@@ -158,7 +159,7 @@ def test_another_error_ends_the_run(experiment, tmp_path):
     this.save(2)
     with pytest.raises(RunFailure, match="could not be written"):
         this.store.sync()
-    assert this.said == []
+    assert this.messages == []
 
 
 def test_the_previous_best_is_kept_without_room_for_the_new_one(experiment, disk):
@@ -199,17 +200,17 @@ def test_damage_to_a_checkpoint_does_not_damage_the_best(experiment, tmp_path):
 
 
 def test_records_and_checkpoints_report_a_full_disk_once(experiment, disk):
-    said = []
-    shared = FullDisk(RecordingConsole(said))
+    messages = []
+    shared = FullDisk(RecordingConsole(messages))
     this = Run(experiment, disk.folder)
-    this.store = CheckpointStore(this.directory, experiment.state, 3, RecordingConsole(said), shared)
+    this.store = CheckpointStore(this.directory, experiment.state, 3, RecordingConsole(messages), shared)
     shared.failed("the disk is full")
     disk.fill(leave=100_000)
     this.save(1)
-    assert not this.store.sync() and said == ["the disk is full"]
+    assert not this.store.sync() and messages == ["the disk is full"]
     disk.free()
     this.save(2)
-    assert this.store.sync() and len(said) == 2 and "step 2" in said[1]
+    assert this.store.sync() and len(messages) == 2 and "step 2" in messages[1]
 
 
 def test_checkpoints_are_removed_to_make_room_for_records(experiment, disk):
@@ -217,8 +218,8 @@ def test_checkpoints_are_removed_to_make_room_for_records(experiment, disk):
     for step in (1, 2, 3):
         this.save(step)
     this.store.disk.make_room(errno.ENOSPC)  # With a save under way.
-    assert this.good() == [3] and this.said == []
+    assert this.good() == [3] and this.messages == []
     this.store.disk.failed("full")
     this.save(4)
     assert this.store.sync() and this.good() == [4, 3]
-    assert "step 4 is saved" in this.said[1] and "older ones were removed" in this.said[1]
+    assert "step 4 is saved" in this.messages[1] and "older ones were removed" in this.messages[1]

@@ -36,12 +36,12 @@ def test_a_short_trial_is_not_shown_as_zero_epochs(length, done, text):
 def test_warnings_name_the_split_of_their_figures(split):
     rows = np.zeros([40, 5], np.float32)
     rows[:, 0] = np.arange(40) % 4
-    for loss, said in ((1e6, "loss"), (1.4, "accuracy")):
+    for loss, message in ((1e6, "loss"), (1.4, "accuracy")):
         lines = []
         alerts = Alerts(AlertContext("host", True, 100, 0, 10, 4, math.log(4)), lines.append)
         alerts.on_evaluation(evaluated(100, evaluation([loss * 40, 10, 40], rows, 4), split))
         assert lines and all(f"steps the {split} " in line for line in lines)
-        assert any(f"the {split} {said}" in line for line in lines)
+        assert any(f"the {split} {message}" in line for line in lines)
 
 
 def test_a_divergence_is_of_the_training_loss():

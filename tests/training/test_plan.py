@@ -19,7 +19,7 @@ def _plan(num_examples=1437, **options):
     (dict(epochs=6.0, batch_size=32), 270),  # ceil(6 * 1437 / 32): no remainder is dropped.
     (dict(epochs=0.5, batch_size=32), 23),
     (dict(steps=7), 7),
-    (dict(batch_size=64), math.ceil(10 * 1437 / 64)),  # Ten epochs where nothing is said.
+    (dict(batch_size=64), math.ceil(10 * 1437 / 64)),  # Ten epochs by default.
     (dict(epochs=1.0, batch_size=4000), 1),
 ])
 def test_length(options, steps):

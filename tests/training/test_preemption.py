@@ -90,11 +90,11 @@ def test_a_second_order_ends_at_once_a_second_notice_does_not(monkeypatch):
 
 
 def test_training_in_another_thread_reports_that_signals_do_not_save_it(tmp_path):
-    said, found = [], []
+    output, found = [], []
     config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "tensorboard": "scalars",
                                          "workdir": str(tmp_path / "run"), "verbosity": "quiet"})
-    thread = threading.Thread(target=lambda: found.append(runs.train(config, RecordingConsole(said))))
+    thread = threading.Thread(target=lambda: found.append(runs.train(config, RecordingConsole(output))))
     thread.start()
     thread.join()
     assert found and found[0].status == "finished"
-    assert len([line for line in said if "signals do not save this run" in line]) == 1
+    assert len([line for line in output if "signals do not save this run" in line]) == 1

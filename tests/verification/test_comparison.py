@@ -75,8 +75,8 @@ def test_a_gradient_is_claimed_as_exactly_as_float32_resolves_it():
 def test_a_difference_that_rounding_grows_to_is_none_of_replicas(several, control, verdicts):
     rows = compare_replicas(computed(**control), computed(**several), 2, FACTS)[:2]
     assert [row.verdict for row in rows] == verdicts
-    said = [f"{row.compared} {row.note}" for row in rows if row.difference > 1e-8]
-    assert all("a perturbation of one rounding error grows to" in text for text in said)
+    output = [f"{row.compared} {row.note}" for row in rows if row.difference > 1e-8]
+    assert all("a perturbation of one rounding error grows to" in text for text in output)
     assert all(("agrees as far as the model is stable" in row.compared) == (row.verdict == "ok")
                for row in rows if row.difference > 1e-8)
 

@@ -36,12 +36,13 @@ def test_the_doctor_measures_a_folder_and_refuses_bad_ones(folder, tmp_path):
         ["doctor", f"--dataset=folder:{folder}", "--image_size=24", "--augment=crop:20", *asked],
         ["doctor", "--image_size=24", *asked]], tmp_path)
     assert (good[0], good[2]) == (0, "")
-    said = " ".join(good[1].split())
+    printed = " ".join(good[1].split())
     found = re.search(r"ok input folder:\S+: ([\d,.]+) images/s of 24x24 decoded while training, in batches of 4 on "
-                      r"\d+ cores?, --augment=resized_crop,flip; measured for 2 s", said)
+                      r"\d+ cores?, --augment=resized_crop,flip; measured for 2 s", printed)
     assert float(found[1].replace(",", "")) > 0
-    assert "ResNet-50 in mixed precision trains on 110,000 (V100), 210,000 (A100) and 390,000 (H100) images/s" in said
-    assert "estimated by pixels from figures for 224x224" in said and said.endswith("Training will work here.")
+    assert "ResNet-50 in mixed precision trains on 110,000 (V100), 210,000 (A100) and 390,000 (H100) images/s" in (
+        printed)
+    assert "estimated by pixels from figures for 224x224" in printed and printed.endswith("Training will work here.")
     for code, output, errors in (nowhere, no_classes, sizes, strength, alone):
         assert (code, output, errors.count("\n")) == (2, "", 1), errors
     assert "there is no such folder" in nowhere[2] and "--batch_size" in sizes[2] and "--augment=crop:20" in strength[2]

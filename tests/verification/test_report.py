@@ -63,5 +63,5 @@ def test_the_table_of_a_terminal_fits_and_says_everything(columns, monkeypatch):
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= columns
     text = " ".join(file.getvalue().split())
-    for said in ("[block]/", "VIOLATED", "not claimed", "2.0e-16", "1.0e-08", "differs"):
-        assert said in text
+    for output in ("[block]/", "VIOLATED", "not claimed", "2.0e-16", "1.0e-08", "differs"):
+        assert output in text

@@ -32,15 +32,15 @@ BEYOND = 10.0  # Most seconds from what can be known of to the next attempt's fi
 
 
 class Launched(Supervised):
-    """A running `mirrorline launch`; what it says is in the file `said`."""
+    """A running `mirrorline launch`; its output is in the file `output`."""
 
     def __init__(self, folder, *flags, train=TRAIN, name="run"):
         self.workdir, self.mark = folder / name, uuid.uuid4().hex
-        self.said = folder / f"{name}-{self.mark[:8]}.said"
-        with open(self.said, "w") as said:
+        self.output = folder / f"{name}-{self.mark[:8]}.output"
+        with open(self.output, "w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "launch", "launch", *(flags or TWO), "--", *train,
-                 f"--workdir={self.workdir}"], stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                 f"--workdir={self.workdir}"], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 cwd=REPOSITORY, env={**environment(), MARK: self.mark, TROUBLE: str(folder / "trouble.json")})
         self.started.append(self)
 
@@ -52,8 +52,8 @@ class Launched(Supervised):
         return code
 
     def text(self):
-        """Returns what it has said."""
-        return self.said.read_text()
+        """Returns its output so far."""
+        return self.output.read_text()
 
     def attempts(self):
         """Returns the records of the attempts of the run, those of earlier launches too."""
@@ -208,11 +208,11 @@ def never_comes():
     with tempfile.TemporaryDirectory() as folder:
         for rank in (0, 1):
             ports, began = free_ports(2), time.monotonic()
-            (_, said), code = ends([start(*TRAIN, "--start_timeout=5", "--workdir=run", cwd=folder, fresh=True,
-                                          more=task(ports, rank))])[0]
-            assert code == 76, said
+            (_, output), code = ends([start(*TRAIN, "--start_timeout=5", "--workdir=run", cwd=folder, fresh=True,
+                                            more=task(ports, rank))])[0]
+            assert code == 76, output
             assert (f"waited 5 s (--start_timeout) for the others: no answer from worker {1 - rank} at "
-                    "127.0.0.1:") in said
+                    "127.0.0.1:") in output
             found[f"worker {rank} alone, seconds"] = round(time.monotonic() - began, 1)
         run = Launched(pathlib.Path(folder), "--workers=2", "--stopped_timeout=1000", "--max_restarts=0",
                        train=(*TRAIN, "--start_timeout=5"), name="stopped")

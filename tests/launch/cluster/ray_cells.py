@@ -26,7 +26,7 @@ def launch(folder, *flags, mark="none"):
     return subprocess.Popen([sys.executable, "-m", "launch", "launch", "--workers=2", *flags, "--", *TRAIN,
                              f"--steps={STEPS}", f"--workdir={folder / 'run'}"], cwd=REPOSITORY,
                             env={**environment(), MARK: mark, "RAY_USAGE_STATS_ENABLED": "0"}, text=True,
-                            stdout=open(folder / "said", "w"), stderr=subprocess.STDOUT)  # noqa: SIM115
+                            stdout=open(folder / "output", "w"), stderr=subprocess.STDOUT)  # noqa: SIM115
 
 
 def left(mark):
@@ -57,14 +57,14 @@ def killed(rank):
     mark = f"ray-{os.getpid()}-{rank}"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, none_left(mark):
         folder = pathlib.Path(name)
-        assert launch(folder / "whole", mark=mark).wait(timeout=600) == 0, said(folder / "whole")
+        assert launch(folder / "whole", mark=mark).wait(timeout=600) == 0, output(folder / "whole")
         process, run = launch(folder / "ray", "--engine=ray", "--max_restarts=2", mark=mark), folder / "ray/run"
         wait_for(lambda: reached(run, 20) or process.poll() is not None, 600, "step 20 under Ray")
-        assert process.poll() is None, said(folder / "ray")
+        assert process.poll() is None, output(folder / "ray")
         trainer = int(re.findall(r"process (\d+), ", (run / f"workers/{rank}.log").read_text())[-1])
         before, at = len(starts(run)), time.time()
         os.kill(trainer, signal.SIGKILL)
-        assert process.wait(timeout=600) == 0, said(folder / "ray")
+        assert process.wait(timeout=600) == 0, output(folder / "ray")
         assert len(starts(run)) == before + 1, starts(run)
         assert result(run)["weights_sha256"] == result(folder / "whole/run")["weights_sha256"], "other weights"
         assert_every_step_once(run, STEPS)
@@ -76,9 +76,9 @@ def killed(rank):
                 "of_these_the_start_of_the_trainer": round(first - began)}
 
 
-def said(folder):
+def output(folder):
     """Returns the end of what a launch wrote."""
-    return (folder / "said").read_text()[-2000:]
+    return (folder / "output").read_text()[-2000:]
 
 
 def reached(run, step):

@@ -56,7 +56,7 @@ class Cluster:
         """Waits for a job's end; returns its state."""
         return self.slurm.until_state(job, ENDS, seconds)["JobState"]
 
-    def said(self, job):
+    def output(self, job):
         """Returns what a job wrote."""
         return (self.folder / f"slurm-{job}.out").read_text()
 
@@ -97,7 +97,7 @@ def disturbed(ways):
     """Runs undisturbed, and disturbed at a step in each way: the same weights, and the seconds to the next step."""
     with Cluster() as cluster:
         job = cluster.submit(cluster.script("whole"))
-        assert cluster.ended(job) == "COMPLETED", cluster.said(job)
+        assert cluster.ended(job) == "COMPLETED", cluster.output(job)
         whole, found = result(cluster.folder / "whole"), {}
         for number, (name, how) in enumerate(ways.items()):
             step = random.Random(name).randrange(6, STEPS - 10)
@@ -111,7 +111,7 @@ def once(cluster, folder, step, rank, how, agent, weights):
     trainers = cluster.until_step(folder, step)
     at = time.time()
     os.kill(parent(trainers[rank]) if agent else trainers[rank], how)
-    assert cluster.ended(job) == "COMPLETED", cluster.said(job)
+    assert cluster.ended(job) == "COMPLETED", cluster.output(job)
     first, second = cluster.attempts(folder)
     assert first["first_failing_rank"] == rank or how == signal.SIGSTOP, first
     assert result(cluster.folder / folder)["weights_sha256"] == weights, f"{folder}: other weights"
@@ -133,8 +133,8 @@ def without_progress():
         for attempt in range(2):
             os.kill(cluster.until_step("run", 0, attempt)[1], signal.SIGKILL)
         assert cluster.ended(job) == "FAILED"
-        said = cluster.said(job)
-        assert re.search(r"mirrorline launch: .* in 1 restarts .*worker 1 was ended by SIGKILL", said), said
+        output = cluster.output(job)
+        assert re.search(r"mirrorline launch: .* in 1 restarts .*worker 1 was ended by SIGKILL", output), output
         return {"attempts": len(cluster.attempts("run"))}
 
 
@@ -144,7 +144,7 @@ def time_limit():
         job = cluster.submit(cluster.script("run", "--submit=--time=2", steps=100_000))
         cluster.until_step("run", 1)
         state = cluster.slurm.until_state(job, ("PENDING", *ENDS), 150)
-        assert (state["JobState"], state["Restarts"]) == ("PENDING", "1"), (state, cluster.said(job))
+        assert (state["JobState"], state["Restarts"]) == ("PENDING", "1"), (state, cluster.output(job))
         attempt, = cluster.attempts("run")
         assert attempt["exit_codes"] == [75, 75] and attempt["failure"] is None, attempt
         found = result(cluster.folder / "run")

@@ -10,12 +10,12 @@ STEP = "epoch  0.50/10  step  12/230  loss 0.5000  accuracy  90.00%  1,234 examp
 
 def read_all(descriptor):
     """Returns what was written to the other end of a terminal that is closed there, and closes it here."""
-    said = b""
+    output = b""
     with contextlib.suppress(OSError):  # EIO: the end.
         while part := os.read(descriptor, 2**16):
-            said += part
+            output += part
     os.close(descriptor)
-    return said
+    return output
 
 
 def test_progress_stays_the_last_line_of_a_terminal(monkeypatch):
@@ -28,9 +28,9 @@ def test_progress_stays_the_last_line_of_a_terminal(monkeypatch):
         display.worker(1, STEP)  # Only the chief's moves.
         display.info("launch  a note")
         display.close()
-    said = read_all(ours).decode().replace("\r\n", "\n")
+    output = read_all(ours).decode().replace("\r\n", "\n")
     shown = CLEAR_LINE + STEP[:79]
-    assert said == "".join(f"{shown}{CLEAR_LINE}{line}" for line in (
+    assert output == "".join(f"{shown}{CLEAR_LINE}{line}" for line in (
         "[1] a warning\n", f"[1] {STEP}\n", "launch  a note\n", ""))
 
 

@@ -71,8 +71,8 @@ def test_all_workers_are_restarted_after_each_failure(disturbed):
 
 
 def test_every_attempt_has_new_ports_on_the_loopback_interface(disturbed):
-    said = (disturbed[0].workdir / "workers" / "0.log").read_text()
-    ports = [set(re.findall(r"'127\.0\.0\.1:(\d+)'", line)) for line in said.splitlines() if line.startswith("rank")]
+    output = (disturbed[0].workdir / "workers" / "0.log").read_text()
+    ports = [set(re.findall(r"'127\.0\.0\.1:(\d+)'", line)) for line in output.splitlines() if line.startswith("rank")]
     assert len(ports) == 7 and all(len(p) == 2 for p in ports)
     assert not any(one & other for one, other in zip(ports, ports[1:], strict=False))
 
@@ -83,8 +83,8 @@ def test_logs_ranks_and_lost_time_are_reported(disturbed):
         log = (run.workdir / "workers" / f"{rank}.log").read_text()
         assert re.findall(r"^--- attempt (\d), worker (\d)", log, re.M) == [(str(a), str(rank)) for a in range(7)]
     assert "mirrorline train: this is the cause" in (run.workdir / "workers" / "0.log").read_text()
-    said = re.findall(r"^\[(\d)\] (rank \d|epoch)", out, re.M)
-    assert ("1", "rank 1") in said and ("0", "epoch") in said and ("1", "epoch") not in said
+    output = re.findall(r"^\[(\d)\] (rank \d|epoch)", out, re.M)
+    assert ("1", "rank 1") in output and ("0", "epoch") in output and ("1", "epoch") not in output
     assert "mirrorline train: " not in out  # An echo is not shown as if it were a cause.
     seconds = [float(s) for s in re.findall(r"step \d+ is passed again after (\d+\.\d) s", out)]
     summary = re.search(r"launch  7 attempts, 6 failures, (\d+\.\d) s lost; .*attempts.jsonl", out)
