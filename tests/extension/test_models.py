@@ -174,9 +174,9 @@ def test_a_seed_generator_and_a_function_are_accepted():
 def test_options_are_read_by_their_types():
     model = made(lambda model, x: x, options=("width=7", "sure=true", "scale=2", "way=down"))
     assert model.given == (7, True, 2.0, "down")
-    for options, message in ((("sure=perhaps",), "option sure of model made is of type bool; found "
-                              "'perhaps'"),
-                             (("odd=1",), "option odd of model made cannot be given as text: its type is none of int, "),
+    for options, message in ((("sure=perhaps",), "option sure of model made is of type bool; "
+                              "found 'perhaps'"),
+                             (("odd=1",), "option odd of model made cannot be given as text: its type is none of "),
                              (("widht=1",), "unknown option of model made 'widht': did you mean 'width'?")):
         with pytest.raises(UsageError, match=message):
             made(lambda model, x: x, options=options)
