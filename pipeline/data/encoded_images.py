@@ -18,7 +18,8 @@ from pipeline.preprocessing import EARLIER, Preprocessing
 
 STARTS = 64  # Bytes of a file that tell what has to be known of it, mostly.
 CHANNELS = (1, 3)  # Grayscale, or red, green and blue.
-DEPTH, COLORS = 24, 25  # Positions in a PNG file of the bits per value, and of the color type: 0 for grayscale.
+DEPTH, COLORS = 24, 25  # Positions in a PNG file of the bits per value, and of the color type.
+GRAY, RGB = 0, 2  # Color types without a palette and without a channel for transparency.
 # In a WebP file with an extended header: the position of its flags, and those for animation and transparency.
 WEBP_FLAGS, ANIMATED, HAS_ALPHA = 20, 0x02, 0x10
 # As in pipeline.data.decode, and for sizes in Pillow, which a SavedModel cannot call.
@@ -43,6 +44,37 @@ def decode(contents: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """
     return tf.map_fn(lambda content: decode_one(content, preprocessing), contents,
                      fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.uint8))
+
+
+def decode_alike(contents: tf.Tensor, height: int, width: int, preprocessing: Preprocessing) -> tf.Tensor:
+    """Returns what `decode` does, in a fifth of the time if all are opaque PNG files of one size, of 8 bits a value.
+
+    Small images are mostly such files, and the hundreds of operations that find out what a file is cost more than
+    decoding it.
+
+    Args:
+      contents: string [n].
+      height, width: that size.
+      preprocessing: not of an EARLIER version.
+    """
+    start = PNG + b"\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08"
+    header = tf.io.decode_raw(contents, tf.uint8, fixed_length=STARTS)
+    are_alike = tf.reduce_all(header[:, :COLORS] == list(start)) & tf.reduce_all(
+        (header[:, COLORS] == GRAY) | (header[:, COLORS] == RGB))
+
+    def image(content):
+        pixels = tf.ensure_shape(tf.io.decode_png(content, channels=4), [height, width, 4])
+        part = resizing.cut(pixels[..., :3], resizing.box_of(tf.constant(height), tf.constant(width), preprocessing))
+        found = resizing.with_channels(resizing.to_size(part, preprocessing), preprocessing.image_shape[2])
+        return found, tf.reduce_min(pixels[..., 3])
+
+    def together():
+        signature = tf.TensorSpec(preprocessing.image_shape, tf.uint8), tf.TensorSpec([], tf.uint8)
+        images, cover = tf.map_fn(image, contents, fn_output_signature=signature)
+        return tf.cond(tf.reduce_all(cover == 255), lambda: images, lambda: decode(contents, preprocessing))
+
+    found = tf.cond(are_alike, together, lambda: decode(contents, preprocessing))
+    return tf.ensure_shape(found, [None, *preprocessing.image_shape])
 
 
 def decode_one(content: tf.Tensor, preprocessing: Preprocessing, header: Header | None = None,
@@ -195,7 +227,7 @@ def _pixels(content):
 
 def _is_deep(header):
     """Returns whether a file is a grayscale PNG file of 16 bits."""
-    return starts_with(header, PNG) & (header[DEPTH] == 16) & (header[COLORS] == 0)
+    return starts_with(header, PNG) & (header[DEPTH] == 16) & (header[COLORS] == GRAY)
 
 
 def _is_animated_webp(header):

@@ -167,3 +167,32 @@ def test_oversized_images_are_refused_by_their_header(form, place, number):
 def test_damaged_files_do_not_crash_the_process(tmp_path):
     done = decode_damaged(300, 0, tmp_path)  # Thousands of them in make acceptance.
     assert done["files"] == 300 and done["decoded"] > 30, done
+
+
+ALIKE = {"colors": {}, "gray": {"mode": "L"}, "transparent": {"mode": "RGBA"}, "one color transparent": {
+    "transparency": (7, 7, 7)}, "palette": {"mode": "P"}, "16 bits": {"mode": "I;16"}, "wider": {"width": 11}, "JPEG": {
+    "format": "JPEG"}}
+
+
+@pytest.mark.parametrize("preprocessing", [
+    Preprocessing((5, 6, 3)), Preprocessing((4, 4, 1), "pad", "bicubic"), Preprocessing((9, 9, 3), "crop:0.8")],
+    ids=["stretch", "pad", "crop"])
+def test_files_that_are_alike_are_decoded_together_as_one_by_one(preprocessing):
+    """Alone and with one of another kind among them."""
+    def encoded(number, mode="RGB", width=10, format="PNG", **options):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, width, 3), np.uint8)
+        pixels[0, 0] = 7
+        if mode == "I;16":
+            image = Image.fromarray((pixels[..., 0].astype(np.uint16) << 8) + 1)
+        else:
+            image = Image.fromarray(pixels).convert(mode)
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        return file.getvalue()
+
+    together, one_by_one = (tf.function(function, autograph=False) for function in (
+        lambda contents: encoded_images.decode_alike(contents, 8, 10, preprocessing),
+        lambda contents: encoded_images.decode(contents, preprocessing)))
+    for options in ALIKE.values():
+        contents = tf.constant([encoded(0), encoded(1, "L"), encoded(2, **options)])
+        np.testing.assert_array_equal(together(contents), one_by_one(contents))

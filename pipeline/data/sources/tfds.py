@@ -9,7 +9,7 @@ from pipeline.config import DataConfig
 from pipeline.console import STANDARD, Console
 from pipeline.data.array_records import is_array_record
 from pipeline.data.encoded_header import Header
-from pipeline.data.encoded_images import decode_one
+from pipeline.data.encoded_images import decode_alike, decode_one
 from pipeline.data.holdout import source_of
 from pipeline.data.memory import InMemory, empty_images
 from pipeline.data.record_stream import BLOCK, GROUP, Records, first_line, record_dataset
@@ -32,6 +32,7 @@ class ExampleFormat:
 
     Attributes:
       image_key, label_key: names of the features.
+      size: (height, width) of all files, None where they differ.
       training, evaluation: how encoded images are decoded and resized.
       resized: whether files have other sizes, or become more than one image.
       crops: whether training images are drawn parts of the files.
@@ -39,6 +40,7 @@ class ExampleFormat:
 
     image_key: str
     label_key: str
+    size: tuple[int | None, int | None]
     training: Preprocessing
     evaluation: Preprocessing
     resized: bool
@@ -67,6 +69,15 @@ class ExampleFormat:
             tf.io.is_jpeg(encoded), lambda: tf.io.decode_jpeg(encoded, shape[-1], dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_png(encoded, shape[-1]))
         return tf.ensure_shape(pixels, shape)
+
+
+    def decode_all(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Decodes images as `decode` does for training, string [n] to uint8 [n, H, W, C]."""
+        preprocessing, (height, width) = self.training, self.size
+        if self.resized and height and width and preprocessing.version != EARLIER:
+            return decode_alike(encoded, height, width, preprocessing)
+        return tf.map_fn(lambda content: self.decode(content, preprocessing), encoded, parallel_iterations=1,
+                         fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.uint8))
 
 
 def _decode_as_before(encoded, shape, resized):
@@ -119,7 +130,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
         f"consecutive records and within groups of {BLOCK * GROUP:,} examples",)
     source = source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
                        evaluation=form.evaluation)
-    return dataclasses.replace(source, resized=builder.info.features[form.image_key].shape[:2] != shape[:2])
+    return dataclasses.replace(source, resized=form.size != shape[:2])
 
 
 def _example_format(info, config, before):
@@ -149,7 +160,8 @@ def _example_format(info, config, before):
     training, evaluation = preprocessings(config, shape, other_size, before)
     resized = other_size or evaluation.image_shape != shape or evaluation.policy != "stretch"
     crops = uses_resized_crop(config) and resized
-    return ExampleFormat(image_key, label_key, training, evaluation, resized, crops), tuple(flat[label_key].names)
+    form = ExampleFormat(image_key, label_key, (height, width), training, evaluation, resized, crops)
+    return form, tuple(flat[label_key].names)
 
 
 def _choose_splits(info, config, own_validation):
@@ -182,8 +194,7 @@ def _decode_all(name, table, form, num_classes, console):
     @tf.autograph.experimental.do_not_convert
     def decode(records):
         encoded, labels = form.parse(records)
-        return tf.map_fn(lambda content: form.decode(content, form.training), encoded, parallel_iterations=1,
-                         fn_output_signature=tf.TensorSpec(shape, tf.uint8)), labels
+        return form.decode_all(encoded), labels
 
     records = record_dataset(*table.files).batch(_DECODED_TOGETHER)
     batches, done = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), 0
