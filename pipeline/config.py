@@ -76,6 +76,9 @@ class ModelConfig(Options):
     unfreeze_at: tuple[str, ...] = option((), "when what --freeze froze begins to train: 2epochs or 300 (steps), or by "
                                               "patterns of names: block3@1epoch,all@3epochs", many=True, resume=NEVER,
                                           unit="steps or epochs")
+    frozen_batch_norm: str = option("inference", "frozen batch normalization uses its moving statistics (inference), "
+                                                 "or the batch's, and updates the moving ones (train)",
+                                    choices=("inference", "train"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,12 @@ class OptimizerConfig(Options):
     nesterov: bool = option(False, "Nesterov momentum for sgd")
     weight_decay: float = option(0.0, "decoupled weight decay; not on biases and normalization", low=0.0)
     decay_all: bool = option(False, "decay biases and normalization too")
+    weight_decay_exclude: tuple[str, ...] = option((), "more weights without decay, by patterns of names: head,*/scale",
+                                                   many=True)
+    layer_decay: float = option(1.0, "factor of the learning rate from each block to the one before it; the head has "
+                                     "the full rate", above=0.0, high=1.0)
+    lr_multipliers: tuple[str, ...] = option((), "factors of the learning rate by patterns of names, the last match "
+                                                 "counts: backbone=0.1,stem=0; 0 freezes", many=True, resume=NEVER)
     l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
     clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)

@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.augmentation import Augmentation, augmentations
 from pipeline.choices import AUGMENTATIONS, LOSSES, MODELS, LossRow, parse_loss
 from pipeline.errors import UsageError
-from pipeline.options import Interval, UnfreezePoint, profiled_steps
+from pipeline.finetuning import check_finetuning
+from pipeline.options import Interval, profiled_steps
 from pipeline.preprocessing import RESIZED_CROP, check_normalize, check_resize
 from pipeline.registry import Registry
 
@@ -51,7 +52,8 @@ def check_together(config: Any) -> None:
     model = MODELS.get(config.model.model)
     if model and not model.location:  # A user's may have declared another range when the run began.
         check_normalize(config.model.model, model.row.input_range, config.data.normalize)
-    _check_unfreezing(config)
+    check_finetuning(config.model.freeze, config.model.unfreeze_at, config.optimizer.rewarmup,
+                     config.model.frozen_batch_norm, config.optimizer.lr_multipliers)
     _check_intervals(config)
     _check_lists(config)
     training, parts = config.training, config.optimizer.accumulate_steps
@@ -69,17 +71,6 @@ def _check_loss(optimizer):
     elif optimizer.label_smoothing:
         raise UsageError(f"--label_smoothing={optimizer.label_smoothing:g} belongs to the built-in losses; --loss="
                          f"{optimizer.loss} takes the labels as they are")
-
-
-def _check_unfreezing(config):
-    """Checks the options of what is frozen for a part of the run."""
-    points = UnfreezePoint.parse(config.model.unfreeze_at)
-    if points and not config.model.freeze:
-        raise UsageError(f"--unfreeze_at={','.join(config.model.unfreeze_at)} needs --freeze, which says what is "
-                         "frozen until then, e.g. --freeze=backbone")
-    if Interval.parse("rewarmup", config.optimizer.rewarmup).amount and not points:
-        raise UsageError(f"--rewarmup={config.optimizer.rewarmup} follows the points of --unfreeze_at, and there are "
-                         "none: give them, or --warmup for the start of the run")
 
 
 def _check_schedule(optimizer):

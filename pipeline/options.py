@@ -104,39 +104,6 @@ class Interval:
         return cls(float(match[1]), unit)
 
 
-@dataclasses.dataclass(frozen=True)
-class UnfreezePoint:
-    """A point of --unfreeze_at: the patterns of what trains from then on."""
-
-    patterns: tuple[str, ...]
-    interval: Interval
-
-    @classmethod
-    def parse(cls, texts: Sequence[str]) -> list["UnfreezePoint"]:
-        """Reads ("2epochs",), all from then on, or ("block2", "block3@1epoch", "all@300"): block2 and block3, then all.
-
-        Raises:
-          UsageError: a name without a time, a time of 0, or another form.
-        """
-        points: list[UnfreezePoint] = []
-        waiting: list[str] = []
-        for text in texts:
-            pattern, at, when = text.strip().rpartition("@")
-            if not at and (waiting or not re.match(r"\d", when)):
-                waiting.append(when)
-                continue
-            interval = Interval.parse("unfreeze_at", when)
-            if not interval.amount or (at and not pattern):
-                raise UsageError(f"--unfreeze_at: '{text}' needs names before @ and a time of more than 0 after it, "
-                                 "e.g. block3@1epoch; --freeze says what is frozen from the start")
-            points.append(cls((*waiting, pattern or "all"), interval))
-            waiting = []
-        if waiting:
-            raise UsageError(f"--unfreeze_at: '{waiting[-1]}' has no time; give {waiting[-1]}@1epoch or "
-                             f"{waiting[-1]}@100 (steps)")
-        return points
-
-
 def profiled_steps(text: str | None) -> tuple[int, int] | None:
     """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None for None.
 

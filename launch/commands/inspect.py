@@ -10,7 +10,7 @@ from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.console import STANDARD
 from pipeline.errors import UsageError
-from pipeline.options import UnfreezePoint
+from pipeline.finetuning import UnfreezePoint
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
@@ -19,7 +19,8 @@ PLACE = 110
 GROUPS = ("model",)
 OF_DATA = ("dataset", "data_dir", "image_size", "resize", "interpolation", "validation_split", "subset", "augment",
            "memory_budget", "skip_unreadable", "cache_dir", "seed")
-ONLY = ("extension", *OF_DATA)
+OF_RATES = ("freeze", "unfreeze_at", "layer_decay", "lr_multipliers")
+ONLY = ("extension", "layer_decay", "lr_multipliers", *OF_DATA)
 OF_MODEL = ("depth", "input_shape", "classes")
 
 
@@ -59,7 +60,7 @@ def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
 def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     """Prints the table of the configured model and draws its graph into --plot; returns the exit code."""
     from pipeline.models import registry, table
-    from pipeline.models.freezing import freeze
+    from pipeline.models.trained_weights import trained_weights
     extension.load(config.data.extension)
     input_shape = parse_shape(flag_values.input_shape) if flag_values.input_shape else (
         registry.MODELS.find(config.model.model).row.example_shape)
@@ -70,8 +71,9 @@ def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     model = registry.create(config.model.model, flag_values.classes, input_shape,
                             config.model.model_options, config.model.batch_norm_momentum)
     points = enumerate(UnfreezePoint.parse(config.model.unfreeze_at), 1)
-    freeze(model, config.model.freeze, input_shape, [(number, point.patterns) for number, point in points])
-    table.show(table.layer_table(model, input_shape, flag_values.depth), sys.stdout)
+    trained = trained_weights(model, config, input_shape, [(number, point.patterns) for number, point in points])
+    factors = trained.factors if any(name in given_options(flag_values) for name in OF_RATES) else None
+    table.show(table.layer_table(model, input_shape, flag_values.depth, factors), sys.stdout)
     if plot:
         drawing.draw(drawing.record_calls(model, input_shape), plot)
         print(f"graph: {plot}")

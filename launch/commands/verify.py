@@ -12,7 +12,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import write_json
-from pipeline.options import UnfreezePoint
+from pipeline.finetuning import UnfreezePoint
 from pipeline.paths import check_file
 from pipeline.quantities import counted, plural
 from pipeline.runs import console_for

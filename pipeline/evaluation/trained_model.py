@@ -12,7 +12,8 @@ from pipeline import extension as extensions
 from pipeline import keras_import
 from pipeline.config import AS_TRAINED, ExperimentConfig
 from pipeline.models import registry
-from pipeline.models.freezing import FreezeSchedule, freeze
+from pipeline.models.freezing import FreezeSchedule
+from pipeline.models.trained_weights import trained_weights
 from pipeline.preprocessing import Preprocessing
 from pipeline.run_directory import RunDirectory, evaluates_average, stored_config
 from pipeline.training.cadence import plan
@@ -115,7 +116,7 @@ def create_model(config: ExperimentConfig, stored: Mapping[str, Any]) -> tuple[k
         model = registry.create(config.model.model, len(stored["data"]["class_names"]), (height, width, wanted),
                                 config.model.model_options, config.model.batch_norm_momentum)
         thaws = plan(config, stored["data"]["num_train"]).thaws
-        return model, freeze(model, config.model.freeze, (height, width, wanted), thaws)
+        return model, trained_weights(model, config, (height, width, wanted), thaws).freezing
     finally:
         keras.config.set_dtype_policy(before)
 

@@ -9,13 +9,14 @@ import keras
 
 from pipeline.errors import UsageError, nearest
 from pipeline.internals.keras_internals import layers_of
+from pipeline.models.depth import blocks
 from pipeline.models.normalization import BatchNormalization
 from pipeline.models.trainability import freeze_parts, frozen_parts
 from pipeline.models.weight_names import head, is_float, named, names_in
 from pipeline.quantities import counted
 
-# Unless a layer of the model has this name: everything, everything but the head, and the head, the last layer.
-ALL, BACKBONE, HEAD = "all", "backbone", "head"
+# Unless a layer of the model has this name: everything, everything but the last layer, the last layer, the first block.
+ALL, BACKBONE, HEAD, STEM = "all", "backbone", "head", "stem"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,8 @@ def freeze(model: keras.Model, patterns: Sequence[str], image_shape: Sequence[in
     Args:
       model: built, over images, before its optimizer is made.
       patterns: shell-style patterns ("block1", "block?/norm", "*/bias"). One that matches the path of a layer selects
-        everything in it; "backbone" selects everything but the last layer with weights, "head" that layer, "all" all.
+        everything in it; "backbone" selects everything but the last layer with weights, "head" that layer, "stem" the
+        first block (see depth.blocks), "all" all.
       image_shape: (height, width, channels) of its images.
       thaws: [(step, patterns)], ascending: after these steps what they match trains.
       batch_norm: "inference", or "train": frozen batch normalization uses the statistics of the batch and updates its
@@ -174,6 +176,8 @@ def select(model: keras.Model, pattern: str, flag: str, image_shape: Sequence[in
     if not found and pattern in (BACKBONE, HEAD):
         last = names_in(head(model, image_shape), variables)
         found = last if pattern == HEAD else variables.keys() - last
+    if not found and pattern == STEM:
+        found = set(blocks(model, image_shape)[0][1])
     if not found and pattern == ALL:
         found = set(variables)
     trained = {name for name in variables if variables[name].trainable}
@@ -216,7 +220,7 @@ def _layers(names):
 def _no_match(flag, pattern, trained, model_name):
     """Returns the UsageError about a pattern that matches nothing."""
     known = {"/".join(name.split("/")[:end]) for name in trained for end in range(1, name.count("/") + 2)}
-    guess = nearest(pattern.strip("*/"), [*known, BACKBONE])
+    guess = nearest(pattern.strip("*/"), [*known, BACKBONE, HEAD, STEM])
     suggestion = f"did you mean '{guess}'? " if guess else ""
     return UsageError(f"{flag}={pattern} matches no weight of model {model_name}: {suggestion}its layers: "
                       f"{_layers(trained)}; '{BACKBONE}' is all but the last; 'mirrorline inspect' shows more")

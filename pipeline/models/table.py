@@ -1,30 +1,33 @@
 """The layer table of a model: names, classes, output shapes and parameters, to a given depth."""
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import keras
 
 from pipeline.console_table import open_console, print_rows
-from pipeline.models.recording import record_calls
+from pipeline.models.recording import Call, record_calls
+from pipeline.models.weight_names import named
 
 COLUMNS = ("layer", "class", "output shape", "parameters")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer: its name, class, output shape without the batch, parameters, and depth from 1."""
+    """One layer: name, class, output shape without the batch, parameters, depth from 1, learning rate as text."""
 
     name: str
     class_name: str
     output_shape: tuple[int | None, ...]
     parameters: int
     depth: int
+    rate: str | None = None
 
     def cells(self) -> tuple[str, ...]:
         """Returns the texts of the row."""
         shape = "x".join("?" if n is None else str(n) for n in self.output_shape)
-        return "  " * (self.depth - 1) + self.name, self.class_name, shape, f"{self.parameters:,}"
+        rate = () if self.rate is None else (self.rate,)
+        return "  " * (self.depth - 1) + self.name, self.class_name, shape, *rate, f"{self.parameters:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +40,41 @@ class LayerTable:
     trainable: int
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The headings of the cells of its rows."""
+        return COLUMNS if any(row.rate is None for row in self.rows) else (*COLUMNS[:-1], "learning rate", COLUMNS[-1])
+
+    @property
     def non_trainable(self) -> int:
         return self.total - self.trainable
 
 
-def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2) -> LayerTable:
+def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2,
+                factors: Mapping[str, float] | None = None) -> LayerTable:
     """Returns the table of a model.
 
     Args:
       model: built, over images.
       input_shape: (height, width, channels).
       depth: 1 shows the layers that the model calls, 2 also those that they call, and so on.
+      factors: {name: factor of the learning rate} of its weights, for one more column; None: without it.
     """
-    rows = tuple(LayerRow(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path))
+    rates = {} if factors is None else {id(v): factors.get(name) for name, v in named(model).items()}
+    rows = tuple(LayerRow(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path),
+                          None if factors is None else _rate(call, rates))
                  for call in record_calls(model, input_shape).calls if len(call.path) <= depth)
     trainable = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     return LayerTable(model.name, rows, model.count_params(), trainable)
+
+
+def _rate(call: Call, rates: Mapping[int, float | None]) -> str:
+    """Returns the factors of the learning rates of a layer's weights as text, "" for a layer without weights."""
+    weights = [v for v in (call.layer.variables if call.layer else ()) if rates.get(id(v)) is not None]
+    found = sorted({rates[id(v)] or 0 for v in weights if v.trainable})
+    if not found:
+        return "frozen" if weights else ""
+    span = f"x{found[0]:.3g}" + (f" to x{found[-1]:.3g}" if len(found) > 1 else "")
+    return span if all(v.trainable for v in weights) else f"{span}, partly frozen"
 
 
 def totals(table: LayerTable) -> str:
@@ -63,8 +85,8 @@ def totals(table: LayerTable) -> str:
 
 def plain_text(table: LayerTable) -> str:
     """Returns the table as text, for files and pipes."""
-    cells = [COLUMNS, *(row.cells() for row in table.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    cells = [table.columns, *(row.cells() for row in table.rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(table.columns))]
     lines = ["  ".join([*(text.ljust(width) for text, width in zip(line[:-1], widths[:-1], strict=True)),
                         line[-1].rjust(widths[-1])]) for line in cells]
     return "\n".join([table.title, *lines, totals(table)])
@@ -77,6 +99,6 @@ def show(table: LayerTable, file: TextIO) -> None:
         print(plain_text(table), file=file)
         return
     console.print(table.title, style="bold", markup=False, highlight=False)
-    print_rows(console, COLUMNS, [row.cells() for row in table.rows], left=range(len(COLUMNS) - 1),
+    print_rows(console, table.columns, [row.cells() for row in table.rows], left=range(len(table.columns) - 1),
                styles=["bold" if row.depth == 1 else "dim" for row in table.rows])
     console.print(totals(table), highlight=False)

@@ -5,7 +5,8 @@ import math
 
 from pipeline.config import DEFAULT_EPOCHS, ExperimentConfig
 from pipeline.errors import UsageError
-from pipeline.options import Interval, UnfreezePoint, profiled_steps
+from pipeline.finetuning import UnfreezePoint
+from pipeline.options import Interval, profiled_steps
 from pipeline.quantities import counted
 
 

@@ -27,9 +27,10 @@ from pipeline.errors import UsageError
 from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
-from pipeline.models.freezing import FreezeSchedule, Frozen, freeze
+from pipeline.models.freezing import FreezeSchedule, Frozen
 from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled, check_size, departures
+from pipeline.models.trained_weights import TrainedWeights, trained_weights
 from pipeline.monitoring import operations
 from pipeline.preprocessing import of_begun
 from pipeline.run_directory import evaluates_average
@@ -54,7 +55,7 @@ class Experiment:
       state: model, optimizer and counters.
       steps: the compiled functions.
       workers: the processes of the run.
-      freezing: which weights are frozen at each step.
+      trained: which weights train, from which step on, and how fast.
       initialization: the weights that the run started from, or None.
       evaluates_average: whether evaluations during training are of the moving average of the weights.
       step_operations: floating-point operations of a training step, None before they were counted.
@@ -68,7 +69,7 @@ class Experiment:
     state: TrainState
     steps: StepFunctions
     workers: Workers
-    freezing: FreezeSchedule
+    trained: TrainedWeights
     initialization: Initialization | None
     evaluates_average: bool = False
     step_operations: float | None = None
@@ -86,6 +87,11 @@ class Experiment:
     def evaluated_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the model has the weights that are evaluated during training."""
         return self.state.moving_average() if self.evaluates_average else contextlib.nullcontext()
+
+    @property
+    def freezing(self) -> FreezeSchedule:
+        """Which weights are frozen at each step."""
+        return self.trained.freezing
 
     @property
     def layout(self) -> BatchLayout:
@@ -299,18 +305,18 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         initialization = Initialization.stored(stored)
         if begins:
             initialization = initialize(model, config.training.initialize_from, shape, find, initialization)
-        freezing = freeze(model, config.model.freeze, shape, plan.thaws)
-        optimizer = create_optimizer(config.optimizer, model, freezing.since)
-        add_l2(model, freezing.since, config.optimizer.l2)
+        trained = trained_weights(model, config, shape, plan.thaws)
+        optimizer = create_optimizer(config.optimizer, model, trained)
+        add_l2(model, trained.freezing.since, config.optimizer.l2)
         state = TrainState(model, optimizer, with_ema=config.optimizer.ema_decay > 0, scale_loss=settings.scale_loss,
-                           held=freezing.frozen.held)
+                           held=trained.freezing.frozen.held)
     if strategy.num_replicas_in_sync > 1:
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps, plan.unfreeze_at,
                                       plan.rewarmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
-                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), freezing,
+                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), trained,
                       initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
 
 

@@ -1,7 +1,7 @@
 """Optimizers of Keras for gradients that are reduced already, with one fused kernel for each large variable."""
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,7 @@ from pipeline.config import OptimizerConfig
 from pipeline.errors import RunFailure
 from pipeline.internals import keras_internals
 from pipeline.internals.keras_internals import reduced_optimizer
+from pipeline.models.trained_weights import TrainedWeights
 from pipeline.models.weight_names import named
 
 
@@ -27,31 +28,30 @@ def _optimizer_class(config: OptimizerConfig, per_variable: bool) -> Callable:
     return functools.partial(optimizer_class, **options)
 
 
-def create_optimizer(config: OptimizerConfig, model: keras.Model, since: Mapping[str, int]
+def create_optimizer(config: OptimizerConfig, model: keras.Model, trained: TrainedWeights
                      ) -> keras.optimizers.Optimizer:
     """Creates and builds the optimizer of a built model; call it inside the strategy's scope.
 
-    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer and excludes vectors
-    (biases, scale and offset of normalization) unless `decay_all`. The step assigns the learning rate.
+    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer, in proportion to the rate
+    of each weight, and excludes vectors (biases, scale and offset of normalization) unless `decay_all`. The step
+    assigns the learning rate.
 
-    Args:
-      since: {name: index of the phase from which it trains} of the weights that ever train, see FreezeSchedule: the
-        optimizer has room for them from the start, and what begins to train later begins as in a new optimizer.
+    The optimizer has room for every weight that ever trains; one that begins later begins as in a new optimizer.
     """
-    found = named(model)
-    variables = [found[name] for name in since]
-    per_variable = any(since.values())
+    found, since = named(model), trained.freezing.since
+    variables, factors = [found[name] for name in since], [trained.factors[name] for name in since]
+    per_variable = any(since.values()) or any(factor != 1 for factor in factors)
     optimizer = _optimizer_class(config, per_variable)(learning_rate=config.learning_rate,
                                                        weight_decay=config.weight_decay)
     if not config.weight_decay:
         optimizer.weight_decay = None  # Keras would multiply every weight by zero each step.
-    decayed = [config.decay_all or len(v.shape) > 1 for v in variables]
+    decayed = [name not in trained.undecayed and (config.decay_all or len(found[name].shape) > 1) for name in since]
     excluded = [v for v, decays in zip(variables, decayed, strict=True) if not decays]
     if excluded:
         optimizer.exclude_from_weight_decay(var_list=excluded)
     optimizer.build(variables)
     if per_variable:
-        optimizer.set_up([1.0] * len(variables), list(since.values()), decayed)
+        optimizer.set_up(factors, list(since.values()), decayed)
     return optimizer
 
 

@@ -63,6 +63,10 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
                  f"{config.runtime.precision}, {counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
     for number, line in enumerate(experiment.freezing.lines()):
         console.info(f"{'' if number else 'frozen':7} {line}")
+    factors = [experiment.trained.factors[name] for name in experiment.freezing.since]
+    if set(factors) != {1.0}:
+        console.info(f"rates   weights train with x{min(factors):.3g} to x{max(factors):.3g} of the learning rate; "
+                     "'mirrorline inspect' shows each")
     if config.optimizer.ema_decay:
         weights = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         console.info(f"average evaluations, the best checkpoint and the final metrics are of the {weights}"

@@ -26,21 +26,21 @@ class Momentum:
     def __init__(self):
         self.velocity = 0.0
 
-    def step(self, weight, gradient, rate):
+    def step(self, weight, gradient, rate, decays):
         """Returns the weight after an update."""
         self.velocity = MOMENTUM * self.velocity - rate * gradient
         return weight + self.velocity
 
 
 class AdamW:
-    """Adam (Kingma and Ba, 2015), epsilon outside of the correction as in Keras, after decoupled decay of matrices."""
+    """Adam (Kingma and Ba, 2015), epsilon outside of the correction as in Keras, after decoupled decay."""
 
     def __init__(self):
         self.first, self.second, self.updates = 0.0, 0.0, 0
 
-    def step(self, weight, gradient, rate):
+    def step(self, weight, gradient, rate, decays):
         """Returns the weight after an update."""
-        weight = weight - weight * DECAY * rate * (weight.ndim > 1)
+        weight = weight - weight * DECAY * rate * decays
         self.updates += 1
         first, second = BETAS
         self.first += (gradient - self.first) * (1 - first)
@@ -53,7 +53,7 @@ OPTIMIZERS = {"sgd": Momentum, "adamw": AdamW}
 OPTIONS = {"sgd": {"momentum": MOMENTUM}, "adamw": {"weight_decay": DECAY}}
 
 
-def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipped=()):
+def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipped=(), undecayed=()):
     """Trains in stages, each weight with an optimizer of its own that is new when it begins to train.
 
     Args:
@@ -64,6 +64,7 @@ def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipp
       factors: {name: factor of the learning rate}, default 1.
       limit: largest global norm of the gradients of what trains.
       skipped: numbers of steps, from 0, that are not applied.
+      undecayed: names of matrices without decay; vectors have none.
 
     Returns:
       ({name: array after the last step}, [global norm of the gradients of what trains, before clipping]).
@@ -78,7 +79,8 @@ def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipp
         for name in trained:
             own = optimizers.setdefault(name, OPTIMIZERS[optimizer]())
             rate = RATE * (factors or {}).get(name, 1.0)
-            weights[name] = own.step(weights[name], grads[name] * min(1.0, limit / norms[-1]), rate)
+            decays = weights[name].ndim > 1 and name not in undecayed
+            weights[name] = own.step(weights[name], grads[name] * min(1.0, limit / norms[-1]), rate, decays)
     return weights, norms
 
 
