@@ -55,7 +55,7 @@ def choose_as_begun(stored: Mapping[str, Any]) -> None:
 
 
 def uses_by_default(features: Collection[str]) -> bool:
-    """Returns whether TensorFlow uses oneDNN on a processor without being told to."""
+    """Returns whether TensorFlow uses oneDNN on a processor by default."""
     return any(name in features for name in BY_DEFAULT)
 
 

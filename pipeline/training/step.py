@@ -58,7 +58,7 @@ class StepFunctions:
         self.trace()
 
     def trace(self) -> None:
-        """Makes the functions of the step anew: their next call traces the weights that train then."""
+        """Makes the functions of the step again: their next call traces the weights that train then."""
         self._compute = self._compile(self._pure)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.train_steps, self.reduced_gradients = (
