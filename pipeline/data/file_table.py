@@ -13,10 +13,11 @@ from pipeline.data.image_search import files_below
 
 UNKNOWN, IMAGE, OTHER, UNREADABLE = range(4)  # Kinds of files; OTHER: no image.
 NEVER = np.iinfo(np.int64).min  # In place of the time of a file that has to be read at every start.
-FACTS = np.dtype([("size", np.int64), ("time", np.int64), ("height", np.int32), ("width", np.int32),
-                  ("kind", np.uint8), ("orientation", np.uint8), ("decoder", np.uint8), ("grey", np.bool_),
-                  ("interpreted", np.bool_), ("digest", "V16")])
-_VERSION = 2  # Of the saved form, and of what the facts mean.
+FACTS = np.dtype([("size", np.int64), ("time", np.int64), ("change", np.int64), ("height", np.int32),
+                  ("width", np.int32), ("kind", np.uint8), ("orientation", np.uint8), ("decoder", np.uint8),
+                  ("grey", np.bool_), ("interpreted", np.bool_), ("digest", "V16")])
+# Of the saved form, and of what the facts mean; and of that without the times of changes, which are then NEVER.
+_VERSION, _WITHOUT_CHANGES = 3, 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,8 +29,8 @@ class FileTable:
       first: int64 [F + 1], number of the first file of each, and of all files.
       names: of the files relative to the data set's folder, in the encoding of the file system, each with a NUL behind.
       bounds: int64 [F + 1], where the names of each folder begin, and the end of `names`.
-      facts: FACTS [N]: size in bytes and time of the last change in ns (see image_search.Listing), kind, and for an
-        IMAGE what image_header.ImageHeader describes.
+      facts: FACTS [N]: size in bytes, times of modification and change in ns (see image_search.Listing), kind, and for
+        an IMAGE what image_header.ImageHeader describes.
       reasons: {number of an UNREADABLE file: why}.
     """
 
@@ -71,29 +72,32 @@ def list_files(root: str, folders: Sequence[str]) -> FileTable:
     Raises:
       UsageError: a folder that cannot be read.
     """
-    pieces, sizes, times = [], [], []
+    pieces, sizes, times, changes = [], [], [], []
     for folder in folders:
         found = files_below(os.path.join(root, folder))
         pieces.append(os.fsencode(f"{folder}/" + f"\0{folder}/".join(found.names) + "\0") if found.names else b"")
         sizes.append(np.array(found.sizes, np.int64))
         times.append(np.array(found.times, np.int64))
+        changes.append(np.array(found.changes, np.int64))
     first = np.cumsum([0, *map(len, sizes)])
     facts = np.zeros(first[-1], FACTS)
-    facts["size"], facts["time"] = np.concatenate(sizes), np.concatenate(times)
+    facts["size"], facts["time"], facts["change"] = map(np.concatenate, (sizes, times, changes))
     return FileTable(tuple(folders), first, b"".join(pieces), np.cumsum([0, *map(len, pieces)]), facts)
 
 
 def with_known_facts(table: FileTable, before: FileTable) -> FileTable:
-    """Returns a table with what was saved of the files that have the same name, size and time."""
+    """Returns a table with what was saved of the files that have the same name, size and times."""
     rows = _rows(table, before)
-    same = rows >= 0
-    for field in ("size", "time"):
-        same[same] = table.facts[field][same] == before.facts[field][rows[same]]
+    same, changes = rows >= 0, table.facts["change"].copy()
+    for field in ("size", "time", "change"):
+        known = before.facts[field][rows[same]]
+        same[same] = (table.facts[field][same] == known) | ((field == "change") & (known == NEVER))
     facts = table.facts
     if same.all() and len(rows) == len(before.facts) and (np.diff(rows) == 1).all():
         facts = before.facts
     else:
         facts[same] = before.facts[rows[same]]
+    facts["change"] = changes
     remembered = np.flatnonzero(same & (facts["kind"] == UNREADABLE))
     return dataclasses.replace(table, facts=facts, reasons={int(i): before.reasons[int(rows[i])] for i in remembered})
 
@@ -123,9 +127,17 @@ def load_table(root: str, cache_dir: str | None) -> FileTable | None:
         return None
     try:
         about = json.loads(found["about"].tobytes())
+        facts = found["facts"]
+        if about["version"] == _WITHOUT_CHANGES:
+            facts = np.zeros(len(facts), FACTS)
+            for field in found["facts"].dtype.names:
+                facts[field] = found["facts"][field]
+            facts["change"] = NEVER
+        elif about["version"] != _VERSION:
+            return None
         table = FileTable(tuple(about["folders"]), found["first"], found["names"].tobytes(), found["bounds"],
-                          found["facts"], {int(i): reason for i, reason in about["reasons"].items()})
-        if about["version"] != _VERSION or table.facts.dtype != FACTS or len(table.facts) != table.first[-1]:
+                          facts, {int(i): reason for i, reason in about["reasons"].items()})
+        if facts.dtype != FACTS or len(facts) != table.first[-1]:
             return None
         if about["pillow"] != PIL.__version__:
             table.facts["time"][table.facts["kind"] == UNREADABLE] = NEVER

@@ -34,7 +34,7 @@ _READERS = 8  # Threads that read headers: they wait for the disk most of the ti
 def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console: Console) -> FileTable:
     """Returns the facts about all files in the class folders of a data set; every file is IMAGE, OTHER or UNREADABLE.
 
-    Only files are read that are new or have another size or time than in the index of an earlier start.
+    Only files are read that are new or have another size or times than in the index of an earlier start.
 
     Args:
       root: absolute path of the data set's folder.
@@ -47,7 +47,8 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
     """
     with activity("looking for images", console):
         table, before = list_files(root, folders), load_table(root, cache_dir)
-        is_kept = before is not None and (table.folders, table.names) == (before.folders, before.names)
+        is_kept = before is not None and (table.folders, table.names) == (before.folders, before.names) and not (
+            before.facts["change"] == NEVER).any()
         if before is not None:
             table = with_known_facts(table, before)
         _check_folders(table, root)
@@ -55,7 +56,8 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
     lost: list[int] = []
     try:
         with activity("looking at images", console, len(unknown)) as doing:
-            wait_for_clock(table.facts["time"][unknown])
+            for field in ("time", "change"):
+                wait_for_clock(table.facts[field][unknown])
             for_each(lambda k: _look(table, root, int(unknown[k]), lost), len(unknown), doing.advance,
                      _READERS)
     finally:  # After an interrupt, too: the next start continues from there.

@@ -65,12 +65,14 @@ class Listing:
     Attributes:
       names: paths relative to the folder.
       sizes: in bytes; NO_FILE for a pipe, a socket or a device, MISSING for a broken link.
-      times: of their last changes, in ns since 1970; 0 where there is none.
+      times: of their modification, in ns since 1970; 0 where there is none.
+      changes: of the change of their content, name, owner or modification time, which no program sets, likewise.
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
     sizes: "array.array[int]" = dataclasses.field(default_factory=lambda: array.array("q"))
     times: "array.array[int]" = dataclasses.field(default_factory=lambda: array.array("q"))
+    changes: "array.array[int]" = dataclasses.field(default_factory=lambda: array.array("q"))
 
 
 def files_below(folder: str) -> Listing:
@@ -93,7 +95,7 @@ def files_below(folder: str) -> Listing:
                 for name in sorted(os.listdir(descriptor)):
                     if is_hidden(name):
                         continue
-                    inside, size, time = f"{below}/{name}" if below else name, NO_FILE, 0
+                    inside, size, time, change = f"{below}/{name}" if below else name, NO_FILE, 0, 0
                     try:
                         status = os.stat(name, dir_fd=descriptor)
                         kind = status.st_mode & _KIND
@@ -101,12 +103,13 @@ def files_below(folder: str) -> Listing:
                             look(inside, {*above, here})
                             continue
                         if kind == stat.S_IFREG:
-                            size, time = status.st_size, status.st_mtime_ns
+                            size, time, change = status.st_size, status.st_mtime_ns, status.st_ctime_ns
                     except OSError:
                         size = MISSING
                     found.names.append(inside)
                     found.sizes.append(size)
                     found.times.append(time)
+                    found.changes.append(change)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -117,7 +120,7 @@ def files_below(folder: str) -> Listing:
         return found
     order = sorted(range(len(found.names)), key=found.names.__getitem__)
     return Listing([found.names[i] for i in order], *(array.array("q", [column[i] for i in order])
-                                                      for column in (found.sizes, found.times)))
+                                                      for column in (found.sizes, found.times, found.changes)))
 
 
 def left_out(others: Sequence[str]) -> str | None:

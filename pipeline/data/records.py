@@ -72,7 +72,8 @@ def _identity(path):
         stat = os.stat(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+    # The time of the change too, which no program sets: cp -p and rsync -t keep the other.
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _walk(path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.config import DataConfig
 from pipeline.console import Console
-from pipeline.data import array_cache
+from pipeline.data import array_cache, folder_index
 from pipeline.data.folder_index import wait_for_clock
 from pipeline.data.load import load
 from pipeline.data.source import digest
@@ -61,27 +61,32 @@ def described(source):
             **{name: getattr(index, name).tolist() for name in ("labels", "height", "width", "orientation", "decoder")}}
 
 
-def overwrite(folder, but=()):
-    """Overwrites the content of every file with zeros and leaves its size and its time as they are."""
-    for path in folder.rglob("*"):
-        if path.is_file() and path not in but:
-            path.write_bytes(bytes(path.stat().st_size))
-            os.utime(path, (BEFORE, BEFORE))
+@pytest.fixture
+def looked(monkeypatch):
+    """The paths of files that were read, in order."""
+    found, read_header = [], folder_index.read_header
+    monkeypatch.setattr(folder_index, "read_header", lambda path: found.append(path) or read_header(path))
+    return found
 
 
-def test_the_content_of_files_is_read_at_the_first_start_alone(images):
+def read_again(looked, folder, *arguments):
+    """Opens a folder and returns what is described, and which of its files were read for that."""
+    looked.clear()
+    return described(opened(folder, *arguments)), sorted(looked)
+
+
+def test_the_content_of_files_is_read_at_the_first_start_alone(images, looked):
     first = described(opened(images))
     assert first["notes"][0].startswith("left out 1 file that is no image (1 .txt)")
     assert first["notes"][1].startswith("skipped 1 unreadable image: ")
     assert first["names"][6] == "train/ant/deep/turned.jpg"
     assert (first["height"][6], first["orientation"][6], first["shape"]) == (7, 6, (7, 9, 3))
     assert first["paths"] == [str(images / name) for name in first["names"]]
-    overwrite(images)
-    assert described(opened(images)) == first
+    assert len(looked) == len(set(looked)) == 20
+    assert read_again(looked, images) == (first, [])
     with pytest.raises(UsageError, match=f"cannot read the image {images}/train/ant/bad.jpg: it is no image of"):
         opened(images, skip_unreadable=False)
-    with pytest.raises(UsageError, match="cannot read the image"):
-        opened(images, images.parent / "other", skip_unreadable=False)
+    assert read_again(looked, images, images.parent / "other")[0] == first and len(looked) == 20
 
 
 def test_splits_of_one_index_have_their_own_files(images):
@@ -117,6 +122,13 @@ def replaced(folder):
     return [path]
 
 
+def replaced_with_its_time(folder):
+    """As cp -p and rsync -t do, with a file of the same size and modification time."""
+    (path,) = replaced(folder)
+    os.utime(path, (BEFORE, BEFORE))
+    return [path]
+
+
 def relabelled(folder):
     (folder / "train" / "bee" / "2.jpg").rename(folder / "train" / "ant" / "2b.jpg")
     return [folder / "train" / "ant" / "2b.jpg"]
@@ -128,14 +140,17 @@ def class_renamed(folder):
     return list(folder.rglob("wasp/*"))
 
 
-@pytest.mark.parametrize("change", [added, removed, renamed, replaced, relabelled, class_renamed])
-def test_a_changed_file_changes_the_fingerprint_and_is_the_only_one_read_again(images, change):
+CHANGES = added, removed, renamed, replaced, replaced_with_its_time, relabelled, class_renamed
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_file_changes_the_fingerprint_and_is_the_only_one_read_again(images, change, looked):
     before = described(opened(images))
     new = change(images)
     fresh = described(opened(images, images.parent / "other"))
     assert fresh["fingerprint"] != before["fingerprint"]
-    overwrite(images, new)
-    assert described(opened(images)) == fresh == described(opened(images))
+    assert read_again(looked, images) == (fresh, sorted(map(str, new)))
+    assert read_again(looked, images) == (fresh, [])
 
 
 def test_touched_and_moved_folders_keep_their_fingerprint(images):
@@ -190,13 +205,12 @@ DAMAGES = {"cut": lambda content: content[:len(content) // 2], "emptied": lambda
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_index_is_made_again(images, damage):
+def test_a_damaged_index_is_made_again(images, damage, looked):
     expected = described(opened(images))
     path, = (images.parent / "cache").iterdir()
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     assert described(opened(images)) == expected
-    overwrite(images)
-    assert described(opened(images)) == expected
+    assert read_again(looked, images) == (expected, [])
 
 
 def alter_index(images, **about):
@@ -216,6 +230,21 @@ def test_an_index_of_another_version_is_made_again(images):
     assert described(opened(images)) == expected
 
 
+def test_an_index_without_times_of_changes_holds_and_gets_them(images, looked):
+    expected = described(opened(images))
+    key, folder = ("images", str(images)), str(images.parent / "cache")
+    found = array_cache.load_arrays(key, folder)
+    kept = [name for name in found["facts"].dtype.names if name != "change"]
+    found["facts"] = np.array(found["facts"][kept].tolist(), [(name, found["facts"].dtype[name]) for name in kept])
+    about = {**json.loads(found["about"].tobytes()), "version": 2}
+    found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    array_cache.save_arrays(key, found, folder)
+    assert read_again(looked, images) == (expected, [])
+    (path,) = replaced_with_its_time(images)
+    found, read = read_again(looked, images)
+    assert found["fingerprint"] != expected["fingerprint"] and read == [str(path)]
+
+
 @pytest.mark.parametrize("make", [
     lambda path: path.write_text("a file"), lambda path: path.symlink_to("nowhere/at/all"),
     lambda path: path.symlink_to("/proc/self")], ids=["file", "broken link", "read-only"])
@@ -226,31 +255,26 @@ def test_without_a_folder_for_the_index_the_data_are_read_all_the_same(images, m
     assert sorted(path.name for path in images.parent.iterdir()) == ["cache", "images", "none"]
 
 
-def test_an_index_of_another_pillow_reads_unreadable_files_again(images, monkeypatch):
-    path = images / "train" / "ant" / "bad.jpg"
-    save(path, 3)
-    content = path.read_bytes()
-    overwrite(path.parent, set(path.parent.rglob("*")) - {path})
-    count = opened(images).train.num_examples
-    path.write_bytes(content)
-    os.utime(path, (BEFORE, BEFORE))
-    assert opened(images).train.num_examples == count
+def test_an_index_of_another_pillow_reads_unreadable_files_again(images, monkeypatch, looked):
+    expected = described(opened(images))
     monkeypatch.setattr("PIL.__version__", "another")
-    assert opened(images).train.num_examples == count + 1
+    assert read_again(looked, images) == (expected, [str(images / "train" / "ant" / "bad.jpg")])
 
 
-def test_an_interrupted_start_keeps_what_it_has_read(images, monkeypatch):
+def test_an_interrupted_start_keeps_what_it_has_read(images, monkeypatch, looked):
     expected = described(opened(images, images.parent / "other"))
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
+    looked.clear()
     monkeypatch.setattr("pipeline.data.folder_index._READERS", 1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Image, "open", interrupt)  # Of the first file that is no JPEG file.
         opened(images)
-    overwrite(images, set(images.rglob("*")) - {images / "train" / "ant" / "0.jpg"})
-    assert described(opened(images)) == expected
+    first = set(looked)
+    found, again = read_again(looked, images)
+    assert found == expected and len(first) > 1 and len(first & {*again}) == 1 and len(first | {*again}) == 20
 
 
 LOADER = """
