@@ -130,7 +130,7 @@ def load_table(root: str, cache_dir: str | None) -> FileTable | None:
         facts = found["facts"]
         if about["version"] == _WITHOUT_CHANGES:
             facts = np.zeros(len(facts), FACTS)
-            for field in found["facts"].dtype.names:
+            for field in found["facts"].dtype.names or ():
                 facts[field] = found["facts"][field]
             facts["change"] = NEVER
         elif about["version"] != _VERSION:
