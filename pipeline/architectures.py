@@ -13,11 +13,20 @@ class ModelRow:
       example_shape: (height, width, channels) for which its parameters are documented and `inspect` shows it.
       wanted_channels: 3 to repeat images of one channel; None to take images as they are.
       input_range: range of the values of its input, one of pipeline.preprocessing.INPUT_RANGES.
+      classes: number of classes for which its figures are documented.
+      parameters: their number for that and `example_shape`, or None.
+      multiply_adds: of convolutions and matrix products in a forward pass of one image, or None.
+      top1: accuracy in percent on the validation images of ImageNet with the weights that Keras publishes
+        (https://keras.io/api/applications/; MobileNetV3: the documentation of its module), or None without any.
     """
 
     example_shape: tuple[int, int, int] = (28, 28, 1)
     wanted_channels: int | None = None
     input_range: str = "0..1"
+    classes: int = 10
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    top1: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +37,16 @@ class Architecture(ModelRow):
       constructor: its name there.
       smallest: smallest height and width of images, in pixels.
       preprocessing_inside: whether layers of the model bring values in [0, 255] into the range of its convolutions.
-      top1: accuracy in percent on the validation images of ImageNet with the weights that Keras publishes
-        (https://keras.io/api/applications/; MobileNetV3: the documentation of its module), or None without any.
       dropout: its rate of dropout before the classifier.
       drop_path: its largest rate of stochastic depth; None: it has none.
       options: its other options, {argument of the constructor: default}.
     """
 
     wanted_channels: int | None = 3
+    classes: int = 1000
     constructor: str
     smallest: int = 32
     preprocessing_inside: bool = False
-    top1: float | None = None
     dropout: float = 0.0
     drop_path: float | None = None
     options: dict[str, float | bool] = dataclasses.field(default_factory=dict)

@@ -1,31 +1,38 @@
-"""mirrorline inspect: the layer table and the graph of a model, or a sheet of augmented images; without training."""
+"""mirrorline inspect: all models, the layers and the graph of one, or a sheet of augmented images; without training."""
 import re
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
 from flags import define_path, given_options
 from pipeline import extension
 from pipeline.augmentation import augmentations, check_strengths
+from pipeline.choices import MODELS
 from pipeline.config import ExperimentConfig
 from pipeline.console import STANDARD
+from pipeline.console_table import open_console, print_rows
 from pipeline.errors import UsageError
 from pipeline.finetuning import UnfreezePoint
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
-SUMMARY = "show a model's layers, output shapes and parameters, draw its graph, or draw augmented images"
+SUMMARY = "list the models, show a model's layers, shapes and parameters, draw its graph, or draw augmented images"
 PLACE = 110
 GROUPS = ("model",)
 OF_DATA = ("dataset", "data_dir", "image_size", "resize", "interpolation", "validation_split", "subset", "augment",
            "memory_budget", "skip_unreadable", "cache_dir", "seed")
 OF_RATES = ("freeze", "unfreeze_at", "layer_decay", "lr_multipliers")
 ONLY = ("extension", "layer_decay", "lr_multipliers", *OF_DATA)
+COLUMNS = ("model", "parameters (M)", "multiply-adds (M)", "images", "classes", "input range", "ImageNet top-1")
+WIDTH = 120  # Of the table of models, where it is not for a terminal.
 OF_MODEL = ("depth", "input_shape", "classes")
 
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines the flags of this command alone."""
+    flags.DEFINE_bool("models", False, "list all models: parameters, operations, size and range of their images",
+                      flag_values=flag_values)
     flags.DEFINE_integer("depth", 2, "depth of nested layers that are shown; 1: only those that the model calls",
                          lower_bound=1, flag_values=flag_values)
     define_path("plot", None, "draw the graph of layer calls, or with --augment a sheet of training images, into this "
@@ -47,6 +54,8 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     """Prints the table of the configured model, or draws augmented images; returns the exit code."""
     given = given_options(flag_values)
+    if flag_values.models:
+        return list_models(config, flag_values, given)
     if "augment" in given:
         _check_sheet(flag_values, given)
         return draw_augmented(config, flag_values.plot)
@@ -55,6 +64,24 @@ def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
         raise UsageError(f"--{stray[0]} belongs to a sheet of augmented images: give --augment=flip,crop and "
                          "--plot=sheet.png with it, or leave it out to show a model")
     return show_model(config, flag_values)
+
+
+def list_models(config: ExperimentConfig, flag_values: flags.FlagValues, given: Sequence[str]) -> int:
+    """Prints the table of models, those of --extension among them; returns the exit code."""
+    stray = [name for name in (*given, *(n for n in (*OF_MODEL, "plot") if not flag_values[n].using_default_value))
+             if name != "extension"]
+    if stray:
+        raise UsageError(f"--models lists all models, and shows none of them: leave out --{stray[0]}, or --models")
+    extension.load(config.data.extension)
+    rows = [(name, f"{row.parameters / 1e6:,.2f}" if row.parameters else "",
+             f"{row.multiply_adds / 1e6:,.1f}" if row.multiply_adds else "",
+             "x".join(map(str, row.example_shape)), str(row.classes), row.input_range,
+             f"{row.top1:.1f}%" if row.top1 else "")
+            for name, row in sorted((name, entry.row) for name, entry in MODELS.items())]
+    print_rows(open_console(sys.stdout, WIDTH), COLUMNS, rows, left=(0, 3, 5), fold=())
+    print("Parameters and multiply-adds (of convolutions and matrix products, in a forward pass of one image) for these "
+          "images and classes; top-1 accuracy of the weights that Keras publishes, where it does.")
+    return 0
 
 
 def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:

@@ -43,7 +43,7 @@ class InceptionClassifier(Classifier):
         return self.classifier(self.pool(x))
 
 
-@MODELS.built_in("inception")
+@MODELS.built_in("inception", parameters=586_730, multiply_adds=117_269_760)
 @registered
 class Inception(InceptionClassifier):
     """Five inception and two downsample blocks: 586,730 parameters for 28x28x1 and 10 classes."""
@@ -55,7 +55,8 @@ class Inception(InceptionClassifier):
         super().__init__(num_classes, batch_norm_momentum, **kwargs)
 
 
-@MODELS.built_in("mini_inception", example_shape=(32, 32, 3), wanted_channels=3)
+@MODELS.built_in("mini_inception", example_shape=(32, 32, 3), wanted_channels=3,
+                 parameters=1_656_250, multiply_adds=234_597_920)
 @registered
 class MiniInception(InceptionClassifier):
     """Eight inception and two downsample blocks: 1,656,250 parameters for 32x32x3 and 10 classes."""

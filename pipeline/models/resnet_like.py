@@ -10,7 +10,7 @@ from pipeline.models.classifier import Classifier
 from pipeline.models.serialization import logits_dtype, registered
 
 
-@MODELS.built_in("resnet_like")
+@MODELS.built_in("resnet_like", parameters=2_400_490, multiply_adds=214_607_872)
 @registered
 class ResNetLike(Classifier):
     """Three residual blocks, global average pooling, dense: 2,400,490 parameters for 28x28x1 and 10 classes.
