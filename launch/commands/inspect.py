@@ -79,8 +79,8 @@ def list_models(config: ExperimentConfig, flag_values: flags.FlagValues, given: 
              f"{row.top1:.1f}%" if row.top1 else "")
             for name, row in sorted((name, entry.row) for name, entry in MODELS.items())]
     print_rows(open_console(sys.stdout, WIDTH), COLUMNS, rows, left=(0, 3, 5), fold=())
-    print("Parameters and multiply-adds (of convolutions and matrix products, in a forward pass of one image) for these "
-          "images and classes; top-1 accuracy of the weights that Keras publishes, where it does.")
+    print("Parameters and multiply-adds (of convolutions and matrix products, in a forward pass of one image) for "
+          "these images and classes; top-1 accuracy of the weights that Keras publishes, where it does.")
     return 0
 
 

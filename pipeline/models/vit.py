@@ -31,6 +31,20 @@ def positions(height: int, width: int, channels: int) -> np.ndarray:
 
 
 @registered
+class QueryKeyValue(keras.layers.Dense):
+    """The dense layer that makes queries, keys and values, each a third of its units.
+
+    The softmax cancels the bias of the keys, which so has no gradient: it would be rounding noise, which misleads an
+    adaptive optimizer.
+    """
+
+    def call(self, x: Any) -> tf.Tensor:
+        """Maps [batch, tokens, channels] to [batch, tokens, units]."""
+        query, key, value = tf.split(tf.convert_to_tensor(self.bias), 3)
+        return tf.matmul(x, self.kernel) + tf.concat([query, tf.stop_gradient(key), value], axis=0)
+
+
+@registered
 class SelfAttention(Block):
     """Multi-head self-attention, softmax(q k / sqrt(d)) v, with biases; the softmax in at least float32.
 
@@ -44,7 +58,7 @@ class SelfAttention(Block):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels, dtype = input_shape[-1], self.dtype_policy
-        self.query_key_value = keras.layers.Dense(3 * channels, name="query_key_value", dtype=dtype)
+        self.query_key_value = QueryKeyValue(3 * channels, name="query_key_value", dtype=dtype)
         self.output_projection = keras.layers.Dense(channels, name="output_projection", dtype=dtype)
         super().build(input_shape)
 
@@ -54,7 +68,7 @@ class SelfAttention(Block):
         split = tf.reshape(self.query_key_value(x), [-1, tokens, 3, self.heads, channels // self.heads])
         query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))
         weights = tf.matmul(query * (channels // self.heads) ** -0.5, key, transpose_b=True)
-        weights = tf.cast(tf.nn.softmax(tf.cast(weights, self.variable_dtype)), x.dtype)
+        weights = tf.cast(tf.nn.softmax(tf.cast(weights, self.variable_dtype)), value.dtype)
         mixed = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
         return self.output_projection(tf.reshape(mixed, [-1, tokens, channels]))
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.trained_model import TrainedModel
 from pipeline.models import registry
-from pipeline.preprocessing import UNIT, Preprocessing
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.inference import Inference
 from pipeline.training.settings import StepSettings
 
@@ -25,7 +25,7 @@ def perturb(model, seed=0):
             shift = rng.uniform(0.01, 0.1, variable.shape) if len(variable.shape) == 1 else 0
             variable.assign(variable.numpy() * rng.uniform(0.7, 1.3, variable.shape) + shift)
         else:
-            variable.assign([7, 3])  # The state of dropout's generator.
+            variable.assign(np.resize([7, 3], variable.shape))  # The state of dropout's generator, or a count.
 
 
 def trained_model(name, *options, classes=4, image_shape=None):
@@ -37,7 +37,7 @@ def trained_model(name, *options, classes=4, image_shape=None):
     perturb(model)
     normalization = (tuple(np.linspace(0.3, 0.5, shape[-1]).tolist()), tuple(np.linspace(0.2, 0.4, shape[-1]).tolist())
                      ) if name in NORMALIZED else (None, None)
-    input_range = RANGES.get(name, UNIT)
+    input_range = RANGES.get(name, registry.MODELS[name].row.input_range)
     settings = StepSettings(16, 1, 0, "float32", channels, *normalization, input_range)
     names = tuple(f"class {letter} é" for letter in "abcdefghij"[:classes])
     stored = {"config": config.flat(), "data": {"class_names": list(names), "image_shape": list(shape)},

@@ -13,7 +13,20 @@ from pipeline.errors import UsageError
 from pipeline.export.formats import keras_file, weights_file
 from pipeline.export.formats.keras_file import KerasFile
 from pipeline.export.formats.weights_file import WeightsFile
-from pipeline.models import blocks, cnn, dropout, inception, layers, mlp, normalization, registry, three_apis
+from pipeline.models import (
+    blocks,
+    cifar_resnets,
+    cnn,
+    dropout,
+    inception,
+    layers,
+    mlp,
+    normalization,
+    registry,
+    speed_cifar,
+    three_apis,
+    vit,
+)
 from pipeline.models.freezing import freeze
 from pipeline.models.identity import variable_names, weights_sha256
 from pipeline.models.image_classifier import ImageClassifier
@@ -47,17 +60,30 @@ EXAMPLES = {
     inception.MiniInception: (dict(num_classes=3, batch_norm_momentum=0.7), IMAGES),
     three_apis.SubclassedNetwork: (dict(num_classes=3, batch_norm_momentum=0.7), IMAGES),
     three_apis.ThreeAPIs: (dict(num_classes=3, api="functional", batch_norm_momentum=0.7), IMAGES),
+    cifar_resnets.BasicBlock: (dict(filters=2, strides=2, projected=True, batch_norm_momentum=0.7), IMAGES),
+    cifar_resnets.WideBlock: (dict(filters=2, strides=2, projected=True, dropout=0.2, batch_norm_momentum=0.7), IMAGES),
+    cifar_resnets.ResNet18Cifar: (dict(num_classes=3, batch_norm_momentum=0.7), IMAGES),
+    cifar_resnets.WideResNet: (dict(num_classes=3, dropout=0.2, batch_norm_momentum=0.7), IMAGES),
+    speed_cifar.SpeedBlock: (dict(filters=5, batch_norm_momentum=0.7), IMAGES),
+    speed_cifar.SpeedCifar: (dict(num_classes=3, batch_norm_momentum=0.7), IMAGES),
+    vit.QueryKeyValue: (dict(units=6), (2, 5, 4)),
+    vit.SelfAttention: (dict(heads=2), (2, 5, 4)),
+    vit.TransformerBlock: (dict(channels=4, heads=2, drop_path=0.2), (2, 5, 4)),
+    **{model: (dict(num_classes=3, patch_size=4, drop_path=0.2), (2, 20, 24, 3))
+       for model in (vit.ViTTiny, vit.ViTSmall, vit.ViTBase)},
     ImageClassifier: (dict(image_shape=(20, 21, 1), channels=3, class_names=("a", "b", "c"), image_mean=(0.4,),
                            image_deviation=(0.3,), metadata={"a": [1, {"b": None}]}, input_range="caffe"),
                       (2, 20, 21, 1)),
 }
+OF_KERAS = (layers.Convolution, vit.QueryKeyValue)  # Whose arguments are those of Keras's layers.
 KEPT_INSIDE = {"network", "variables", "weights_sha256", "frozen"}  # Arguments that are the network's own.
 
 
 def classes():
     """Returns the classes that this project has registered with Keras."""
     registered = keras.saving.get_custom_objects()
-    return sorted((c for name, c in registered.items() if name.startswith(f"{PACKAGE}>")), key=lambda c: c.__name__)
+    return sorted((c for name, c in registered.items() if name.startswith(f"{PACKAGE}>")
+                   and issubclass(c, keras.layers.Layer)), key=lambda c: c.__name__)
 
 
 def through_json(layer):
@@ -72,7 +98,7 @@ def in_json(layer):
     return config
 
 
-DEEP = ("Inception", "MiniInception", "ResNetLike")
+DEEP = ("Inception", "MiniInception", "ResNetLike", "ResNet18Cifar", "WideResNet", "ViTTiny", "ViTSmall", "ViTBase")
 SMALL = [i for i, c in enumerate(classes()) if c.__name__ not in DEEP]
 
 
@@ -80,7 +106,7 @@ SMALL = [i for i, c in enumerate(classes()) if c.__name__ not in DEEP]
 def test_configurations_keep_every_argument(layer_class):
     arguments, shape = EXAMPLES[layer_class]
     for name, parameter in constructor_arguments(layer_class).items():
-        if layer_class is not layers.Convolution and name not in KEPT_INSIDE:
+        if layer_class not in OF_KERAS and name not in KEPT_INSIDE:
             assert arguments[name] != parameter.default, name
     if layer_class is ImageClassifier:
         arguments = {**arguments, "network": registry.create("mlp", 3, (20, 21, 3))}

@@ -164,6 +164,17 @@ def test_command_prints_the_table_of_the_documented_input(capsys):
     assert capsys.readouterr().out == MINI_INCEPTION + "\n"
 
 
+def test_command_lists_all_models_without_building_one(capsys):
+    assert command("--models") == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert set(lines) >= set(registry.MODELS) - set(registry.MODELS.registered)
+    assert lines["vit_ti16"][1:] == ["5.68", "1,246.6", "224x224x3", "1000", "-1..1"]
+    assert lines["resnet50"][-3:] == ["1000", "caffe", "74.9%"]
+    for stray in ("--depth=3", "--classes=3"):
+        with pytest.raises(UsageError, match=f"--models lists all models, .* leave out {stray.partition('=')[0]}"):
+            command("--models", stray)
+
+
 def test_command_takes_shape_classes_and_options_and_draws(capsys, tmp_path):
     plot = tmp_path / "graph.png"
     assert command("--input_shape=24x16x2", "--classes=3", f"--plot={plot}", model="resnet_like",
