@@ -1,7 +1,7 @@
 """mirrorline inspect: all models, the layers and the graph of one, or a sheet of augmented images; without training."""
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from absl import flags
 
@@ -66,7 +66,7 @@ def run(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     return show_model(config, flag_values)
 
 
-def list_models(config: ExperimentConfig, flag_values: flags.FlagValues, given: Sequence[str]) -> int:
+def list_models(config: ExperimentConfig, flag_values: flags.FlagValues, given: Iterable[str]) -> int:
     """Prints the table of models, those of --extension among them; returns the exit code."""
     stray = [name for name in (*given, *(n for n in (*OF_MODEL, "plot") if not flag_values[n].using_default_value))
              if name != "extension"]

@@ -48,7 +48,7 @@ class BasicBlock(Block):
         self.conv2 = _convolution(filters, 3, 1, "conv2", dtype)
         self.norm2 = _norm(batch_norm_momentum, "norm2", dtype)
         self.shortcut = _convolution(filters, 1, strides, "shortcut", dtype) if projected else None
-        self.shortcut_norm = _norm(batch_norm_momentum, "shortcut_norm", dtype) if projected else None
+        self.shortcut_norm: Any = _norm(batch_norm_momentum, "shortcut_norm", dtype) if projected else None
         self.add = keras.layers.Add(name="add", dtype=dtype)
         self.relu2 = ReLU(name="relu2", dtype=dtype)
 

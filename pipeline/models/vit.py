@@ -56,7 +56,7 @@ class SelfAttention(Block):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         channels, dtype = input_shape[-1], self.dtype_policy
         self.query_key_value = QueryKeyValue(3 * channels, name="query_key_value", dtype=dtype)
         self.output_projection = keras.layers.Dense(channels, name="output_projection", dtype=dtype)
