@@ -135,9 +135,9 @@ class TrainingConfig(Options):
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better one; 0: never; "
                                              "holds out 10% of training if no validation split", low=0,
                                           unit="evaluations")
-    initialize_from: str | None = option(None, "weights to start from: a SavedModel's folder, a .keras or .weights.h5 "
-                                               "file, or a run's directory; the last layer may have another number of "
-                                               "classes", path=True)
+    initialize_from: str | None = option(None, "weights to start from: imagenet for those that Keras publishes, a "
+                                               ".keras or .h5 file, a SavedModel's folder or a run's directory; the "
+                                               "last layer may have another number of classes", path=True)
     best_metric: str = option("accuracy", "metric that selects the best checkpoint", choices=("accuracy", "loss"))
     metrics: tuple[str, ...] = option((), "more metrics that evaluations compute, of an --extension", many=True,
                                       choices=METRICS, resume=FREE)

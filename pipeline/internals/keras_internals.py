@@ -1,22 +1,32 @@
-"""Private interfaces of Keras 3: home folder, dtypes, tree of layers, saving, the update step of optimizers."""
+"""Private interfaces of Keras 3: home folder, downloads, dtypes, layers, saving, the update step of optimizers."""
 import collections
 import contextlib
+import random
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src import dtype_policies
+from keras.src.applications import efficientnet
 from keras.src.backend import config
 from keras.src.backend.common import global_state
+from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
+from keras.src.utils import file_utils
 
 from pipeline.console import STANDARD
 from pipeline.errors import RunFailure
 
+IMAGENET_STD = efficientnet.IMAGENET_STDDEV_RGB  # Of the channels of images in [0, 1].
 H5Store = saving_lib.H5IOStore
 read_dataset = saving_lib.safe_get_h5_dataset
+read_group = saving_lib.safe_get_h5_group
+legacy_names = legacy_h5_format.load_attributes_from_hdf5_group
+legacy_weights = legacy_h5_format._legacy_weights  # Of a layer, in the order of a legacy .h5 file.
+load_legacy_state = legacy_h5_format.load_weights_from_hdf5_group  # Into a model; raises ValueError if it does not fit.
 PER_VARIABLE = ("_apply_weight_decay", "_get_variable_index", "iterations", "update_step")
 FUSED = ("_backend_update_step", "_get_variable_index")  # What the fused updates below override or call.
 
@@ -25,6 +35,38 @@ def set_home(folder: str) -> None:
     """Sets the folder in which Keras keeps its downloads."""
     if hasattr(config, "_KERAS_DIR"):
         config._KERAS_DIR = folder
+
+
+def home() -> str:
+    """Returns the folder in which Keras keeps its downloads."""
+    return config.keras_home()
+
+
+def is_file_of(path: str, digest: str) -> bool:
+    """Tells whether a file has a digest that Keras publishes, MD5 or SHA-256 by its length."""
+    return file_utils.validate_file(path, digest)
+
+
+@contextlib.contextmanager
+def downloaded_by(fetch: Callable[..., str]) -> Iterator[None]:
+    """Lets Keras's applications take their files from `fetch` inside the block, in place of keras.utils.get_file."""
+    original, file_utils.get_file = file_utils.get_file, fetch
+    try:
+        yield
+    finally:
+        file_utils.get_file = original
+
+
+@contextlib.contextmanager
+def built_aside() -> Iterator[None]:
+    """Builds models on the CPU that leave no trace: later names and seeds are as if they had not been there."""
+    drawn, drawn_by_numpy = random.getstate(), np.random.get_state()
+    try:
+        with named_from_the_start(), tf.device("CPU:0"):
+            yield
+    finally:
+        random.setstate(drawn)
+        np.random.set_state(drawn_by_numpy)
 
 
 @contextlib.contextmanager
@@ -101,6 +143,22 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 def save_state(model: keras.Model, store: Any) -> None:
     """Writes the variables of a model into an H5Store, by the paths that Keras gives them."""
     saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
+
+
+def load_state(model: keras.Model, store: Any, path: str = "") -> None:
+    """Reads the variables of a model from an H5Store, from the model at `path` in it; seeds stay as they are.
+
+    Raises:
+      ValueError: something does not fit.
+    """
+    seeds = {id(generator) for layer in layers_of(model) for generator in layer._seed_generators}
+    failed: set[int] = set()
+    errors: dict[int, Any] = {}
+    saving_lib._load_state(model, weights_store=store, assets_store=None, inner_path=path, visited_saveables=seeds,
+                           failed_saveables=failed, error_msgs=errors)
+    if failed:
+        layer, error = next(iter(errors.values()))
+        raise ValueError(f"layer {layer.name}: {error}")
 
 
 class AlreadyReduced:

@@ -30,6 +30,7 @@ from pipeline.models import registry
 from pipeline.models.freezing import FreezeSchedule, Frozen
 from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled, check_size, departures
+from pipeline.models.plain import PlainModel
 from pipeline.models.trained_weights import TrainedWeights, trained_weights
 from pipeline.monitoring import operations
 from pipeline.preprocessing import of_begun
@@ -284,8 +285,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
       source: loaded with this configuration.
       strategy: tf.distribute.MirroredStrategy, created before any other TensorFlow operation.
       stored: config.json of an existing run, or None.
-      begins: whether --initialize_from is read, because no checkpoint will be restored; default: without `stored`. A
-        run that continues does not need the file.
+      begins: whether --initialize_from is read, as no checkpoint will be restored; default: without `stored`.
 
     Raises:
       UsageError: model, data, options or the weights to start from do not fit each other.
@@ -302,9 +302,10 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
             check_size(model, config.model.model, (*source.preprocessing.image_shape[:2], wanted))
         if settings.xla and strategy.num_replicas_in_sync > 1:
             check_compiled(model, config.model.model)
-        initialization = Initialization.stored(stored)
-        if begins:
-            initialization = initialize(model, config.training.initialize_from, shape, find, initialization)
+    plain, before = PlainModel.of(config.model, source.num_classes, shape), Initialization.stored(stored)
+    # Outside of the scope: a model that a file is read into needs no copies on the replicas.
+    initialization = initialize(model, config.training.initialize_from, plain, find, before) if begins else before
+    with strategy.scope():
         trained = trained_weights(model, config, shape, plan.thaws)
         optimizer = create_optimizer(config.optimizer, model, trained)
         add_l2(model, trained.freezing.since, config.optimizer.l2)

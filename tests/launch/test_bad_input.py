@@ -52,12 +52,15 @@ REFUSED = [
     (("--model=three_apis", "--dataset=synthetic:12x12x3"), ["three_apis", "12x12", "19"]),
     (("--model=resnet_like", "--model_options=identity_kernal=3"), ["identity_kernal", "identity_kernel"]),
     (("--xla=on", "--replicas=2"), ["--xla=on", "--nosync_batch_norm"]),
+    (("--model=mobilenet", "--model_options=alpha=0.25", "--dataset=synthetic:32x32x3x5", "--initialize_from=imagenet"),
+     ["mobilenet_2_5_224_tf_no_top.h5", "http://127.0.0.1:9/", "put it into", ".keras/models"]),
     (("--warmup=soon",), ["--warmup", "soon", "1epoch"]),
 ]
 
 
 def test_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)  # With it half precision is refused for another reason.
+    monkeypatch.setenv("MIRRORLINE_WEIGHTS_URL", "http://127.0.0.1:9")
     found = answers([("train", *arguments) for arguments, _ in REFUSED], tmp_path)
     for (arguments, says), (code, _, errors) in zip(REFUSED, found, strict=True):
         assert code == 2 and errors.count("\n") == 1, (arguments, code, errors)

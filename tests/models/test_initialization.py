@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.trained_model import TrainedModel
@@ -15,6 +17,7 @@ from pipeline.export.weight_sources import find
 from pipeline.files import write_json
 from pipeline.models import registry
 from pipeline.models.initialization import Initialization, initialize
+from pipeline.models.plain import PlainModel
 from pipeline.models.weight_matching import match
 from pipeline.models.weight_names import named
 from pipeline.run_directory import RunDirectory
@@ -23,9 +26,11 @@ from pipeline.training.run_records import describe
 from tests.training.small import build, run
 
 SHAPE = (28, 28, 3)
+PLAIN = PlainModel("three_apis", 10, SHAPE)
 FILES = {"saved_model": "export/saved_model", "keras": "export/keras/2/model.keras",
          "weights": "export/weights/2/model.weights.h5", "checkpoint": "run",
-         "keras of Keras's own making": "plain.keras"}
+         "keras of Keras's own making": "plain.keras", "h5 of Keras's own making": "plain.weights.h5",
+         "h5 of Keras 2": "plain.h5"}
 
 
 def arrays(model):
@@ -51,6 +56,9 @@ def trained(strategy, tmp_path_factory):
         store.save(step, best=step == 2)
     store.sync()
     experiment.state.model.save(folder / "plain.keras")
+    experiment.state.model.save_weights(folder / "plain.weights.h5")
+    with h5py.File(folder / "plain.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, experiment.state.model)
     model = TrainedModel.load(directory)
     for form in ("saved_model", "keras", "weights"):
         for version in ("2", "10.unproved"):
@@ -64,18 +72,32 @@ def trained(strategy, tmp_path_factory):
 def test_every_format_gives_the_weights_of_its_model(trained, form):
     folder, values = trained
     model = fresh()
-    found = initialize(model, str(folder / FILES[form]), SHAPE, find)
+    found = initialize(model, str(folder / FILES[form]), PLAIN, find)
     assert (found.form, found.loaded, found.fresh, found.unused) == (form.split()[0], len(values), (), ())
     assert len(found.sha256) == 64
     for name, value in arrays(model).items():
         np.testing.assert_array_equal(value, values[name], err_msg=name)
     again = fresh(classes=4)  # A head for other classes is fresh, all of it.
     before = arrays(again)
-    found = initialize(again, str(folder / FILES[form]), SHAPE, find)
+    found = initialize(again, str(folder / FILES[form]), dataclasses.replace(PLAIN, num_classes=4), find)
     assert found.fresh == ("network/classifier/kernel", "network/classifier/bias")
+    assert found.reasons == {"network/classifier": "10 classes in the file, 4 here"}
+    assert found.lines()[1:] == ["        fresh: network/classifier/kernel, network/classifier/bias (10 classes in the "
+                                 "file, 4 here)"]
     for name, value in arrays(again).items():
         np.testing.assert_array_equal(value, (before if name in found.fresh else values)[name], err_msg=name)
     assert Initialization.stored(json.loads(json.dumps({"initialization": dataclasses.asdict(found)}))) == found
+
+
+def test_every_replica_begins_with_the_weights_of_the_file(trained, strategy):
+    folder, values = trained
+    experiment = build(strategy(2), model="three_apis", precision="float32",
+                       initialize_from=str(folder / "plain.weights.h5"))
+    for variable in experiment.state.model.variables:
+        first, second = (np.asarray(v) for v in experiment.strategy.experimental_local_results(variable.value))
+        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+    for name, value in arrays(experiment.state.model).items():
+        np.testing.assert_array_equal(value, values[name], err_msg=name)
 
 
 def test_a_file_that_changed_since_the_run_began_is_refused(trained):
@@ -83,8 +105,8 @@ def test_a_file_that_changed_since_the_run_began_is_refused(trained):
     path = str(folder / FILES["keras"])
     began = Initialization(path, path, "keras", "0" * 64, 1, (), ())
     with pytest.raises(UsageError, match="no longer what this run was started from.*another --workdir"):
-        initialize(fresh(), path, SHAPE, find, began)
-    initialize(fresh(), str(folder / "run"), SHAPE, find, began)  # Another file was asked for.
+        initialize(fresh(), path, PLAIN, find, began)
+    initialize(fresh(), str(folder / "run"), PLAIN, find, began)  # Another file was asked for.
 
 
 def test_moving_statistics_continue_from_those_of_the_file(trained, strategy):
@@ -117,6 +139,39 @@ def test_variables_are_matched_by_path_and_shape():
     assert found.unused == ("extra/kernel",)
 
 
+NET = {"conv1/kernel": (3, 3, 3, 8), "conv2/kernel": (3, 3, 8, 16), "fc1/kernel": (64, 32), "fc1/bias": (32,),
+       "fc2/kernel": (32, 32), "head/kernel": (32, 10)}
+TOP = ("fc1", "fc2", "head")
+
+
+def matched(**changed):
+    shapes = {**NET, **{name.replace("__", "/"): shape for name, shape in changed.items()}}
+    file = {name: np.ones(shape, np.float32) for name, shape in shapes.items() if shape}
+    return match(NET, {"head/kernel"}, file, "FILE", TOP)
+
+
+@pytest.mark.parametrize("changed,fresh", [
+    (dict(), {}),
+    # A dense layer over all pixels depends on the size of the images; those after it were trained on its outputs.
+    (dict(fc1__kernel=(256, 32)), {"fc1/kernel": "kernel is (256, 32) in the file, (64, 32) here",
+                                   "fc1/bias": "kernel is (256, 32) in the file, (64, 32) here",
+                                   "fc2/kernel": "after fc1", "head/kernel": "after fc1"}),
+    (dict(head__kernel=(32, 3)), {"head/kernel": "3 classes in the file, 10 here"}),
+    (dict(fc1__kernel=None, fc1__bias=None, fc2__kernel=None, head__kernel=None),
+     {name: "not in the file" for name in list(NET)[2:]}),
+    (dict(conv1__kernel=(5, 5, 3, 8)), {"conv1/kernel": "kernel is (5, 5, 3, 8) in the file, (3, 3, 3, 8) here"}),
+])
+def test_what_is_fresh_has_a_reason(changed, fresh):
+    found = matched(**changed)
+    assert found.fresh == fresh and found.loaded.keys() == NET.keys() - fresh.keys()
+
+
+def test_less_than_half_of_the_backbone_is_refused():
+    with pytest.raises(UsageError, match="conv2 expects kernel of shape .*: 16% of the backbone's parameters fit, at "
+                                         "least half have to"):
+        matched(conv2__kernel=(3, 3, 8, 32))
+
+
 def test_layers_with_other_numbers_of_keras_are_matched_in_order():
     wanted = {"conv2d/kernel": (1,), "conv2d_1/kernel": (1,), "dense/kernel": (1,)}
     file = {name: np.array([number], np.float32) for number, name in enumerate(
@@ -147,7 +202,7 @@ def test_a_file_of_another_model_is_refused(trained):
     folder, _ = trained
     with pytest.raises(UsageError, match="is of another model: it holds network/convolution1/kernel, .* this one "
                                          "block1/convolution/kernel"):
-        initialize(fresh(model="cnn"), str(folder / FILES["weights"]), SHAPE, find)
+        initialize(fresh(model="cnn"), str(folder / FILES["weights"]), PLAIN, find)
 
 
 def _cut(path):
@@ -192,6 +247,6 @@ def test_bad_input_is_one_line(trained, tmp_path, name, spoil, says):
     if spoil:
         spoil(str(tmp_path / name))
     with pytest.raises(UsageError) as error:
-        initialize(fresh(model="mlp"), str(tmp_path / name), SHAPE, find)
+        initialize(fresh(model="mlp"), str(tmp_path / name), PLAIN, find)
     assert str(error.value).startswith("--initialize_from: ") and says in str(error.value)
     assert "\n" not in str(error.value)

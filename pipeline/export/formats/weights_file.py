@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.choices import EXPORT_FORMATS
 from pipeline.errors import UsageError
 from pipeline.export.export_format import ExportFormat
+from pipeline.export.keras_weights import places_in_file
 from pipeline.export.signatures import check_single_precision
 from pipeline.files import write_bytes
 from pipeline.internals.keras_internals import H5Store, read_dataset, save_state
@@ -175,6 +176,12 @@ def load_into(model: Any, path: str) -> None:
         variable.assign(value)
 
 
+def names_variables(path: str) -> bool:
+    """Tells whether a file of weights was written by `write`, and so names its variables."""
+    with _opened(path) as store:
+        return DESCRIPTION in store.h5_file
+
+
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[H5Store]:
     """Opens a file of weights to read it."""
@@ -201,10 +208,9 @@ def _description(store: Any, path: str, required: bool = True) -> Any:
 
 def _as_keras_has_it(model: Any, store: Any) -> tuple[list[list], list[str]]:
     """Returns ([[name, shape, dtype], ...], places) of the variables of a model that are in a file of Keras."""
-    with contextlib.closing(RecordingStore(io.BytesIO())) as recording:
-        places = _save(model, recording)
-    found = [(name, place) for name, place in zip(variable_names(model), places, strict=True)
-             if place in store.h5_file]
+    places = {id(variable): place for place, variable in places_in_file(model).items()}
+    found = [(name, places[id(variable)]) for name, variable in zip(variable_names(model), model.variables, strict=True)
+             if places.get(id(variable), DESCRIPTION) in store.h5_file]
     shapes = [read_dataset(store.h5_file, place) for _, place in found]
     return ([[name, list(data.shape), str(data.dtype)] for (name, _), data in zip(found, shapes, strict=True)],
             [place for _, place in found])
