@@ -47,8 +47,10 @@ class KerasImport(ImportHook):
         """Imports Keras or TensorFlow."""
         with _defaults():
             load(module)
-        if module.__name__ == "keras":
+        # TensorFlow imports Keras, and Keras TensorFlow: the settings are those of the user again after the outer one.
+        if "keras" in sys.modules and os.environ.get("KERAS_HOME") != os.devnull:
             _set_home()
+        if module.__name__ == "keras":
             importlib.import_module("pipeline.models")
 
 

@@ -67,6 +67,14 @@ def test_no_variable_changes_the_precision(monkeypatch):
     assert not names & set(os.environ)
 
 
+def test_downloads_are_in_the_folder_of_the_user_whatever_is_imported_first(tmp_path):
+    code = ("import pipeline, tensorflow; from pipeline.internals.keras_internals import home; "
+            "from pipeline.models import registry; print(home())")
+    done = subprocess.run([sys.executable, "-c", code], env={**environment(), "KERAS_HOME": str(tmp_path)}, text=True,
+                          capture_output=True, check=True)
+    assert done.stdout.strip() == str(tmp_path)
+
+
 PYTHON = """
 import keras
 before = keras.config.image_data_format(), keras.config.epsilon()
