@@ -12,12 +12,10 @@ from absl import flags
 
 import recipes
 from flags.definitions import define_options
-from flags.parsing import parse
+from flags.parsing import EXCLUSIVE, parse
 from pipeline import config
 
 RECIPES = {"digits": "digits.flags"}
-# Options that set the same thing in two ways: one that the user gives replaces the recipe's other one.
-EXCLUSIVE = (("epochs", "steps"),)
 
 
 @functools.cache

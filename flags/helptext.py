@@ -69,8 +69,10 @@ def _about_defaults(flag_values):
 def _general_rows(flag_values):
     same = [(f"--{name}", f"the same as {flag}") for name, flag in shorthands(flag_values).items()]
     return [*same,
+            ("--recipe=NAME", "the flags of an installed recipe, over which all others win; 'mirrorline recipes' shows "
+                              f"them: {', '.join(name.removesuffix(recipes.SUFFIX) for name in recipes.names())}"),
             ("--flagfile=FILE", "read flags from a file, one a line, # for comments; a name that is no file here is "
-                                f"looked up among the recipes: {', '.join(recipes.names())}"),
+                                "looked up among the recipes"),
             ("--help", "print this and exit")]
 
 

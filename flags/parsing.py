@@ -22,6 +22,8 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
                "cutmix": "augment", "sync_bn": "sync_batch_norm", "config": "flagfile", "resume": "workdir"}
 # {flag: (the flag that it stands for, its value)}.
 SHORTHANDS = {"quiet": ("verbosity", "quiet")}
+# Options that set the same thing in two ways: one that the user gives replaces the other one of a recipe.
+EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"))
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -30,7 +32,8 @@ def parse(arguments: Sequence[str], flag_values: flags.FlagValues, command: str 
     """Parses the arguments of one command into `flag_values`.
 
     `--flagfile=FILE`, as in absl: a flag on each line, # for comments; it takes effect at its position, and the last
-    value wins. A file that does not exist here is looked up among the installed recipes.
+    value wins. A file that does not exist here is looked up among the installed recipes. `--recipe=NAME` stands for the
+    flags of an installed recipe, over which all others win.
 
     Args:
       arguments: without the name of program and command.
@@ -46,7 +49,7 @@ def parse(arguments: Sequence[str], flag_values: flags.FlagValues, command: str 
     """
     flag_values.set_gnu_getopt(True)
     try:
-        rest = flag_values([command, *_written_out(_with_flag_files(arguments), flag_values)])[1:]
+        rest = flag_values([command, *_written_out(_with_recipes(_with_flag_files(arguments)), flag_values)])[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, flag_values, command) from None
     except flags.IllegalFlagValueError as error:
@@ -87,6 +90,30 @@ def _with_flag_files(arguments, reading=()):
     return found
 
 
+def _with_recipes(arguments):
+    """Returns the arguments with the flags of each --recipe, up to `--`, in front of all others."""
+    found, rest, waiting = [], [], iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name in ("--recipe", "-recipe"):
+            found += _with_flag_files(_flags_in(_recipe(value if equals else next(waiting, ""))))
+            continue
+        rest.append(argument)
+        if argument == "--":
+            rest += waiting
+    given = {argument.lstrip("-").partition("=")[0] for argument in rest}
+    replaced = {f"--{name}" for names in EXCLUSIVE if set(names) & given for name in names}
+    return [*(flag for flag in found if flag.partition("=")[0] not in replaced), *rest]
+
+
+def _recipe(name):
+    """Returns the path of an installed recipe."""
+    known = [known.removesuffix(recipes.SUFFIX) for known in recipes.names()]
+    if name.removesuffix(recipes.SUFFIX) not in known:
+        raise unknown_name("--recipe", name, known, "; 'mirrorline recipes' shows what they do")
+    return recipes.path(name.removesuffix(recipes.SUFFIX) + recipes.SUFFIX)
+
+
 def _flags_in(path):
     """Returns the flags in a file, one a line; a quoted value, as in a shell, without its quotes."""
     try:
@@ -119,7 +146,7 @@ def _written_out(arguments, flag_values):
 def _unknown_flag(name, flag_values, command):
     wanted = name.replace("-", "_")
     negations = [f"no{known}" for known in flag_values if flag_values[known].boolean]
-    known = [*flag_values, *negations, *shorthands(flag_values), "flagfile"]
+    known = [*flag_values, *negations, *shorthands(flag_values), "flagfile", "recipe"]
     guess = wanted if wanted in known else OTHER_NAMES.get(wanted.lower())
     guess = guess if guess in known else nearest(wanted, known)
     suggestion = f"did you mean --{guess}? " if guess else ""

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.commands import REPOSITORY, answers, mirrorline, succeed
 from tests.selection import quick
 
-PAGES = ["data", "models", "training", "evaluation", "benchmark", "workers", "export"]
+PAGES = ["data", "models", "finetuning", "training", "evaluation", "benchmark", "workers", "export"]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -63,6 +63,8 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
                  f"{config.runtime.precision}, {counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
     for number, line in enumerate(experiment.freezing.lines()):
         console.info(f"{'' if number else 'frozen':7} {line}")
+    if experiment.config.model.freeze and not config.training.initialize_from:
+        console.warning("what is frozen was never trained: give the weights to start from, --initialize_from=FILE")
     factors = [experiment.trained.factors[name] for name in experiment.freezing.since]
     if set(factors) != {1.0}:
         console.info(f"rates   weights train with x{min(factors):.3g} to x{max(factors):.3g} of the learning rate; "

@@ -104,7 +104,28 @@ def test_a_flag_file_that_cannot_be_used_is_one_line(arguments, line, tmp_path, 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_makes_a_valid_configuration(name):
     dataset = configured(f"--flagfile={name}")["dataset"]
-    assert dataset == name.split("-")[0].removesuffix(".flags")
+    assert dataset == ("digits" if name == "finetune.flags" else name.split("-")[0].removesuffix(".flags"))
+    recipe = recipes.read(name)
+    assert recipe.summary and all(getattr(recipe, figure) for figure in recipes.FIGURES)
+    assert configured(f"--recipe={recipe.name}") == configured(f"--flagfile={name}")
+    assert configured(f"--recipe={recipe.name}", "--seed=3") == configured(*recipe.flags, "--seed=3")
+
+
+@pytest.mark.parametrize("arguments, changed", [
+    (["--recipe=mnist-cnn", "--batch_size=8"], {"batch_size": 8}),
+    (["--batch_size=8", "--recipe=mnist-cnn"], {"batch_size": 8}),
+    (["--steps=5", "--recipe", "mnist-cnn.flags"], {"steps": 5, "epochs": None}),
+    (["--recipe=mnist-cnn", "--flagfile=mine"], {"seed": 7}),
+])
+def test_what_is_given_wins_over_a_recipe(arguments, changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("--seed=7\n")
+    assert configured(*arguments) == {**configured("--flagfile=mnist-cnn"), **changed}
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown --recipe 'fintune': did you mean 'finetune'\\? known: .*digits"):
+        configured("--recipe=fintune")
 
 
 def test_the_documents_runs_are_recipes():
