@@ -58,6 +58,7 @@ class ExportFormat:
       install: what pip has to install for them.
       needs_mirrorline: whether `load` imports Mirrorline; if not, it cannot be imported there.
       calibrated: whether `write` needs images of the training split.
+      decodes_files: whether the exported model takes image files as they are.
       library: library_name of the model card on Hugging Face, or None.
       usage: section Usage of the model card, with code that runs as it stands in the folder of the export: Markdown, a
         Jinja2 template of `shape` (H, W, C), `array` (the same as text, "28, 28, 1"), `runtime` and `imports` (a
@@ -74,6 +75,7 @@ class ExportFormat:
     install = ""
     needs_mirrorline = False
     calibrated = False
+    decodes_files = False
     library: str | None = None
     usage = "Loaded with {{ runtime }}."
 

@@ -30,6 +30,7 @@ class SavedModel(ExportFormat):
     """TensorFlow's SavedModel; see signatures.Serving and signatures.signatures for its functions."""
 
     runtime = "tensorflow"
+    decodes_files = True
     usage = """\
 It needs TensorFlow alone (`pip install tensorflow`).
 
