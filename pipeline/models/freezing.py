@@ -209,7 +209,10 @@ def _hold(model, chosen, batch_norm):
         layer.trainable = True
     for variable in held.values():
         variable.trainable = False
-    return list(held.values())
+    # Statistics of the data set, which no step changes: the mean of three equal numbers is not always that number.
+    constant = [v for layer in layers_of(model) if isinstance(layer, keras.layers.Normalization)
+                for v in layer.variables if is_float(v)]
+    return [*held.values(), *(v for v in constant if id(v) not in held)]
 
 
 def _layers(names):

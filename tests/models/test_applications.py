@@ -13,6 +13,7 @@ from pipeline.internals.keras_internals import layers_of, named_from_the_start
 from pipeline.models import registry
 from pipeline.models.context import StepContext, step_context
 from pipeline.models.dropout import Dropout
+from pipeline.models.freezing import freeze
 from pipeline.models.normalization import BatchNormalization, InputNormalization
 from pipeline.models.pixels import normalize
 from pipeline.preprocessing import INPUT_RANGES
@@ -128,6 +129,14 @@ def test_normalization_of_the_input_computes_with_its_weights():
     mean.assign([0.1, 0.2, 0.3])
     variance.assign([4.0, 1.0, 0.25])
     np.testing.assert_allclose(model(x), (x - [0.1, 0.2, 0.3]) / [2, 1, 0.5], rtol=1e-6, atol=1e-7)
+
+
+def test_statistics_of_the_input_pass_through_no_reduction():
+    image = keras.Input((4, 4, 3))
+    features = keras.layers.Flatten()(InputNormalization(name="normalization")(image))
+    model = keras.Model(image, keras.layers.Dense(2, name="classifier")(features))
+    frozen = freeze(model, (), (4, 4, 3)).frozen
+    assert [v.path for v in frozen.held] == ["normalization/mean", "normalization/variance"] and not frozen.names
 
 
 @pytest.mark.parametrize("name", NAMES)
