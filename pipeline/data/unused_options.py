@@ -50,7 +50,8 @@ def _of_sizes(config, source):
     found, same = {}, source.preprocessing.image_shape == source.image_shape
     if same:
         found["eval_image_size"] = f"images of training are {height}x{width} too"
-    if source.evaluation and not source.resized and same and source.evaluation.policy != "crop":
+    crops = decoded_crop(source.train, augmentations(config))[0] is not None
+    if source.evaluation and not (source.resized or crops) and same and source.evaluation.policy != "crop":
         reason = f"every file has {height}x{width} pixels, and no --image_size asks for others"
         found["resize"] = found["interpolation"] = reason if config.image_size is None else (
             f"every file has {height}x{width} pixels already")
