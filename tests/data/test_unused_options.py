@@ -59,7 +59,8 @@ def test_options_that_a_kind_of_data_set_does_not_read(kind, unused, folder, tmp
     ({"augment_on": "host", "augment": ("flip",), "cache": "device"}, "has no effect: with --cache=device the step"),
     ({"resize": "crop:0.5", "interpolation": "bicubic"}, None), ({"interpolation": "bicubic", "image_size": 6}, None),
     ({"interpolation": "bicubic", "eval_image_size": 6}, None),
-    ({"interpolation": "bicubic", "augment": ("resized_crop",), "memory_budget": 0}, None), ({"augment_on": "host", "augment": ("flip",)}, None)])
+    ({"interpolation": "bicubic", "augment": ("resized_crop",), "memory_budget": 0}, None),
+    ({"augment_on": "host", "augment": ("flip",)}, None)])
 def test_options_without_effect_on_these_images(options, expected, folder, capfd):
     lines = warned(capfd, f"folder:{folder}/same", **options)
     assert len(lines) == bool(expected)
