@@ -3,11 +3,15 @@
 Layers are made in the order in which Mirrorline's models make theirs, so that lists of weights fit by position.
 """
 import contextlib
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
+
+from pipeline.architectures import ARCHITECTURES
 
 MOMENTUM, EPSILON = 0.9, 1e-3
 INCEPTION_STAGES = ((32, 32), (32, 48), 80, (112, 48), (96, 64), (80, 80), (48, 96), 96, (176, 160), (176, 160))
@@ -98,6 +102,9 @@ def create(name: str, image_shape: tuple[int, int, int], num_classes: int = 10) 
         model = KerasMLP(num_classes)
     elif name == "cnn":
         model = Stack([KerasConvModule(n) for n in (32, 64, 128)], keras.layers.Flatten(), num_classes)
+    elif name in ARCHITECTURES:
+        return getattr(keras.applications, ARCHITECTURES[name].constructor)(
+            weights=None, input_shape=image_shape, classes=num_classes, classifier_activation=None)
     elif name == "resnet_like":
         blocks = [KerasResBlock(c) for c in ((32, 32, 64), (128, 128, 256), (128, 256, 512))]
         model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
@@ -107,6 +114,14 @@ def create(name: str, image_shape: tuple[int, int, int], num_classes: int = 10) 
         model = Stack(blocks, keras.layers.GlobalAveragePooling2D(), num_classes)
     model(keras.ops.zeros((1, *image_shape)))
     return model
+
+
+def preprocessing(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function of uint8 images [B, H, W, C] to the float32 input of a model, as its guide has it."""
+    if name not in ARCHITECTURES:
+        return lambda images: tf.cast(images, tf.float32) / 255.0
+    module = inspect.getmodule(getattr(keras.applications, ARCHITECTURES[name].constructor))
+    return lambda images: module.preprocess_input(tf.cast(images, tf.float32))
 
 
 def convolutions(name: str, image_shape: tuple[int, int, int]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from benchmarks import keras_models
 from benchmarks.gate import Blocks, Gate, timed
-from benchmarks.workloads import SEED
+from benchmarks.workloads import SEED, Workload
 
 SHUFFLE, SHUFFLE_IN_LOOP = 10_000, 1024  # Buffers, in examples, as in the guides.
 
@@ -27,12 +27,13 @@ def run(order: Mapping[str, Any], gate: Gate) -> None:
     (run_custom_loop if order["peer"] == "custom_loop" else run_fit)(order, gate, model, images, labels, first)
 
 
-def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: int) -> tf.data.Dataset:
-    """Returns a tf.data.Dataset of batches (float32 images in [0, 1], labels)."""
+def batches(images: np.ndarray, labels: np.ndarray, workload: Workload, shuffle: int) -> tf.data.Dataset:
+    """Returns a tf.data.Dataset of batches (float32 images in the range of the model, labels)."""
+    preprocess = keras_models.preprocessing(workload.model)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     if shuffle:
         dataset = dataset.shuffle(shuffle)
-    dataset = dataset.batch(batch_size).map(lambda x, y: (tf.cast(x, tf.float32) / 255.0, y))
+    dataset = dataset.batch(workload.batch_size).map(lambda x, y: (preprocess(x), y))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -46,13 +47,13 @@ def run_fit(order: Mapping[str, Any], gate: Gate, model: keras.Model, images: np
                   steps_per_execution=workload.steps_per_execution if many else 1)
     if first is not None:
         gate.report_first_steps(
-            model.fit(batches(images[index], labels[index], workload.batch_size, 0), verbose=0).history["loss"][0]
+            model.fit(batches(images[index], labels[index], workload, 0), verbose=0).history["loss"][0]
             for index in first)
     tests = [np.load(f"{order['data']}/test_{name}.npy")[:workload.evaluated] for name in ("images", "labels")]
-    watched = batches(*tests, workload.batch_size, 0)
+    watched = batches(*tests, workload, 0)
     gate.on("evaluate", timed(lambda: model.evaluate(watched, verbose=0)))
     steps = -(-len(labels) // workload.batch_size)
-    model.fit(batches(images, labels, workload.batch_size, SHUFFLE), epochs=10**6, verbose=0,
+    model.fit(batches(images, labels, workload, SHUFFLE), epochs=10**6, verbose=0,
               callbacks=[HoldBetweenBlocks(Blocks(gate), workload.steps_per_execution if many else 1, steps)])
 
 
@@ -87,7 +88,7 @@ def run_custom_loop(order: Mapping[str, Any], gate: Gate, model: keras.Model, im
         accuracy.update_state(y, logits)
         return loss_value
 
-    images = images.astype("float32") / 255
+    images = keras_models.preprocessing(workload.model)(images).numpy()
     labels = keras.utils.to_categorical(labels, num_classes=10)
     if first is not None:
         gate.report_first_steps(

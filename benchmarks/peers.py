@@ -25,13 +25,12 @@ from benchmarks import comparisons, table
 from benchmarks.ceiling import PRODUCT_SIZES
 from benchmarks.processes import REPOSITORY, Process, Turns, in_order
 from benchmarks.ratios import PAIRS, median_ratio
-from benchmarks.workloads import CEILING, PEERS, TORCH_PEERS, WORKLOADS, Settings, Workload, prepare_data
+from benchmarks.workloads import ARCHITECTURES, CEILING, PEERS, TORCH_PEERS, WORKLOADS, Settings, Workload, prepare_data
 from pipeline.config import ExperimentConfig, options, value_type
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.processor import cpu_model
 
 QUICK_ROUNDS = 3
-LOSS_TOLERANCE = 1e-2  # Of the loss of the last step of the proof, in nats.
 PACKAGES = ("tensorflow", "keras", "numpy", "torch")
 
 
@@ -51,13 +50,13 @@ def measure_workload(name: str, folder: pathlib.Path, settings: Settings, report
     Raises:
       RunFailure: a peer does not do the same work, or ended.
     """
-    workload, weights = WORKLOADS[name], folder / f"{name}.npz"
+    workload, weights = {**WORKLOADS, **ARCHITECTURES}[name], folder / f"{name}.npz"
     order = {"workload": dataclasses.asdict(workload), "data": str(prepare_data(workload, folder, settings.data_dir)),
              "weights": str(weights), "options": settings.options}
     with Started(order) as started:
-        for peer in settings.peers:
+        for peer in workload.peers(settings.peers):
             started.start(peer, {"export": str(weights)} if peer == "mirrorline" else {})
-        check_same_work(started.losses)
+        check_same_work(started.losses, workload.loss_tolerance)
         ceiling = {"operations": None, "convolutions": None}
         if workload.ceiling_target:
             ceiling = started.start(CEILING, {})
@@ -94,15 +93,16 @@ class Started:
         return answer
 
 
-def check_same_work(losses: Mapping[str, Sequence[float]]) -> None:
+def check_same_work(losses: Mapping[str, Sequence[float]], tolerance: float) -> None:
     """Raises RunFailure naming the peer whose loss, from the same weights on the same batches, is another.
 
     Args:
       losses: {peer: losses of the first steps}, Mirrorline's among them.
+      tolerance: in nats.
     """
     expected = losses["mirrorline"][-1]
     for peer, found in losses.items():
-        if not abs(found[-1] - expected) <= LOSS_TOLERANCE:
+        if not abs(found[-1] - expected) <= tolerance:
             raise RunFailure(f"{peer} does not do the same work: its loss at step {len(found)} is {found[-1]:.4f}, "
                              f"Mirrorline's {expected:.4f}")
 
@@ -118,7 +118,7 @@ def largest_product(processes: Mapping[str, Process]) -> tuple[str, int]:
 def measure_rounds(workload: Workload, started: Started, ceiling: Mapping[str, Any], product: tuple[str, int] | None,
                    settings: Settings, report_round: comparisons.Report) -> dict[str, Any]:
     """Lets the peers take turns; returns what docs/measured/peers.json holds of the workload."""
-    trained = [peer for peer in ORDER if peer in settings.peers]
+    trained = [peer for peer in ORDER if peer in workload.peers(settings.peers)]
     steps, memory = {}, {}
     for peer in trained:
         process = started.processes[peer]
@@ -207,9 +207,12 @@ def parse_options(flags: Iterable[str]) -> dict[str, Any]:
 
 
 def parts_matching(text: str) -> list[str]:
-    """Returns the names of the parts that contain a text; raises UsageError where none does."""
-    names = (*WORKLOADS, *comparisons.NAMES)
-    found = [name for name in names if text in name]
+    """Returns the names of the parts that contain a text; raises UsageError where none does.
+
+    Without a text, those of ARCHITECTURES are left out.
+    """
+    names = (*WORKLOADS, *comparisons.NAMES, *ARCHITECTURES)
+    found = [name for name in names if text in name and (text or name not in ARCHITECTURES)]
     if not found:
         raise unknown_name("part", text, names)
     return found
@@ -257,7 +260,7 @@ def run(settings: Settings, only: str, fresh: bool, output: pathlib.Path, info: 
                 last = ", ".join(f"{key} {numbers[-1]:,.4g}" for key, numbers in values.items())
                 info(f"{name}: round {number + 1} of {settings.rounds}: {last}")
 
-            measure = measure_workload if name in WORKLOADS else comparisons.measure
+            measure = comparisons.measure if name in comparisons.NAMES else measure_workload
             found = measure(name, pathlib.Path(folder), settings, report_round)
             date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
             report["parts"][name] = {"date": date, "circumstances": conditions, **found}
@@ -275,7 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=PAIRS, help="turns of every peer; fewer than 15 resolve nothing")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, to see it work")
     parser.add_argument("--only", default="", help=f"text in the names of the parts to measure: "
-                                                   f"{', '.join((*WORKLOADS, *comparisons.NAMES))}")
+                                                   f"{', '.join((*WORKLOADS, *comparisons.NAMES))}; or "
+                                                   f"{', '.join(ARCHITECTURES)}")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                         help="option of Mirrorline's configuration, such as cache=device; may be repeated")

@@ -3,6 +3,7 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ class Workload:
 
     Attributes:
       model: name in Mirrorline's table of models.
-      dataset: name in TensorFlow Datasets, whose shapes and sizes random data have too.
+      dataset: name in TensorFlow Datasets, whose shapes and sizes random data have too; "random-..." for data that are
+        always random.
       image_shape: (height, width, channels) of the uint8 images.
       num_train, num_test: examples of the splits.
       steps_per_execution: of Keras `fit` where it runs several steps a call.
@@ -41,6 +43,9 @@ class Workload:
       targets: Target of each ratio that has one.
       ceiling_target: the share of the matrix product's rate to be reached, or None.
       batch_size: examples a step.
+      architecture: whether the model is one of keras.applications, which only peers of Keras train here.
+      loss_tolerance: by which losses of the first steps may differ, in nats: little, but for deep models, which amplify
+        rounding, and for those with dropout.
     """
 
     model: str
@@ -55,6 +60,12 @@ class Workload:
     targets: tuple[Target, ...] = ()
     ceiling_target: float | None = None
     batch_size: int = 64
+    architecture: bool = False
+    loss_tolerance: float = 1e-2
+
+    def peers(self, chosen: Sequence[str]) -> list[str]:
+        """Returns those of the chosen peers that train it."""
+        return [peer for peer in chosen if not (self.architecture and peer in TORCH_PEERS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +97,16 @@ WORKLOADS = {
     "resnet_like": Workload("resnet_like", *MNIST, targets=_targets(1.6, 1.15), ceiling_target=0.9),
     "mini_inception": Workload("mini_inception", *CIFAR10, targets=_targets(1.45, 1.15), ceiling_target=0.8),
 }
+
+
+def _architecture(model, size, **more):
+    return Workload(model, f"random-{size}", (size, size, 3), 1280, 128, evaluated=128, block_seconds=4.0, warm_steps=3,
+                    targets=(Target("keras_fit", 1.3),), architecture=True, **more)
+
+
+# Measured where they are asked for: they take a quarter of an hour more.
+ARCHITECTURES = {f"{model}-{size}": _architecture(model, size, **more) for size in (64, 96) for model, more in (
+    ("resnet50", {"loss_tolerance": 0.1}), ("efficientnet_v2_b0", {"loss_tolerance": 0.5}))}
 # For comparisons of Mirrorline with itself.
 CNN = {"mnist": Workload("cnn", *MNIST), "cifar10": Workload("cnn", *CIFAR10)}
 
@@ -109,7 +130,7 @@ def prepare_data(workload: Workload, folder: pathlib.Path, data_dir: str | None 
     if place.exists():
         return place
     place.mkdir()
-    if data_dir:
+    if data_dir and not workload.dataset.startswith("random-"):
         copy = subprocess.run([sys.executable, "-m", "benchmarks.workloads", workload.dataset, data_dir, str(place)],
                               cwd=pathlib.Path(__file__).resolve().parent.parent, capture_output=True, text=True)
         if copy.returncode:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import keras_models, peers, table, workloads
 from benchmarks.gate import Gate
@@ -44,6 +45,20 @@ def test_the_peer_of_keras_is_the_same_network(name, shape, parameters, operatio
     np.testing.assert_allclose(peer(images, training=True), own(images, training=True), rtol=1e-3, atol=1e-3)
     counted = keras_models.step_operations(keras_models.convolutions(name, shape)) / 1e9
     assert counted == pytest.approx(operations, abs=1e-3)  # Billions of operations a trained image.
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_v2_b0"])
+def test_the_peer_of_keras_is_the_same_architecture_on_the_same_input(name):
+    from pipeline.architectures import ARCHITECTURES
+    from pipeline.models import registry
+    from pipeline.models.pixels import normalize
+    own, peer = registry.create(name, 10, (64, 64, 3)), keras_models.create(name, (64, 64, 3))
+    peer.set_weights(own.get_weights())
+    images = tf.constant(np.random.RandomState(0).randint(0, 256, (4, 64, 64, 3)), tf.uint8)
+    seen = normalize(tf.cast(images, tf.float32) / 255, 3, None, None, ARCHITECTURES[name].input_range)
+    np.testing.assert_allclose(own(seen), peer(keras_models.preprocessing(name)(images)), rtol=1e-4, atol=1e-4)
+    assert not set(workloads.ARCHITECTURES[f"{name}-64"].peers(workloads.PEERS)) & set(workloads.TORCH_PEERS)
 
 
 def run_in_this_process(peer, tmp_path, commands):
