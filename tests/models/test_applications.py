@@ -16,6 +16,7 @@ from pipeline.models.dropout import Dropout
 from pipeline.models.freezing import freeze
 from pipeline.models.normalization import BatchNormalization, InputNormalization
 from pipeline.models.pixels import normalize
+from pipeline.monitoring import operations
 from pipeline.preprocessing import INPUT_RANGES
 from tests.selection import quick
 
@@ -68,6 +69,15 @@ def test_it_is_the_same_function_of_the_same_weights_bit_for_bit(name):
     kinds = [sum(isinstance(layer, kind) for layer in layers_of(model)) for model, kind in (
         (ours, BatchNormalization), (theirs, keras.layers.BatchNormalization))]
     assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("name", quick([name for name, entry in registry.MODELS.items() if not entry.location]))
+def test_the_figures_of_the_table_are_those_of_the_model(name):
+    row = registry.MODELS[name].row
+    model = registry.create(name, row.classes, row.example_shape)
+    with tf.__internal__.FuncGraph("forward").as_default() as graph:
+        model(tf.compat.v1.placeholder(tf.float32, (1, *row.example_shape)), training=False)
+    assert (model.count_params(), operations.count(graph)) == (row.parameters, 2 * row.multiply_adds)
 
 
 def test_biases_before_a_normalization_have_no_gradient_and_statistics_are_those_of_keras():
