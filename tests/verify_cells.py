@@ -1,13 +1,18 @@
 """Cells of `make acceptance` about mirrorline verify: the default proof in time, more models, every cure."""
 import json
+import math
 import pathlib
 import tempfile
 import time
 
-from tests.commands import mirrorline
+from tests.commands import metrics, mirrorline, succeed
 from tests.cures import PROVED, verify_without
 
 SECONDS = 120  # Of the default proof on 2 quiet cores.
+# The standard architectures on images of 32x32: seconds a step there, and minutes to trace.
+ARCHITECTURES = (("resnet50",), ("efficientnet_v2_b0",), ("convnext_tiny", "--model_options=drop_path=0.1"),
+                 ("mobilenet_v3_large",), ("vit_ti16", "--model_options=patch_size=8,drop_path=0.1"))
+TINY = ("--dataset=synthetic:32x32x3", "--batch_size=4")
 SMALL = ("--model=three_apis", "--augment=crop,mixup")
 
 
@@ -55,11 +60,26 @@ def violated_without(name):
         return {"violated": {row["compared"]: row["difference"] for row in rows if row["verdict"] == "VIOLATED"}}
 
 
+def trained(model, *arguments):
+    """Trains an architecture for a few steps; its losses are finite."""
+    with tempfile.TemporaryDirectory() as folder:
+        succeed("train", f"--model={model}", *TINY, "--steps=6", "--subset=6", *arguments, "--workdir=run", cwd=folder)
+        losses = [row["loss"] for row in metrics(f"{folder}/run", "train")]
+    assert len(losses) == 6 and all(map(math.isfinite, losses)), losses
+    return {"losses": losses}
+
+
 def cells():
     """Yields (name, function, arguments) of every cell."""
     yield "mirrorline verify, default", default_proof, ()
     for model in ("mlp", "resnet_like", "inception", "mini_inception", "three_apis"):
         yield f"mirrorline verify, {model}", proved, (f"--model={model}", "--batch_size=16")
+    for model, *options in ARCHITECTURES:
+        yield f"mirrorline verify, {model}", proved, (f"--model={model}", *options, *TINY, "--verify_steps=6")
+        for name, more in (("bfloat16", ("--precision=mixed_bfloat16",)),
+                           ("float16", ("--precision=mixed_float16", "--force")),
+                           ("XLA", ("--xla=on", "--nosync_batch_norm"))):
+            yield f"{model} trains in {name}", trained, (model, *options, *more)
     yield "mirrorline verify, everything on", proved, (
         "--model=three_apis", "--augment=flip,crop,mixup", "--optimizer=adamw", "--weight_decay=0.05", "--l2=1e-4",
         "--clip_norm=1", "--label_smoothing=0.1", "--ema_decay=0.99", "--accumulate_steps=2", "--replicas=4",

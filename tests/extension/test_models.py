@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 
 from pipeline import extension
+from pipeline.config import ExperimentConfig
+from pipeline.data.load import load
 from pipeline.errors import UsageError
 from pipeline.models import model_checks, registry
 from pipeline.models.normalization import BatchNormalization
 from pipeline.models.registry import register
 from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.settings import preprocess, step_settings
 from pipeline.verification.measure import unclaimed_parity
 from tests.commands import REPOSITORY
 from tests.selection import quick
@@ -169,6 +172,31 @@ def test_a_seed_generator_and_a_function_are_accepted():
 
     assert registry.wanted_channels("sequence", 1) == 3
     assert registry.create("sequence", 2, (3, 3, 3), ("width=7",)).count_params() == 28 * 7 + 8 * 2
+
+
+def test_a_functional_model_is_made_for_its_images_and_declares_their_range():
+    @register("functional", wanted_channels=3, input_range="caffe")
+    def functional(num_classes, input_shape, width=5):
+        image = keras.Input(input_shape)
+        x = keras.layers.Dense(width, name="hidden")(keras.layers.Flatten()(image))
+        return keras.Model(image, keras.layers.Dense(num_classes, name="classifier")(x))
+
+    model = registry.create("functional", 2, (3, 4, 3), ("width=7",))
+    assert model.input_shape == (None, 3, 4, 3) and model.count_params() == 37 * 7 + 8 * 2
+    config = ExperimentConfig.from_flat({"model": "functional", "dataset": "synthetic:3x4x1", "batch_size": 4})
+    source = load(config.data, 4)
+    settings = step_settings(config, source, 3, 1)
+    assert settings.input_range == "caffe"
+    seen = preprocess(tf.constant(np.full((1, 3, 4, 1), 200, np.uint8)), settings)
+    np.testing.assert_allclose(seen[0, 0, 0], 200 - np.array([103.939, 116.779, 123.68]), rtol=1e-6)
+    # A run goes on with what it began with, here before models declared a range.
+    before = {"data": {"image_shape": [3, 4, 1]}, "normalization": {"mean": [0.5], "deviation": [0.25]}}
+    normalized = config.replace(normalize="per_channel")
+    assert step_settings(normalized, source, 3, 1, before).input_range == "0..1"
+    with pytest.raises(UsageError, match="--normalize=per_channel: model functional takes values in a range of"):
+        step_settings(normalized, source, 3, 1)
+    with pytest.raises(UsageError, match="input_range of model 'mine' '0..256': did you mean '0..255'"):
+        register("mine", input_range="0..256")
 
 
 def test_options_are_read_by_their_types():
