@@ -232,7 +232,7 @@ def statistics_reductions(experiment: Experiment) -> dict[str, int]:
               if isinstance(layer, BatchNormalization) and layer.trainable]
 
     def reduced(layer):
-        channels = layer.gamma.shape[0]
+        channels = layer.moving_mean.shape[0]
         forward = (2 * channels + 1) * tf.float64.size
         # In float64 the backward pass reduces the gradient of what the forward pass did.
         return forward + (forward if layer.variable_dtype == "float64" else 2 * channels * tf.float32.size)

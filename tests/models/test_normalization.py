@@ -209,3 +209,24 @@ def test_synchronized_gradient_is_that_of_the_whole_batch(strategy, policy, size
                                 *((f"variance {i}", v, expected[5]) for i, v in enumerate(variance))):
         scale = max(np.abs(wanted).max(), 1.0)
         np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=ROUNDING[policy], err_msg=name)
+
+
+@pytest.mark.parametrize("synchronize", [False, True])
+@pytest.mark.parametrize("left_out", ["scale", "center"])
+def test_agrees_with_keras_without_a_factor_or_an_offset(left_out, synchronize):
+    kinds = BatchNormalization, keras.layers.BatchNormalization
+    ours, theirs = (kind(momentum=0.8, **{left_out: False}) for kind in kinds)
+    x, results = tf.random.stateless_normal((6, 4, 3, 5), (1, 2), 0.7, 2.0), []
+    weighting = tf.random.stateless_normal(x.shape, (3, 4))
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 1.5, 5)] * 3)
+        with tf.GradientTape() as tape, step_context(context(10**6, synchronize)):
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y ** 3 * weighting)
+        results.append([y, *tape.gradient(loss, [x, layer.trainable_weights[0].value]), *layer.non_trainable_weights])
+    assert [w.path.partition("/")[2] for w in ours.weights] == [w.path.partition("/")[2] for w in theirs.weights]
+    for mine, other in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-4, rtol=2e-5)
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
