@@ -45,7 +45,8 @@ def metadata(trained: Any, *, version: str, result: Mapping | None = None, weigh
         initialization: the weights it started from (--initialize_from): {"file": its name, "form", "sha256",
           "loaded": how many variables, "fresh", "unused": names}, or None.
         frozen: variables that were not trained (--freeze): {"patterns", "variables": names, "parameters": how many
-          numbers, "trained_parameters"}, or None.
+          numbers, "trained_parameters"}, or None; with --unfreeze_at those at first, "unfreeze_at" has those after each
+          "step".
         metrics: {"run": result}; proof: see pipeline.export.proof, once the export is verified.
     """
     stored, config = trained.stored, trained.stored["config"]

@@ -165,6 +165,7 @@ class Trainer:
         last, self._frozen = self._frozen, self.experiment.enter_phase(step)
         if last and last is not self._frozen:
             self.console.info(f"frozen  after step {step}: {self._frozen.text()}")
+            self._until_first_step.enter_context(activity("compiling the step", self.progress.activity_console))
             pace.restart()
         count = int(self.experiment.workers.first(pace.next(self.plan.steps_to_boundary(step))))
         compiled, started, before = not pace.calls, time.time(), time.monotonic()

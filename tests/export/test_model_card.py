@@ -93,6 +93,9 @@ def test_initialization_and_frozen_parameters_are_on_the_card(made):
     text = model_card(find_format("keras"), {**about, "initialization": begun, "frozen": frozen}, found, RECORDS)
     assert f"14 variables of model.keras (keras, SHA-256 `{'5' * 64}`); head/w started from random values." in text
     assert "50,176 of its parameters were frozen (block1, \\*/norm); 714 were trained." in text
+    frozen["unfreeze_at"] = [{"step": 6, "variables": [], "parameters": 0, "trained_parameters": 50_890}]
+    text = model_card(find_format("keras"), {**about, "frozen": frozen}, found, RECORDS)
+    assert "50,176 of its parameters were frozen (block1, \\*/norm), 0 after step 6; 50,890 were trained." in text
     plain = model_card(find_format("keras"), about, found, RECORDS)
     assert "initialized" not in plain and "frozen" not in plain
 

@@ -10,6 +10,7 @@ import pytest
 from launch.commands import verify
 from pipeline.config import ExperimentConfig
 from pipeline.distributed import cuda
+from pipeline.errors import UsageError
 from tests import commands
 from tests.commands import mirrorline, start
 from tests.cures import PROVED, verify_without
@@ -165,3 +166,12 @@ def running():
         except OSError:  # Gone meanwhile.
             continue
     return found
+
+
+def test_points_of_unfreezing_are_moved_into_the_short_run():
+    config = ExperimentConfig.from_flat(dict(freeze=("backbone",), unfreeze_at=("block2", "block3@2epochs", "50epochs"),
+                                             epochs=90.0))
+    short = verify.shortened(config, 10, 2)
+    assert short.model.unfreeze_at == ("block2", "block3@3", "all@6") and short.training.steps == 10
+    with pytest.raises(UsageError, match="--verify_steps=2 has no room for the 2 points of --unfreeze_at"):
+        verify.moved(config.model.unfreeze_at, 2)

@@ -43,6 +43,8 @@ def test_blocks_are_those_of_the_architecture(name, size, number, expected):
 
 @pytest.mark.parametrize("model, options, expected", [
     ("cnn", (), ["block1", "block2", "block3", "classifier"]), ("mlp", (), ["hidden", "classifier"]),
+    ("vit_ti16", ("patch_size=8",), ["embedding", *(f"block{i}" for i in range(1, 13)), "classifier"]),
+    ("speed_cifar", (), ["patches", "block1", "block2", "block3", "classifier"]),
     ("three_apis", ("api=functional",), ["convolution1", "convolution2", "classifier"]),
     ("mini_inception", (), ["conv", "inception1", "inception2", "downsample1", *(f"inception{i}" for i in range(3, 7)),
                             "downsample2", "inception7", "inception8", "classifier"]),
