@@ -30,7 +30,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, size, number, expected", quick(PUBLISHED, 2))
+@pytest.mark.parametrize("name, size, number, expected", quick(PUBLISHED, 7))
 def test_blocks_are_those_of_the_architecture(name, size, number, expected):
     shape = (size, size, 3)
     model = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)

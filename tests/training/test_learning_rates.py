@@ -70,8 +70,7 @@ def test_a_rate_of_zero_freezes_and_one_changes_nothing(strategy):
 @pytest.mark.parametrize("batch_norm, updates", quick([("inference", False), ("train", True)], 1))
 def test_frozen_batch_normalization(strategy, batch_norm, updates):
     """`train` uses the statistics of the batch and updates the moving ones; its scale and offset stay."""
-    experiment = build(strategy(1), model="cnn", image_size=8, freeze=("backbone",), frozen_batch_norm=batch_norm,
-                       unfreeze_at=("all@3",))
+    experiment = build(strategy(1), model="cnn", image_size=8, freeze=("backbone",), frozen_batch_norm=batch_norm)
     before = values(experiment)
     loss = run(experiment, 1)[0, 0]
     assert_frozen(before, values(experiment), lambda name: not name.startswith("classifier/")
@@ -79,8 +78,6 @@ def test_frozen_batch_normalization(strategy, batch_norm, updates):
     other = build(strategy(1), model="cnn", image_size=8)
     # With the statistics of the batch, as where everything trains.
     assert (abs(loss - run(other, 1)[0, 0]) < 1e-12) == updates
-    run(experiment, 3, start=1)
-    assert_frozen(before, values(experiment), lambda name: name.endswith("convolution/bias"))
 
 
 @pytest.mark.parametrize("options, says", [
