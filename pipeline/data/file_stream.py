@@ -120,8 +120,7 @@ class ImageFiles:
             return (found if crop is None else crop.mirror(found, file["mirrors"])), label
 
         files = numbers.map(boxed, num_parallel_calls=1, deterministic=True).prefetch(2).unbatch()
-        examples = files.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return numbered_batches(examples, first, batch_size, finish)
+        return numbered_batches(files, example, first, batch_size, finish)
 
     def _image(self, preprocessing, _):
         """Returns a function from the facts of a file to its image, of TensorFlow's kernels."""

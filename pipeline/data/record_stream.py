@@ -171,9 +171,7 @@ class Records:
         if crop is not None:
             boxed = functools.partial(self._boxed, seed, crop)
             records = records.batch(_CROPPED_TOGETHER).map(boxed, num_parallel_calls=2, deterministic=True).unbatch()
-        examples = records.map(example if crop is None else cropped, num_parallel_calls=tf.data.AUTOTUNE,
-                               deterministic=True)
-        return numbered_batches(examples, first, batch_size, finish)
+        return numbered_batches(records, example if crop is None else cropped, first, batch_size, finish)
 
     @tf.autograph.experimental.do_not_convert
     def _boxed(self, seed, crop, places, records):

@@ -150,23 +150,41 @@ class Source:
                                    earlier_fingerprint=earlier and (lambda: digest(earlier(), *parts)))
 
 
-def numbered_batches(examples: tf.data.Dataset, first: int, batch_size: int, finish: Finish) -> tf.data.Dataset:
-    """Batches examples for a Reader and maps each batch with `finish`.
+def numbered_batches(elements: tf.data.Dataset, example: Callable[..., tuple], first: int, batch_size: int,
+                     finish: Finish) -> tf.data.Dataset:
+    """Makes examples of elements for a Reader, batches them, and maps each batch with `finish`.
 
     Args:
-      examples: of (uint8 [H, W, C], int32).
+      elements: of any structure.
+      example: function of an element to (uint8 [H, W, C], int32).
       first: number of the first batch.
       batch_size: examples of a batch.
       finish: see Reader.
     """
     numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    batches = tf.data.Dataset.zip(numbers, examples.batch(batch_size))
+    batches = tf.data.Dataset.zip(numbers, _mapped_batches(elements, example, batch_size))
 
     @tf.autograph.experimental.do_not_convert
     def finished(number, batch):
         return finish(*batch, number)
 
     return batches.map(finished, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _mapped_batches(elements, example, batch_size):
+    """Maps elements and batches the results: the threads that make examples write them into the batch.
+
+    tf.data fuses map and batch to this kernel itself, unless its rewrites are off, see stream._tuned.
+    """
+    spec = elements.element_spec if isinstance(elements.element_spec, tuple) else (elements.element_spec,)
+    traced = tf.function(example, autograph=False).get_concrete_function(*spec)
+    found = tf.nest.map_structure(lambda one: tf.TensorSpec([None, *one.shape], one.dtype), traced.structured_outputs)
+    flat = tf.nest.flatten(found)
+    variant = tf.raw_ops.MapAndBatchDataset(
+        input_dataset=tf.data.experimental.to_variant(elements), other_arguments=traced.captured_inputs, f=traced,
+        batch_size=batch_size, num_parallel_calls=tf.data.AUTOTUNE, drop_remainder=False,
+        output_types=[one.dtype for one in flat], output_shapes=[one.shape for one in flat], preserve_cardinality=True)
+    return tf.data.experimental.from_variant(variant, found)
 
 
 def digest(*parts: Any) -> str:
