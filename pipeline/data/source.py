@@ -162,29 +162,16 @@ def numbered_batches(elements: tf.data.Dataset, example: Callable[..., tuple], f
       finish: see Reader.
     """
     numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    batches = tf.data.Dataset.zip(numbers, _mapped_batches(elements, example, batch_size))
+    # The threads that make examples write them into the batch. tf.data fuses map and batch to this itself, unless its
+    # rewrites are off, see stream._tuned.
+    fused = tf.data.experimental.map_and_batch(example, batch_size, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.zip(numbers, elements.apply(fused))
 
     @tf.autograph.experimental.do_not_convert
     def finished(number, batch):
         return finish(*batch, number)
 
     return batches.map(finished, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _mapped_batches(elements, example, batch_size):
-    """Maps elements and batches the results: the threads that make examples write them into the batch.
-
-    tf.data fuses map and batch to this kernel itself, unless its rewrites are off, see stream._tuned.
-    """
-    spec = elements.element_spec if isinstance(elements.element_spec, tuple) else (elements.element_spec,)
-    traced = tf.function(example, autograph=False).get_concrete_function(*spec)
-    found = tf.nest.map_structure(lambda one: tf.TensorSpec([None, *one.shape], one.dtype), traced.structured_outputs)
-    flat = tf.nest.flatten(found)
-    variant = tf.raw_ops.MapAndBatchDataset(
-        input_dataset=tf.data.experimental.to_variant(elements), other_arguments=traced.captured_inputs, f=traced,
-        batch_size=batch_size, num_parallel_calls=tf.data.AUTOTUNE, drop_remainder=False,
-        output_types=[one.dtype for one in flat], output_shapes=[one.shape for one in flat], preserve_cardinality=True)
-    return tf.data.experimental.from_variant(variant, found)
 
 
 def digest(*parts: Any) -> str:
