@@ -5,7 +5,8 @@ itself makes it, which has to fit in every variable; from there the values are k
 """
 import contextlib
 import io
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -23,12 +24,14 @@ from pipeline.internals.keras_internals import (
     read_group,
     save_state,
 )
-from pipeline.models.identity import variable_names
 from pipeline.models.plain import PlainModel
-from pipeline.models.weight_names import head, is_float, named
+from pipeline.models.weight_names import is_float, named, top
 from pipeline.quantities import counted
 
-SHOWN = 2  # Layers that do not fit in a message.
+SHOWN = 2  # Variables that do not fit in a message.
+BESIDE = ("optimizer", "metrics", "_metrics", "_compile_metrics", "_compile_loss")
+# What layers of Keras call their variables.
+OF_KERAS = {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "depthwise_kernel", "pointwise_kernel"}
 KERAS_2 = "_layer_checkpoint_dependencies"  # In place of "layers" in .weights.h5 of TensorFlow 2.13 to 2.15.
 
 
@@ -36,17 +39,21 @@ class _Layout:
     """Where a file holds the variables of a model.
 
     Attributes:
-      shapes: {place: shape} of the float variables in the file.
+      data: {place: data set} of the float variables in the file.
     """
 
-    shapes: dict[Any, tuple[int, ...]]
+    data: dict[Any, Any]
 
     def places(self, model: keras.Model) -> dict[Any, keras.Variable]:
         """Returns {place in the file: variable} of the float variables of a model."""
         raise NotImplementedError
 
-    def load(self, model: keras.Model) -> None:
-        """Reads all of them; raises ValueError if something does not fit."""
+    def load(self, model: keras.Model, skipped: Collection[str]) -> None:
+        """Reads all of them into a model but those of layers with the `skipped` paths of variables.
+
+        Raises:
+          ValueError: something does not fit.
+        """
         raise NotImplementedError
 
 
@@ -82,16 +89,20 @@ class _ByPath(_Layout):
     """A .weights.h5 of Keras 3: "layers/dense_1/vars/0". `path`: of the model within that of the file."""
 
     def __init__(self, store: H5Store, path: str = ""):
-        self._store, self._path = store, path
-        group = read_group(store.h5_file, path) if path else store.h5_file
-        self.shapes = {place.replace(KERAS_2, "layers"): shape for place, shape in _float_shapes(group)
-                       if "vars" in place.split("/")}
+        self._store, self._path, self.data = store, path, {}
+        # A visit follows no links.
+        (read_group(store.h5_file, path) if path else store.h5_file).visititems(self._add)
+
+    def _add(self, path: str, item: Any) -> None:
+        # Besides the layers, a file may hold an optimizer and metrics.
+        if "vars" in path.split("/") and path.partition("/")[0] not in BESIDE and _holds_floats(item):
+            self.data[path.replace(KERAS_2, "layers")] = item
 
     def places(self, model: keras.Model) -> dict[Any, keras.Variable]:
         return {place: variable for place, variable in places_in_file(model).items() if is_float(variable)}
 
-    def load(self, model: keras.Model) -> None:
-        load_state(model, self._store, self._path)
+    def load(self, model: keras.Model, skipped: Collection[str]) -> None:
+        load_state(model, self._store, self._path, skipped)
 
 
 class _ByOrder(_Layout):
@@ -101,42 +112,40 @@ class _ByOrder(_Layout):
         self._group = group
         named_layers = ((name, _arrays(read_group(group, name))) for name in legacy_names(group, "layer_names"))
         self._layers = [(name, arrays) for name, arrays in named_layers if arrays]
-        self.shapes = {(i, k): tuple(data.shape) for i, (_, arrays) in enumerate(self._layers)
-                       for k, (_, data) in enumerate(arrays) if _holds_floats(data)}
+        self.data = {(i, k): data for i, (_, arrays) in enumerate(self._layers)
+                     for k, (_, data) in enumerate(arrays) if _holds_floats(data)}
 
     def places(self, model: keras.Model) -> dict[Any, keras.Variable]:
         layers = [weights for layer in model.layers if (weights := legacy_weights(layer))]
         return {(i, k): variable for i, weights in enumerate(layers) for k, variable in enumerate(weights)
                 if is_float(variable)}
 
-    def load(self, model: keras.Model) -> None:
+    def load(self, model: keras.Model, skipped: Collection[str]) -> None:
         for (i, k), variable in self.places(model).items():
             layer, arrays = self._layers[i]
             # Frozen parts of a nested layer stand at another place, where another variable may have the same shape.
             there, here = (name.rpartition("/")[2] for name in (arrays[k][0], variable.path))
-            if {there, here} <= _KNOWN and there != here:
+            if {there, here} <= OF_KERAS and there != here:
                 raise UsageError(f"its layer {layer} has {there} where {here} is expected: save it with all of its "
                                  "layers trainable, or as a .keras file")
-        load_legacy_state(self._group, model)
-
-
-# What layers of Keras call their variables.
-_KNOWN = {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "depthwise_kernel", "pointwise_kernel"}
+        with warnings.catch_warnings():  # About what is skipped.
+            warnings.simplefilter("ignore")
+            load_legacy_state(self._group, model, skip_mismatch=bool(skipped))
 
 
 class _ByName(_Layout):
     """A model within a legacy .h5 of weights, as transfer learning makes it: one layer there, with names."""
 
     def __init__(self, group: Any):
-        self._arrays = {name: data for name, data in _arrays(group) if _holds_floats(data)}
-        self.shapes = {name: tuple(data.shape) for name, data in self._arrays.items()}
+        self.data = {name: data for name, data in _arrays(group) if _holds_floats(data)}
 
     def places(self, model: keras.Model) -> dict[Any, keras.Variable]:
         return dict(named(model))
 
-    def load(self, model: keras.Model) -> None:
+    def load(self, model: keras.Model, skipped: Collection[str]) -> None:
         for name, variable in named(model).items():
-            variable.assign(np.asarray(self._arrays[name]))
+            if variable.path not in skipped:
+                variable.assign(np.asarray(self.data[name]))
 
 
 def read(store: H5Store, plain: PlainModel) -> dict[str, np.ndarray]:
@@ -147,7 +156,8 @@ def read(store: H5Store, plain: PlainModel) -> dict[str, np.ndarray]:
       plain: the model of the run.
 
     Returns:
-      {name: numpy array} of float variables; without those of the top where the file has none.
+      {name: numpy array} of float variables; without those of the top where the file has none, in the shape of the file
+      where that of the top is another.
 
     Raises:
       UsageError: the file is of another model; tells what does not fit.
@@ -160,20 +170,40 @@ def read(store: H5Store, plain: PlainModel) -> dict[str, np.ndarray]:
         raise UsageError("its kernels are in the order of Theano: convert it with Keras 1 or 2 first")
     problem = ""
     with built_aside():
-        whole = plain.make(plain.num_classes, plain.image_shape)
-        # All of keras.applications list their layers in order.
-        last = [layer for layer in whole.layers if layer.weights][-1] if plain.architecture else head(
-            whole, plain.image_shape)
-        classifier = [v for v in last.variables if is_float(v)]
+        whole = plain.make()
         for layout in _layouts(store, file):
-            for model in _candidates(layout, plain, whole, classifier):
-                found = _difference(layout, model)
-                if not found:
-                    layout.load(model)
-                    return {name: keras.ops.convert_to_numpy(v) for name, v in named(model).items()}
-                problem = problem or found
+            without = plain.architecture and not layout.places(whole).keys() <= layout.data.keys()
+            model = plain.make(top=False) if without else whole
+            places = layout.places(model)
+            differ = {place: v for place, v in places.items() if _shape(layout, place) != tuple(v.shape)}
+            other = {v.path: layout.data.get(place) for place, v in differ.items()}
+            above = _top(whole, plain) if differ and not without else set()
+            if places.keys() == layout.data.keys() and other.keys() <= above:
+                layout.load(model, other)
+                return {name: np.asarray(other[v.path]) if v.path in other else keras.ops.convert_to_numpy(v)
+                        for name, v in named(model).items()}
+            problem = problem or _described(layout, places, differ)
     raise UsageError(f"it is not of model {plain.name}: {problem}; give the --model and --model_options it was made "
                      "with")
+
+
+def _top(model: keras.Model, plain: PlainModel) -> set[str]:
+    """Returns the paths of the variables above the backbone, whose shapes depend on classes and sizes of images."""
+    return {v.path for layer in top(model, plain.image_shape) for v in layer.variables}
+
+
+def _shape(layout: _Layout, place: Any) -> tuple[int, ...] | None:
+    """Returns the shape of a variable in the file, None where it is missing."""
+    return tuple(layout.data[place].shape) if place in layout.data else None
+
+
+def _described(layout: _Layout, places: Mapping[Any, keras.Variable], differ: Mapping[Any, keras.Variable]) -> str:
+    """Returns what of a model does not fit a layout."""
+    found = [f"{v.path} is expected to be {tuple(v.shape)}, found {_shape(layout, place) or 'none'}"
+             for place, v in differ.items()]
+    if len(places) != len(layout.data):
+        found.insert(0, f"{counted(len(places), 'variable is', 'variables are')} expected, found {len(layout.data)}")
+    return "; ".join(found[:SHOWN])
 
 
 def _layouts(store: H5Store, file: Any) -> Iterator[_Layout]:
@@ -191,52 +221,9 @@ def _layouts(store: H5Store, file: Any) -> Iterator[_Layout]:
             yield _ByPath(store, f"layers/{name}")
 
 
-def _candidates(layout: _Layout, plain: PlainModel, whole: keras.Model, classifier: list) -> Iterator[keras.Model]:
-    """Yields the models that a layout may be of: with a top for as many classes as there are in it, or without."""
-    places = layout.places(whole)
-    if plain.architecture and not places.keys() <= layout.shapes.keys():
-        yield plain.make(plain.num_classes, plain.image_shape, top=False)
-        return
-    of_head = {id(v) for v in classifier}
-    shapes = [layout.shapes[place] for place, v in places.items() if id(v) in of_head and place in layout.shapes]
-    classes = shapes[0][-1] if shapes and shapes[0] else plain.num_classes
-    if classes == plain.num_classes:
-        yield whole
-    for shape in plain.shapes():
-        if (classes, shape) != (plain.num_classes, plain.image_shape):
-            yield plain.make(classes, shape)
-
-
-def _difference(layout: _Layout, model: keras.Model) -> str:
-    """Returns what of a model does not fit a layout, or nothing."""
-    places = layout.places(model)
-    kinds = {place.partition("/")[0] for place in places if isinstance(place, str)}
-    # Besides the layers, a file may hold an optimizer and metrics.
-    there = {place: shape for place, shape in layout.shapes.items()
-             if not isinstance(place, str) or place.partition("/")[0] in kinds or isinstance(layout, _ByName)}
-    names = dict(zip(map(id, model.variables), variable_names(model), strict=True))
-    wrong = [f"{names.get(id(v), v.path)} is expected to be {tuple(v.shape)}, found {there.get(place, 'none')}"
-             for place, v in places.items() if there.get(place) != tuple(v.shape)]
-    if len(places) != len(there):
-        wrong.insert(0, f"{counted(len(places), 'variable is', 'variables are')} expected, found {len(there)}")
-    return "; ".join(wrong[:SHOWN])
-
-
-def _float_shapes(group: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns [(path, shape)] of the data sets of float values in a group, at any depth; links are not followed."""
-    found: list[tuple[str, tuple[int, ...]]] = []
-
-    def visit(path, item):
-        if hasattr(item, "shape") and _holds_floats(item):
-            found.append((path, tuple(item.shape)))
-
-    group.visititems(visit)
-    return found
-
-
 def _holds_floats(data: Any) -> bool:
-    """Tells whether a data set holds floats; bfloat16 has no type of its own in HDF5."""
-    return data.dtype.kind == "f" or data.attrs.get("dtype") == "bfloat16"
+    """Tells whether something is a data set of floats; bfloat16 has no type of its own in HDF5."""
+    return hasattr(data, "dtype") and (data.dtype.kind == "f" or data.attrs.get("dtype") == "bfloat16")
 
 
 def _arrays(group: Any) -> list[tuple[str, Any]]:

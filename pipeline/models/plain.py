@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.architectures import ARCHITECTURES, Architecture
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
-from pipeline.internals.keras_internals import IMAGENET_STD
+from pipeline.internals.keras_internals import IMAGENET_STD, named_from_the_start
 from pipeline.models import registry
 
 IMAGENET_CLASSES = 1000
@@ -18,7 +18,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class PlainModel:
-    """The arguments of a model, to make it for what a file holds: with or without its top, of any number of classes.
+    """The arguments of a model, to make it with or without its top, as a file has it.
 
     Attributes:
       name, options, batch_norm_momentum: as registry.create takes them.
@@ -42,20 +42,12 @@ class PlainModel:
         """Its row among those of keras.applications, or None for another model."""
         return ARCHITECTURES.get(self.name)
 
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Returns the shapes of images that a file may be for: the run's, and the architecture's own.
-
-        Only a top of dense layers over all pixels depends on it.
-        """
-        shapes = [self.image_shape, *([self.architecture.example_shape] if self.architecture else [])]
-        return list(dict.fromkeys(shapes))
-
-    def make(self, num_classes: int, image_shape: Sequence[int], top: bool = True) -> keras.Model:
+    def make(self, top: bool = True) -> keras.Model:
         """Makes it with initial values; a model that is not of keras.applications has a top in any case."""
-        row = self.architecture
+        row, classes, shape = self.architecture, self.num_classes, self.image_shape
         if row is None:
-            return registry.create(self.name, num_classes, image_shape, self.options, self.batch_norm_momentum)
-        return self._construct(row, include_top=top, classes=num_classes, input_shape=tuple(image_shape), weights=None)
+            return registry.create(self.name, classes, shape, self.options, self.batch_norm_momentum)
+        return self._construct(row, include_top=top, classes=classes, input_shape=shape, weights=None)
 
     def published(self) -> keras.Model:
         """Makes it with the weights that Keras publishes, with a top if the run has its classes.
@@ -91,7 +83,8 @@ class PlainModel:
         options = registry.parse_options(self.name, self.options)
         kept = {option: value for option, value in options.items() if option in row.options}
         try:
-            with warnings.catch_warnings():  # About sizes of images for which there are no weights of their own.
+            # The warnings are about sizes of images for which there are no weights of their own.
+            with named_from_the_start(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return constructor(classifier_activation=None, **kept, **arguments)
         except ValueError as error:

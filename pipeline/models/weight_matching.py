@@ -47,13 +47,14 @@ def match(wanted: Mapping[str, Sequence[int]], head: set[str], found: Mapping[st
       UsageError: less than half of the parameters below the top fit, the images have another number of channels, or a
         value is not finite.
     """
-    found = _called_alike(found, wanted, head)
+    above = {name for name in wanted if name in head or layer_of(name) in top}
+    found = _called_alike(found, wanted, above)
     fits = {name for name, shape in wanted.items() if name in found and tuple(found[name].shape) == tuple(shape)}
     if not fits - head and not head <= fits:
         raise UsageError(f"{source} is of another model: it holds {listed(found, SHOWN)}, this one "
                          f"{listed(wanted, SHOWN)}; give the --model and --model_options it was made with")
     fresh = _fresh(wanted, head, found, fits, top)
-    backbone = [n for n in wanted if layer_of(n) not in top and n not in head] or [n for n in wanted if n not in head]
+    backbone = [n for n in wanted if n not in above] or [n for n in wanted if n not in head]
     total, missing = (sum(math.prod(wanted[n]) for n in names) for names in (backbone, fresh.keys() & set(backbone)))
     wrong = [name for name in wanted if name not in fits and name not in head]
     channels = _channels(wanted, found)
@@ -89,11 +90,11 @@ def _fresh(wanted: Mapping[str, Sequence[int]], head: Collection[str], found: Ma
     return {name: reasons[layer_of(name)] for name in wanted if layer_of(name) in reasons}
 
 
-def _called_alike(found, wanted, head):
+def _called_alike(found, wanted, above):
     """Returns the float arrays of {path: array} under the names in the model, where it has them.
 
     A name of a model in front is removed. Keras numbers unnamed layers, counting through a process: where only those
-    numbers differ, up to the head or to the end of the file, variables are matched by order.
+    numbers differ, up to the names `above` the backbone or to the end of the file, variables are matched by order.
     """
     found = {path: value for path, value in found.items() if is_float(value)}
     shorter = {path.partition("/")[2]: value for path, value in found.items()}
@@ -101,10 +102,10 @@ def _called_alike(found, wanted, head):
         shorter = found
     known = max(shorter, found, key=lambda candidate: len(candidate.keys() & wanted.keys()))
     names = list(wanted)
-    for candidate in (shorter, found) if not wanted.keys() - head <= known.keys() else ():
+    for candidate in (shorter, found) if not wanted.keys() <= known.keys() else ():
         pairs = list(zip(without_layer_numbers(wanted), without_layer_numbers(candidate), strict=False))
         alike = next((i for i, (here, there) in enumerate(pairs) if here != there), len(pairs))
-        if alike and (alike == len(candidate) or set(names[alike:]) <= head):
+        if alike and (alike == len(candidate) or set(names[alike:]) <= above):
             paths = list(candidate)
             rest = {path: candidate[path] for path in paths[alike:] if path not in names[:alike]}
             return {**{names[i]: candidate[paths[i]] for i in range(alike)}, **rest}

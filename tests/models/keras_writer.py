@@ -48,7 +48,7 @@ def main(folder, spec):
 def write_more(make, keep, images):
     """Writes files that people have, and that differ from those above in what else they hold, or lack."""
     model = randomized(make(True))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     model.fit(images, np.zeros(len(images), int), verbose=0)
     model.save_weights("trained.weights.h5")
     model.save("trained.h5")

@@ -180,6 +180,16 @@ def test_layers_with_other_numbers_of_keras_are_matched_in_order():
     assert {name: int(value[0]) for name, value in found.loaded.items()} == dict(zip(wanted, range(3), strict=True))
 
 
+def test_layers_with_other_numbers_are_matched_below_another_top():
+    wanted = {name: (1,) for name in ("scale/variable", "scale_1/variable_1", "norm/gamma", "head/kernel")}
+    file = {name: np.array([number], np.float32) for number, name in enumerate(
+        ("scale_4/variable_9", "scale_5/variable_10", "layer_normalization/gamma"))}
+    found = match(wanted, {"head/kernel"}, file, "FILE", ("norm", "head"))
+    loaded = {name: int(value[0]) for name, value in found.loaded.items()}
+    assert loaded == {"scale/variable": 0, "scale_1/variable_1": 1}
+    assert found.unused == ("layer_normalization/gamma",) and set(found.fresh) == {"norm/gamma", "head/kernel"}
+
+
 @pytest.mark.parametrize("changed,says", [
     (dict(stem__bias=(4,)), "FILE does not fit: layer stem expects bias of shape (8,), found (4,); give the --model"),
     (dict(stem__bias=None), "layer stem expects bias of shape (8,), found none"),

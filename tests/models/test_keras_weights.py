@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from keras.src.applications import mobilenet_v3
+from keras.src.legacy.saving import legacy_h5_format
 
 from pipeline.errors import UsageError
 from pipeline.export import published_weights
@@ -127,11 +129,30 @@ def test_half_precision_is_widened(mobilenet, file):
 def test_images_of_another_size_take_all_of_a_convolutional_model(mobilenet):
     model, found = mobilenet.load("larger.weights.h5")
     assert not found.fresh
-    values = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    values = [keras.ops.convert_to_numpy(v) for v in named(model).values()]
     other, found = mobilenet.load("larger.weights.h5", shape=(48, 64, 3))
     assert not found.fresh
-    for value, variable in zip(values, other.variables, strict=True):
+    for value, variable in zip(values, named(other).values(), strict=True):
         np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name,options", [("vit_ti16", ["patch_size=4"]), ("resnet18_cifar", []), ("speed_cifar", []),
+                                          ("cnn", []), ("resnet_like", []), ("inception", []), ("mini_inception", [])])
+def test_own_models_take_files_of_keras_at_another_size(name, options, tmp_path):
+    small, large = PlainModel(name, CLASSES, (32, 32, 3), options), PlainModel(name, CLASSES, (48, 48, 3), options)
+    written, model = (registry.create(name, CLASSES, plain.image_shape, options) for plain in (small, large))
+    written.save_weights(tmp_path / "own.weights.h5")
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, written)
+    for path in sorted(tmp_path.iterdir()):
+        for variable in named(model).values():
+            variable.assign(np.full(variable.shape, 0.25))
+        found = initialize(model, str(path), large, find)
+        assert set(found.reasons) == ({"classifier"} if name == "cnn" else set()), found.lines()  # Over all pixels.
+        for (key, variable), other in zip(named(model).items(), named(written).values(), strict=True):
+            if key not in found.fresh:
+                np.testing.assert_array_equal(variable, other, err_msg=f"{path.name}: {key}")
 
 
 def test_another_number_of_classes_is_told(mobilenet):
@@ -153,7 +174,6 @@ def test_a_file_of_another_architecture_tells_what_does_not_fit(mobilenet):
 
 
 def test_a_damaged_file_and_another_order_of_channels_are_one_line(mobilenet, tmp_path):
-    import h5py
     path = str(tmp_path / "cut.h5")
     shutil.copy(mobilenet.folder / "top.h5", path)
     with h5py.File(path, "r+") as file:
@@ -226,7 +246,7 @@ def test_a_wrong_checksum_is_refused(keras_folder, tmp_path, monkeypatch):
     name = "weights_mobilenet_v3_small_minimalistic_224_1.0_float_no_top_v2.h5"
     plain = PlainModel("mobilenet_v3_small", CLASSES, (32, 32, 3), ["minimalistic=true"])
     with built_aside():
-        plain.make(CLASSES, plain.image_shape, top=False).save(tmp_path / name)
+        plain.make(top=False).save(tmp_path / name)
     digest = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
     with serving(tmp_path) as (address, requests, _):
         monkeypatch.setenv(published_weights.MIRROR, address)
@@ -259,7 +279,7 @@ def test_published_weights_of_efficientnet_compute_what_keras_computes(tmp_path)
     family = Family("efficientnet_b0", tmp_path, *FAMILIES["efficientnet_b0"])
     path = str(tmp_path / "notop.h5")
     with built_aside():
-        published = family.plain().make(CLASSES, family.shape, top=False)
+        published = family.plain().make(top=False)
         published.load_weights(path)
         published.get_layer("normalization").adapt_mean.assign([0.485, 0.456, 0.406])
         published.get_layer("normalization").adapt_variance.assign([0.229, 0.224, 0.225])
