@@ -110,7 +110,7 @@ def measured_gain(console: Console, cache_dir: str | None = None) -> float | Non
 def _measure(value):
     """Returns the seconds of pipeline.onednn_timing in a process with a value of the variable; None if it fails."""
     try:
-        done = subprocess.run([sys.executable, "-m", "pipeline.onednn_timing"], capture_output=True, text=True,
+        done = subprocess.run([sys.executable, "-m", "pipeline.onednn_timing"], capture_output=True, encoding="utf-8",
                               env={**child_environment(), VARIABLE: value}, timeout=LONGEST, stdin=subprocess.DEVNULL)
         return float(done.stdout.split()[-1])
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):

@@ -34,7 +34,7 @@ def warned(capfd, dataset, **options):
     return capfd.readouterr().err.splitlines()
 
 
-ELSEWHERE = {"data_dir": "/nowhere", "memory_budget": 0, "cache_dir": "/nowhere", "skip_unreadable": True}
+ELSEWHERE = {"data_dir": "/nowhere", "memory_budget": 0, "cache_dir": "/dev/null/cache", "skip_unreadable": True}
 
 
 @pytest.mark.parametrize("kind, unused", [

@@ -76,7 +76,7 @@ def test_images_are_resized_as_in_tensorflow_datasets(tmp_path, size):
     pixels = np.random.RandomState(0).randint(256, size=(*size, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     wanted = Preprocessing((32, 24, 3))
-    form = ExampleFormat("image", "label", wanted, wanted, True)
+    form = ExampleFormat("image", "label", size, wanted, wanted, True)
     theirs = form.decode((tmp_path / "a.png").read_bytes(), wanted).numpy()
     ((_, (ours,)),) = read_batches([str(tmp_path / "a.png")], wanted, 4, None)
     np.testing.assert_array_equal(ours, theirs)
