@@ -51,14 +51,24 @@ def device(workdir):
     return json.loads((workdir / "config.json").read_text())["device"]["onednn"]
 
 
-def test_a_run_keeps_it_when_it_is_resumed_and_evaluated(tmp_path, monkeypatch):
-    """In processes that begin without TensorFlow: --onednn=off, then the same command without the flag."""
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A folder with a run of two steps, begun without oneDNN by a process that starts without TensorFlow."""
     monkeypatch.delenv(onednn.VARIABLE, raising=False)
-    for more in (("--steps=2", "--onednn=off"), ("--steps=4", "--allow=steps")):
-        done = mirrorline(*RUN, *more, "--workdir=run", cwd=tmp_path, fresh=True)
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        assert device(tmp_path / "run") is False
-    assert result(tmp_path / "run")["step"] == 4
+    done = mirrorline(*RUN, "--steps=2", "--onednn=off", "--workdir=run", cwd=tmp_path, fresh=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return tmp_path
+
+
+def test_the_flag_decides_for_a_run(begun):
+    assert device(begun / "run") is False
+
+
+@pytest.mark.acceptance
+def test_a_run_keeps_it_when_it_is_resumed_without_the_flag(begun):
+    done = mirrorline(*RUN, "--steps=4", "--allow=steps", "--workdir=run", cwd=begun, fresh=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert device(begun / "run") is False and result(begun / "run")["step"] == 4
 
 
 @pytest.mark.acceptance

@@ -48,8 +48,8 @@ class ResidentSplit:
                                            name=f"{split.name}_labels")
             except tf.errors.ResourceExhaustedError:
                 size = split.reader.images.nbytes / 2**20
-                raise UsageError(f"--cache=device: {size:,.0f} MiB of the {split.name} split do not fit on the device "
-                                 "beside the model; take --cache=host") from None
+                raise UsageError(f"--cache=device: {size:,.0f} MiB of the {split.name} split do not fit on the "
+                                 "device together with the model; take --cache=host") from None
 
     def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns images uint8 [n, H, W, C] and labels int32 [n] of the examples index, int64 [n]."""

@@ -1,7 +1,6 @@
 """The index of a folder of images: made once, and at later starts only files that have changed are read."""
 import json
 import os
-import shutil
 import threading
 import time
 
@@ -9,56 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import DataConfig
-from pipeline.console import Console
 from pipeline.data import array_cache, folder_index
 from pipeline.data.folder_index import wait_for_clock
-from pipeline.data.load import load
-from pipeline.data.source import digest
 from pipeline.errors import UsageError
-from tests.commands import answers, metrics, start, succeed
-
-BEFORE = 1_600_000_000  # Seconds since 1970 of the last change of every file.
-
-
-def save(path, value=0, form="JPEG", size=(9, 7), **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.RandomState(value).randint(0, 256, (size[1], size[0], 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path, form, **options)
-    os.utime(path, (BEFORE, BEFORE))
+from tests.commands import start
+from tests.data.indexed_folder import BEFORE, described, make_images, opened, save
 
 
 @pytest.fixture
 def images(tmp_path):
-    """Two classes, of 6 images each in train and 2 in test, and files of other kinds."""
-    for part, count in (("train", 6), ("test", 2)):
-        for label, name in enumerate(("ant", "bee")):
-            for i in range(count):
-                save(tmp_path / "images" / part / name / f"{i}.jpg", 10 * label + i)
-    ant = tmp_path / "images" / "train" / "ant"
-    save(ant / "no_suffix", 5)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    save(ant / "deep" / "turned.jpg", 6, size=(7, 9), exif=exif)
-    save(ant / "table.png", 7, "PNG")
-    for name, content in (("bad.jpg", b"no image"), ("notes.txt", b"some text")):
-        (ant / name).write_bytes(content)
-        os.utime(ant / name, (BEFORE, BEFORE))
-    return tmp_path / "images"
-
-
-def opened(folder, cache=None, **options):
-    options = {"memory_budget": 0, "skip_unreadable": True, **options}
-    return load(DataConfig(dataset=f"folder:{folder}", cache_dir=str(cache or folder.parent / "cache"), **options), 4,
-                console=Console(quiet=True))
-
-
-def described(source):
-    """Returns what an index says of a source, as values that can be compared."""
-    index = source.train.reader.index
-    return {"fingerprint": source.fingerprint, "notes": source.notes, "shape": source.image_shape,
-            "names": list(source.train.files), "paths": [path.decode() for path in index.paths().numpy()],
-            **{name: getattr(index, name).tolist() for name in ("labels", "height", "width", "orientation", "decoder")}}
+    return make_images(tmp_path)
 
 
 @pytest.fixture
@@ -299,75 +258,3 @@ def test_processes_that_start_together_share_an_index(images, tmp_path):
         assert process.returncode == 0, errors
         assert out.split() == 3 * [expected]
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def earlier_parts(folder, name, files, interpreted=False):
-    """Returns what the fingerprint had of a split before there was an index: of 64 KiB at each end of a file."""
-    found = []
-    for file in files:
-        content = (folder / file).read_bytes()
-        ends = content[:65_536] + content[65_536:][-65_536:]
-        found.append((file, len(content), digest(np.frombuffer(ends, np.uint8))))
-    return [name, found, *(["floats up to 1 are levels; one colour is laid over a ground"] if interpreted else [])]
-
-
-@pytest.mark.parametrize("options, derived", [
-    ({}, []), ({"validation_split": 0.25}, [("validation", 0.25)]), ({"subset": 1}, [("subset", 4)]),
-    ({"validation_split": 0.25, "subset": 1}, [("validation", 0.25), ("subset", 4)])])
-def test_the_earlier_fingerprint_is_that_of_the_same_data(images, options, derived):
-    sizes = []
-    for side in (130, 300):  # Files longer than one and than two parts that are read.
-        path = images / "train" / "bee" / f"{side}.jpg"
-        save(path, side, size=(side, side), quality=100, subsampling=0)
-        sizes.append(path.stat().st_size)
-    assert 65_536 < sizes[0] < 131_072 < sizes[1]
-    whole, source = opened(images, image_size=8), opened(images, image_size=8, **options)
-    earlier = digest(("ant", "bee"), (8, 8, 3), *earlier_parts(images, "train", whole.train.files),
-                     *earlier_parts(images, "test", whole.test.files))
-    for parts in derived:
-        earlier = digest(earlier, *parts)
-    assert source.fingerprint_as(earlier) == earlier != source.fingerprint
-    assert source.fingerprint_as("0" * 64) == source.fingerprint == source.fingerprint_as(source.fingerprint)
-    shutil.rmtree(images / "test")
-    (images / "train" / "bee" / "130.jpg").write_bytes(bytes(sizes[0]))
-    assert source.fingerprint_as(earlier) == earlier  # Computed once.
-
-
-def test_the_earlier_fingerprint_of_a_folder_without_splits(images):
-    source = opened(images / "train", validation_split=0.25, image_size=8)
-    names = sorted([*source.train.files, *source.test.files])
-    earlier = digest(("ant", "bee"), (8, 8, 3), *earlier_parts(images / "train", "train", names), 0.25)
-    assert source.fingerprint_as(earlier) == earlier != source.fingerprint
-
-
-def test_a_run_begun_with_the_earlier_fingerprint_continues_and_is_compared(images, tmp_path):
-    ant = images / "train" / "ant"
-    for path in (ant / "deep" / "turned.jpg", ant / "bad.jpg", ant / "notes.txt"):
-        path.unlink()
-    Image.fromarray(np.random.RandomState(3).randint(0, 256, (7, 9, 4)).astype(np.uint8)).save(ant / "clear.png")
-    names = {part: sorted(str(path.relative_to(images)) for path in (images / part).rglob("*") if path.is_file())
-             for part in ("train", "test")}
-    command = ("train", "--dataset=folder:images", "--model=mlp", "--batch_size=4", "--learning_rate=1e-4",
-               "--verbosity=quiet", "--cache_dir=cache", "--tensorboard=scalars")
-    begun = answers([[*command, "--epochs=1", f"--workdir={workdir}"] for workdir in ("old", "new")], tmp_path)
-    assert [code for code, *_ in begun] == [0, 0], begun
-    path = tmp_path / "old" / "config.json"
-    stored = json.loads(path.read_text())
-    new = stored["data"]["fingerprint"]
-    stored["data"]["fingerprint"] = digest(
-        ("ant", "bee"), (7, 9, 3), *earlier_parts(images, "train", names["train"], interpreted=True),
-        *earlier_parts(images, "test", names["test"]))
-    path.write_text(json.dumps(stored))
-    found = answers([["evaluate", "--workdir=old", "--compare=new"], ["evaluate", "--workdir=new", "--compare=old"]],
-                    tmp_path)
-    assert [code for code, *_ in found] == [0, 0], found
-    save(images / "test" / "bee" / "1.jpg", 77)
-    longer = [*command, "--epochs=2", "--allow=epochs", "--workdir=old"]
-    (code, _, errors), (_, _, compared) = answers(
-        [longer, ["evaluate", "--workdir=new", "--compare=old"]], tmp_path)
-    assert code == 2 and "fingerprint" in errors and errors.count("\n") == 1
-    assert "is not what this run was trained on" in compared and compared.count("\n") == 1
-    save(images / "test" / "bee" / "1.jpg", 11)
-    succeed(*longer, cwd=tmp_path)
-    assert json.loads(path.read_text())["data"]["fingerprint"] == new
-    assert metrics(tmp_path / "old", "train")[-1]["step"] == 8

@@ -27,12 +27,12 @@ from tests.models.weight_server import serving
 
 CLASSES = 5
 # Model to (constructor of Keras, smallest size, options).
-QUICK = {"mobilenet": ("MobileNet", 32, {"alpha": 0.25}),
-         "mobilenet_v3_small": ("MobileNetV3Small", 32, {"minimalistic": True})}
+QUICK = {"mobilenet": ("MobileNet", 32, {"alpha": 0.25})}
 FAMILIES = {"convnext_tiny": ("ConvNeXtTiny", 32, {}), "densenet121": ("DenseNet121", 32, {}),
             "efficientnet_b0": ("EfficientNetB0", 32, {}), "efficientnet_v2_b0": ("EfficientNetV2B0", 32, {}),
             "inception_resnet_v2": ("InceptionResNetV2", 75, {}), "inception_v3": ("InceptionV3", 75, {}),
             "mobilenet_v2": ("MobileNetV2", 32, {"alpha": 0.35}), "mobilenet_v3_large": ("MobileNetV3Large", 32, {}),
+            "mobilenet_v3_small": ("MobileNetV3Small", 32, {"minimalistic": True}),
             "nasnet_mobile": ("NASNetMobile", 32, {}), "resnet50": ("ResNet50", 32, {}),
             "resnet50_v2": ("ResNet50V2", 32, {}), "vgg16": ("VGG16", 32, {}), "xception": ("Xception", 71, {})}
 

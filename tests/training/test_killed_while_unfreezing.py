@@ -41,7 +41,7 @@ def command(model, replicas, workdir):
 
 @pytest.mark.parametrize("model, replicas, moment", quick(
     [(model, n, moment) for model, moments in (("mlp", MOMENTS), ("cnn", MOMENTS[1::5])) for n in (1, 2)
-     for moment in moments], 5))
+     for moment in moments]))
 def test_a_run_killed_around_a_point_ends_with_the_same_weights(whole, tmp_path, model, replicas, moment):
     expected, arguments = whole(model, replicas), command(model, replicas, "killed")
     steps = () if moment.startswith("evaluation") else ("--steps_per_loop=1",)

@@ -24,8 +24,8 @@ def default_data_dir() -> str:
     Raises:
       UsageError: the user has no home directory.
     """
-    told = os.environ.get("TFDS_DATA_DIR")
-    found = local_path(told, "TFDS_DATA_DIR") if told else os.path.expanduser("~/tensorflow_datasets")
+    given = os.environ.get("TFDS_DATA_DIR")
+    found = local_path(given, "TFDS_DATA_DIR") if given else os.path.expanduser("~/tensorflow_datasets")
     if found.startswith("~"):
         raise UsageError("there is no home directory to keep data sets in (HOME is not set): give --data_dir")
     return found
