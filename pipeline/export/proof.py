@@ -1,8 +1,8 @@
 """Verifies an exported model against the trained model on the examples of a split.
 
-Two runtimes sum in different orders, so float32 rounds differently. Where a model's logits are large, that alone moves
-a probability by more than 1e-5: TensorFlow's own kernels for one image and for several then differ as much, in one
-process and with the same weights. An export may differ by ROUNDINGS times that, where it is more than its bound.
+Two runtimes sum in different orders, so float32 rounds differently. Where a model is deep or its logits are large, that
+alone moves a probability by more than 1e-5, see rounding.py. An export may differ by ROUNDINGS times that, where it is
+more than its bound.
 """
 import dataclasses
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Proof:
       example: number of that example.
       equal: share of examples whose predicted class is the same.
       accuracy, live_accuracy: shares of examples whose predicted class is the label.
-      rounding: largest difference between the trained model's probabilities of an image alone and in a batch.
+      rounding: largest change of a probability of the trained model by rounding alone, see rounding.py.
       allowed: how large `difference` may be; None: not bounded.
       violations: a sentence for each limit that is exceeded, with what was found and what is allowed.
     """

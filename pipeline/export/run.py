@@ -17,11 +17,11 @@ from pipeline.export.export_format import ExportFormat, find_formats
 from pipeline.export.model_card import figures, model_card
 from pipeline.export.proof import prove
 from pipeline.export.publish import REPORTS, Staging, claimed
+from pipeline.export.rounding import rounding
 from pipeline.export.tables import proof_page
 from pipeline.files import no_room, write_json, write_text
 
 CALIBRATION_IMAGES = 256
-ALONE = 256  # Images, those of the lowest confidence, that are also computed one by one.
 IMAGES = "images.npy"  # In the folder of the report while formats are verified on them.
 
 
@@ -222,13 +222,6 @@ def run_live(trained: Any, split: Split, path: str) -> tuple[np.ndarray, np.ndar
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Returns the softmax of logits [n, classes], float32, computed in float64."""
     return softmax(logits.astype(np.float64), axis=1).astype(np.float32)
-
-
-def rounding(trained: Any, live: np.ndarray, images: np.ndarray) -> float:
-    """Returns the largest difference between the trained model's probabilities of an image alone and in a batch."""
-    unsure = np.argsort(live.max(axis=1), kind="stable")[:ALONE]
-    alone = probabilities(np.concatenate([trained.logits(images[i:i + 1]) for i in unsure]))
-    return float(np.abs(alone.astype(np.float64) - live[unsure]).max())
 
 
 def calibration_images(split: Split) -> np.ndarray:

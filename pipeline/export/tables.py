@@ -55,8 +55,8 @@ def remark(report: dict) -> str | None:
                and (r["proof"]["allowed"] or 0) > (r["proof"]["bounds"]["probability"] or 0)]
     if not allowed:
         return None
-    return (f"the trained model itself differs by up to {report['rounding']:.1e} between an image alone and in a "
-            f"batch, by the rounding of float32; so formats in float32 may differ by {max(allowed):.1e}")
+    return (f"rounding to float32 alone moves a probability of the trained model by up to {report['rounding']:.1e}; so "
+            f"formats in float32 may differ by {max(allowed):.1e}")
 
 
 def proof_page(report: dict) -> str:

@@ -224,9 +224,11 @@ def moving_image():
     return file.getvalue()
 
 
+CUT = b"\x89PNG\r\n\x1a\n and no more"
+
+
 @pytest.mark.parametrize("image_size, image, reason", quick(
-    [(size, image, reason) for size in (None, 6)
-     for image, reason in ((b"\x89PNG\r\n\x1a\n and no more", "PNG"), (moving_image(), ""))], 2))
+    [(None, CUT, "PNG"), (None, moving_image(), ""), (6, CUT, "PNG")], 2))
 def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image_size, image, reason):
     folder = prepare(tmp_path / "made", image_of=lambda number: image if number == 150 else None, train=300)
     with pytest.raises(UsageError, match=f"cannot decode train of .*{reason}"):
@@ -238,6 +240,16 @@ def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image
         with pytest.raises(UsageError, match=line) as error, damage.in_words():
             list(batches)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.acceptance
+def test_a_moving_image_that_is_resized_is_its_first_frame(load_numbered, tmp_path):
+    folder = prepare(tmp_path / "made", image_of=lambda number: moving_image() if number == 150 else None, train=300)
+    kept = load_numbered(data_dir=folder, image_size=6).train.reader.images
+    streamed = load_numbered(data_dir=folder, image_size=6, memory_budget=0)
+    batches = [batch["image"].numpy() for batch in eval_batches(streamed.train, BatchLayout(100))]
+    np.testing.assert_array_equal(np.concatenate(batches)[:300], kept)
+    assert (kept == np.array([0, 9, 9])).all(axis=(1, 2, 3)).sum() == 1
 
 
 def test_a_shard_that_is_damaged_or_removed_while_it_streams_is_named(numbered_dir, load_numbered, tmp_path):
