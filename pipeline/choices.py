@@ -14,25 +14,53 @@ class OptimizerRow:
 
     Attributes:
       factory: "module:class" of a keras.optimizers.Optimizer.
-      options: {argument of the class: option of OptimizerConfig}.
+      options: {option of OptimizerConfig: (argument of the class, its default)}.
       fused: name in pipeline.internals.keras_internals of its fused update, or None.
       fused_if: option that must not be 0 for the fused update to apply, or None.
+      leaves_out_head: whether it updates the weights of the last layer otherwise, see update_rules.Muon.
+      averages: whether it keeps an average of the weights, which is evaluated, see update_rules.ScheduleFreeAdamW.
     """
 
     factory: str
-    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    options: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     fused: str | None = None
     fused_if: str | None = None
+    leaves_out_head: bool = False
+    averages: bool = False
+
+
+def _adam(first, second, epsilon=None):
+    """Returns the options of an optimizer with the two decays of Adam."""
+    return {"beta1": ("beta_1", first), "beta2": ("beta_2", second),
+            **({} if epsilon is None else {"epsilon": ("epsilon", epsilon)})}
 
 
 OPTIMIZERS = Registry("optimizer", {
-    "sgd": OptimizerRow("keras.optimizers:SGD", {"momentum": "momentum", "nesterov": "nesterov"},
+    "sgd": OptimizerRow("keras.optimizers:SGD", {"momentum": ("momentum", 0.9), "nesterov": ("nesterov", False)},
                         "FusedMomentum", "momentum"),
-    "adam": OptimizerRow("keras.optimizers:Adam", fused="FusedAdam"),
-    "adamw": OptimizerRow("keras.optimizers:AdamW", fused="FusedAdam"),
-    "lamb": OptimizerRow("keras.optimizers:Lamb"),
-    "lion": OptimizerRow("keras.optimizers:Lion"),
+    "adam": OptimizerRow("keras.optimizers:Adam", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
+    "adamw": OptimizerRow("keras.optimizers:AdamW", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
+    "lamb": OptimizerRow("keras.optimizers:Lamb", _adam(0.9, 0.999, 1e-7)),
+    "lion": OptimizerRow("keras.optimizers:Lion", _adam(0.9, 0.99)),
+    "rmsprop": OptimizerRow("pipeline.training.update_rules:RMSprop", {
+        "beta2": ("rho", 0.9), "epsilon": ("epsilon", 1e-3), "momentum": ("momentum", 0.9)}),
+    "lars": OptimizerRow("pipeline.training.update_rules:Lars", {"momentum": ("momentum", 0.9)}),
+    "adafactor": OptimizerRow("pipeline.training.update_rules:Adafactor", {"epsilon": ("epsilon", 1e-30)}),
+    "muon": OptimizerRow("pipeline.training.update_rules:Muon", {
+        **_adam(0.9, 0.999, 1e-7), "momentum": ("momentum", 0.95)}, leaves_out_head=True),
+    "schedule_free": OptimizerRow("pipeline.training.update_rules:ScheduleFreeAdamW", _adam(0.9, 0.999, 1e-8),
+                                  averages=True),
 })
+
+
+def defaults_of(option: str) -> str:
+    """Returns the optimizers that take an option, with their defaults, as text: "0.9 (adam, adamw), 0.99 (lion)"."""
+    found: dict[float, list[str]] = {}
+    for name, row in OPTIMIZERS.items():
+        if isinstance(row, OptimizerRow) and option in row.options:
+            found.setdefault(row.options[option][1], []).append(name)
+    return ", ".join(f"{value:g} ({', '.join(names)})" for value, names in found.items())
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportFormatRow:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import extension
 from pipeline.callbacks import CALLBACKS
-from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS
+from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, OptimizerRow, defaults_of
 from pipeline.config_checks import check_names, check_together
 from pipeline.errors import UsageError, unknown_name
 from pipeline.options import FREE, NEVER, Options, check_option, option
@@ -103,8 +103,13 @@ class OptimizerConfig(Options):
     step_decay_at: tuple[str, ...] = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate "
                                                              "drops", many=True)
     step_decay_factor: float = option(0.1, "schedule=step: factor of the rate at each drop", above=0.0, high=1.0)
-    momentum: float = option(0.9, "momentum of sgd", low=0.0, below=1.0)
+    momentum: float | None = option(None, f"momentum; default {defaults_of('momentum')}", low=0.0, below=1.0)
     nesterov: bool = option(False, "Nesterov momentum for sgd")
+    beta1: float | None = option(None, "decay of the mean of the gradients; default " + defaults_of("beta1"), low=0.0,
+                                 below=1.0)
+    beta2: float | None = option(None, "decay of the mean of their squares; default " + defaults_of("beta2"), low=0.0,
+                                 below=1.0)
+    epsilon: float | None = option(None, "bound of the divisor; default " + defaults_of("epsilon"), above=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay; not on biases and normalization", low=0.0)
     decay_all: bool = option(False, "decay biases and normalization too")
     weight_decay_exclude: tuple[str, ...] = option((), "more weights without decay, by patterns of names: head,*/scale",
@@ -217,7 +222,7 @@ class ExperimentConfig:
     runtime: RuntimeConfig = RuntimeConfig()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", _scaled(self.optimizer, self.training.batch_size))
+        object.__setattr__(self, "optimizer", _filled(_scaled(self.optimizer, self.training.batch_size)))
         for group in self.groups():
             for field in dataclasses.fields(group):
                 check_option(field, getattr(group, field.name))
@@ -259,6 +264,8 @@ class ExperimentConfig:
         before = self.flat()
         if before["base_learning_rate"] is not None:
             before.pop("learning_rate")  # It follows from the others.
+        if before["momentum"] == default_momentum(before["optimizer"]):
+            before.pop("momentum")  # It follows from the optimizer.
         return ExperimentConfig.from_flat({**before, **values})
 
 
@@ -285,6 +292,25 @@ def value_type(field: dataclasses.Field) -> Any:
     if isinstance(hint, types.UnionType):  # Of a type with None.
         hint, _ = typing.get_args(hint)
     return typing.get_origin(hint) or hint
+
+
+def keeps_average(optimizer: OptimizerConfig) -> bool:
+    """Tells whether a run keeps an average of the weights beside them."""
+    row = OPTIMIZERS.get(optimizer.optimizer)
+    return optimizer.ema_decay > 0 or (isinstance(row, OptimizerRow) and row.averages)
+
+
+def default_momentum(optimizer: str) -> float:
+    """Returns the momentum of an optimizer, 0.9 for one without: earlier runs have stored that."""
+    row = OPTIMIZERS.get(optimizer)
+    return row.options.get("momentum", ("", 0.9))[1] if isinstance(row, OptimizerRow) else 0.9
+
+
+def _filled(optimizer: OptimizerConfig) -> OptimizerConfig:
+    """Returns the options with the momentum that follows from the optimizer, if none is given."""
+    if optimizer.momentum is not None:
+        return optimizer
+    return dataclasses.replace(optimizer, momentum=default_momentum(optimizer.optimizer))
 
 
 def _scaled(optimizer: OptimizerConfig, batch_size: int) -> OptimizerConfig:

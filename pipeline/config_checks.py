@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.augmentation import Augmentation, augmentations
-from pipeline.choices import AUGMENTATIONS, LOSSES, MODELS, LossRow, parse_loss
+from pipeline.choices import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, LossRow, OptimizerRow, parse_loss
 from pipeline.errors import UsageError
 from pipeline.finetuning import check_finetuning
 from pipeline.options import Interval, profiled_steps
@@ -18,6 +18,9 @@ from pipeline.registry import Registry
 # Options of --schedule, with their defaults and the schedules that have them.
 OF_SCHEDULES = {"min_learning_rate": (0.0, ("cosine", "linear", "polynomial")), "restarts": (0, ("cosine",)),
                 "restart_growth": (1.0, ("cosine",)), "polynomial_power": (2.0, ("polynomial",))}
+OF_OPTIMIZERS = ("momentum", "nesterov", "beta1", "beta2", "epsilon")
+# What had no effect with these optimizers was accepted before, so runs may have been begun with it.
+IGNORED_BEFORE = {"momentum": ("adam", "adamw", "lamb", "lion"), "nesterov": ("adam", "adamw", "lamb", "lion")}
 
 
 def check_names(values: Mapping[str, Any], options: Mapping[str, dataclasses.Field]) -> None:
@@ -46,6 +49,7 @@ def check_together(config: Any) -> None:
     Raises:
       UsageError: it names the flag, the value and what would work.
     """
+    check_optimizer(config.optimizer, begun=True)
     _check_loss(config.optimizer)
     _check_schedule(config.optimizer)
     _check_images(config.data)
@@ -62,6 +66,29 @@ def check_together(config: Any) -> None:
     if training.batch_size % parts:
         raise UsageError(f"--batch_size={training.batch_size} does not divide by {parts} micro-batches "
                          "(--accumulate_steps)")
+
+
+def check_optimizer(optimizer: Any, begun: bool = False) -> None:
+    """Checks that the optimizer of an OptimizerConfig takes the options that were given.
+
+    `begun`: whether the run may have been begun by a version that ignored some.
+
+    Raises:
+      UsageError: it names what the optimizer takes.
+    """
+    row, name = OPTIMIZERS.get(optimizer.optimizer), optimizer.optimizer
+    taken = row.options if isinstance(row, OptimizerRow) else {}
+    for option in OF_OPTIMIZERS if row else ():
+        value, unset = getattr(optimizer, option), {"nesterov": False, "momentum": 0.9}.get(option)
+        if option in taken or value == unset or (begun and name in IGNORED_BEFORE.get(option, ())):
+            continue
+        takes = ", ".join(f"--{one}" for one in taken) or "none of these options"
+        raise UsageError(f"--{option}={value:g}: the optimizer {name} takes {takes}")
+    if isinstance(row, OptimizerRow) and row.averages and optimizer.beta1 == 0:
+        raise UsageError(f"--beta1 must be above 0 for {name}, whose average it makes; found 0")
+    if isinstance(row, OptimizerRow) and row.averages and optimizer.ema_decay:
+        raise UsageError(f"--ema_decay={optimizer.ema_decay:g}: {name} keeps an average of the weights of its own: "
+                         "leave it out")
 
 
 def _check_loss(optimizer):

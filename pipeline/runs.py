@@ -11,6 +11,7 @@ from pipeline.activity import activity
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
 from pipeline.config import ExperimentConfig
+from pipeline.config_checks import check_optimizer
 from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.dataset_name import located
@@ -77,6 +78,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     check_strengths(config.data.augment, begun_with=begun_with)
     if not stored:
         check_place(config.data)
+        check_optimizer(config.optimizer)
     shared.check(config)  # Before the seconds that TensorFlow and the data take.
     done = _finished(shared, config)
     if done:

@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 
 import flags
 from pipeline import run_directory
-from pipeline.config import ExperimentConfig
+from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.errors import UsageError
 from pipeline.evaluation.selection import MOST_VIEWS, WeightSelection, open_runs
 from pipeline.paths import folder_obstacle, local_path
@@ -130,7 +130,7 @@ def print_metrics(found: Any, split: Any) -> None:
         print(json.dumps({"step": step, "split": split.name, "weights": found.weights, **evaluation.figures}))
         return
     seen = f", mean over {len(found.views)} views of each" if len(found.views) > 1 else ""
-    plain = len(found.checkpoints) == 1 and not run.config.optimizer.ema_decay
+    plain = len(found.checkpoints) == 1 and not keeps_average(run.config.optimizer)
     which = "" if plain else f", {found.weights},"
     print(f"{run.directory.path} at step {step}{which} on {split.name}: accuracy {evaluation.accuracy:.4%}, loss "
           f"{evaluation.loss:.6f}, {counted(evaluation.examples, 'example')}{seen}")

@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 import flags
 from pipeline import extension, run_directory, runs
 from pipeline.choices import EXPORT_FORMATS
-from pipeline.config import ExperimentConfig
+from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.console import Console
 from pipeline.errors import UsageError
 from pipeline.evaluation.selection import StoredRun
@@ -100,7 +100,7 @@ def run_to_export(config: ExperimentConfig, flag_values: absl_flags.FlagValues
     if run.stored["config"]["precision"] == "float64":
         raise UsageError(f"{run.directory.path} was trained in float64, which is for tests: exports are in float32; "
                          "train with --precision=float32")
-    if flag_values.ema and not run.config.optimizer.ema_decay:
+    if flag_values.ema and not keeps_average(run.config.optimizer):
         raise UsageError("--ema: this run kept no moving average of the weights; train with --ema_decay=0.999")
     # The verbosity of this command, not of the training.
     return run.directory, {**{name: given[name] for name in ("data_dir", "extension", "allow") if name in given},

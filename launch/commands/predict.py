@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 import flags
 from pipeline import onednn, run_directory
 from pipeline.activity import activity
-from pipeline.config import ExperimentConfig
+from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.evaluation.selection import StoredRun
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
@@ -77,6 +77,7 @@ def load(stored: StoredRun, config: ExperimentConfig, flag_values: absl_flags.Fl
     model = runs.load(stored.directory.path, flag_values.checkpoint, flag_values.ema, flag_values.average_checkpoints,
                       config.runtime.devices, config.training.batch_size, config.data.extension)
     values = stored.stored["config"]
-    which = f", {model.weights}" if values.get("ema_decay") or len(model.steps) > 1 else ""
+    plain = len(model.steps) == 1 and not keeps_average(model.config.optimizer)
+    which = "" if plain else f", {model.weights}"
     emulated = model.config.runtime.precision != values["precision"]
     return model, which + (f", in float32, since {FLOAT16_COST}" if emulated else "")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import onednn, run_directory
-from pipeline.config import ExperimentConfig
+from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.dataset_name import may_be_same
 from pipeline.dataset_name import split as split_name
 from pipeline.errors import UsageError
@@ -127,7 +127,7 @@ def open_runs(workdir: str, weights: WeightSelection, split: str | None = None, 
     for path in compare:
         runs.append(_other_run(path, runs, {name: value for name, value in options.items() if name not in ONE_RUN}))
     for run in runs:
-        if weights.ema and not run.config.optimizer.ema_decay:
+        if weights.ema and not keeps_average(run.config.optimizer):
             which = "this run" if run is runs[0] else run.directory.path
             raise UsageError(f"--ema: {which} kept no moving average of the weights; train with --ema_decay=0.999")
     if len(runs) > 1 and os.path.dirname(weights.checkpoint):

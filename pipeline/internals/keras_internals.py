@@ -170,6 +170,17 @@ class AlreadyReduced:
         return grads_and_vars
 
 
+class DecaysInside:
+    """Mixin of a Keras optimizer whose own update includes the weight decay."""
+
+    def _apply_weight_decay(self: Any, variables):
+        """Leaves the weights alone: Keras calls it before the update."""
+
+    def decay_of(self: Any, variable: tf.Variable) -> float:
+        """Returns the weight decay of a variable, 0 for one that is excluded from it."""
+        return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+
+
 # From this size of a variable on, a fused kernel pays on CPUs: below, starting its threads costs more than it saves.
 FUSED_ELEMENTS = 2**16
 
@@ -279,7 +290,7 @@ class PerVariable:
             super()._apply_kernel(gradient, variable, rate)  # type: ignore[misc]
 
     def _apply_weight_decay(self: Any, variables):
-        if self.weight_decay is None:
+        if self.weight_decay is None or isinstance(self, DecaysInside):
             return
 
         def decay_all(strategy):

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import keras
 
+from pipeline.choices import OPTIMIZERS
 from pipeline.config import ExperimentConfig
 from pipeline.finetuning import parse_multipliers
 from pipeline.models.depth import blocks
 from pipeline.models.freezing import FreezeSchedule, freeze, select
-from pipeline.models.weight_names import named
+from pipeline.models.weight_names import head, named, names_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +20,13 @@ class TrainedWeights:
       freezing: which are frozen at each step.
       factors: {name: factor of the learning rate} of the weights that would train without freezing, in order.
       undecayed: names of weights that --weight_decay_exclude takes from the decay.
+      head: names of the weights of the last layer, where the optimizer updates them otherwise.
     """
 
     freezing: FreezeSchedule
     factors: dict[str, float]
     undecayed: frozenset[str] = frozenset()
+    head: frozenset[str] = frozenset()
 
 
 def trained_weights(model: keras.Model, config: ExperimentConfig, image_shape: Sequence[int],
@@ -44,7 +47,9 @@ def trained_weights(model: keras.Model, config: ExperimentConfig, image_shape: S
                           for name in select(model, pattern, "--weight_decay_exclude", image_shape))
     never = [name for name, factor in factors.items() if not factor]
     freezing = freeze(model, config.model.freeze, image_shape, thaws, config.model.frozen_batch_norm, never)
-    return TrainedWeights(freezing, factors, undecayed)
+    row = OPTIMIZERS.find(optimizer.optimizer)
+    last = names_in(head(model, image_shape), named(model)) if getattr(row, "leaves_out_head", False) else ()
+    return TrainedWeights(freezing, factors, undecayed, frozenset(last))
 
 
 def rate_factors(model: keras.Model, layer_decay: float, multipliers: Sequence[tuple[str, float]],

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pipeline.activity import STARTING, activity
 from pipeline.augmentation import augmentations, check_strengths
-from pipeline.config import ExperimentConfig
+from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.console import Console
 from pipeline.data import resident
 from pipeline.data.load import load as load_data
@@ -309,7 +309,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         trained = trained_weights(model, config, shape, plan.thaws)
         optimizer = create_optimizer(config.optimizer, model, trained)
         add_l2(model, trained.freezing.since, config.optimizer.l2)
-        state = TrainState(model, optimizer, with_ema=config.optimizer.ema_decay > 0, scale_loss=settings.scale_loss,
+        state = TrainState(model, optimizer, with_ema=keeps_average(config.optimizer), scale_loss=settings.scale_loss,
                            held=trained.freezing.frozen.held)
     if strategy.num_replicas_in_sync > 1:
         check_reduction(strategy, settings.compute_dtype)
@@ -318,7 +318,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
                                       plan.rewarmup_steps)
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), trained,
-                      initialization, evaluates_average(stored) if stored else config.optimizer.ema_decay > 0)
+                      initialization, evaluates_average(stored) if stored else keeps_average(config.optimizer))
 
 
 def start(config: ExperimentConfig, console: Console, cluster: Cluster | None = None, settings: str = "",

@@ -24,7 +24,9 @@ def _optimizer_class(config: OptimizerConfig, per_variable: bool) -> Callable:
     fused = row.fused if row.fused_if is None or getattr(config, row.fused_if) else None
     optimizer_class = reduced_optimizer(getattr(importlib.import_module(module), name),
                                         getattr(keras_internals, fused) if fused else None, per_variable)
-    options = {argument: getattr(config, option) for argument, option in row.options.items()}
+    given = {option: getattr(config, option) for option in row.options}
+    options = {argument: default if given[option] is None else given[option]
+               for option, (argument, default) in row.options.items()}
     return functools.partial(optimizer_class, **options)
 
 
@@ -32,8 +34,8 @@ def create_optimizer(config: OptimizerConfig, model: keras.Model, trained: Train
                      ) -> keras.optimizers.Optimizer:
     """Creates and builds the optimizer of a built model; call it inside the strategy's scope.
 
-    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer, in proportion to the rate
-    of each weight, and excludes vectors (biases, scale and offset of normalization) unless `decay_all`. The step
+    Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer whose update does not
+    include it, in proportion to the rate of each weight, and excludes vectors (biases, scale and offset of normalization) unless `decay_all`. The step
     assigns the learning rate.
 
     The optimizer has room for every weight that ever trains; one that begins later begins as in a new optimizer.
@@ -49,6 +51,8 @@ def create_optimizer(config: OptimizerConfig, model: keras.Model, trained: Train
     excluded = [v for v, decays in zip(variables, decayed, strict=True) if not decays]
     if excluded:
         optimizer.exclude_from_weight_decay(var_list=excluded)
+    if trained.head:
+        optimizer.leave_out([found[name] for name in trained.head])
     optimizer.build(variables)
     if per_variable:
         optimizer.set_up(factors, list(since.values()), decayed)

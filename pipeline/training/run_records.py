@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import arithmetic, extension
-from pipeline.config import AS_TRAINED, MOVING_AVERAGE
+from pipeline.config import AS_TRAINED, MOVING_AVERAGE, keeps_average
 from pipeline.console import Console
 from pipeline.data.splits import TRAINING
 from pipeline.data.unused_options import warn_unused
@@ -69,7 +69,7 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
     if set(factors) != {1.0}:
         console.info(f"rates   weights train with x{min(factors):.3g} to x{max(factors):.3g} of the learning rate; "
                      "'mirrorline inspect' shows each")
-    if config.optimizer.ema_decay:
+    if keeps_average(config.optimizer):
         weights = MOVING_AVERAGE if experiment.evaluates_average else "weights as trained"
         console.info(f"average evaluations, the best checkpoint and the final metrics are of the {weights}"
                      + ("" if experiment.evaluates_average else ", as when this run was started"))

@@ -18,6 +18,7 @@ from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
+from pipeline.training import averages
 from pipeline.training.gradients import clip, is_finite, unscale
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
@@ -205,13 +206,7 @@ class StepFunctions:
         changing = self.state.changing(self.state.model.non_trainable_variables)
         for variable, value in zip(changing, state, strict=True):
             extended.update(variable.value, lambda v, new: v.assign(new), args=(value,), group=False)
-        if self.settings.ema_decay:
-            # As TensorFlow's ExponentialMovingAverage with num_updates, which forgets the initial weights.
-            t = tf.cast(step, tf.float32)
-            decay = tf.minimum(self.settings.ema_decay, (1.0 + t) / (10.0 + t))
-            for average, variable in zip(self.state.ema, self.state.averaged(), strict=True):
-                extended.update(average, lambda a, v, d: a.assign_sub((a - v) * (1 - tf.cast(d, a.dtype))),
-                                args=(variable.value, decay), group=False)
+        averages.update(self.strategy, self.state, self.settings, step)
 
     def _finish(self, finite):
         """Counts the step and adapts the loss scale, the same on every replica."""

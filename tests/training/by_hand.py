@@ -23,7 +23,7 @@ def gradients(weights, image, label):
 class Momentum:
     """SGD with momentum, as Keras writes it."""
 
-    def __init__(self):
+    def __init__(self, name):
         self.velocity = 0.0
 
     def step(self, weight, gradient, rate, decays):
@@ -35,7 +35,7 @@ class Momentum:
 class AdamW:
     """Adam (Kingma and Ba, 2015), epsilon outside of the correction as in Keras, after decoupled decay."""
 
-    def __init__(self):
+    def __init__(self, name):
         self.first, self.second, self.updates = 0.0, 0.0, 0
 
     def step(self, weight, gradient, rate, decays):
@@ -49,8 +49,9 @@ class AdamW:
         return weight - rate * self.first / (np.sqrt(self.second) + EPSILON)
 
 
+ADAM = {"beta1": BETAS[0], "beta2": BETAS[1], "epsilon": EPSILON}
 OPTIMIZERS = {"sgd": Momentum, "adamw": AdamW}
-OPTIONS = {"sgd": {"momentum": MOMENTUM}, "adamw": {"weight_decay": DECAY}}
+OPTIONS = {"sgd": {"momentum": MOMENTUM}, "adamw": {"weight_decay": DECAY, **ADAM}}
 
 
 def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipped=(), undecayed=()):
@@ -77,7 +78,7 @@ def train(weights, batches, optimizer, begins, factors=None, limit=np.inf, skipp
         if step in skipped:
             continue
         for name in trained:
-            own = optimizers.setdefault(name, OPTIMIZERS[optimizer]())
+            own = optimizers.setdefault(name, OPTIMIZERS[optimizer](name))
             rate = RATE * (factors or {}).get(name, 1.0)
             decays = weights[name].ndim > 1 and name not in undecayed
             weights[name] = own.step(weights[name], grads[name] * min(1.0, limit / norms[-1]), rate, decays)
@@ -88,10 +89,3 @@ def batches(experiment, count):
     """Returns the first batches of an experiment's stream as `train` takes them."""
     found = (experiment.train_batch(step) for step in range(count))
     return [(batch["image"].numpy(), batch["label"].numpy()) for batch in found]
-
-
-def use_exact_numbers(experiment):
-    """Gives Keras's optimizer the numbers of AdamW."""
-    optimizer = experiment.state.optimizer
-    if hasattr(optimizer, "beta_1"):
-        (optimizer.beta_1, optimizer.beta_2), optimizer.epsilon = BETAS, EPSILON

@@ -32,7 +32,6 @@ def test_a_run_equals_stages_with_new_optimizers_by_hand(strategy, monkeypatch, 
     monkeypatch.setattr(keras_internals, "FUSED_ELEMENTS", 2**9 if fused else 2**30)
     experiment = build(strategy(replicas), optimizer=optimizer, learning_rate=by_hand.RATE, clip_norm=0.5, **STAGES,
                        **by_hand.OPTIONS[optimizer])
-    by_hand.use_exact_numbers(experiment)
     experiment.steps = StepFunctions(
         experiment.strategy, experiment.state, experiment.steps.schedule, experiment.settings,
         fault=lambda grads, replica, step: [
