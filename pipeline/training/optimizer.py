@@ -35,8 +35,8 @@ def create_optimizer(config: OptimizerConfig, model: keras.Model, trained: Train
     """Creates and builds the optimizer of a built model; call it inside the strategy's scope.
 
     Weight decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101) for every optimizer whose update does not
-    include it, in proportion to the rate of each weight, and excludes vectors (biases, scale and offset of normalization) unless `decay_all`. The step
-    assigns the learning rate.
+    include it, in proportion to the rate of each weight, and excludes vectors (biases, scale and offset of
+    normalization) unless `decay_all`. The step assigns the learning rate.
 
     The optimizer has room for every weight that ever trains; one that begins later begins as in a new optimizer.
     """

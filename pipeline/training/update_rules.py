@@ -178,8 +178,8 @@ class Muon(keras.optimizers.Optimizer):
 class ScheduleFreeAdamW(DecaysInside, keras.optimizers.Optimizer):
     """Schedule-free AdamW (Defazio et al., arXiv:2405.15682, algorithm 1).
 
-    The model's weights are y, at which gradients are taken. `averaged` is the x of the paper, to be evaluated: a mean of
-    the iterates z in proportion to the square of their learning rates. The slot "lead" is z - y, so
+    The model's weights are y, at which gradients are taken. `averaged` is the x of the paper, to be evaluated: a mean
+    of the iterates z in proportion to the square of their learning rates. The slot "lead" is z - y, so
     x = y - (1 / beta_1 - 1) * lead. Keras's own evaluates y, decays x, and does not weight.
 
     Args:

@@ -51,7 +51,7 @@ def test_the_blocks_of_the_page_print_what_it_promises(ran):
     folder, lines = ran
     first, whole = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("first", "shapes"))
     assert lines[0] == "64 float32"
-    assert lines[1].startswith("unknown --optimizer 'adm': did you mean 'adam'? known: adam, adamw, lamb, lion, sgd;")
+    assert lines[1].startswith("unknown --optimizer 'adm': did you mean 'adam'? known: adafactor, adam, adamw, lamb, ")
     status, _, sha256 = lines[2].split()
     assert status == "finished" and len(sha256) == 64
     assert lines[3] == "45 steps in runs/first" and first["step"] == 45

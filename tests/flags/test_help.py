@@ -51,7 +51,7 @@ def test_help_has_every_flag_with_its_meaning():
 @pytest.mark.parametrize("name, shown", [
     ("batch_size", "--batch_size=N examples of one optimizer step, over all replicas and micro-batches "
                    "(examples; >= 1; default 64)"),
-    ("momentum", "(>= 0 and < 1; default 0.9)"),
+    ("momentum", "default 0.9 (sgd, rmsprop, lars), 0.95 (muon) (>= 0 and < 1)"),
     ("schedule", "learning rate over the run (constant | cosine | linear | polynomial | step | "
                  "one-cycle; default constant)"),
     ("sync_batch_norm", "--[no]sync_batch_norm"),

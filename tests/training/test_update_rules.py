@@ -1,5 +1,6 @@
 """Every optimizer computes its paper's formulas, under what else a step does, on one replica and on two."""
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.internals.keras_internals import reduced_optimizer
 from pipeline.training import update_rules
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
+from tests import replicas
 from tests.selection import quick
 from tests.training import by_hand, rules_by_hand
 from tests.training.small import build, distance, run
@@ -30,21 +32,27 @@ def with_loss_scale(experiment):
                                      experiment.settings)
 
 
+@functools.cache
+def first_batches():
+    """Returns those of all experiments here."""
+    return by_hand.batches(build(replicas.strategy(1)), STEPS)
+
+
 # New optimizers with the rate of each weight and without, on one replica and on two; those of Keras in acceptance.
-@pytest.mark.parametrize("optimizer, replicas, thaws", quick([
+@pytest.mark.parametrize("optimizer, count, thaws", quick([
     *((name, 1 + i % 2, False) for i, name in enumerate(NEW)),
     *((name, 2 - i % 2, True) for i, name in enumerate(NEW)),
     *((name, 1 + i % 2, bool(i % 2)) for i, name in enumerate(("sgd", "adam", "adamw", "lamb", "lion")))],
-    *range(len(NEW))))
-def test_an_optimizer_computes_its_formulas(strategy, tmp_path, optimizer, replicas, thaws):
+    2, 3, 4))  # Lars and RMSprop in make test by the test below.
+def test_an_optimizer_computes_its_formulas(strategy, tmp_path, optimizer, count, thaws):
     stages = dict(freeze=("backbone",), unfreeze_at=("5",), layer_decay=0.5) if thaws else {}
-    experiment = build(strategy(replicas), optimizer=optimizer, learning_rate=by_hand.RATE, clip_norm=0.5,
+    experiment = build(strategy(count), optimizer=optimizer, learning_rate=by_hand.RATE, clip_norm=0.5,
                        accumulate_steps=2, weight_decay_exclude=("head",), **stages, **by_hand.OPTIONS[optimizer])
     with_loss_scale(experiment)
     before, begins = values(experiment), dict.fromkeys(FACTORS, 0)
     if thaws:
         begins.update({"hidden/w": 5, "hidden/b": 5})
-    expected, norms = by_hand.train(before, by_hand.batches(experiment, STEPS), optimizer, begins,
+    expected, norms = by_hand.train(before, first_batches(), optimizer, begins,
                                     SLOWER if thaws else FACTORS, 0.5, undecayed=["classifier/w"])
     rows = [run(experiment, CUT)]
     saved = experiment.state.checkpoint().write(str(tmp_path / "checkpoint"))
@@ -57,21 +65,22 @@ def test_an_optimizer_computes_its_formulas(strategy, tmp_path, optimizer, repli
 
 
 # Adafactor and Muon see the axes of a kernel of a convolution.
-@pytest.mark.parametrize("optimizer, shape, rule", [
-    (update_rules.Adafactor(epsilon=by_hand.EPSILON), (3, 2, 4, 5), rules_by_hand.Adafactor),
-    (update_rules.Muon(momentum=by_hand.MOMENTUM), (3, 3, 2, 6), rules_by_hand.Muon),
-    (update_rules.Muon(momentum=by_hand.MOMENTUM), (2, 2, 1, 8), rules_by_hand.Muon)])
-def test_kernels_of_convolutions(optimizer, shape, rule):
+@pytest.mark.parametrize("name, shape", [
+    ("adafactor", (3, 2, 4, 5)), ("muon", (3, 3, 2, 6)), ("muon", (2, 2, 1, 8)), ("lars", (3, 3, 2, 6)), ("lars", (7,)),
+    ("rmsprop", (3, 3, 2, 6))])
+def test_kernels_of_convolutions(name, shape):
     keras.config.set_floatx("float64")
-    draws, own = np.random.default_rng(0), rule("block1/kernel")
+    row, own, draws = OPTIMIZERS[name], by_hand.OPTIMIZERS[name]("block1/w"), np.random.default_rng(0)
+    given = {row.options[option][0]: value for option, value in by_hand.OPTIONS[name].items() if option in row.options}
+    optimizer = getattr(update_rules, row.factory.partition(":")[2])(by_hand.RATE, weight_decay=by_hand.DECAY, **given)
     weight = draws.normal(size=shape)
     variable = keras.Variable(weight, name="kernel")
+    optimizer.exclude_from_weight_decay([variable] if len(shape) == 1 else [])
     optimizer.build([variable])
     for _ in range(STEPS):
         gradient = draws.normal(size=shape)
-        optimizer.learning_rate = by_hand.RATE
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        weight = own.step(weight, gradient, by_hand.RATE, False)
+        weight = own.step(weight, gradient, by_hand.RATE, len(shape) > 1)
     assert distance([weight], [variable.numpy()]) < 1e-10
 
 
@@ -89,10 +98,10 @@ def test_muon_gives_to_adam_what_is_no_matrix(strategy):
 def test_what_schedule_free_evaluates_is_its_average(strategy):
     experiment = build(strategy(2), optimizer="schedule_free", learning_rate=by_hand.RATE, warmup="4",
                        **by_hand.OPTIONS["schedule_free"])
-    before, batches = values(experiment), by_hand.batches(experiment, 6)
+    before = values(experiment)
     own = {name: rules_by_hand.ScheduleFree(name) for name in by_hand.NAMES}
     trained = dict(before)
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(first_batches()[:6]):
         grads = by_hand.gradients(trained, *batch)
         rate = experiment.learning_rate(step)
         trained = {name: own[name].step(trained[name], grads[name], rate, name.endswith("/w")) for name in own}
