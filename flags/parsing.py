@@ -23,7 +23,7 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
 # {flag: (the flag that it stands for, its value)}.
 SHORTHANDS = {"quiet": ("verbosity", "quiet")}
 # Options that set the same thing in two ways: one that the user gives replaces the other one of a recipe.
-EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"))
+EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"), ("clip", "clip_norm"))
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 

@@ -14,7 +14,7 @@ from pipeline.callbacks import CALLBACKS
 from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, OptimizerRow, defaults_of
 from pipeline.config_checks import check_names, check_together
 from pipeline.errors import UsageError, unknown_name
-from pipeline.options import FREE, NEVER, Options, check_option, option
+from pipeline.options import FREE, NEVER, Options, check_option, option, parse_clip
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
@@ -120,7 +120,9 @@ class OptimizerConfig(Options):
                                                  "counts: backbone=0.1,stem=0; 0 freezes", many=True, resume=NEVER)
     l2: float = option(0.0, "L2 penalty added to the loss: l2 * sum(w^2) over kernels", low=0.0)
     label_smoothing: float = option(0.0, "share of the label spread over all classes", low=0.0, below=1.0)
-    clip_norm: float = option(0.0, "clip the global norm of the reduced gradient; 0: off", low=0.0)
+    clip: str | None = option(None, "clip the reduced gradients: norm:1, their global norm; agc:0.01, that of each "
+                                    "output of a layer in proportion to its weights, without the last layer")
+    clip_norm: float = option(0.0, "as --clip=norm:NUMBER; 0: off", low=0.0)
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
                               "best checkpoint, predictions and exports then use; 0: none", low=0.0,
                               below=1.0)
@@ -266,6 +268,9 @@ class ExperimentConfig:
             before.pop("learning_rate")  # It follows from the others.
         if before["momentum"] == default_momentum(before["optimizer"]):
             before.pop("momentum")  # It follows from the optimizer.
+        for name, other in (("clip", "clip_norm"), ("clip_norm", "clip")):
+            if name in values and other not in values:
+                before.pop(other)
         return ExperimentConfig.from_flat({**before, **values})
 
 
@@ -307,10 +312,18 @@ def default_momentum(optimizer: str) -> float:
 
 
 def _filled(optimizer: OptimizerConfig) -> OptimizerConfig:
-    """Returns the options with the momentum that follows from the optimizer, if none is given."""
-    if optimizer.momentum is not None:
-        return optimizer
-    return dataclasses.replace(optimizer, momentum=default_momentum(optimizer.optimizer))
+    """Returns the options with the momentum that follows from the optimizer, if none is given, and one form of --clip.
+
+    That of the global norm is --clip_norm: earlier runs have stored it.
+    """
+    if optimizer.momentum is None:
+        optimizer = dataclasses.replace(optimizer, momentum=default_momentum(optimizer.optimizer))
+    kind, limit = parse_clip(optimizer.clip) if optimizer.clip is not None else ("", 0.0)
+    if kind and optimizer.clip_norm not in (0.0, limit if kind == "norm" else 0.0):
+        raise UsageError(f"--clip={optimizer.clip} and --clip_norm={optimizer.clip_norm:g} both clip: give one")
+    if kind == "norm":
+        optimizer = dataclasses.replace(optimizer, clip=None, clip_norm=limit)
+    return optimizer
 
 
 def _scaled(optimizer: OptimizerConfig, batch_size: int) -> OptimizerConfig:

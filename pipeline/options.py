@@ -104,6 +104,26 @@ class Interval:
         return cls(float(match[1]), unit)
 
 
+CLIPPINGS = ("norm", "agc")  # What --clip begins with.
+
+
+def parse_clip(text: str) -> tuple[str, float]:
+    """Reads --clip=norm:1 or agc:0.01 as (one of CLIPPINGS, its number > 0).
+
+    Raises:
+      UsageError: another form.
+    """
+    kind, _, number = text.strip().partition(":")
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = 0.0
+    if kind not in CLIPPINGS or not 0 < limit < math.inf:
+        raise UsageError(f"--clip={text}: give norm:1 (the largest global norm) or agc:0.01 (the largest ratio to the "
+                         "norm of the weights), with a number above 0")
+    return kind, limit
+
+
 def profiled_steps(text: str | None) -> tuple[int, int] | None:
     """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None for None.
 

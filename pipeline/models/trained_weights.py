@@ -9,7 +9,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.finetuning import parse_multipliers
 from pipeline.models.depth import blocks
 from pipeline.models.freezing import FreezeSchedule, freeze, select
-from pipeline.models.weight_names import head, named, names_in
+from pipeline.models.weight_names import head, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +20,13 @@ class TrainedWeights:
       freezing: which are frozen at each step.
       factors: {name: factor of the learning rate} of the weights that would train without freezing, in order.
       undecayed: names of weights that --weight_decay_exclude takes from the decay.
-      head: names of the weights of the last layer, where the optimizer updates them otherwise.
+      head: the weights of the last layer, where the optimizer or the clipping leaves them out; else empty.
     """
 
     freezing: FreezeSchedule
     factors: dict[str, float]
     undecayed: frozenset[str] = frozenset()
-    head: frozenset[str] = frozenset()
+    head: tuple[keras.Variable, ...] = ()
 
 
 def trained_weights(model: keras.Model, config: ExperimentConfig, image_shape: Sequence[int],
@@ -47,9 +47,9 @@ def trained_weights(model: keras.Model, config: ExperimentConfig, image_shape: S
                           for name in select(model, pattern, "--weight_decay_exclude", image_shape))
     never = [name for name, factor in factors.items() if not factor]
     freezing = freeze(model, config.model.freeze, image_shape, thaws, config.model.frozen_batch_norm, never)
-    row = OPTIMIZERS.find(optimizer.optimizer)
-    last = names_in(head(model, image_shape), named(model)) if getattr(row, "leaves_out_head", False) else ()
-    return TrainedWeights(freezing, factors, undecayed, frozenset(last))
+    needed = optimizer.clip or getattr(OPTIMIZERS.find(optimizer.optimizer), "leaves_out_head", False)
+    last = tuple(head(model, image_shape).weights) if needed else ()
+    return TrainedWeights(freezing, factors, undecayed, last)
 
 
 def rate_factors(model: keras.Model, layer_decay: float, multipliers: Sequence[tuple[str, float]],

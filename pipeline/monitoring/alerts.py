@@ -140,7 +140,7 @@ class Alerts(Callback):
             return None
         seen = f"fell to {lowest:g}" if lowest < LEAST_LOSS_SCALE else f"was halved {longest} times in a row"
         return (f"the loss scale {seen}, since the gradients of float16 are not finite: --precision=mixed_bfloat16 "
-                "needs no scale; or use a lower --learning_rate, or --clip_norm=1")
+                "needs no scale; or use a lower --learning_rate, or --clip=norm:1")
 
     def _learning_rate(self, step: int, column: Mapping[str, np.ndarray]) -> str | None:
         if "update_ratio" not in column:

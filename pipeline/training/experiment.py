@@ -310,7 +310,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         optimizer = create_optimizer(config.optimizer, model, trained)
         add_l2(model, trained.freezing.since, config.optimizer.l2)
         state = TrainState(model, optimizer, with_ema=keeps_average(config.optimizer), scale_loss=settings.scale_loss,
-                           held=trained.freezing.frozen.held)
+                           held=trained.freezing.frozen.held, unclipped=trained.head)
     if strategy.num_replicas_in_sync > 1:
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)

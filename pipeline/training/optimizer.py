@@ -51,8 +51,8 @@ def create_optimizer(config: OptimizerConfig, model: keras.Model, trained: Train
     excluded = [v for v, decays in zip(variables, decayed, strict=True) if not decays]
     if excluded:
         optimizer.exclude_from_weight_decay(var_list=excluded)
-    if trained.head:
-        optimizer.leave_out([found[name] for name in trained.head])
+    if getattr(OPTIMIZERS.find(config.optimizer), "leaves_out_head", False):
+        optimizer.leave_out(trained.head)
     optimizer.build(variables)
     if per_variable:
         optimizer.set_up(factors, list(since.values()), decayed)

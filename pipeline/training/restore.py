@@ -74,7 +74,8 @@ def roll_back(trainer: "Trainer", diverged: Divergence, step: int) -> Restored:
         trainer.launches.record("diverged", diverged.last_step, **found)
         tried = f" after {counted(rollbacks, 'rollback')}" if rollbacks else ""
         kept = "there is no earlier checkpoint" if target is None else f"the checkpoint of step {target} is kept"
-        raise RunFailure(f"{diverged}{tried}; {where}; {kept}; lower --learning_rate, or give --warmup or --clip_norm")
+        raise RunFailure(f"{diverged}{tried}; {where}; {kept}; lower --learning_rate, or give --warmup or "
+                         "--clip=norm:1")
     factor = float(state.learning_rate_factor.numpy()) * training.rollback_factor
     trainer.tracker.commit(step)
     store.forget_after(target)

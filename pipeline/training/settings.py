@@ -14,6 +14,7 @@ from pipeline.data.stream import decoded_crop
 from pipeline.errors import UsageError
 from pipeline.models.initialization import EARLIER_UPDATES
 from pipeline.models.pixels import normalize
+from pipeline.options import parse_clip
 from pipeline.preprocessing import UNIT, Preprocessing, check_normalize
 
 
@@ -29,7 +30,7 @@ class StepSettings:
       image_channels: channels of the model's input; images of one channel are repeated.
       image_mean, image_std: [C] that normalize images in [0, 1], or None.
       input_range: of the model, one of pipeline.preprocessing.INPUT_RANGES.
-      label_smoothing, clip_norm, ema_decay: 0 for off.
+      label_smoothing, clip_norm, clip_ratio, ema_decay: 0 for off.
       class_weights: [classes] or None.
       scale_loss: whether the loss scale is dynamic (mixed_float16).
       synchronize: batch statistics over all replicas.
@@ -52,6 +53,7 @@ class StepSettings:
     input_range: str = UNIT
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
+    clip_ratio: float = 0.0
     ema_decay: float = 0.0
     class_weights: Sequence[float] | None = None
     scale_loss: bool = False
@@ -94,7 +96,8 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         batch_size=config.training.batch_size, micro_batches=optimizer.accumulate_steps, seed=config.training.seed,
         compute_dtype="float64" if config.runtime.precision == "float64" else "float32",
         image_channels=image_channels, image_mean=mean, image_std=std, input_range=input_range,
-        label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm, ema_decay=optimizer.ema_decay,
+        label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm,
+        clip_ratio=parse_clip(optimizer.clip)[1] if optimizer.clip else 0.0, ema_decay=optimizer.ema_decay,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
         # Compiled code rounds differently anyway, and takes the fused kernel of one replica.
         synchronize=synchronize and not compiled, xla=compiled,

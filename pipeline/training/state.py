@@ -32,7 +32,8 @@ class TrainState:
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, with_ema: bool = False,
-                 scale_loss: bool = False, held: Sequence[keras.Variable] = ()):
+                 scale_loss: bool = False, held: Sequence[keras.Variable] = (),
+                 unclipped: Sequence[keras.Variable] = ()):
         """Creates the variables; call it inside the strategy's scope.
 
         Args:
@@ -41,8 +42,9 @@ class TrainState:
           with_ema: keep a moving average of the weights.
           scale_loss: whether the loss scale is dynamic.
           held: frozen variables of the model.
+          unclipped: variables of the model that --clip=agc leaves out.
         """
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.unclipped = model, optimizer, tuple(unclipped)
         self.hold(held)
 
         def counter(name, value=0, dtype=tf.int64):

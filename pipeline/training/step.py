@@ -19,7 +19,7 @@ from pipeline.distributed.reduction import reduce_once
 from pipeline.models.calling import call_in_training
 from pipeline.models.context import StepContext, step_context
 from pipeline.training import averages
-from pipeline.training.gradients import clip, is_finite, unscale
+from pipeline.training.gradients import clip, clip_units, is_finite, unscale
 from pipeline.training.inference import Inference
 from pipeline.training.losses import training_losses
 from pipeline.training.settings import StepSettings, augment_batch, preprocess
@@ -158,6 +158,9 @@ class StepFunctions:
         norm = tf.linalg.global_norm(grads)
         if self.settings.clip_norm:
             grads = clip(grads, norm, self.settings.clip_norm)
+        if self.settings.clip_ratio:
+            grads = clip_units(grads, self.state.model.trainable_variables, self.settings.clip_ratio,
+                               self.state.unclipped)
         return grads, state, sums, tf.cast(norm, dtype), is_finite(norm, sums[0])
 
     def _reduce(self, grads, state, sums):

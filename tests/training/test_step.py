@@ -8,8 +8,11 @@ import tensorflow as tf
 from sklearn.metrics import top_k_accuracy_score
 from tensorflow.python.eager import context
 
+from pipeline.config import ExperimentConfig
 from pipeline.errors import UsageError
+from pipeline.models.weight_names import named
 from pipeline.training.step import TRAIN_COLUMNS, StepFunctions
+from tests.models.test_freezing import values
 from tests.parity_cells import EVERYTHING, PARITY
 from tests.selection import half_precision, quick
 from tests.training.own_models import offer
@@ -129,6 +132,44 @@ def test_clipping_acts_on_the_reduced_gradient(strategy):
     assert rows[0, NORM] > 0.25  # The norm reported is that before clipping.
     moved = math.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(before, weights(experiment), strict=True)))
     assert moved == pytest.approx(0.25, rel=1e-6)
+
+
+def test_adaptive_clipping_acts_on_each_output_of_a_layer(strategy):
+    """On reduced gradients, in proportion to the weights, which are at least 1e-3 long; not on the last layer."""
+    ratio, options = 0.01, dict(optimizer="sgd", momentum=0.0, learning_rate=1.0, model="cnn", image_size=8)
+    plain, clipped = (build(strategy(2), **options, **more) for more in ({}, {"clip": f"agc:{ratio}"}))
+    before, scaled = values(plain), 0
+    for experiment in (plain, clipped):
+        run(experiment, 1)
+    for name, variable in named(plain.state.model).items():
+        weight, moved, found = before[name], before[name] - values(plain)[name], before[name] - values(clipped)[name]
+        if variable.trainable and not name.startswith("classifier/"):
+            own, slope = (np.sqrt(np.sum(part**2, tuple(range(weight.ndim - 1)) or None, keepdims=True))
+                          for part in (weight, moved))
+            expected = moved * np.minimum(1, ratio * np.maximum(own, 1e-3) / np.maximum(slope, 1e-30))
+            scaled += not np.allclose(expected, moved)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
+        elif variable.trainable:
+            np.testing.assert_array_equal(found, moved)
+    assert scaled > 3
+
+
+@pytest.mark.parametrize("options, says", [
+    (dict(clip="agc"), "--clip=agc: give norm:1 (the largest global norm) or agc:0.01"),
+    (dict(clip="agc:-1"), "--clip=agc:-1: give norm:1"),
+    (dict(clip="value:1"), "--clip=value:1: give"), (dict(clip="agc:0.1", clip_norm=1.0), "both clip: give one"),
+    (dict(clip="norm:2", clip_norm=1.0), "--clip=norm:2 and --clip_norm=1 both clip")])
+def test_clipping_that_cannot_be_is_refused(options, says):
+    with pytest.raises(UsageError) as error:
+        ExperimentConfig.from_flat(options)
+    assert says in str(error.value)
+
+
+def test_both_flags_of_the_global_norm_are_one():
+    """A run begun with one continues with the other."""
+    norm, clip = (ExperimentConfig.from_flat(options) for options in ({"clip_norm": 0.5}, {"clip": "norm:0.5"}))
+    assert norm == clip and norm.replace(clip="agc:0.1").optimizer.clip_norm == 0
+    assert clip.replace(clip="agc:0.1").replace(clip_norm=2.0).optimizer.clip is None
 
 
 @pytest.mark.parametrize("count, augment", quick([(2, ("mixup",)), (4, ("crop", "mixup"))], 0))
