@@ -126,6 +126,8 @@ class OptimizerConfig(Options):
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which evaluations, the "
                               "best checkpoint, predictions and exports then use; 0: none", low=0.0,
                               below=1.0)
+    average_last: int = option(0, "mean of the weights at the ends of the last epochs, which is then used like that of "
+                                  "--ema_decay; until their first it is the weights; 0: none", low=0, unit="epochs")
     accumulate_steps: int = option(1, "micro-batches per step: the batch is computed in this many parts", low=1,
                                    unit="micro-batches")
 
@@ -302,7 +304,7 @@ def value_type(field: dataclasses.Field) -> Any:
 def keeps_average(optimizer: OptimizerConfig) -> bool:
     """Tells whether a run keeps an average of the weights beside them."""
     row = OPTIMIZERS.get(optimizer.optimizer)
-    return optimizer.ema_decay > 0 or (isinstance(row, OptimizerRow) and row.averages)
+    return bool(optimizer.ema_decay or optimizer.average_last or (isinstance(row, OptimizerRow) and row.averages))
 
 
 def default_momentum(optimizer: str) -> float:

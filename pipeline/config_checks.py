@@ -61,6 +61,9 @@ def check_together(config: Any) -> None:
     _check_intervals(config)
     _check_lists(config)
     training, parts = config.training, config.optimizer.accumulate_steps
+    if config.optimizer.average_last and training.early_stopping_patience:
+        raise UsageError(f"--average_last={config.optimizer.average_last} is of the last epochs of the run, which "
+                         f"--early_stopping_patience={training.early_stopping_patience} may not reach: give one")
     if training.epochs is not None and training.steps is not None:
         raise UsageError(f"--epochs={training.epochs:g} and --steps={training.steps} both set the length: give one")
     if training.batch_size % parts:
@@ -86,9 +89,14 @@ def check_optimizer(optimizer: Any, begun: bool = False) -> None:
         raise UsageError(f"--{option}={value:g}: the optimizer {name} takes {takes}")
     if isinstance(row, OptimizerRow) and row.averages and optimizer.beta1 == 0:
         raise UsageError(f"--beta1 must be above 0 for {name}, whose average it makes; found 0")
-    if isinstance(row, OptimizerRow) and row.averages and optimizer.ema_decay:
-        raise UsageError(f"--ema_decay={optimizer.ema_decay:g}: {name} keeps an average of the weights of its own: "
-                         "leave it out")
+    own = isinstance(row, OptimizerRow) and row.averages
+    for option in ("ema_decay", "average_last"):
+        if own and getattr(optimizer, option):
+            raise UsageError(f"--{option}={getattr(optimizer, option):g}: {name} keeps an average of the weights of "
+                             "its own: leave it out")
+    if optimizer.ema_decay and optimizer.average_last:
+        raise UsageError(f"--ema_decay={optimizer.ema_decay:g} and --average_last={optimizer.average_last} are two "
+                         "averages of the weights: give one")
 
 
 def _check_loss(optimizer):

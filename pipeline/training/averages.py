@@ -1,4 +1,4 @@
-"""The average of the weights that is evaluated: an exponential one (--ema_decay), or that of the optimizer."""
+"""The average of the weights that is evaluated: exponential (--ema_decay), of the optimizer, or of the last epochs."""
 import tensorflow as tf
 
 from pipeline.training.settings import StepSettings
@@ -13,8 +13,35 @@ def update(strategy: tf.distribute.Strategy, state: TrainState, settings: StepSe
     """
     if settings.ema_decay:
         _follow(strategy, state, settings.ema_decay, applied)
-    elif state.ema:
+    elif state.ema and not settings.averaged:
         _copy_from_optimizer(strategy, state)
+
+
+def take_part(strategy: tf.distribute.Strategy, state: TrainState, settings: StepSettings, step: tf.Tensor) -> None:
+    """Lets the weights enter the mean of --average_last where an epoch ends, whether the step was applied or not.
+
+    Moving statistics enter as the weights do. Until the first end the average is the weights.
+
+    Args:
+      step: int64 scalar, steps done before this one.
+    """
+    if not settings.averaged:
+        return
+    ends = tf.constant(settings.averaged, tf.int64)
+    ended = tf.reduce_sum(tf.cast(ends <= step + 1, tf.int64))
+
+    def move():
+        for average, variable in zip(state.ema, state.averaged(), strict=True):
+            strategy.extended.update(average, _enter, args=(variable.value, ended), group=False)
+        return True
+
+    tf.cond((ended == 0) | tf.reduce_any(ends == step + 1), move, lambda: False)
+
+
+def _enter(average, value, number):
+    """Lets a value enter a mean as the number-th; as the first, or before it, the mean is the value."""
+    moved = average + (value - average) / tf.cast(tf.maximum(number, 1), average.dtype)
+    average.assign(tf.where(number <= 1, value, moved))
 
 
 def _follow(strategy, state, ema_decay, applied):

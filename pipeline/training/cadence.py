@@ -24,6 +24,7 @@ class Plan:
       profiled: (first, last), the steps after `first` up to `last` are profiled; None without --profile.
       thaws: ((step, patterns), ...) of --unfreeze_at, ascending: after so many steps what they match trains.
       rewarmup_steps: steps of warm-up after each of these.
+      averaged: numbers of steps after which the weights enter the mean of --average_last, ascending.
     """
 
     num_examples: int
@@ -36,6 +37,7 @@ class Plan:
     profiled: tuple[int, int] | None = None
     thaws: tuple[tuple[int, tuple[str, ...]], ...] = ()
     rewarmup_steps: int = 0
+    averaged: tuple[int, ...] = ()
 
     @property
     def unfreeze_at(self) -> tuple[int, ...]:
@@ -167,10 +169,20 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     return Plan(
         num_examples=num_examples, batch_size=batch_size, total_steps=total, thaws=thaws,
         rewarmup_steps=steps(Interval.parse("rewarmup", config.optimizer.rewarmup)),
+        averaged=_averaged(config.optimizer.average_last, total, fractions.Fraction(num_examples, batch_size)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
         checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds")),
         histograms_every=histograms if histograms.amount else None, profiled=profiled_steps(config.runtime.profile))
+
+
+def _averaged(epochs, total_steps, steps_each):
+    """Returns the ends of the last epochs, counted back from that of the run; raises UsageError without so many."""
+    ends = tuple(sorted({total_steps - math.floor(steps_each * i) for i in range(epochs)}))
+    if ends and ends[0] <= 0:
+        raise UsageError(f"--average_last={epochs}: the run has {total_steps / float(steps_each):.3g} epochs; give at "
+                         "most as many, or a longer run (--epochs, --steps)")
+    return ends
 
 
 def _check_ascending(texts, points, total_steps):

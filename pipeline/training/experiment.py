@@ -294,7 +294,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
     wanted = registry.wanted_channels(config.model.model, channels)
     shape, begins = (height, width, wanted), stored is None if begins is None else begins
     plan = cadence.plan(config, source.train.num_examples)
-    settings = step_settings(config, source, wanted, strategy.num_replicas_in_sync, stored)
+    settings = step_settings(config, source, wanted, strategy.num_replicas_in_sync, stored, plan.averaged)
     with strategy.scope():
         model = registry.create(config.model.model, source.num_classes, shape, config.model.model_options,
                                 config.model.batch_norm_momentum)

@@ -31,6 +31,7 @@ class StepSettings:
       image_mean, image_std: [C] that normalize images in [0, 1], or None.
       input_range: of the model, one of pipeline.preprocessing.INPUT_RANGES.
       label_smoothing, clip_norm, clip_ratio, ema_decay: 0 for off.
+      averaged: as in cadence.Plan, for --average_last.
       class_weights: [classes] or None.
       scale_loss: whether the loss scale is dynamic (mixed_float16).
       synchronize: batch statistics over all replicas.
@@ -55,6 +56,7 @@ class StepSettings:
     clip_norm: float = 0.0
     clip_ratio: float = 0.0
     ema_decay: float = 0.0
+    averaged: Sequence[int] = ()
     class_weights: Sequence[float] | None = None
     scale_loss: bool = False
     synchronize: bool = False
@@ -68,7 +70,7 @@ class StepSettings:
 
 
 def step_settings(config: ExperimentConfig, source: Source, image_channels: int, replicas: int,
-                  stored: Mapping | None = None) -> StepSettings:
+                  stored: Mapping | None = None, averaged: Sequence[int] = ()) -> StepSettings:
     """Returns the settings of the step.
 
     Args:
@@ -76,6 +78,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
       image_channels: channels of the model's input.
       replicas: number of replicas.
       stored: config.json of the run, whose mean, std and input range are used, or None.
+      averaged: as in cadence.Plan.
 
     Raises:
       UsageError: options that contradict each other.
@@ -98,6 +101,7 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         image_channels=image_channels, image_mean=mean, image_std=std, input_range=input_range,
         label_smoothing=optimizer.label_smoothing, clip_norm=optimizer.clip_norm,
         clip_ratio=parse_clip(optimizer.clip)[1] if optimizer.clip else 0.0, ema_decay=optimizer.ema_decay,
+        averaged=averaged,
         class_weights=weights, scale_loss=config.runtime.precision == "mixed_float16",
         # Compiled code rounds differently anyway, and takes the fused kernel of one replica.
         synchronize=synchronize and not compiled, xla=compiled,

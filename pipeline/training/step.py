@@ -258,6 +258,7 @@ class StepFunctions:
             return True
 
         tf.cond(finite, apply, lambda: False)  # The same on every replica: it looks at reduced values.
+        averages.take_part(self.strategy, state, settings, step)
         self._finish(finite)
         accuracy, top5_accuracy = sums[1] / settings.batch_size, sums[2] / settings.batch_size
         row = [sums[0], accuracy, rate, norm, scale, finite, *self._moved(measured, before), top5_accuracy, wait]
