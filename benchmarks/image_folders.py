@@ -24,7 +24,7 @@ def read_cifar10(data_dir: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def first_of_each(labels: np.ndarray, classes: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
-    """Returns the indices of `count` examples of each class, drawn by a seed, class by class: int64 [classes * count]."""
+    """Returns the indices of `count` examples of each class, drawn by a seed: int64 [classes * count]."""
     order = np.random.default_rng(seed).permutation(len(labels))
     return np.concatenate([order[labels[order] == label][:count] for label in classes])
 
