@@ -113,9 +113,10 @@ class VisionTransformer(Classifier):
       drop_path: stochastic depth, the rate of the last block; that of the others grows to it from 0 (arXiv:1603.09382).
     """
 
-    channels, heads, depth = 192, 3, 12
+    variant, channels, heads, depth = "vit", 192, 3, 12
 
     def __init__(self, num_classes: int = 1000, patch_size: int = 16, drop_path: float = 0.0, **kwargs):
+        kwargs.setdefault("name", self.variant)
         super().__init__(**kwargs)
         if patch_size < 1:
             raise UsageError(f"patch_size must be at least 1; found {patch_size}")
@@ -158,9 +159,7 @@ class VisionTransformer(Classifier):
 class ViTTiny(VisionTransformer):
     """ViT-Ti/16: 12 blocks of 192 channels, 3 heads."""
 
-    def __init__(self, num_classes: int = 1000, patch_size: int = 16, drop_path: float = 0.0, **kwargs):
-        kwargs.setdefault("name", "vit_ti16")
-        super().__init__(num_classes, patch_size, drop_path, **kwargs)
+    variant, channels, heads = "vit_ti16", 192, 3
 
 
 @MODELS.built_in("vit_s16", example_shape=(224, 224, 3), wanted_channels=3, input_range="-1..1", classes=1000,
@@ -169,11 +168,7 @@ class ViTTiny(VisionTransformer):
 class ViTSmall(VisionTransformer):
     """ViT-S/16: 12 blocks of 384 channels, 6 heads."""
 
-    channels, heads = 384, 6
-
-    def __init__(self, num_classes: int = 1000, patch_size: int = 16, drop_path: float = 0.0, **kwargs):
-        kwargs.setdefault("name", "vit_s16")
-        super().__init__(num_classes, patch_size, drop_path, **kwargs)
+    variant, channels, heads = "vit_s16", 384, 6
 
 
 @MODELS.built_in("vit_b16", example_shape=(224, 224, 3), wanted_channels=3, input_range="-1..1", classes=1000,
@@ -182,8 +177,4 @@ class ViTSmall(VisionTransformer):
 class ViTBase(VisionTransformer):
     """ViT-B/16: 12 blocks of 768 channels, 12 heads."""
 
-    channels, heads = 768, 12
-
-    def __init__(self, num_classes: int = 1000, patch_size: int = 16, drop_path: float = 0.0, **kwargs):
-        kwargs.setdefault("name", "vit_b16")
-        super().__init__(num_classes, patch_size, drop_path, **kwargs)
+    variant, channels, heads = "vit_b16", 768, 12
