@@ -102,6 +102,8 @@ class OptimizerConfig(Options):
                                 "(1epoch)", unit="steps or epochs")
     step_decay_at: tuple[str, ...] = option(("0.5", "0.75"), "schedule=step: parts of the run after which the rate "
                                                              "drops", many=True)
+    step_decay_every: str = option("0", "schedule=step: a drop each so many steps (100) or epochs (2.4epochs), from "
+                                        "the start of the run, in place of --step_decay_at", unit="steps or epochs")
     step_decay_factor: float = option(0.1, "schedule=step: factor of the rate at each drop", above=0.0, high=1.0)
     momentum: float | None = option(None, f"momentum; default {defaults_of('momentum')}", low=0.0, below=1.0)
     nesterov: bool = option(False, "Nesterov momentum for sgd")

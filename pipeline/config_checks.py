@@ -17,7 +17,8 @@ from pipeline.registry import Registry
 
 # Options of --schedule, with their defaults and the schedules that have them.
 OF_SCHEDULES = {"min_learning_rate": (0.0, ("cosine", "linear", "polynomial")), "restarts": (0, ("cosine",)),
-                "restart_growth": (1.0, ("cosine",)), "polynomial_power": (2.0, ("polynomial",))}
+                "restart_growth": (1.0, ("cosine",)), "polynomial_power": (2.0, ("polynomial",)),
+                "step_decay_every": ("0", ("step",))}
 OF_OPTIMIZERS = ("momentum", "nesterov", "beta1", "beta2", "epsilon")
 # What had no effect with these optimizers was accepted before, so runs may have been begun with it.
 IGNORED_BEFORE = {"momentum": ("adam", "adamw", "lamb", "lion"), "nesterov": ("adam", "adamw", "lamb", "lion")}
@@ -113,7 +114,8 @@ def _check_schedule(optimizer):
     for name, (default, schedules) in OF_SCHEDULES.items():
         value = getattr(optimizer, name)
         if value != default and optimizer.schedule not in schedules:
-            raise UsageError(f"--{name}={value:g} belongs to --schedule={' or '.join(schedules)}; found --schedule="
+            shown = value if isinstance(value, str) else f"{value:g}"
+            raise UsageError(f"--{name}={shown} belongs to --schedule={' or '.join(schedules)}; found --schedule="
                              f"{optimizer.schedule}")
     if optimizer.min_learning_rate > optimizer.learning_rate:
         raise UsageError(f"--min_learning_rate={optimizer.min_learning_rate:g} is above the learning rate of "
@@ -132,6 +134,7 @@ def _check_intervals(config):
     """Checks lengths and intervals."""
     profiled_steps(config.runtime.profile)
     Interval.parse("warmup", config.optimizer.warmup)
+    Interval.parse("step_decay_every", config.optimizer.step_decay_every)
     Interval.parse("histograms_every", config.runtime.histograms_every)
     every = Interval.parse("evaluate_every", config.training.evaluate_every)
     saved = Interval.parse("checkpoint_every", config.training.checkpoint_every, ("steps", "epochs", "seconds"))

@@ -24,6 +24,7 @@ class Plan:
       profiled: (first, last), the steps after `first` up to `last` are profiled; None without --profile.
       thaws: ((step, patterns), ...) of --unfreeze_at, ascending: after so many steps what they match trains.
       rewarmup_steps: steps of warm-up after each of these.
+      drop_every: steps from one drop of the schedule "step" to the next, 0 for drops at parts of the run.
       averaged: numbers of steps after which the weights enter the mean of --average_last, ascending.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     profiled: tuple[int, int] | None = None
     thaws: tuple[tuple[int, tuple[str, ...]], ...] = ()
     rewarmup_steps: int = 0
+    drop_every: float = 0.0
     averaged: tuple[int, ...] = ()
 
     @property
@@ -155,10 +157,12 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     """
     training, batch_size = config.training, config.training.batch_size
 
+    def exact_steps(interval: Interval) -> fractions.Fraction:
+        length = fractions.Fraction(num_examples, batch_size) if interval.unit == "epochs" else 1
+        return _exact(interval.amount) * length
+
     def steps(interval: Interval) -> int:
-        if interval.unit == "steps":
-            return int(interval.amount)
-        return math.ceil(_exact(interval.amount) * num_examples / batch_size)
+        return math.ceil(exact_steps(interval))
 
     histograms = Interval.parse("histograms_every", config.runtime.histograms_every)
     length = Interval(float(training.steps), "steps") if training.steps else Interval(
@@ -169,6 +173,7 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
     return Plan(
         num_examples=num_examples, batch_size=batch_size, total_steps=total, thaws=thaws,
         rewarmup_steps=steps(Interval.parse("rewarmup", config.optimizer.rewarmup)),
+        drop_every=float(exact_steps(Interval.parse("step_decay_every", config.optimizer.step_decay_every))),
         averaged=_averaged(config.optimizer.average_last, total, fractions.Fraction(num_examples, batch_size)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),

@@ -315,7 +315,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps, plan.unfreeze_at,
-                                      plan.rewarmup_steps)
+                                      plan.rewarmup_steps, plan.drop_every)
     return Experiment(config, source, strategy, plan, settings, state,
                       StepFunctions(strategy, state, schedule, settings), Workers(strategy), trained,
                       initialization, evaluates_average(stored) if stored else keeps_average(config.optimizer))

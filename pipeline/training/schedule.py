@@ -16,7 +16,7 @@ def _cosine(start, end, share):
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int, warmup_steps: int,
-                           rewarmup_at: Sequence[int] = (), rewarmup_steps: int = 0
+                           rewarmup_at: Sequence[int] = (), rewarmup_steps: int = 0, drop_every: float = 0.0
                            ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the learning rate as a function of the global step.
 
@@ -29,11 +29,12 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int, warmup_ste
       warmup_steps: steps of warm-up, 0 for none.
       rewarmup_at: steps after which the rate rises linearly from 0 to the schedule's own once more, ascending.
       rewarmup_steps: steps of each such rise, 0 for none.
+      drop_every: steps from one drop of the schedule "step" to the next, 0 for drops at `step_decay_at`.
 
     Returns:
       A function of an int64 scalar tensor (steps done before this one) to a float32 scalar tensor, > 0.
     """
-    rate = _schedule(config, total_steps, warmup_steps)
+    rate = _schedule(config, total_steps, warmup_steps, drop_every)
     if not (rewarmup_at and rewarmup_steps):
         return rate
 
@@ -48,13 +49,13 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int, warmup_ste
     return rewarmed
 
 
-def _schedule(config, total_steps, warmup_steps):
+def _schedule(config, total_steps, warmup_steps, drop_every):
     """Returns the learning rate of the configured schedule with its warm-up."""
     peak = config.learning_rate
     if config.schedule == "one-cycle":
         rise = warmup_steps or max(1, round(ONE_CYCLE_RISE * total_steps))
         return lambda step: _one_cycle(peak, rise, total_steps, tf.cast(step, tf.float32))
-    decayed = _decay(config, peak, total_steps)
+    decayed = _decay(config, peak, total_steps, drop_every)
 
     def rate(step):
         step = tf.cast(step, tf.float32)
@@ -66,7 +67,7 @@ def _schedule(config, total_steps, warmup_steps):
     return rate
 
 
-def _decay(config, peak, total_steps):
+def _decay(config, peak, total_steps, drop_every):
     """Returns the rate after warm-up as a function of the step and of the share of the steps after warm-up done."""
     lowest, power = config.min_learning_rate, config.polynomial_power if config.schedule == "polynomial" else 1.0
     if config.schedule == "cosine":
@@ -74,6 +75,8 @@ def _decay(config, peak, total_steps):
         return lambda step, share: _cosine(peak, lowest, _of_cycle(share, starts, lengths))
     if config.schedule in ("linear", "polynomial"):
         return lambda step, share: lowest + (peak - lowest) * (1.0 - tf.clip_by_value(share, 0.0, 1.0)) ** power
+    if config.schedule == "step" and drop_every:
+        return lambda step, share: peak * tf.pow(config.step_decay_factor, tf.floor(step / drop_every))
     if config.schedule == "step":
         drops = [float(part) * total_steps for part in config.step_decay_at]
         return lambda step, share: peak * tf.pow(config.step_decay_factor, tf.add_n(

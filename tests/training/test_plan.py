@@ -50,8 +50,8 @@ def test_intervals_are_exact():
     assert [tiny.next_boundary(tiny.evaluate_every, s) for s in (0, 1, 50)] == [1, 2, 51]
 
 
-def _rates(total, warmup=0, **options):
-    schedule = learning_rate_schedule(OptimizerConfig(**options), total, warmup)
+def _rates(total, warmup=0, drop_every=0.0, **options):
+    schedule = learning_rate_schedule(OptimizerConfig(**options), total, warmup, drop_every=drop_every)
     return np.array([float(schedule(tf.constant(s, tf.int64))) for s in range(total)])
 
 
@@ -67,6 +67,13 @@ def test_cosine_falls_to_zero():
 def test_step_drops_at_the_given_shares():
     rates = _rates(100, schedule="step", learning_rate=1.0, step_decay_at=("0.5", "0.9"), step_decay_factor=0.1)
     assert rates[[0, 49, 50, 89, 90]].tolist() == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_step_drops_as_often_as_asked_from_the_start_of_the_run():
+    plan = _plan(num_examples=1000, batch_size=64, schedule="step", step_decay_every="2.4epochs")
+    assert plan.drop_every == 37.5
+    rates = _rates(100, 10, 37.5, schedule="step", learning_rate=1.0, step_decay_factor=0.5)
+    assert rates[[9, 10, 37, 38, 74, 75]].tolist() == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
 
 
 def test_a_decay_ends_at_the_lowest_rate():
@@ -89,6 +96,7 @@ def test_a_cosine_restarts_from_the_peak():
 @pytest.mark.parametrize("options, says", [
     (dict(min_learning_rate=0.1), "belongs to --schedule=cosine or linear or polynomial; found --schedule=constant"),
     (dict(schedule="linear", restarts=2), "--restarts=2 belongs to --schedule=cosine"),
+    (dict(schedule="cosine", step_decay_every="2epochs"), "--step_decay_every=2epochs belongs to --schedule=step"),
     (dict(schedule="cosine", polynomial_power=1.0), "belongs to --schedule=polynomial"),
     (dict(schedule="cosine", min_learning_rate=0.1), "--min_learning_rate=0.1 is above the learning rate of 0.001"),
     (dict(learning_rate=0.3, base_learning_rate=0.1, batch_size=512), "(which is 0.2 for a batch of 512) both set")])
