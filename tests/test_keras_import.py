@@ -67,6 +67,7 @@ def test_no_variable_changes_the_precision(monkeypatch):
     assert not names & set(os.environ)
 
 
+@pytest.mark.acceptance
 def test_downloads_are_in_the_folder_of_the_user_whatever_is_imported_first(tmp_path):
     code = ("import pipeline, tensorflow; from pipeline.internals.keras_internals import home; "
             "from pipeline.models import registry; print(home())")

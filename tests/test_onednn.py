@@ -60,6 +60,7 @@ def begun(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.acceptance
 def test_the_flag_decides_for_a_run(begun):
     assert device(begun / "run") is False
 

@@ -2,6 +2,7 @@
 
 A block that needs what is not here, such as a cluster or Docker, is marked `console` and is for reading.
 """
+import importlib
 import re
 import shlex
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launch import __main__ as command_line
 from tests.commands import REPOSITORY, answers, mirrorline, succeed
-from tests.selection import quick
 
 PAGES = ["data", "models", "finetuning", "training", "evaluation", "benchmark", "workers", "export"]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -41,7 +42,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", quick(PAGES, 0))
+@pytest.mark.acceptance
+@pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_runs(folder, page):
     found = blocks(REPOSITORY / "docs" / f"{page}.md")
     assert found, "a page has an example that runs"
@@ -53,6 +55,19 @@ def test_every_block_of_a_page_runs(folder, page):
             (folder / f"block_{number}.py").write_text(text, encoding="utf-8")
             done = mirrorline(cwd=folder, module=f"block_{number}")
             assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_understood(folder, monkeypatch, capsys, page):
+    """Its flags are parsed and checked as ever; what it would do is left out."""
+    monkeypatch.chdir(folder)
+    found = [arguments for language, text in blocks(REPOSITORY / "docs" / f"{page}.md") if language == "sh"
+             for arguments in commands(text)]
+    assert found
+    for arguments in found:
+        command = importlib.import_module(f"launch.commands.{arguments[0]}")
+        monkeypatch.setattr(command, "run", lambda *_: 0)
+        assert command_line.main(arguments) == 0, (arguments, capsys.readouterr().err)
 
 
 @pytest.mark.acceptance

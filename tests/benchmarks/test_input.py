@@ -15,6 +15,7 @@ TINY = {SMALL: dataclasses.replace(comparison.WORKLOADS[SMALL], height=60, width
         MEMORY: dataclasses.replace(comparison.WORKLOADS[MEMORY], count=20, batch_size=4)}
 
 
+@pytest.mark.acceptance
 def test_every_stream_is_in_the_table(tmp_path, monkeypatch, capsys):
     """PyTorch's column too, by a process that serves numbers in place of batches: torch is not installed for tests."""
     monkeypatch.setattr(comparison, "WORKLOADS", TINY)

@@ -1,4 +1,5 @@
 """Augmentations give the same bits wherever and however they are computed, and as in earlier versions."""
+import functools
 import hashlib
 
 import numpy as np
@@ -10,6 +11,7 @@ from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
 from pipeline.data import augment
 from pipeline.data.augment.kernels import by_value
+from tests.selection import quick
 
 SHAPES = ((8, 8, 1), (32, 32, 3), (33, 47, 3))
 # SHA-256 of images and shares for each of SHAPES, as of the first version of each augmentation.
@@ -61,31 +63,38 @@ def test_bits_are_those_of_earlier_versions(text):
     assert tuple(hashlib.sha256(a.tobytes() + b.tobytes()).hexdigest()[:12] for a, b in found) == DIGESTS[text]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (33, 47, 3)])  # Images of whole words and not.
-def test_what_is_computed_for_gpus_gives_the_same_bits(shape):
-    texts = ("flip", "crop", "color", "rotate", "blur", "randaugment", "erasing", "grayscale", "mixup:1", "cutmix")
-    images = images_of(shape)
-    # Without a GPU TensorFlow runs these operations on the CPU.
-    for found, expected in zip(augmented(images, *texts, device="GPU:0"), augmented(images, *texts), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_every_operation_has_a_kernel_on_gpus():
-    """TensorFlow would copy the images to the host for any other."""
-    if not any(kernel.device_type == "GPU" for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel):
-        pytest.skip("this TensorFlow has no kernels for GPUs")
-
+@functools.cache
+def everything_on_gpus(shape):
+    """Returns the function that applies every augmentation to 8 images where there is a GPU, traced."""
     @tf.function(autograph=False)
     def compute(images, positions):
         with tf.device("GPU:0"):
             return augment.apply(images, positions, 3, [Augmentation(name, None) for name in AUGMENTATIONS])
 
-    seen = {}
-    for shape in SHAPES[1:]:
-        graph = compute.get_concrete_function(tf.TensorSpec([4, *shape], tf.uint8), tf.TensorSpec([4], tf.int64)).graph
-        definition = graph.as_graph_def()
-        nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-        seen |= {f"{node.op} {[tf.as_dtype(t).name for t in types_of(node)]}": node for node in nodes}
+    return compute.get_concrete_function(tf.TensorSpec([8, *shape], tf.uint8), tf.TensorSpec([8], tf.int64))
+
+
+# Images of whole words and not, of one channel and of several.
+EACH_LAYOUT = quick([((32, 32, 3),), ((8, 8, 1),), ((33, 47, 3),)], 0)
+
+
+@pytest.mark.parametrize("shape", EACH_LAYOUT)
+def test_what_is_computed_for_gpus_gives_the_same_bits(shape):
+    images = images_of(shape, 8)
+    # Without a GPU TensorFlow runs these operations on the CPU.
+    found = everything_on_gpus(shape)(tf.constant(images), tf.range(FIRST, FIRST + 8, dtype=tf.int64))
+    for one, other in zip(found, augmented(images, *AUGMENTATIONS, device=None), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", EACH_LAYOUT)
+def test_every_operation_has_a_kernel_on_gpus(shape):
+    """TensorFlow would copy the images to the host for any other."""
+    if not any(kernel.device_type == "GPU" for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel):
+        pytest.skip("this TensorFlow has no kernels for GPUs")
+    definition = everything_on_gpus(shape).graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    seen = {f"{node.op} {[tf.as_dtype(t).name for t in types_of(node)]}": node for node in nodes}
     assert [name for name, node in seen.items() if not has_gpu_kernel(node)] == []
 
 

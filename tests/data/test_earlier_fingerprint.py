@@ -64,8 +64,8 @@ def test_a_run_begun_with_the_earlier_fingerprint_continues_and_is_compared(imag
              for part in ("train", "test")}
     command = ("train", "--dataset=folder:images", "--model=mlp", "--batch_size=4", "--learning_rate=1e-4",
                "--verbosity=quiet", "--cache_dir=cache", "--tensorboard=scalars")
-    begun = answers([[*command, "--epochs=1", f"--workdir={workdir}"] for workdir in ("old", "new")], tmp_path)
-    assert [code for code, *_ in begun] == [0, 0], begun
+    succeed(*command, "--epochs=1", "--workdir=new", cwd=tmp_path)
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
     path = tmp_path / "old" / "config.json"
     stored = json.loads(path.read_text())
     new = stored["data"]["fingerprint"]
@@ -73,13 +73,13 @@ def test_a_run_begun_with_the_earlier_fingerprint_continues_and_is_compared(imag
         ("ant", "bee"), (7, 9, 3), *earlier_parts(images, "train", names["train"], interpreted=True),
         *earlier_parts(images, "test", names["test"]))
     path.write_text(json.dumps(stored))
-    found = answers([["evaluate", "--workdir=old", "--compare=new"], ["evaluate", "--workdir=new", "--compare=old"]],
-                    tmp_path)
+    compare = [["evaluate", "--noreport", "--workdir=old", "--compare=new"],
+               ["evaluate", "--noreport", "--workdir=new", "--compare=old"]]
+    found = answers(compare, tmp_path)
     assert [code for code, *_ in found] == [0, 0], found
     save(images / "test" / "bee" / "1.jpg", 77)
     longer = [*command, "--epochs=2", "--allow=epochs", "--workdir=old"]
-    (code, _, errors), (_, _, compared) = answers(
-        [longer, ["evaluate", "--workdir=new", "--compare=old"]], tmp_path)
+    (code, _, errors), (_, _, compared) = answers([longer, compare[1]], tmp_path)
     assert code == 2 and "fingerprint" in errors and errors.count("\n") == 1
     assert "is not what this run was trained on" in compared and compared.count("\n") == 1
     save(images / "test" / "bee" / "1.jpg", 11)

@@ -174,9 +174,8 @@ ALIKE = {"colors": {}, "gray": {"mode": "L"}, "transparent": {"mode": "RGBA"}, "
     "format": "JPEG"}}
 
 
-@pytest.mark.parametrize("preprocessing", [
-    Preprocessing((5, 6, 3)), Preprocessing((4, 4, 1), "pad", "bicubic"), Preprocessing((9, 9, 3), "crop:0.8")],
-    ids=["stretch", "pad", "crop"])
+@pytest.mark.parametrize("preprocessing", quick([
+    Preprocessing((5, 6, 3)), Preprocessing((4, 4, 1), "pad", "bicubic"), Preprocessing((9, 9, 3), "crop:0.8")], 2))
 def test_files_that_are_alike_are_decoded_together_as_one_by_one(preprocessing):
     """Alone and with one of another kind among them."""
     def encoded(number, mode="RGB", width=10, format="PNG", **options):

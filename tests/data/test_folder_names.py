@@ -161,7 +161,7 @@ def test_class_names_survive_everywhere(tmp_path):
                 path = os.path.join(os.fsencode(tmp_path), b"images", part.encode(), name, b"\xff%d.png" % i)
                 save(os.fsdecode(path), 100 * label + i)
     found = answers([("train", "--dataset=folder:images", "--model=mlp", "--batch_size=6", "--epochs=1",
-                      "--memory_budget=0", "--workdir=run", "--learning_rate=1e-3"),
+                      "--workdir=run", "--learning_rate=1e-3"),
                      ("evaluate", "--workdir=run"),
                      ("predict", "--workdir=run", "images/test", "--output=out.json", "--top=0")], tmp_path)
     assert [code for code, *_ in found] == [0, 0, 0], found

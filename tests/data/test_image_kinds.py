@@ -68,6 +68,8 @@ def test_every_kind_has_the_same_pixels_everywhere(kinds, shape, resize):
     preprocessing = Preprocessing((*shape, 3), resize)
     assert streamed.preprocessing == preprocessing
     reader, seen = ImageReader(preprocessing), set()
+    serve = tf.function(lambda content: encoded_images.decode_one(content, preprocessing), autograph=False,
+                        input_signature=[tf.TensorSpec([], tf.string)])
     for split in (streamed.train, streamed.test):
         batches = [b for b in eval_batches(split, BatchLayout(16))]
         images = np.concatenate([b["image"] for b in batches])[:split.num_examples]
@@ -77,14 +79,14 @@ def test_every_kind_has_the_same_pixels_everywhere(kinds, shape, resize):
             np.testing.assert_array_equal(image, reader.read(str(folder / name)), err_msg=name)
             seen.add(int(decoder))
             if decoder != PILLOW:
-                served = encoded_images.decode_one(tf.constant(content), preprocessing)
-                np.testing.assert_array_equal(image, served, err_msg=name)
+                np.testing.assert_array_equal(image, serve(tf.constant(content)), err_msg=name)
             elif name.rpartition(".")[2] in REFUSED:
                 with pytest.raises(tf.errors.InvalidArgumentError):
-                    encoded_images.decode_one(tf.constant(content), preprocessing)
+                    serve(tf.constant(content))
     assert seen == {JPEG, GRAPH, PILLOW}
 
 
+@pytest.mark.acceptance  # In make test test_folder has it for PNG and JPEG files.
 def test_files_in_memory_are_those_of_the_stream(kinds):
     folder, _ = kinds
     found = [load(DataConfig(dataset=f"folder:{folder}", image_size=24, memory_budget=budget, validation_split=0.5), 8,

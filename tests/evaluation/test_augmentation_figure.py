@@ -64,7 +64,7 @@ def test_the_command_draws_a_sheet_and_refuses_what_it_cannot_draw(folder):
     data = ("inspect", "--dataset=folder:own", "--image_size=32")
     found = answers([
         (*data, "--memory_budget=0", "--augment=resized_crop,erasing,mixup,cutmix:2", "--seed=3", "--plot=a.svg"),
-        ("inspect", "--augment=trivialaugment", "--plot=b.png"),
+        ("inspect", "--augment=flip", "--plot=b.png"),
         (*data, "--augment=flip"),
         (*data, "--plot=c.png"),
         (*data, "--augment=flip", "--plot=c.png", "--model=mlp"),

@@ -35,6 +35,7 @@ def run(text, folder):
     return done.stdout.splitlines()
 
 
+@pytest.mark.acceptance
 def test_the_first_blocks_of_the_page_configure_and_its_last_take_an_extension(tmp_path):
     """With one epoch instead of six, and nothing exported."""
     configuration, invalid = blocks()[:2]

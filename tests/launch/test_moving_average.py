@@ -38,13 +38,15 @@ def test_it_is_what_a_run_evaluates_selects_and_reports(folder):
     evaluations = metrics(folder / "whole", "evaluation")
     assert {record["weights"] for record in evaluations} == {AVERAGE}
     record = evaluations[0]
-    line = ("--workdir=whole", f"--checkpoint={record['step']}", "--split=validation")
-    averaged, plain = figures(folder, line, (*line, "--noema"))
+    line = ("evaluate", "--noreport", "--workdir=whole")
+    early = (*line, "--verbosity=quiet", f"--checkpoint={record['step']}", "--split=validation")
+    shown = answers([early, (*early, "--noema"), line], folder)
+    averaged, plain = (json.loads(printed) for _, printed, _ in shown[:2])
     assert averaged["loss"] == record["loss"] != plain["loss"]
     assert (averaged["weights"], plain["weights"]) == (AVERAGE, "as trained")
     best = min(evaluations, key=lambda r: (-r["accuracy"], r["step"]))
     assert found["best"] == {"step": best["step"], "accuracy": best["accuracy"]}
-    assert f"step 12, {AVERAGE}, on test" in succeed("evaluate", "--workdir=whole", "--noreport", cwd=folder).stdout
+    assert f"step 12, {AVERAGE}, on test" in shown[2][1]
 
 
 def test_a_loaded_model_has_it(folder):

@@ -1,6 +1,7 @@
 """Photographs from files to the step: killed and resumed, augmented on the host or in the step, of several sizes."""
 import json
 import re
+import shutil
 import signal
 import time
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import answers, kill_at_step, metrics, result, start, succeed
+from tests.commands import answers, kill_at_step, metrics, mirrorline, result, start, succeed
 from tests.distributed.processes import ends, start_workers
+from tests.selection import quick
 
 TRAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--memory_budget=0", "--steps=12",
          "--batch_size=8", "--augment=resized_crop:0.3,flip,mixup", "--checkpoint_every=3", "--evaluate_every=6",
@@ -36,61 +38,80 @@ def place(tmp_path_factory):
     return folder
 
 
-def test_the_host_the_step_and_a_resume_compute_the_same(place):
-    """On two replicas; one run changes where it augments when it goes on."""
-    line = (*TRAIN, "--steps=6", "--replicas=2", "--evaluate_every=6")
-    found = answers([(*line, "--workdir=runs/resumed", "--steps=4", "--evaluate_every=4", "--augment_on=device"),
-                     (*line, "--workdir=runs/resumed", "--augment_on=host", "--allow=steps,evaluate_every"),
-                     (*line, "--workdir=runs/whole", "--augment_on=device")], place)
+@pytest.mark.parametrize("replicas", quick([1, 2], 0))
+def test_the_host_the_step_and_a_resume_compute_the_same(place, replicas):
+    """One run changes where it augments when it goes on."""
+    line = (*TRAIN, "--steps=6", f"--replicas={replicas}", "--evaluate_every=6")
+    resumed, whole = (f"runs/{name}-{replicas}" for name in ("resumed", "uninterrupted"))
+    found = answers([
+        (*line, f"--workdir={resumed}", "--steps=4", "--evaluate_every=4", "--augment_on=device"),
+        (*line, f"--workdir={resumed}", "--augment_on=host", "--allow=steps,evaluate_every"),
+        (*line, f"--workdir={whole}", "--augment_on=device")], place)
     assert [code for code, *_ in found] == [0, 0, 0], found
     assert "resume" in found[1][1]
-    assert result(place / "runs" / "resumed")["weights_sha256"] == result(place / "runs" / "whole")["weights_sha256"]
+    assert result(place / resumed)["weights_sha256"] == result(place / whole)["weights_sha256"]
 
 
-def test_a_run_goes_on_with_the_decoding_it_began_with(place):
+PLAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=6",
+         "--evaluate_every=6")
+
+
+@pytest.fixture(scope="module")
+def decoded(place):
+    """What the evaluations of runs/padded and of runs/stretched print, which have six steps: [text, text]."""
+    evaluate = ("evaluate", "--split=train", "--noreport")
+    found = answers([(*PLAIN, "--workdir=runs/stretched"), (*PLAIN, "--resize=pad", "--workdir=runs/padded"),
+                     (*evaluate, "--workdir=runs/padded"),
+                     (*evaluate, "--workdir=runs/stretched", "--compare=runs/padded")], place)
+    assert [code for code, *_ in found] == [0, 0, 0, 0], found
+    return [printed for _, printed, _ in found[2:]]
+
+
+def test_a_run_goes_on_with_the_decoding_it_began_with(place, decoded):
     """config.json of runs begun before there was a choice has no `preprocessing`: Pillow resizes for them."""
-    line = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=4",
-            "--checkpoint_every=2", "--evaluate_every=2")
-    answers([(*line[:-3], "--steps=2", *line[-2:], f"--workdir=runs/{name}") for name in ("now", "before")], place)
+    for name in ("now", "before"):
+        shutil.copytree(place / "runs" / "stretched", place / "runs" / name)
     path = place / "runs" / "before" / "config.json"
     stored = json.loads(path.read_text())
     assert stored.pop("preprocessing")["version"] == 2
     path.write_text(json.dumps(stored))
-    for code, _, errors in answers([(*line, f"--workdir=runs/{name}", "--allow=steps") for name in ("now", "before")],
-                                   place):
-        assert code == 0, errors
+    refused = ("--resize=pad", "--augment=resized_crop", "--interpolation=bicubic")
+    found = answers([
+        *((*PLAIN, "--steps=8", f"--workdir=runs/{name}", "--allow=steps") for name in ("now", "before")),
+        *((*PLAIN, "--steps=10", "--workdir=runs/before", option, "--allow=steps,resize,augment,interpolation")
+          for option in refused)], place)
+    assert [code for code, *_ in found] == [0, 0, 2, 2, 2], found
     versions = {name: json.loads((place / "runs" / name / "config.json").read_text())["preprocessing"]["version"]
                 for name in ("now", "before")}
     assert versions == {"now": 2, "before": 1}
     assert result(place / "runs" / "now")["weights_sha256"] != result(place / "runs" / "before")["weights_sha256"]
-    for option in ("--resize=pad", "--augment=resized_crop", "--interpolation=bicubic"):
-        ((code, _, errors),) = answers([(*line, "--workdir=runs/before", "--steps=6", option, "--allow=steps,resize,"
-                                         "augment,interpolation")], place)
-        assert code == 2 and errors.startswith(f"mirrorline train: {option}: this run decodes its images as"), errors
+    for option, (_, _, errors) in zip(refused, found[2:], strict=True):
+        assert errors.startswith(f"mirrorline train: {option}: this run decodes its images as"), errors
 
 
-def test_runs_to_compare_with_are_evaluated_on_their_own_images(place):
+def test_runs_to_compare_with_are_evaluated_on_their_own_images(decoded):
     """The same files, made into images in two ways: each run's accuracy is that of its own evaluation."""
-    line = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=6")
-    found = answers([(*line, "--workdir=runs/stretched"), (*line, "--resize=pad", "--workdir=runs/padded"),
-                     ("evaluate", "--workdir=runs/padded", "--split=train", "--noreport"),
-                     ("evaluate", "--workdir=runs/stretched", "--compare=runs/padded", "--split=train", "--noreport")],
-                    place)
-    assert [code for code, *_ in found] == [0, 0, 0, 0], found
-    alone = float(re.search(r"accuracy (\S+)%", found[2][1])[1])
-    compared = re.search(r"runs/padded\D+([0-9.]+)%", found[3][1])
-    assert float(compared[1]) == round(alone, 2), (found[2][1], found[3][1])
+    alone = float(re.search(r"accuracy (\S+)%", decoded[0])[1])
+    compared = re.search(r"runs/padded\D+([0-9.]+)%", decoded[1])
+    assert float(compared[1]) == round(alone, 2), decoded
 
 
-def test_evaluation_of_another_size_reaches_prediction_and_the_checks_name_the_model(place):
-    line = ("train", "--dataset=folder:photographs", "--image_size=20", "--batch_size=8", "--steps=2",
-            "--eval_image_size=24", "--resize=pad")
-    trained, refused, shown = answers([
-        (*line, "--model=three_apis", "--workdir=runs/larger"), (*line, "--model=mlp", "--workdir=runs/refused"),
-        ("predict", "--workdir=runs/larger", "photographs/val", "--output=p.csv")], place)
+LARGER = ("train", "--dataset=folder:photographs", "--image_size=20", "--batch_size=8", "--steps=2",
+          "--eval_image_size=24", "--resize=pad")
+
+
+def test_evaluation_of_another_size_is_refused_with_the_name_of_the_model(place):
+    refused = mirrorline(*LARGER, "--model=mlp", "--workdir=runs/refused", cwd=place)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "--eval_image_size=24: model mlp takes images of one size alone" in refused.stderr
+    assert not (place / "runs" / "refused").exists()
+
+
+@pytest.mark.acceptance
+def test_evaluation_of_another_size_reaches_prediction(place):
+    trained, shown = answers([(*LARGER, "--model=three_apis", "--workdir=runs/larger"),
+                              ("predict", "--workdir=runs/larger", "photographs/val", "--output=p.csv")], place)
     assert trained[0] == 0 and shown[0] == 0, (trained, shown)
-    assert refused[0] == 2 and "--eval_image_size=24: model mlp takes images of one size alone" in refused[2]
-    assert refused[2].count("\n") == 1 and not (place / "runs" / "refused").exists()
     stored = json.loads((place / "runs" / "larger" / "config.json").read_text())
     assert stored["preprocessing"]["image_shape"] == [24, 24, 3] and stored["data"]["image_shape"] == [20, 20, 3]
     assert len((place / "p.csv").read_text().splitlines()) == 7

@@ -1,6 +1,6 @@
 """Writes files of weights by plain Keras, in a process of its own, and what its models compute with them.
 
-    python keras_writer.py FOLDER SPEC
+    python -m tests.models.keras_writer FOLDER SPEC
 
 SPEC is JSON: {"constructor", "size", "classes", "options": {argument: value}, "more": whether unusual files too}.
 outputs.npz then has the images, the outputs of each model by the name of its files without their suffixes, and the
@@ -48,7 +48,8 @@ def main(folder, spec):
 def write_more(make, keep, images):
     """Writes files that people have, and that differ from those above in what else they hold, or lack."""
     model = randomized(make(True))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
+                  run_eagerly=True)  # The graph of one step would take most of the time.
     model.fit(images, np.zeros(len(images), int), verbose=0)
     model.save_weights("trained.weights.h5")
     model.save("trained.h5")

@@ -80,6 +80,7 @@ def test_the_figures_of_the_table_are_those_of_the_model(name):
     assert (model.count_params(), operations.count(graph)) == (row.parameters, 2 * row.multiply_adds)
 
 
+@pytest.mark.acceptance  # In make test a step of cnn is that of Keras.
 def test_biases_before_a_normalization_have_no_gradient_and_statistics_are_those_of_keras():
     ours, theirs = pair("resnet50", 32, batch_norm_momentum=0.99)
     x = images(32, 4)

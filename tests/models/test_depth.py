@@ -41,14 +41,14 @@ def test_blocks_are_those_of_the_architecture(name, size, number, expected):
     assert {key: {FIRST: found[0][0], LAST: found[-2][0]}.get(key, sizes.get(key)) for key in expected} == expected
 
 
-@pytest.mark.parametrize("model, options, expected", [
+@pytest.mark.parametrize("model, options, expected", quick([
     ("cnn", (), ["block1", "block2", "block3", "classifier"]), ("mlp", (), ["hidden", "classifier"]),
     ("vit_ti16", ("patch_size=8",), ["embedding", *(f"block{i}" for i in range(1, 13)), "classifier"]),
     ("speed_cifar", (), ["patches", "block1", "block2", "block3", "classifier"]),
     ("three_apis", ("api=functional",), ["convolution1", "convolution2", "classifier"]),
     ("mini_inception", (), ["conv", "inception1", "inception2", "downsample1", *(f"inception{i}" for i in range(3, 7)),
                             "downsample2", "inception7", "inception8", "classifier"]),
-])
+], 0, 1, 3, 4, 5))
 def test_blocks_of_own_models_are_their_layers(model, options, expected):
     shape = (32, 32, 3)
     assert [name for name, _ in blocks(registry.create(model, 10, shape, options), shape)] == expected

@@ -2,11 +2,8 @@
 import hashlib
 import json
 import os
-import pathlib
 import random
 import shutil
-import subprocess
-import sys
 
 import h5py
 import keras
@@ -23,7 +20,9 @@ from pipeline.models import registry
 from pipeline.models.initialization import initialize
 from pipeline.models.plain import PlainModel
 from pipeline.models.weight_names import named
+from tests.commands import REPOSITORY, mirrorline
 from tests.models.weight_server import serving
+from tests.selection import quick
 
 CLASSES = 5
 # Model to (constructor of Keras, smallest size, options).
@@ -44,9 +43,7 @@ class Family:
         self.name, self.folder, self.shape = name, folder, (size, size, 3)
         self.options = [f"{option}={value}" for option, value in options.items()]
         spec = {"constructor": constructor, "size": size, "classes": CLASSES, "options": options, "more": more}
-        writer = pathlib.Path(__file__).parent / "keras_writer.py"
-        done = subprocess.run([sys.executable, str(writer), str(folder), json.dumps(spec)], text=True,
-                              capture_output=True)
+        done = mirrorline(folder, json.dumps(spec), cwd=REPOSITORY, module="tests.models.keras_writer")
         assert done.returncode == 0, done.stderr[-2000:]
         with np.load(folder / "outputs.npz") as outputs:
             self.outputs = dict(outputs)
@@ -95,7 +92,7 @@ def family(request, tmp_path_factory, mobilenet):
     return Family(request.param, tmp_path_factory.mktemp(request.param), *{**QUICK, **FAMILIES}[request.param])
 
 
-@pytest.mark.parametrize("file", ["top.weights.h5", "top.h5", "notop.weights.h5", "notop.h5"])
+@pytest.mark.parametrize("file", quick(["top.weights.h5", "top.h5", "notop.weights.h5", "notop.h5"], 0, 3))
 def test_outputs_equal_those_of_keras_with_the_same_file(family, file):
     model, found = family.load(file)
     written = file.partition(".")[0]
@@ -110,15 +107,15 @@ def test_outputs_equal_those_of_keras_with_the_same_file(family, file):
         assert found.loaded + len(found.fresh) == len(named(model)) and found.fresh
 
 
-@pytest.mark.parametrize("file", ["trained.weights.h5", "trained.h5", "keras2.weights.h5", "tf213.weights.h5",
-                                  "nested.weights.h5", "nested.h5"])
+@pytest.mark.parametrize("file", quick(["trained.weights.h5", "trained.h5", "keras2.weights.h5", "tf213.weights.h5",
+                                        "nested.weights.h5", "nested.h5"], 1, 2, 3, 4))
 def test_optimizers_other_names_and_models_around_do_not_matter(mobilenet, file):
     model, found = mobilenet.load(file)
     mobilenet.assert_equal(model, file.partition(".")[0])
     assert bool(found.fresh) == file.startswith("nested") and not found.unused
 
 
-@pytest.mark.parametrize("file", ["half.weights.h5", "half.h5"])
+@pytest.mark.parametrize("file", quick(["half.weights.h5", "half.h5"], 0))
 def test_half_precision_is_widened(mobilenet, file):
     model, _ = mobilenet.load(file)
     for name, variable in named(model).items():
@@ -161,16 +158,15 @@ def test_another_number_of_classes_is_told(mobilenet):
     assert found.lines()[1].strip() == "fresh: conv_preds/kernel, conv_preds/bias (5 classes in the file, 3 here)"
 
 
-def test_a_file_of_another_architecture_tells_what_does_not_fit(mobilenet):
-    for file in ("top.weights.h5", "top.h5"):
-        other = PlainModel("mobilenet", CLASSES, mobilenet.shape, ["alpha=0.5"])
-        with pytest.raises(UsageError) as error:
-            initialize(mobilenet.model(), str(mobilenet.folder / file), other, find)
-        assert (f"{file} does not fit: it is not of model mobilenet: conv1/kernel is expected to be (3, 3, 3, 16), "
-                "found (3, 3, 3, 8)") in str(error.value)
-        with pytest.raises(UsageError, match=r"it is not of model cnn: \d+ variables are expected, found \d+"):
-            initialize(mobilenet.model(), str(mobilenet.folder / file), PlainModel("cnn", CLASSES, mobilenet.shape),
-                       find)
+@pytest.mark.parametrize("file, again", quick([("top.weights.h5", "top.h5"), ("top.h5", "top.weights.h5")], 0))
+def test_a_file_of_another_architecture_tells_what_does_not_fit(mobilenet, file, again):
+    other = PlainModel("mobilenet", CLASSES, mobilenet.shape, ["alpha=0.5"])
+    with pytest.raises(UsageError) as error:
+        initialize(mobilenet.model(), str(mobilenet.folder / file), other, find)
+    assert (f"{file} does not fit: it is not of model mobilenet: conv1/kernel is expected to be (3, 3, 3, 16), "
+            "found (3, 3, 3, 8)") in str(error.value)
+    with pytest.raises(UsageError, match=r"it is not of model cnn: \d+ variables are expected, found \d+"):
+        initialize(mobilenet.model(), str(mobilenet.folder / again), PlainModel("cnn", CLASSES, mobilenet.shape), find)
 
 
 def test_a_damaged_file_and_another_order_of_channels_are_one_line(mobilenet, tmp_path):

@@ -72,6 +72,7 @@ def test_attention_is_that_of_keras():
     np.testing.assert_allclose(block.attention(x), reference(x, x), atol=2e-6)
 
 
+@pytest.mark.acceptance
 @half_precision
 def test_a_vision_transformer_in_half_precision_has_logits_in_float32():
     keras.config.set_dtype_policy("mixed_bfloat16")
