@@ -106,7 +106,7 @@ def _architecture(model, size, **more):
 
 # Measured where they are asked for: they take a quarter of an hour more.
 ARCHITECTURES = {f"{model}-{size}": _architecture(model, size, **more) for size in (64, 96) for model, more in (
-    ("resnet50", {"loss_tolerance": 0.1}), ("efficientnet_v2_b0", {"loss_tolerance": 0.5}))}
+    ("resnet50", {"loss_tolerance": 0.1}), ("efficientnet_v2_b0", {"loss_tolerance": 1.5}))}
 # For comparisons of Mirrorline with itself.
 CNN = {"mnist": Workload("cnn", *MNIST), "cifar10": Workload("cnn", *CIFAR10)}
 
