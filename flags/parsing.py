@@ -22,6 +22,8 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
                "cutmix": "augment", "sync_bn": "sync_batch_norm", "config": "flagfile", "resume": "workdir"}
 # {flag: (the flag that it stands for, its value)}.
 SHORTHANDS = {"quiet": ("verbosity", "quiet")}
+# Those of one command, where the same words are options of others.
+OF_COMMANDS = {"learning_rate": ("find", "learning_rate"), "batch_size": ("find", "batch_size")}
 # Options that set the same thing in two ways: one that the user gives replaces the other one of a recipe.
 EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"), ("clip", "clip_norm"))
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
@@ -49,7 +51,7 @@ def parse(arguments: Sequence[str], flag_values: flags.FlagValues, command: str 
     """
     flag_values.set_gnu_getopt(True)
     try:
-        rest = flag_values([command, *_written_out(_with_recipes(_with_flag_files(arguments)), flag_values)])[1:]
+        rest = flag_values([command, *_with_recipes(_written_out(_with_flag_files(arguments), flag_values))])[1:]
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, flag_values, command) from None
     except flags.IllegalFlagValueError as error:
@@ -133,7 +135,8 @@ def _unquoted(line):
 
 def shorthands(flag_values: flags.FlagValues) -> dict[str, str]:
     """Returns {name: "--flag=value" that it stands for} of the shorthands that a command offers."""
-    return {name: f"--{flag}={value}" for name, (flag, value) in SHORTHANDS.items() if flag in flag_values}
+    return {name: f"--{flag}={value}" for name, (flag, value) in {**SHORTHANDS, **OF_COMMANDS}.items()
+            if flag in flag_values}
 
 
 def _written_out(arguments, flag_values):

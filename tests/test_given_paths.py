@@ -10,7 +10,7 @@ from PIL import Image
 
 import flags
 from launch import __main__ as command_line
-from launch.commands import benchmark, evaluate, export, inspect, predict, sweep, tensorboard, train, verify
+from launch.commands import benchmark, evaluate, export, find, inspect, predict, sweep, tensorboard, train, verify
 from pipeline.config import DataConfig, ExperimentConfig, options
 from pipeline.errors import UsageError
 from pipeline.evaluation.prediction import find_files
@@ -20,13 +20,13 @@ from pipeline.run_directory import RunDirectory, check_outside_data, default_pat
 from tests.commands import answers, environment, start
 
 COMMANDS = {command.__name__.split(".")[-1]: command for command in (
-    train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect)}
+    train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect, find)}
 # Every flag that takes a path, by command; --dataset takes one after `folder:`.
 PATHS = {
     "train": ["dataset", "data_dir", "cache_dir", "initialize_from", "workdir"], "evaluate": ["checkpoint", "compare"],
     "predict": ["checkpoint", "output", "figure", "explain_dir"], "export": ["checkpoint", "output"],
     "tensorboard": ["logdir", "workdir"], "sweep": ["output"], "verify": ["output"],
-    "benchmark": ["output", "compare"], "inspect": ["plot"]}
+    "benchmark": ["output", "compare"], "inspect": ["plot"], "find": ["plot"]}
 CASES = [(command, flag) for command, names in PATHS.items() for flag in names]
 
 

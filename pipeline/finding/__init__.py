@@ -1,0 +1,1 @@
+"""Settings that are found before a training: the learning rate and the batch size."""

@@ -1,0 +1,85 @@
+"""mirrorline find as a user runs it."""
+import hashlib
+import json
+
+import pytest
+from PIL import Image
+
+from tests.commands import answers
+
+SMALL = ("--model=mlp", "--augment=", "--batch_size=32")
+LEARNING_RATE = ("find", "--learning_rate", *SMALL, "--find_steps=40")
+
+
+def digests(folder):
+    """Returns {path: digest} of every file in a folder."""
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """{name: (code, output, errors)} of commands in one folder, and what they left there."""
+    folder = tmp_path_factory.mktemp("find")
+    assert answers([["train", *SMALL, "--steps=30", "--workdir=run"]], folder)[0][0] == 0
+    run = digests(folder)
+    lines = {
+        "found": [*LEARNING_RATE, "--optimizer=sgd", "--schedule=constant", "--plot=curve.png"],
+        "quiet": [*LEARNING_RATE, "--quiet", "--recipe=mnist-cnn", "--dataset=digits", "--initialize_from=run"],
+        "nothing": [*LEARNING_RATE, "--lowest=1e-30", "--highest=1e-29", "--find_steps=20"],
+        "of a run": [*LEARNING_RATE, "--workdir=run"],
+        "no setting": ["find", *SMALL],
+        "order": [*LEARNING_RATE, "--lowest=1", "--highest=0.1"],
+        "no picture": [*LEARNING_RATE, "--plot=curve.txt"],
+        "too few": ["find", "--learning_rate", "--find_steps=2"],
+        "option": [*LEARNING_RATE, "--optimizer=adam", "--nesterov"]}
+    found = dict(zip(lines, answers(lines.values(), folder), strict=True))
+    return {**found, "folder": folder, "run": run, "files": digests(folder)}
+
+
+def test_the_curve_its_suggestions_and_the_flag_to_use(done):
+    code, output, errors = done["found"]
+    assert (code, errors) == (0, ""), errors
+    lines = output.splitlines()
+    assert lines[0].startswith("find    learning rate: 1e-07 to 10 in 40 steps of 32 examples, sgd, 1 replica")
+    assert lines[-1].startswith("use     --learning_rate=")
+    rate = float(lines[-1].partition("=")[2])
+    assert 1e-4 < rate < 1
+    assert [line for line in lines if line.startswith("valley ")][0].split()[1] == f"{rate:g}"
+    assert {"valley", "steepest", "lowest"} <= {word for line in lines if "e-" in line for word in line.split()}
+    with Image.open(done["folder"] / "curve.png") as picture:
+        assert picture.width > 800 and len(set(picture.convert("RGB").get_flattened_data())) > 20
+
+
+def test_quiet_prints_json_and_a_recipe_may_have_a_rate(done):
+    code, output, errors = done["quiet"]
+    assert (code, errors) == (0, ""), errors
+    found = json.loads(output)
+    # The defaults of digits have a schedule with warm-up.
+    assert found["flags"] == f"--learning_rate={found['suggestions']['steepest']:g}"
+    assert len(found["losses"]) == len(found["learning_rates"]) == len(found["smoothed"]) <= 40
+    assert set(found["suggestions"]) == {"valley", "steepest", "lowest"} and found["batch_size"] == 32
+
+
+def test_a_run_is_left_alone_and_its_weights_may_be_begun_from(done):
+    code, _, errors = done["of a run"]
+    assert code == 2 and "--initialize_from=run" in errors and len(errors.splitlines()) == 1
+    curve = done["files"].pop("curve.png")
+    assert curve and done["files"] == done["run"]
+    assert json.loads(done["quiet"][1])["losses"][0] < 0.9 * float(done["found"][1].splitlines()[4].split()[1])
+
+
+def test_without_a_suggestion_it_says_why_and_fails(done):
+    code, output, errors = done["nothing"]
+    assert code == 1 and len(errors.splitlines()) == 1
+    assert "no learning rate can be suggested" in errors and "--highest=1e-28" in errors
+    assert "use " not in output and "learning rate" in output  # The curve is shown.
+
+
+@pytest.mark.parametrize("name, words", [
+    ("no setting", ["--learning_rate", "found none"]), ("order", ["--lowest=1 --highest=0.1"]),
+    ("no picture", ["curve.txt", ".png"]), ("too few", ["--find_steps", "20", "2"]), ("option", ["--nesterov"])])
+def test_wrong_use_is_one_line(done, name, words):
+    code, output, errors = done[name]
+    assert (code, output, len(errors.splitlines())) == (2, "", 1)
+    assert [word for word in words if word not in errors] == []
