@@ -38,7 +38,7 @@ class Architecture(ModelRow):
       smallest: smallest height and width of images, in pixels.
       preprocessing_inside: whether layers of the model bring values in [0, 255] into the range of its convolutions.
       dropout: its rate of dropout before the classifier.
-      drop_path: its largest rate of stochastic depth; None: it has none.
+      drop_path: its rate of stochastic depth, to which that of the blocks grows; None: it has none.
       options: its other options, {argument of the constructor: default}.
     """
 

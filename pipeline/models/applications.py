@@ -49,7 +49,7 @@ def _builder(name: str, row: Architecture) -> Callable:
                 raise UsageError(f"option {option} of model {name} must be at least 0 and below 1; found {rate:g}")
         with named_from_the_start():
             plain = _plain(name, row, num_classes, input_shape, options)
-            model = _Replacement(plain, batch_norm_momentum, dropout, drop_path).model()
+            model = _Replacement(plain, batch_norm_momentum, dropout, drop_path, row.drop_path or 1.0).model()
         model.name = name
         return model
 
@@ -78,14 +78,15 @@ def _plain(name, row, num_classes, input_shape, options):
 class _Replacement:
     """A functional model with layers of this package in place of some of Keras's; the rest is used as it is."""
 
-    def __init__(self, plain: keras.Model, momentum: float, dropout: float, drop_path: float):
+    def __init__(self, plain: keras.Model, momentum: float, dropout: float, drop_path: float,
+                 usual_drop_path: float):
         self.plain, self.momentum, self.dropout = plain, momentum, dropout
         layers = plain.layers
         head = max(i for i, layer in enumerate(layers) if layer.weights)
         self.head, self.after = layers[head], {layer.name for layer in layers[head:]}
         # By the names of layers: what stands between the backbone and the classifier; paths and their rates.
         self.own_dropout = next((layer.name for layer in layers if _is_dropout(layer, paths=False)), None)
-        self.rates = dict(_rates(layers, drop_path))
+        self.rates = dict(_rates(layers, drop_path, usual_drop_path))
         self.bias_before = dict(_biases_before_normalization(plain))
         self.scopes = {layer.name: (layer.path or "").split("/")[:-1] for layer in layers}
         self.made: dict[str, Any] = {}
@@ -150,12 +151,14 @@ def _is_dropout(layer: Any, paths: bool) -> bool:
     return isinstance(layer, keras.layers.Dropout) and (layer.noise_shape is not None) == paths
 
 
-def _rates(layers: Sequence[Any], drop_path: float) -> Iterator[tuple[str, float]]:
-    """Yields (name, rate) of the layers of stochastic depth, whose rate grows with the depth (arXiv:1603.09382)."""
+def _rates(layers: Sequence[Any], drop_path: float, usual: float) -> Iterator[tuple[str, float]]:
+    """Yields (name, rate) of the layers of stochastic depth, whose rate grows with the depth (arXiv:1603.09382).
+
+    `usual`: the drop_path with which Keras made those layers that it has.
+    """
     own = [layer for layer in layers if _is_dropout(layer, paths=True)]
-    largest = max((layer.rate for layer in own), default=0.0)
     ends = [layer.name for layer in layers if layer.name.endswith(PATH_END)]
-    yield from ((layer.name, drop_path * layer.rate / largest) for layer in own)
+    yield from ((layer.name, layer.rate * (drop_path / usual)) for layer in own)
     yield from ((name, drop_path * i / (len(ends) - 1)) for i, name in enumerate(ends) if drop_path and i)
 
 
