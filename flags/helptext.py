@@ -80,7 +80,7 @@ def _entry(flag, option, width):
     meta, choices = option.metadata if option else {}, "|".join(getattr(flag.parser, "enum_values", ()))
     meaning = flag.help.removeprefix(f"<{choices}>: ")  # absl puts an enum's values in front
     span = describe_range(meta) if option else choices
-    span = span if choices or meta.get("added") else span.replace(" ", NO_BREAK)  # No line break in "> 0".
+    span = span if "|" in span else span.replace(" ", NO_BREAK)  # No line break in "> 0".
     bracket = "; ".join(part for part in (meta.get("unit", ""), span, _default(flag)) if part)
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={VALUES.get(flag.flag_type(), 'VALUE')}"
     return _row(name, f"{meaning} ({bracket})" if bracket else meaning, width)

@@ -295,6 +295,11 @@ def options() -> dict[str, dataclasses.Field]:
     return {f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)}
 
 
+def defaults() -> dict[str, Any]:
+    """Returns {option name: its value in a run without flags}; of one that follows from others it is what follows."""
+    return ExperimentConfig().flat()
+
+
 def value_type(field: dataclasses.Field) -> Any:
     """Returns the Python type of an option: str, int, float, bool, or tuple for a list."""
     hint = typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]

@@ -12,7 +12,7 @@ from pipeline.benchmark.cell_runner import CellRunner
 from pipeline.benchmark.display import PlainDisplay
 from pipeline.benchmark.grid import Cell
 from pipeline.benchmark.store import INDIFFERENT, Store
-from pipeline.config import ExperimentConfig, options
+from pipeline.config import ExperimentConfig, defaults
 from pipeline.files import plain, write_json
 from pipeline.processes import Processes
 from pipeline.quantities import counted, plural
@@ -69,7 +69,7 @@ def write_report(found: list[dict[str, Any]], complete: bool, store: Store, conf
     measured = {cell["precision"] for cell in found}
     ceilings = {name: figures for name, figures in store.ceilings().items() if name in measured}
     derived.derive(found, ceilings, shared_cores)
-    default = {name: field.default for name, field in options().items()}
+    default = defaults()
     report = plain({
         "schema": SCHEMA, "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command, "complete": complete, "machine": store.context["machine"],

@@ -57,7 +57,7 @@ def describe(found: RunEvaluation, weights: WeightSelection, split: Split, comma
     """Returns what report.json holds about run and machine: {"created", "command", "run", "goodput", "cost"}."""
     run, experiment, latest = found.run, found.experiment, found.checkpoints[0]
     result, values = run.directory.result or {}, run.stored["config"]
-    default: dict[str, Any] = {name: field.default for name, field in configuration.options().items()}
+    default = configuration.defaults()
     goodput = result.get("goodput") or summarize(run.directory.file("launches.jsonl"))
     examples_seen = result.get("examples_seen") or latest.step * values["batch_size"]
     return {

@@ -3,7 +3,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.config import ExperimentConfig, options
+from pipeline.config import ExperimentConfig, defaults, options
 from pipeline.files import write_text
 from pipeline.options import FREE
 from pipeline.quantities import counted
@@ -25,11 +25,11 @@ def flag(name: str, value: Any) -> str:
 
 def lines(config: ExperimentConfig, given: Iterable[str]) -> list[str]:
     """Returns the flags that repeat a run: the options that were given, and others whose value is not the default."""
-    flat, names = config.flat(), set(given)
+    flat, usual, names = config.flat(), defaults(), set(given)
     return [flag(name, flat[name]) for name, field in options().items()
             if name not in OF_THE_MACHINE and flat[name] is not None and (
                 name in names or name == "dataset"
-                or (flat[name] != field.default and field.metadata["resume"] != FREE))]
+                or (flat[name] != usual[name] and field.metadata["resume"] != FREE))]
 
 
 def comment(trial: Trial, settings: Mapping[str, Any], count: int, test_accuracy: float | None,

@@ -29,8 +29,8 @@ def test_without_a_command_it_lists_the_commands(arguments):
     done = mirrorline(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^  (\w+) {2,}\S.{10,}$", done.stdout, re.MULTILINE)
-    assert listed == ["train", "recipes", "evaluate", "predict", "export", "tensorboard", "sweep", "benchmark",
-                      "verify", "launch", "doctor", "inspect"]
+    assert listed == ["train", "recipes", "evaluate", "predict", "export", "tensorboard", "find", "sweep",
+                      "benchmark", "verify", "launch", "doctor", "inspect"]
 
 
 def test_version():
@@ -52,13 +52,13 @@ def test_help_command_is_the_command_s_help():
 # What is typed, the line on standard error; each exits with 2 and prints nothing else.
 WRONG = {
     "command": (["trian"], "mirrorline: unknown command 'trian': did you mean 'train'? known: benchmark, doctor, "
-                           "evaluate, export, help, inspect, launch, predict, recipes, sweep, tensorboard, train, "
-                           "verify, version"),
+                           "evaluate, export, find, help, inspect, launch, predict, recipes, sweep, tensorboard, "
+                           "train, verify, version"),
     "help of a wrong command": (["help", "docter"], "mirrorline: unknown command 'docter': did you mean 'doctor'?"),
     "flag before the command": (["--epochs=3", "train"], "mirrorline: the command comes first, then its flags; found "
                                                          "'--epochs=3'; commands: benchmark, doctor, evaluate, "
-                                                         "export, inspect, launch, predict, recipes, sweep, "
-                                                         "tensorboard, train, verify"),
+                                                         "export, find, inspect, launch, predict, recipes, "
+                                                         "sweep, tensorboard, train, verify"),
     "flag": (["train", "--epoch=3"], "mirrorline train: unknown flag '--epoch': did you mean --epochs?"),
     "flag of another command": (["doctor", "--epochs=3"], "mirrorline doctor: unknown flag '--epochs': "),
     "stray argument": (["train", "mnist"], "mirrorline train: unexpected argument 'mnist'"),

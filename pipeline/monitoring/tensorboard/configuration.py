@@ -3,7 +3,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.config import GROUPS, ExperimentConfig
+from pipeline.config import GROUPS, ExperimentConfig, defaults
 from pipeline.quantities import counted
 
 
@@ -23,17 +23,17 @@ def configuration_page(config: ExperimentConfig, source: Any, plan: Any, paramet
              ("length", f"{counted(plan.total_steps, 'step')} of {counted(plan.batch_size, 'example')}, "
               f"{counted(float(f'{plan.epochs:.4g}'), 'epoch')}")]
     lines = ["\n".join(f"- **{name}**: {fact}" for name, fact in facts), "What differs from the default is **bold**."]
+    usual = defaults()
     for name, group in zip(GROUPS, config.groups(), strict=True):
         lines += [f"### {name}", table(("option", "value", "default"), [
-            _row(field, getattr(group, field.name)) for field in dataclasses.fields(group)])]
+            _row(field.name, getattr(group, field.name), usual[field.name]) for field in dataclasses.fields(group)])]
     return "\n\n".join(lines) + "\n"
 
 
-def _row(field: dataclasses.Field, value: Any) -> tuple[str, str, str]:
-    text, default = value_text(value), value_text(field.default)
-    if value == field.default:
-        return field.name, text, default
-    return f"**{field.name}**", f"**{text}**", default
+def _row(name: str, value: Any, default: Any) -> tuple[str, str, str]:
+    if value == default:
+        return name, value_text(value), value_text(default)
+    return f"**{name}**", f"**{value_text(value)}**", value_text(default)
 
 
 def value_text(value: Any) -> str:
