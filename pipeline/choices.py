@@ -19,6 +19,7 @@ class OptimizerRow:
       fused_if: option that must not be 0 for the fused update to apply, or None.
       leaves_out_head: whether it updates the weights of the last layer otherwise, see update_rules.Muon.
       averages: whether it keeps an average of the weights, which is evaluated, see update_rules.ScheduleFreeAdamW.
+      linear: whether its learning rate goes with the batch size; else with the square root of it.
     """
 
     factory: str
@@ -27,6 +28,7 @@ class OptimizerRow:
     fused_if: str | None = None
     leaves_out_head: bool = False
     averages: bool = False
+    linear: bool = False
 
 
 def _adam(first, second, epsilon=None):
@@ -37,14 +39,14 @@ def _adam(first, second, epsilon=None):
 
 OPTIMIZERS = Registry("optimizer", {
     "sgd": OptimizerRow("keras.optimizers:SGD", {"momentum": ("momentum", 0.9), "nesterov": ("nesterov", False)},
-                        "FusedMomentum", "momentum"),
+                        "FusedMomentum", "momentum", linear=True),
     "adam": OptimizerRow("keras.optimizers:Adam", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
     "adamw": OptimizerRow("keras.optimizers:AdamW", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
     "lamb": OptimizerRow("keras.optimizers:Lamb", _adam(0.9, 0.999, 1e-7)),
     "lion": OptimizerRow("keras.optimizers:Lion", _adam(0.9, 0.99)),
     "rmsprop": OptimizerRow("pipeline.training.update_rules:RMSprop", {
         "beta2": ("rho", 0.9), "epsilon": ("epsilon", 1e-3), "momentum": ("momentum", 0.9)}),
-    "lars": OptimizerRow("pipeline.training.update_rules:Lars", {"momentum": ("momentum", 0.9)}),
+    "lars": OptimizerRow("pipeline.training.update_rules:Lars", {"momentum": ("momentum", 0.9)}, linear=True),
     "adafactor": OptimizerRow("pipeline.training.update_rules:Adafactor", {"epsilon": ("epsilon", 1e-30)}),
     "muon": OptimizerRow("pipeline.training.update_rules:Muon", {
         **_adam(0.9, 0.999, 1e-7), "momentum": ("momentum", 0.95)}, leaves_out_head=True),

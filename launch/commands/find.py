@@ -1,4 +1,4 @@
-"""mirrorline find: the learning rate or the batch size for a training, found by a few steps of it."""
+"""mirrorline find: the learning rate or the batch size for a training, by a few steps of it."""
 import json
 import sys
 from collections.abc import Mapping
@@ -7,10 +7,12 @@ from typing import Any
 from absl import flags as absl_flags
 
 import flags
-from pipeline import onednn, runs
+from pipeline import onednn, quantities, runs
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.config_checks import check_optimizer
+from pipeline.console import Console
+from pipeline.distributed import cuda, machine
 from pipeline.errors import RunFailure, UsageError
 from pipeline.options import Interval
 from pipeline.quantities import counted
@@ -18,17 +20,20 @@ from pipeline.run_directory import RunDirectory
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
-SUMMARY = "find the learning rate for a training, by a few steps of it; nothing of a run is touched"
+SUMMARY = "find the learning rate or the batch size for a training, by a few steps of it"
 PLACE = 55
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
-SETTINGS = ("learning_rate",)
-FEWEST_STEPS, MOST_STEPS = 20, 100_000
+SETTINGS = ("learning_rate", "batch_size")
+MARGIN = 0.95  # Share of the main memory that is free of which a batch may use all.
+OF_OTHERS = {"learning_rate": ("memory_limit", "longest_step"),
+             "batch_size": ("lowest", "highest", "find_steps", "plot")}
+FEWEST_STEPS, MOST_STEPS = 20, 10_000
 
 
 def define(flag_values: absl_flags.FlagValues) -> None:
     """Defines the flags of this command alone."""
-    absl_flags.DEFINE_multi_enum("find", [], SETTINGS, "the setting to find; --learning_rate without a value is short "
-                                 "for it", flag_values=flag_values)
+    absl_flags.DEFINE_multi_enum("find", [], SETTINGS, "the setting to find; --learning_rate or --batch_size without a "
+                                 "value is short for it", flag_values=flag_values)
     absl_flags.DEFINE_float("lowest", 1e-7, "learning rate of the first step", flag_values=flag_values)
     absl_flags.DEFINE_float("highest", 10.0, "learning rate of the last step, to which it rises exponentially",
                             flag_values=flag_values)
@@ -36,6 +41,10 @@ def define(flag_values: absl_flags.FlagValues) -> None:
                               upper_bound=MOST_STEPS, flag_values=flag_values)
     flags.define_path("plot", None, "draw the losses over the learning rate into this file: .png, .pdf or .svg",
                       flag_values)
+    absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a batch may use; 0: on CPUs 95% of what is free "
+                              "(MiB)", lower_bound=0, flag_values=flag_values)
+    absl_flags.DEFINE_float("longest_step", 10.0, "no batch whose step would take longer is tried (seconds)",
+                            lower_bound=0.001, flag_values=flag_values)
 
 
 def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
@@ -46,10 +55,15 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
       RunFailure: nothing can be suggested.
     """
     if len(flag_values.find) != 1:
-        raise UsageError("give the setting to find, one at a time: 'mirrorline find --learning_rate', with the flags "
-                         f"of the training; found {' and '.join(f'--{name}' for name in flag_values.find) or 'none'}")
+        found = " and ".join(f"--{name}" for name in flag_values.find) or "none"
+        raise UsageError("give the setting to find, one at a time, before the flags of the training: 'mirrorline find "
+                         f"--learning_rate' or 'mirrorline find --batch_size'; found {found}")
+    [setting] = flag_values.find
+    stray = [name for name in OF_OTHERS[setting] if not flag_values[name].using_default_value]
+    if stray:
+        raise UsageError(f"--{stray[0]} does not belong to 'mirrorline find --{setting}': leave it out")
     check_training(config)
-    return find_learning_rate(config, flag_values)
+    return (find_learning_rate if setting == "learning_rate" else find_batch_size)(config, flag_values)
 
 
 def check_training(config: ExperimentConfig) -> None:
@@ -116,3 +130,61 @@ def print_found(config: ExperimentConfig, curve: Any, suggested: Mapping[str, in
         print(f"look    {plot}")
     if given:
         print(f"use     {given}")
+
+
+def find_batch_size(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
+    """Searches for the batch size and prints what was tried; returns the exit code."""
+    from pipeline.finding.batch_size import flags_to_use, scaled_rate
+    config, console = runs.resolve(config), runs.console_for(config)
+    replicas, found = search_batch(config, flag_values.memory_limit, flag_values.longest_step, console)
+    given, (rate, rule) = flags_to_use(config, found.fastest.batch_size), scaled_rate(config, found.fastest.batch_size)
+    if config.runtime.verbosity == "quiet":
+        print(json.dumps({"flags": given, "largest": found.largest.batch_size, "fastest": found.fastest.batch_size,
+                          "replicas": replicas, "learning_rate": rate, "bound": found.bound,
+                          "tried": [{"batch_size": one.batch_size, "fits": one.figures is not None,
+                                     **(one.figures or {})} for one in found.tried]}))
+        return 0
+    print_batches(found, replicas)
+    print(f"largest   {found.largest.batch_size}, {found.largest.batch_size // replicas} a replica: {found.bound}")
+    print(f"fastest   {found.fastest.batch_size}: no other is more than 5% faster than its "
+          f"{quantities.rate(found.fastest.rate)}")
+    print(f"rate      {config.optimizer.learning_rate:g} for {config.training.batch_size} is {rate:g} for "
+          f"{found.fastest.batch_size}: {rule}")
+    print(f"use       {given}")
+    return 0
+
+
+def search_batch(config: ExperimentConfig, memory_limit: int, longest_step: float, console: Console
+                 ) -> tuple[int, Any]:
+    """Searches for the batch size of a training on this machine.
+
+    Args:
+      config: resolved.
+      memory_limit: MiB of main memory that a batch may use; 0: on CPUs MARGIN of what is free, with GPUs no limit.
+      longest_step: seconds that a step may take.
+      console: for messages.
+
+    Returns:
+      (number of replicas, FoundBatch).
+    """
+    from pipeline.finding import batch_size as batches
+    onednn.choose(config.runtime.onednn, console, cache_dir=config.data.cache_dir)
+    from pipeline.distributed import devices  # It loads TensorFlow.
+    kind, indices = devices.choose_devices(cuda.count_gpus(), config.runtime.devices, config.runtime.replicas)
+    if not memory_limit and kind == "CPU":
+        memory_limit = int(MARGIN * machine.memory()[0] / 2**20)
+    most = f", at most {memory_limit:,} MiB of memory" if memory_limit else ""
+    console.info(f"find    batch size: {config.model.model}, {config.data.dataset}, {config.optimizer.optimizer}, "
+                 f"{counted(len(indices), f'{kind} replica')}{most}")
+    return len(indices), batches.find(config, len(indices), memory_limit, longest_step, console)
+
+
+def print_batches(found: Any, replicas: int) -> None:
+    """Prints the table of a FoundBatch."""
+    from pipeline.console_table import open_console, print_rows
+    rows = [(f"{one.batch_size:,}", f"{one.batch_size // replicas:,}", *(
+        (f"{one.rate:,.1f}", f"{one.figures['step_ms']:,.1f}",
+         f"{one.figures['peak_memory_mib']['host' if one.figures['device'] == 'CPU' else 'device']:,.0f}")
+        if one.figures else ("does not fit", "", ""))) for one in found.tried]
+    print_rows(open_console(sys.stdout, 100), ("batch", "a replica", "examples/s", "ms a step", "peak MiB"), rows,
+               left=())

@@ -12,28 +12,33 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import extension, silence
-from pipeline.benchmark.cell_runner import reports_full_memory, results_file
+from pipeline.benchmark.cell_runner import results_file
 from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import no_room, write_json
+from pipeline.files import write_json
+from pipeline.full_memory import NO_MEMORY, is_memory
 from pipeline.processes import end_with
 from pipeline.processor import cpu_features
 
 # Imports inside functions: settings come before TensorFlow is imported.
 
-FAILURE, USAGE, NO_MEMORY, PEER_LOST = 1, 2, 3, 76
+FAILURE, USAGE, PEER_LOST = 1, 2, 76
+Work = Callable[[dict[str, Any], ExperimentConfig, Cluster | None], dict[str, Any]]
 CEILING_SECONDS = 0.3  # A round of the matrix product, or less where windows are shorter.
 
 
-def main(path: str) -> int:
-    """Carries out an order; returns the exit code."""
+def main(path: str, work: Work | None = None) -> int:
+    """Carries out an order, by default that of a cell or a survey; returns the exit code.
+
+    `work`: function of the order, its configuration and the cluster or None, to what the results hold.
+    """
     with open(path, encoding="utf-8") as file:
         order = json.load(file)
     end_with(order["parent"])()
@@ -42,7 +47,7 @@ def main(path: str) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (order["memory_limit"] * 2**20,) * 2)
     silence.quiet(order["config"]["verbosity"])
     cluster = Cluster.of(os.environ) if order.get("workers", 1) > 1 else None
-    code = carry_out(order, cluster)
+    code = carry_out(order, cluster, work or survey_or_measure)
     if code and cluster:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -50,11 +55,11 @@ def main(path: str) -> int:
     return code
 
 
-def carry_out(order: dict[str, Any], cluster: Cluster | None) -> int:
-    """Carries out an order, as one worker of a cluster or alone; returns the exit code."""
+def carry_out(order: dict[str, Any], cluster: Cluster | None, work: Work) -> int:
+    """Does the work of an order, as one worker of a cluster or alone; returns the exit code."""
     try:
         config = ExperimentConfig.from_flat(order["config"])
-        found = survey(order, config) if "survey" in order else measure(order, config, cluster)
+        found = work(order, config, cluster)
         write_json(results_file(order, cluster.rank if cluster else 0), found)
     except (UsageError, RunFailure) as error:
         print(" ".join(str(error).splitlines()), file=sys.stderr)
@@ -68,13 +73,9 @@ def carry_out(order: dict[str, Any], cluster: Cluster | None) -> int:
     return 0
 
 
-def is_memory(error: BaseException) -> bool:
-    """Returns whether an error reports that the memory of host or device is full."""
-    if isinstance(error, MemoryError):
-        return True
-    if no_room(error) is not None:
-        return False
-    return type(error).__name__ == "ResourceExhaustedError" or reports_full_memory(str(error))
+def survey_or_measure(order: dict[str, Any], config: ExperimentConfig, cluster: Cluster | None) -> dict[str, Any]:
+    """Carries out the order of a survey or of a cell."""
+    return survey(order, config) if "survey" in order else measure(order, config, cluster)
 
 
 def survey(order: dict[str, Any], config: ExperimentConfig) -> dict[str, Any]:

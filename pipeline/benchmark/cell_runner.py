@@ -4,7 +4,6 @@ Standard library only: this process does not load TensorFlow, which would take a
 """
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +14,13 @@ from pipeline.benchmark.grid import KEY, Cell, halved, unit
 from pipeline.benchmark.store import Store
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RunFailure, UsageError
-from pipeline.files import no_room, read_cached_json
+from pipeline.files import read_cached_json
+from pipeline.full_memory import ends_for_memory
 from pipeline.processes import Processes, last_line, read_errors
 
 CELL = "pipeline.benchmark.cell_process"  # The module that a process runs.
 POLL_SECONDS = 0.05
-USAGE, NO_MEMORY = 2, 3  # Exit codes of a cell's process.
-KILLED = (signal.SIGKILL,)
-OUT_OF_MEMORY = re.compile(r"bad_alloc|out of memory|\bOOM\b|RESOURCE_EXHAUSTED|cannot allocate memory|failed to alloc|"
-                           r"alloc\w*[ _]failed|can't start new thread|failed to map segment|"
-                           r"could not create a (memory|primitive)|Resource temporarily unavailable", re.IGNORECASE)
-CRASHED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+USAGE = 2  # Exit code of a process.
 FIGURES = ("examples_per_second", "spread", "repeats", "examples_per_second_per_replica", "step_ms",
            "synthetic_examples_per_second", "input_wait_share", "split_ms", "trace_seconds", "compile_seconds",
            "first_step_seconds", "peak_memory_mib", "gradient_bytes", "reduced_bytes", "flops_per_example",
@@ -202,26 +197,6 @@ def chief_and_slowest(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] 
         return whole[0]
     rank = min(range(len(whole)), key=lambda number: whole[number]["examples_per_second"])
     return {**whole[0], "slowest_worker": {"rank": rank, **{name: whole[rank][name] for name in OF_SLOWEST}}}
-
-
-def ends_for_memory(code: int | None, text: str, limited: float) -> bool:
-    """Returns whether a process ended for lack of memory.
-
-    Args:
-      code: its exit code, minus the number of a signal; None where it timed out.
-      text: its standard error.
-      limited: its memory limit; with one, a crash counts as a failed allocation of a library.
-    """
-    if code is None or code == 0:
-        return False
-    if code == NO_MEMORY or -code in KILLED:  # The kernel kills the process that exhausts it.
-        return True
-    return reports_full_memory(text) or (-code in CRASHED and bool(limited))
-
-
-def reports_full_memory(text: str) -> bool:
-    """Returns whether a text reports full memory, and not a full disk, which shares some of the words."""
-    return no_room(text) is None and bool(OUT_OF_MEMORY.search(text))
 
 
 def ending(code: int | None) -> str:

@@ -15,8 +15,8 @@ from launch import __main__ as command_line
 from launch.cluster import benchmark_workers
 from pipeline import processes
 from pipeline.benchmark import page
-from pipeline.benchmark.cell_process import is_memory
-from pipeline.benchmark.cell_runner import ending, ends_for_memory
+from pipeline.benchmark.cell_runner import ending
+from pipeline.full_memory import ends_for_memory, is_memory
 from tests.commands import REPOSITORY, environment, metrics, succeed, with_forked_children
 
 FLAGS = ("--dataset=synthetic:8x8x1", "--augment=crop:1", "--schedule=cosine", "--steps=4")

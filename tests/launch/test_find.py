@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.commands import answers
+from tests.commands import answers, with_forked_children
 
 SMALL = ("--model=mlp", "--augment=", "--batch_size=32")
 LEARNING_RATE = ("find", "--learning_rate", *SMALL, "--find_steps=40")
@@ -29,6 +29,8 @@ def done(tmp_path_factory):
         "nothing": [*LEARNING_RATE, "--lowest=1e-30", "--highest=1e-29", "--find_steps=20"],
         "of a run": [*LEARNING_RATE, "--workdir=run"],
         "no setting": ["find", *SMALL],
+        "two": ["find", "--learning_rate", "--batch_size", *SMALL],
+        "stray": ["find", "--batch_size", *SMALL, "--lowest=1e-6"],
         "order": [*LEARNING_RATE, "--lowest=1", "--highest=0.1"],
         "no picture": [*LEARNING_RATE, "--plot=curve.txt"],
         "too few": ["find", "--learning_rate", "--find_steps=2"],
@@ -77,9 +79,26 @@ def test_without_a_suggestion_it_says_why_and_fails(done):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("no setting", ["--learning_rate", "found none"]), ("order", ["--lowest=1 --highest=0.1"]),
+    ("no setting", ["--learning_rate", "found none"]), ("two", ["found --learning_rate and --batch_size"]),
+    ("stray", ["--lowest", "--batch_size"]), ("order", ["--lowest=1 --highest=0.1"]),
     ("no picture", ["curve.txt", ".png"]), ("too few", ["--find_steps", "20", "2"]), ("option", ["--nesterov"])])
 def test_wrong_use_is_one_line(done, name, words):
     code, output, errors = done[name]
     assert (code, output, len(errors.splitlines())) == (2, "", 1)
     assert [word for word in words if word not in errors] == []
+
+
+def test_the_batch_sizes_that_were_tried_and_the_flags_to_use(tmp_path):
+    # With a batch of data there is one size to try.
+    done = with_forked_children("find", "--batch_size", *SMALL, "--optimizer=adam", "--learning_rate=0.02",
+                                "--subset=1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("find    batch size: mlp, digits, adam, 1 CPU replica, at most ")
+    assert lines[-4:-1] == [
+        "largest   16, 16 a replica: 32 is more than the 16 training examples",
+        lines[-3],
+        "rate      0.02 for 32 is 0.0141 for 16: by the square root of the batch, as the update does not grow with the "
+        "gradient (adam)"]
+    assert lines[-3].startswith("fastest   16: ") and lines[-1] == "use       --batch_size=16 --learning_rate=0.0141"
+    assert list(tmp_path.iterdir()) == []
