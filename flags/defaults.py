@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 import recipes
-from flags.definitions import define_options
+from flags.definitions import define_options, is_option
 from flags.parsing import EXCLUSIVE, parse
 from pipeline import config
 
@@ -42,7 +42,7 @@ def given_options(flag_values: flags.FlagValues) -> dict[str, Any]:
     A command that works on an existing run takes the others from that run instead of from the defaults.
     """
     return {name: flag_values[name].value for name in config.options()
-            if name in flag_values and not flag_values[name].using_default_value}
+            if is_option(flag_values, name) and not flag_values[name].using_default_value}
 
 
 def config_from_flags(flag_values: flags.FlagValues) -> config.ExperimentConfig:

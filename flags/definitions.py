@@ -29,9 +29,12 @@ def offered_options(groups: Sequence[str] = (), only: Sequence[str] = ()) -> dic
     return {name: field for name, field in known.items() if name in wanted}
 
 
-def define_options(flag_values: flags.FlagValues, groups: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-    """Defines the flags of the groups and of the single options for one command."""
+def define_options(flag_values: flags.FlagValues, groups: Sequence[str] = (), only: Sequence[str] = (),
+                   without: Sequence[str] = ()) -> None:
+    """Defines the flags of the groups and of the single options for one command, `without` some of them."""
     for name, field in offered_options(groups, only).items():
+        if name in without:
+            continue
         kind, meta, default = config.value_type(field), field.metadata, cast(Any, field.default)
         if kind is tuple:
             flags.DEFINE_list(name, list(default), meta["help"], flag_values=flag_values)
@@ -43,6 +46,12 @@ def define_options(flag_values: flags.FlagValues, groups: Sequence[str] = (), on
             # No bounds here: pipeline.config checks the range, with the same words on the command line and in Python.
             define: Any = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[kind]
             define(name, default, meta["help"], flag_values=flag_values)
+        flag_values[name].is_option = True  # A command may have a flag of its own with the name of an option.
+
+
+def is_option(flag_values: flags.FlagValues, name: str) -> bool:
+    """Tells whether a flag of a command is an option of pipeline.config."""
+    return name in flag_values and getattr(flag_values[name], "is_option", False)
 
 
 class PathParser(flags.ArgumentParser):

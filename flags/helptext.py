@@ -7,6 +7,7 @@ from absl import flags
 
 import recipes
 from flags.defaults import RECIPES, dataset_defaults
+from flags.definitions import is_option
 from flags.parsing import shorthands
 from pipeline import config
 from pipeline.options import describe_range
@@ -45,9 +46,9 @@ def command_help(command: str, summary: str, flag_values: flags.FlagValues, widt
     if "dataset" in flag_values:
         blocks.append(textwrap.fill(_about_defaults(flag_values), width, break_on_hyphens=False))
     options = config.options()
-    own = [name for name in flag_values if name not in options]
+    own = [name for name in flag_values if not is_option(flag_values, name)]
     sections = [(f"Of {command} alone", own)] + [
-        (TITLES[group], [f.name for f in dataclasses.fields(fields) if f.name in flag_values])
+        (TITLES[group], [f.name for f in dataclasses.fields(fields) if is_option(flag_values, f.name)])
         for group, fields in config.GROUPS.items()]
     for title, names in sections:
         if names:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 
 import recipes
+from flags.definitions import is_option
 from pipeline import config
 from pipeline.errors import UsageError, nearest, unknown_name
 from pipeline.files import read_text
@@ -25,7 +26,8 @@ SHORTHANDS = {"quiet": ("verbosity", "quiet")}
 # Those of one command, where the same words are options of others.
 OF_COMMANDS = {"learning_rate": ("find", "learning_rate"), "batch_size": ("find", "batch_size")}
 # Options that set the same thing in two ways: one that the user gives replaces the other one of a recipe.
-EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"), ("clip", "clip_norm"))
+EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"), ("clip", "clip_norm"),
+             ("image_size", "image_sizes"))
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -175,7 +177,7 @@ def _wrong_value(error, flag_values):
     value = str(error)[match.end():].removesuffix(f": {reason}")
     if isinstance(parser, flags.EnumParser):
         return unknown_name(f"--{name}", value, parser.enum_values)
-    option = config.options().get(name)
+    option = config.options().get(name) if is_option(flag_values, name) else None
     span = describe_range(option.metadata) if option else _bounds(parser)
     unit = f" ({option.metadata['unit']})" if option and option.metadata["unit"] else ""
     kind = KINDS.get(parser.flag_type(), parser.syntactic_help or "another value")

@@ -163,7 +163,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if set(own) & set(HELP):
         _load_extensions(own)  # Before the flags are defined, whose help lists what extensions add.
     flag_values = absl_flags.FlagValues()
-    flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()))
+    flags.define_options(flag_values, command.GROUPS, getattr(command, "ONLY", ()), getattr(command, "WITHOUT", ()))
     command.define(flag_values)
     takes, launched = getattr(command, "TAKES_FILES", None), getattr(command, "LAUNCHED", None)
     if set(own) & set(HELP):

@@ -13,8 +13,9 @@ from pipeline import extension
 from pipeline.callbacks import CALLBACKS
 from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, OptimizerRow, defaults_of
 from pipeline.config_checks import check_names, check_together
-from pipeline.errors import UsageError, unknown_name
-from pipeline.options import FREE, NEVER, Options, check_option, option, parse_clip
+from pipeline.derived_options import default_momentum, with_last_size, with_momentum, with_one_clip, with_scaled_rate
+from pipeline.errors import unknown_name
+from pipeline.options import FREE, NEVER, Options, check_option, option
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
@@ -32,6 +33,8 @@ class DataConfig(Options):
                            resume=FREE, path=True)
     image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
                                           "size", unit="pixels", low=1)
+    image_sizes: tuple[str, ...] = option((), "sizes of training images, each from a part of the run on, ascending: "
+                                              "160@0,192@0.6; everything else uses the last", many=True, unit="pixels")
     resize: str | None = option(None, "how images become square: stretch; crop[:PART], the centre, whose side is this "
                                       "part of the shorter one; pad, with black; default stretch, with "
                                       "--augment=resized_crop in evaluation crop:0.875")
@@ -228,7 +231,9 @@ class ExperimentConfig:
     runtime: RuntimeConfig = RuntimeConfig()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", _filled(_scaled(self.optimizer, self.training.batch_size)))
+        object.__setattr__(self, "data", with_last_size(self.data))
+        object.__setattr__(self, "optimizer", with_one_clip(with_momentum(with_scaled_rate(
+            self.optimizer, self.training.batch_size, options()["learning_rate"].default))))
         for group in self.groups():
             for field in dataclasses.fields(group):
                 check_option(field, getattr(group, field.name))
@@ -270,6 +275,8 @@ class ExperimentConfig:
         before = self.flat()
         if before["base_learning_rate"] is not None:
             before.pop("learning_rate")  # It follows from the others.
+        if before["image_sizes"]:
+            before.pop("image_size")  # It is the last of them.
         if before["momentum"] == default_momentum(before["optimizer"]):
             before.pop("momentum")  # It follows from the optimizer.
         for name, other in (("clip", "clip_norm"), ("clip_norm", "clip")):
@@ -312,36 +319,3 @@ def keeps_average(optimizer: OptimizerConfig) -> bool:
     """Tells whether a run keeps an average of the weights beside them."""
     row = OPTIMIZERS.get(optimizer.optimizer)
     return bool(optimizer.ema_decay or optimizer.average_last or (isinstance(row, OptimizerRow) and row.averages))
-
-
-def default_momentum(optimizer: str) -> float:
-    """Returns the momentum of an optimizer, 0.9 for one without: earlier runs have stored that."""
-    row = OPTIMIZERS.get(optimizer)
-    return row.options.get("momentum", ("", 0.9))[1] if isinstance(row, OptimizerRow) else 0.9
-
-
-def _filled(optimizer: OptimizerConfig) -> OptimizerConfig:
-    """Returns the options with the momentum that follows from the optimizer, if none is given, and one form of --clip.
-
-    That of the global norm is --clip_norm: earlier runs have stored it.
-    """
-    if optimizer.momentum is None:
-        optimizer = dataclasses.replace(optimizer, momentum=default_momentum(optimizer.optimizer))
-    kind, limit = parse_clip(optimizer.clip) if optimizer.clip is not None else ("", 0.0)
-    if kind and optimizer.clip_norm not in (0.0, limit if kind == "norm" else 0.0):
-        raise UsageError(f"--clip={optimizer.clip} and --clip_norm={optimizer.clip_norm:g} both clip: give one")
-    if kind == "norm":
-        optimizer = dataclasses.replace(optimizer, clip=None, clip_norm=limit)
-    return optimizer
-
-
-def _scaled(optimizer: OptimizerConfig, batch_size: int) -> OptimizerConfig:
-    """Returns the options with the learning rate that follows from --base_learning_rate (Goyal et al. 2017), if any."""
-    if optimizer.base_learning_rate is None:
-        return optimizer
-    rate = optimizer.base_learning_rate * batch_size / optimizer.base_batch_size
-    if optimizer.learning_rate not in (rate, options()["learning_rate"].default):
-        raise UsageError(f"--learning_rate={optimizer.learning_rate:g} and --base_learning_rate="
-                         f"{optimizer.base_learning_rate:g} (which is {rate:g} for a batch of {batch_size}) both set "
-                         "the learning rate: give one")
-    return dataclasses.replace(optimizer, learning_rate=rate)

@@ -61,6 +61,10 @@ class Preprocessing:
             return "bilinear, antialiased"
         return f"{self.interpolation}, JPEG files reduced by 2, 4 or 8 before; antialiased above a ratio of 3"
 
+    def sized(self, size: int) -> "Preprocessing":
+        """Returns it for images of size x size."""
+        return dataclasses.replace(self, image_shape=(size, size, self.image_shape[-1]))
+
     def stored(self) -> dict[str, Any]:
         """Returns it as config.json of a run has it."""
         return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}

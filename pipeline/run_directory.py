@@ -252,7 +252,8 @@ def _length_difference(old, new):
 
     Not with early stopping: the evaluation at the old end counts, which an uninterrupted run would not have.
     """
-    free = new["schedule"] == "constant" and not new["early_stopping_patience"] and not new["average_last"]
+    free = new["schedule"] == "constant" and not new["early_stopping_patience"] and not (
+        new["average_last"] or new["image_sizes"])
     if length(old) == length(new) or free:
         return []
     return [("steps" if new.get("steps") else "epochs", length(old), length(new))]

@@ -19,8 +19,9 @@ WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main
                       "pipeline/distributed/bind_address.py", "pipeline/__init__.py", "pipeline/architectures.py",
                       "pipeline/augmentation.py",
                       "pipeline/callbacks.py", "pipeline/choices.py", "pipeline/config.py", "pipeline/config_checks.py",
-                      "pipeline/console.py", "pipeline/dataset_name.py", "pipeline/errors.py",
-                      "pipeline/extension.py", "pipeline/files.py", "pipeline/finetuning.py",
+                      "pipeline/console.py", "pipeline/dataset_name.py", "pipeline/derived_options.py",
+                      "pipeline/errors.py",
+                      "pipeline/extension.py", "pipeline/files.py", "pipeline/finetuning.py", "pipeline/image_sizes.py",
                       "pipeline/import_hook.py", "pipeline/locks.py",
                       "pipeline/options.py", "pipeline/paths.py", "pipeline/preprocessing.py", "pipeline/terminal.py",
                       "pipeline/register.py", "pipeline/registration.py", "pipeline/registry.py")
@@ -37,7 +38,8 @@ MAY_IMPORT = {
 # What a command knows before it runs: of the standard library and of each other alone.
 BOTTOM = tuple(f"pipeline/{name}.py" for name in (
     "architectures", "augmentation", "callbacks", "choices", "config", "config_checks", "console", "dataset_name",
-    "errors", "extension", "finetuning", "options", "paths", "preprocessing", "registration", "registry", "terminal"))
+    "derived_options", "errors", "extension", "finetuning", "image_sizes", "options", "paths", "preprocessing",
+    "registration", "registry", "terminal"))
 # What puts the parts together; the parts know nothing of it.
 TOP = ("pipeline/runs.py",)
 MOST_LINES = 350

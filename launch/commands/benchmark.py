@@ -28,6 +28,7 @@ from pipeline.quantities import counted, plural
 SUMMARY = "measure how fast the training step is, over precisions, workers, replicas, batches and models"
 PLACE = 70
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
+WITHOUT = ("image_sizes",)  # That of this command is another.
 EXIT_INTERRUPTED = 75
 FEWEST_REPEATS = 5
 QUICK_SECONDS = 0.2

@@ -48,6 +48,7 @@ class ImageFiles:
         """
         self.index, self.training, self.evaluation, self.skips = index, training, evaluation, skips
         self._opened: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
+        self._sized: dict[int, ImageFiles] = {}  # Kept: a stream refers weakly to what finds damaged files.
 
     def shuffled(self, seed: int, start_step: int, batch_size: int, finish: Finish, rows: np.ndarray | None = None,
                  crop: DecodedCrop | None = None) -> tf.data.Dataset:
@@ -73,6 +74,12 @@ class ImageFiles:
 
     def select(self, index: np.ndarray) -> "ImageFiles":
         return ImageFiles(self.index.select(index), self.training, self.evaluation, self.skips)
+
+    def sized(self, size: int) -> "ImageFiles":
+        """Returns a reader of the same files whose training images are size x size."""
+        if size not in self._sized:
+            self._sized[size] = ImageFiles(self.index, self.training.sized(size), self.evaluation, self.skips)
+        return self._sized[size]
 
     def read_labels(self) -> np.ndarray:
         return self.index.labels

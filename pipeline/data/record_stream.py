@@ -42,6 +42,7 @@ class Records:
         self.count = len(table.offset)
         self.blocks = -(-self.count // BLOCK)
         self.groups = -(-self.blocks // GROUP)
+        self._sized: dict[int, Records] = {}  # Kept: a stream refers weakly to what finds damaged records.
 
     @property
     def calls_python(self) -> bool:
@@ -75,6 +76,12 @@ class Records:
 
     def select(self, index: np.ndarray) -> "Records":
         return Records(self.table.select(index), self.format, self.cache_dir)
+
+    def sized(self, size: int) -> "Records":
+        """Returns a reader of the same records whose training images are size x size."""
+        if size not in self._sized:
+            self._sized[size] = Records(self.table, self.format.sized(size), self.cache_dir)
+        return self._sized[size]
 
     def read_labels(self) -> np.ndarray:
         def make():

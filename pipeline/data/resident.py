@@ -108,16 +108,17 @@ class ResidentIterator:
 class TrainIterator(ResidentIterator):
     """The endless stream of training batches: that of pipeline.data.stream.train_stream."""
 
-    def __init__(self, split: ResidentSplit, layout: BatchLayout, seed: int, augmentations: Sequence[Augmentation]):
+    def __init__(self, split: ResidentSplit, layout: BatchLayout, seed: int, augmentations: Sequence[Augmentation],
+                 image_size: int | None = None):
         super().__init__(split, layout)
-        self._seed, self._augmentations = seed, augmentations
+        self._seed, self._augmentations, self._size = seed, augmentations, image_size
 
     def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = number * self._layout.batch_size + self._row_numbers(replica)
         images, labels = self._split.gather(example_index(positions, self._split.num_examples, self._seed))
         batch = {"image": images, "label": labels, "weight": tf.ones(labels.shape)}
-        if self._augmentations:
-            batch["image"], mix = augment.apply(images, positions, self._seed, self._augmentations)
+        if self._augmentations or self._size:
+            batch["image"], mix = augment.apply(images, positions, self._seed, self._augmentations, 0, self._size)
             if mix is not None:
                 batch["mix"] = mix
         return batch

@@ -40,6 +40,8 @@ class Reader(Protocol):
     def read_labels(self) -> np.ndarray:
         """Every label, int32 [N]; may read the whole split once."""
 
+    # A reader that decodes files also has `sized(size: int) -> Reader`: one whose training images are size x size.
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:

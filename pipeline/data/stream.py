@@ -58,7 +58,8 @@ class BatchLayout:
 
 
 def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
-                 augmentations: Sequence[Augmentation] = (), in_step: bool = False) -> tf.data.Dataset:
+                 augmentations: Sequence[Augmentation] = (), in_step: bool = False,
+                 image_size: int | None = None) -> tf.data.Dataset:
     """Returns the endless stream of training batches from a step on: this worker's part of the global batches.
 
     The batch of step s has the positions [s B, (s + 1) B) of the stream. Each example and its augmentation is a
@@ -74,6 +75,8 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
       start_step: step of the first batch.
       augmentations: in order of application.
       in_step: leave augmentations of pixels to the step: batches come with "position" int64 [B] instead.
+      image_size: height and width of the images; default those of the split. Files are decoded to it, images in memory
+        resized with their augmentation.
 
     Returns:
       Data set of {"image": uint8 [B, H, W, C], "label": int32 [B], "weight": float32 [B] (ones)}, and "mix":
@@ -87,22 +90,24 @@ def train_stream(split: Split, layout: BatchLayout, seed: int, start_step: int,
     rows, size = layout.rows, len(layout.rows)
     crop, place = decoded_crop(split, augmentations)
     arguments = {} if crop is None else {"crop": crop}  # Readers of users may know of none.
+    reader = split.reader.sized(image_size) if image_size and hasattr(split.reader, "sized") else split.reader
 
     def finish(images, labels, step):
         images, labels = tf.ensure_shape(images, [size, *images.shape[1:]]), tf.ensure_shape(labels, [size])
         batch = {"image": images, "label": labels, "weight": tf.ones([size])}
         positions = step * layout.batch_size + tf.constant(rows, tf.int64)
-        if augmentations[place:] and in_step:
+        changed = augmentations[place:] or image_size not in (None, images.shape[1])
+        if changed and in_step:
             batch["position"] = positions
-        elif augmentations[place:]:
+        elif changed:
             with tf.device("CPU:0"):  # Where tf.data computes, whatever the scope is in which the stream is opened.
-                batch["image"], mix = augment.apply(images, positions, seed, augmentations, first=place)
+                batch["image"], mix = augment.apply(images, positions, seed, augmentations, place, image_size)
             if mix is not None:
                 batch["mix"] = mix
         return {name: _arrange(value, layout.here) for name, value in batch.items()}
 
-    return _tuned(split.reader.shuffled(seed, start_step, layout.batch_size, finish,
-                                        rows if layout.workers > 1 else None, **arguments))
+    return _tuned(reader.shuffled(seed, start_step, layout.batch_size, finish,
+                                  rows if layout.workers > 1 else None, **arguments))
 
 
 def decoded_crop(split: Split, augmentations: Sequence[Augmentation]) -> tuple[DecodedCrop | None, int]:

@@ -143,15 +143,16 @@ def check_compiled(model: keras.Model, name: str) -> None:
                              "statistics over replicas are a collective, which cannot stand inside compiled code")
 
 
-def check_size(model: keras.Model, name: str, shape: Sequence[int]) -> None:
+def check_size(model: keras.Model, name: str, shape: Sequence[int], option: str = "eval_image_size") -> None:
     """Raises UsageError for a model that does not take images of another size than it was built for.
 
     Args:
       shape: (height, width, channels).
+      option: which asks for it.
     """
     try:
         with tf.__internal__.FuncGraph("another_size").as_default():
             model(tf.compat.v1.placeholder(tf.float32, (None, *shape)), training=False)
     except ValueError:
-        raise UsageError(f"--eval_image_size={shape[0]}: model {name} takes images of one size alone; give the size as "
+        raise UsageError(f"--{option}={shape[0]}: model {name} takes images of one size alone; give the size as "
                          "--image_size, or take a model with global average pooling, such as resnet_like") from None

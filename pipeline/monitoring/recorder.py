@@ -174,11 +174,26 @@ class Recorder(Callback):
             return None
         return {k: math.nan if v is None else v for k, v in found[-1].items() if k not in ABOUT_EVALUATION}
 
-    def examples_per_second(self) -> float | None:
-        """Returns the median speed of all windows of steps, over all restarts, or None."""
-        rates = [r["examples_per_second"] for r in self._marked(b'"examples_per_second"')
+    def speeds(self, image_sizes: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
+        """Returns the median speeds of windows of steps, over all restarts, as result.json has them.
+
+        Args:
+          image_sizes: as in cadence.Plan.
+
+        Returns:
+          {"examples_per_second": of all windows, or None}, and with sizes of images
+          {"examples_per_second_by_image_size": {"160": of the windows of that size, ...}}.
+        """
+        rates = [(r["step"], r["examples_per_second"]) for r in self._marked(b'"examples_per_second"')
                  if "examples_per_second" in r]
-        return statistics.median(rates) if rates else None
+        found: dict[str, Any] = {"examples_per_second": statistics.median(r for _, r in rates) if rates else None}
+        by_size: dict[str, list[float]] = {}
+        for step, rate in rates if image_sizes else ():
+            size = max((begins, size) for begins, size in image_sizes if begins < step)[1]
+            by_size.setdefault(str(size), []).append(rate)
+        if image_sizes:
+            found["examples_per_second_by_image_size"] = {k: statistics.median(v) for k, v in by_size.items()}
+        return found
 
     def close(self) -> None:
         """Syncs and closes every file; on a full disk waiting records are lost."""

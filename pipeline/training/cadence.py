@@ -6,6 +6,7 @@ import math
 from pipeline.config import DEFAULT_EPOCHS, ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.finetuning import UnfreezePoint
+from pipeline.image_sizes import parse_sizes
 from pipeline.options import Interval, profiled_steps
 from pipeline.quantities import counted
 
@@ -25,6 +26,7 @@ class Plan:
       thaws: ((step, patterns), ...) of --unfreeze_at, ascending: after so many steps what they match trains.
       rewarmup_steps: steps of warm-up after each of these.
       drop_every: steps from one drop of the schedule "step" to the next, 0 for drops at parts of the run.
+      image_sizes: ((step, pixels), ...) of --image_sizes, ascending from step 0; () without.
       averaged: numbers of steps after which the weights enter the mean of --average_last, ascending.
     """
 
@@ -39,12 +41,22 @@ class Plan:
     thaws: tuple[tuple[int, tuple[str, ...]], ...] = ()
     rewarmup_steps: int = 0
     drop_every: float = 0.0
+    image_sizes: tuple[tuple[int, int], ...] = ()
     averaged: tuple[int, ...] = ()
 
     @property
     def unfreeze_at(self) -> tuple[int, ...]:
         """The steps of `thaws`."""
         return tuple(step for step, _ in self.thaws)
+
+    @property
+    def resized_at(self) -> tuple[int, ...]:
+        """Numbers of steps after which images have another size."""
+        return tuple(step for step, _ in self.image_sizes[1:])
+
+    def image_size(self, step: int) -> int | None:
+        """Returns the size of images of the step after `step` steps; None without --image_sizes."""
+        return max(((begins, size) for begins, size in self.image_sizes if begins <= step), default=(0, None))[1]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,9 +103,10 @@ class Plan:
     def steps_to_boundary(self, step: int) -> int:
         """Returns the steps from `step` to the next boundary.
 
-        That is an evaluation, a checkpoint, a histogram, an edge of a profile, a point of --unfreeze_at, or the end.
+        That is an evaluation, a checkpoint, a histogram, an edge of a profile, a point of --unfreeze_at or
+        --image_sizes, or the end.
         """
-        ends = [end for end in (*(self.profiled or ()), *self.unfreeze_at) if end > step]
+        ends = [end for end in (*(self.profiled or ()), *self.unfreeze_at, *self.resized_at) if end > step]
         ends += [self.next_boundary(interval, step)
                  for interval in (self.evaluate_every, self.checkpoint_every, self.histograms_every)
                  if interval and interval.unit != "seconds"]
@@ -174,11 +187,18 @@ def plan(config: ExperimentConfig, num_examples: int) -> Plan:
         num_examples=num_examples, batch_size=batch_size, total_steps=total, thaws=thaws,
         rewarmup_steps=steps(Interval.parse("rewarmup", config.optimizer.rewarmup)),
         drop_every=float(exact_steps(Interval.parse("step_decay_every", config.optimizer.step_decay_every))),
+        image_sizes=_sizes(config.data.image_sizes, total),
         averaged=_averaged(config.optimizer.average_last, total, fractions.Fraction(num_examples, batch_size)),
         warmup_steps=steps(Interval.parse("warmup", config.optimizer.warmup)),
         evaluate_every=Interval.parse("evaluate_every", training.evaluate_every),
         checkpoint_every=Interval.parse("checkpoint_every", training.checkpoint_every, ("steps", "epochs", "seconds")),
         histograms_every=histograms if histograms.amount else None, profiled=profiled_steps(config.runtime.profile))
+
+
+def _sizes(texts, total_steps):
+    """Returns Plan.image_sizes; every run has a step of the last size, and a short one may have none of others."""
+    begins = {min(math.ceil(_exact(part) * total_steps), total_steps - 1): size for size, part in parse_sizes(texts)}
+    return tuple(begins.items())
 
 
 def _averaged(epochs, total_steps, steps_each):

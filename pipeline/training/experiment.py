@@ -3,7 +3,6 @@ import contextlib
 import dataclasses
 import math
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
@@ -14,20 +13,19 @@ from pipeline.activity import STARTING, activity
 from pipeline.augmentation import augmentations, check_strengths
 from pipeline.config import ExperimentConfig, keeps_average
 from pipeline.console import Console
-from pipeline.data import resident
 from pipeline.data.load import load as load_data
 from pipeline.data.source import Source, Split
 from pipeline.data.splits import own_validation
-from pipeline.data.stream import BatchLayout, check_layout, eval_batches, train_stream
+from pipeline.data.stream import check_layout, eval_batches
 from pipeline.distributed import devices
 from pipeline.distributed.agreement import Workers
 from pipeline.distributed.cluster import Cluster
-from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.errors import UsageError
 from pipeline.export.weight_sources import find
 from pipeline.metrics import evaluation as metrics
 from pipeline.models import registry
-from pipeline.models.freezing import FreezeSchedule, Frozen
+from pipeline.models.classifier import check_input_shape
+from pipeline.models.freezing import FreezeSchedule
 from pipeline.models.initialization import Initialization, initialize
 from pipeline.models.model_checks import check_compiled, check_size, departures
 from pipeline.models.plain import PlainModel
@@ -38,15 +36,17 @@ from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import add_l2, check_reduced_once, create_optimizer
+from pipeline.training.phase import Phase
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
-from pipeline.training.settings import StepSettings, augment_batch, step_settings
+from pipeline.training.settings import step_settings
 from pipeline.training.state import TrainState
 from pipeline.training.step import StepFunctions, run_once
+from pipeline.training.streams import Streams
 
 
 @dataclasses.dataclass
-class Experiment:
+class Experiment(Streams):
     """Configuration, data, model, state and step of one run.
 
     Attributes:
@@ -62,22 +62,11 @@ class Experiment:
       step_operations: floating-point operations of a training step, None before they were counted.
     """
 
-    config: ExperimentConfig
-    source: Source
-    strategy: tf.distribute.Strategy
-    plan: cadence.Plan
-    settings: StepSettings
-    state: TrainState
-    steps: StepFunctions
     workers: Workers
     trained: TrainedWeights
     initialization: Initialization | None
     evaluates_average: bool = False
     step_operations: float | None = None
-    # By split, as long as it is referenced: splits on the devices with their iterators, and data sets.
-    _splits: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
-    _evaluations: weakref.WeakKeyDictionary = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
-    _opened: tuple[int, tf.data.Dataset] | None = None  # (step, tf.data.Dataset) of the training stream.
     _evaluation_pace: cadence.StepsPerLoopController = dataclasses.field(default_factory=cadence.StepsPerLoopController)
 
     @property
@@ -94,22 +83,17 @@ class Experiment:
         """Which weights are frozen at each step."""
         return self.trained.freezing
 
-    @property
-    def layout(self) -> BatchLayout:
-        """Layout of training batches."""
-        input_distributor = self.steps.input_distributor
-        return BatchLayout(self.config.training.batch_size, self.strategy.num_replicas_in_sync,
-                           self.config.optimizer.accumulate_steps, input_distributor.workers, input_distributor.rank)
+    def enter_phase(self, step: int) -> Phase:
+        """Freezes what the step after `step` steps does not train, and sets the size of its images; returns both.
 
-    def enter_phase(self, step: int) -> Frozen:
-        """Freezes what the step after `step` steps does not train, and returns it.
-
-        What uses the step's functions at a step calls this first: they are traced again where it has changed.
+        What uses the step's functions at a step calls this first: they are traced again where either has changed.
         """
-        if self.freezing.enter(step):
+        size, thawed = self.plan.image_size(step), self.freezing.enter(step)
+        if thawed or size != self.steps.image_size:
             self.state.hold(self.freezing.frozen.held)
+            self.steps.image_size = size
             self.steps.trace()
-        return self.freezing.frozen
+        return Phase(self.freezing.frozen, size)
 
     def departures(self) -> list[tuple[str, str]]:
         """Lists why N replicas would not compute the same as one, once all is unfrozen; see model_checks.departures."""
@@ -141,65 +125,9 @@ class Experiment:
           begun_with: augmentations with which the run was started, see check_strengths.
         """
         check_layout(self.source.train, self.layout, augmentations(self.config.data))
-        check_strengths(self.config.data.augment, self.source.image_shape, begun_with)
-
-    def train_dataset(self, step: int) -> tf.data.Dataset:
-        """Opens the stream of examples at a step: a data set of global batches.
-
-        The last one is kept: creating it takes longer than a batch of it.
-        """
-        if self._opened is None or self._opened[0] != step:
-            self._opened = step, train_stream(self.source.train, self.layout, self.config.training.seed, step,
-                                              augmentations(self.config.data), self.augments_in_step)
-        return self._opened[1]
-
-    def train_batch(self, step: int) -> dict[str, tf.Tensor]:
-        """Returns the batch of the step after `step` steps as the model sees it: augmented, not normalized."""
-        batch = dict(next(iter(self.train_dataset(step))))
-        positions = batch.pop("position", None)
-        return batch if positions is None else augment_batch(batch, positions, self.settings)
-
-    @property
-    def augments_in_step(self) -> bool:
-        """Whether images of a stream are augmented inside the step, on the devices of the replicas."""
-        place = self.config.data.augment_on
-        return place == "device" or (place == "auto" and uses_gpus(self.strategy))
-
-    def train_iterator(self, step: int) -> Iterator:
-        """Opens the stream of examples at a step and returns an iterator of global batches."""
-        if not self.resident:
-            return self.steps.input_distributor.iterator(self.train_dataset(step))
-        arguments = (self.layout, self.config.training.seed, augmentations(self.config.data))
-        return self._resident_iterator(resident.TrainIterator, self.source.train, *arguments).open(step)
-
-    def evaluation_iterator(self, split: Split) -> Iterator:
-        """Opens one pass over a split and returns an iterator of its global batches."""
-        if not self.resident:
-            if split not in self._evaluations:  # Creating a data set takes longer than evaluating a small one.
-                self._evaluations[split] = eval_batches(split, self.evaluation_layout())
-            return self.steps.input_distributor.iterator(self._evaluations[split])
-        return self._resident_iterator(resident.EvaluationIterator, split, self.evaluation_layout()).open(0)
-
-    @property
-    def resident(self) -> bool:
-        """Whether the data is on the devices and the steps make their batches themselves."""
-        return self.config.data.cache == "device"
-
-    def _resident_iterator(self, kind, split, *arguments):
-        """Returns the cached iterator of a kind over a split on the devices."""
-        with self.strategy.scope():
-            if split not in self._splits:
-                self._splits[split] = resident.ResidentSplit(split, copy=self.steps.input_distributor.distributes), {}
-            data, iterators = self._splits[split]
-            if kind not in iterators:
-                iterators[kind] = kind(data, *arguments)
-        return iterators[kind]
-
-    def evaluation_layout(self) -> BatchLayout:
-        """Layout of evaluation batches: the training batch size, rounded up to a multiple of the replicas."""
-        input_distributor = self.steps.input_distributor
-        return BatchLayout(self.steps.inference.evaluation_batch_size, self.strategy.num_replicas_in_sync, 1,
-                           input_distributor.workers, input_distributor.rank)
+        smallest = self.plan.image_size(0)
+        check_strengths(self.config.data.augment, (smallest, smallest) if smallest else self.source.image_shape,
+                        begun_with)
 
     def evaluate(self, split: Split, should_stop: Callable[[], bool] = lambda: False,
                  beat: Callable[[str], None] = lambda text: None) -> metrics.Evaluation | None:
@@ -300,6 +228,9 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
                                 config.model.batch_norm_momentum)
         if source.preprocessing.image_shape != source.image_shape:
             check_size(model, config.model.model, (*source.preprocessing.image_shape[:2], wanted))
+        for _, size in plan.image_sizes[:-1]:
+            check_input_shape(model, config.model.model, (size, size, wanted))
+            check_size(model, config.model.model, (size, size, wanted), "image_sizes")
         if settings.xla and strategy.num_replicas_in_sync > 1:
             check_compiled(model, config.model.model)
     plain, before = PlainModel.of(config.model, source.num_classes, shape), Initialization.stored(stored)
@@ -317,7 +248,8 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps, plan.unfreeze_at,
                                       plan.rewarmup_steps, plan.drop_every)
     return Experiment(config, source, strategy, plan, settings, state,
-                      StepFunctions(strategy, state, schedule, settings), Workers(strategy), trained,
+                      StepFunctions(strategy, state, schedule, settings, image_size=plan.image_size(0)),
+                      Workers(strategy), trained,
                       initialization, evaluates_average(stored) if stored else keeps_average(config.optimizer))
 
 

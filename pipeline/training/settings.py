@@ -120,15 +120,17 @@ def _mean_and_std(config, source, stored):
     return tuple(mean), tuple(max(value, 1e-6) for value in std)
 
 
-def augment_batch(batch: Mapping[str, tf.Tensor], positions: tf.Tensor, settings: StepSettings
-                  ) -> dict[str, tf.Tensor]:
+def augment_batch(batch: Mapping[str, tf.Tensor], positions: tf.Tensor, settings: StepSettings,
+                  image_size: int | None = None) -> dict[str, tf.Tensor]:
     """Augments rows of a training batch where they are computed, as pipeline.data.stream does before.
 
     Args:
       batch: {"image": uint8 [n, H, W, C], ...}.
       positions: int64 [n], of the rows in the stream; with mixing n and the first of each pair are even.
+      image_size: height and width that images in memory are resized to; None: as they are.
     """
-    images, mix = augment.apply(batch["image"], positions, settings.seed, settings.augmentations, settings.augmented)
+    images, mix = augment.apply(batch["image"], positions, settings.seed, settings.augmentations, settings.augmented,
+                                image_size)
     return {**batch, "image": images, **({} if mix is None else {"mix": mix})}
 
 

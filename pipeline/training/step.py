@@ -42,16 +42,18 @@ class StepFunctions:
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, state: TrainState, schedule: Callable,
-                 settings: StepSettings, fault: Callable | None = None):
+                 settings: StepSettings, fault: Callable | None = None, image_size: int | None = None):
         """
         Args:
           state: created in its scope.
           schedule: function of the global step to the learning rate.
           fault: injects faults, for `mirrorline verify`: a function (grads, replica, step) -> grads, applied on each
             replica before the reduction; replica and step are int64 scalars.
+          image_size: height and width to which batches are resized where they are augmented in the step; part of the
+            trace, see Experiment.enter_phase.
         """
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
-        self._fault = fault
+        self._fault, self.image_size = fault, image_size
         self.num_replicas = strategy.num_replicas_in_sync
         self.input_distributor = InputDistributor(strategy)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
@@ -126,7 +128,7 @@ class StepFunctions:
         batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
                  for key, value in self.input_distributor.rows(batch).items()}
         if "position" in batch:
-            batch = augment_batch(batch, batch.pop("position"), self.settings)
+            batch = augment_batch(batch, batch.pop("position"), self.settings, self.image_size)
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         state = [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         k, size = self.settings.micro_batches, self.micro_batch_size

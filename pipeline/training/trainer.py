@@ -16,7 +16,6 @@ from pipeline.console import STANDARD, Console
 from pipeline.errors import RunFailure
 from pipeline.files import write_json
 from pipeline.metrics.evaluation import is_better
-from pipeline.models.freezing import Frozen
 from pipeline.monitoring.built_in import create_callbacks, create_progress
 from pipeline.monitoring.goodput import GoodputTracker, process_age, summarize
 from pipeline.monitoring.launches import Launches
@@ -26,6 +25,7 @@ from pipeline.training.cadence import StepsPerLoopController
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
+from pipeline.training.phase import Phase
 from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.restore import restore_checkpoint, roll_back
 from pipeline.training.run_records import RunResult, describe_result, record_start
@@ -57,16 +57,15 @@ class Trainer:
         self.plan, self.state, self.config = experiment.plan, experiment.state, experiment.config
         self.launches = Launches(directory.file("launches.jsonl"))
         self.progress = create_progress(self.plan, self.config.runtime.verbosity)
-        self.stop_request = StopRequest()
         self.watchdog = Watchdog(self.config.runtime.hang_timeout, directory.file("hang.txt"),
                                  lambda: reduction_name(experiment.strategy), self._record_hang)
         self.store = create_store(experiment.workers, directory.file("checkpoints"), self.state,
                                   self.config.training.keep_checkpoints, console, saved=self._saved)
         self.tracker = GoodputTracker(self.launches, process_age())
-        self.skipped = SkippedFiles(experiment, self.launches)
+        self.stop_request, self.skipped = StopRequest(), SkippedFiles(experiment, self.launches)
         self.callbacks: tuple[Callback, ...] = (self.progress, *callbacks)  # The others are created by `_restore`.
         self._user_callbacks = callbacks
-        self._frozen: Frozen | None = None  # Of the window before.
+        self._phase: Phase | None = None  # Of the window before.
 
     def run(self) -> tuple[RunResult, dict]:
         """Trains to the end of the plan, or until asked to stop, and writes the result.
@@ -146,6 +145,7 @@ class Trainer:
                 self._saved_at = time.monotonic()
             if step >= plan.total_steps or self._early_stop():
                 break
+            iterator = self.experiment.train_iterator(step) if step in plan.resized_at else iterator
             window = self._run_window(iterator, step, pace)
             step, first_step = window.step, first_step or time.monotonic() - began
             self._record_window(window, iterator, pace)
@@ -161,10 +161,10 @@ class Trainer:
         return self.experiment.workers.any(self.stop_request())
 
     def _run_window(self, iterator: Iterator, step: int, pace: StepsPerLoopController) -> Window:
-        """Runs the steps of about a second in one call, all of one phase of --unfreeze_at."""
-        last, self._frozen = self._frozen, self.experiment.enter_phase(step)
-        if last and last is not self._frozen:
-            self.console.info(f"frozen  after step {step}: {self._frozen.text()}")
+        """Runs the steps of about a second in one call, all of one phase of the run."""
+        last, self._phase = self._phase, self.experiment.enter_phase(step)
+        if change := self._phase.change(last, step):
+            self.console.info(change)
             self._until_first_step.enter_context(activity("compiling the step", self.progress.activity_console))
             pace.restart()
         count = int(self.experiment.workers.first(pace.next(self.plan.steps_to_boundary(step))))
@@ -266,7 +266,7 @@ class Trainer:
         epoch = min(result.step, self.plan.steps_per_epoch)
         described = {**describe_result(self.experiment, result.status, result.step),
                      "train_loss": self.recorder.mean_loss(result.step - epoch + 1),
-                     "examples_per_second": self.recorder.examples_per_second()}
+                     **self.recorder.speeds(self.plan.image_sizes)}
         figures = None if result.status == "preempted" else self._final_figures(result.step)
         if figures is None:
             result = dataclasses.replace(result, status="preempted")

@@ -54,7 +54,7 @@ def training(experiment: Any, steps: int, kind: str = "") -> dict[str, np.ndarra
 
 
 def train(experiment: Any, iterator: Any, step: int, count: int) -> np.ndarray:
-    """Runs `count` steps after `step` steps, across points of --unfreeze_at; `iterator` is opened there.
+    """Runs `count` steps after `step` steps, across phases of the run; `iterator` is opened there.
 
     Returns:
       float64 [count, len(TRAIN_COLUMNS)].
@@ -62,7 +62,10 @@ def train(experiment: Any, iterator: Any, step: int, count: int) -> np.ndarray:
     rows: list[np.ndarray] = []
     while count:
         experiment.enter_phase(step)
-        part = min([count, *(point - step for point in experiment.plan.unfreeze_at if point > step)])
+        if step in experiment.plan.resized_at:
+            iterator = experiment.train_iterator(step)
+        points = (*experiment.plan.unfreeze_at, *experiment.plan.resized_at)
+        part = min([count, *(point - step for point in points if point > step)])
         rows.append(experiment.steps.train_steps(iterator, tf.constant(part)).numpy())
         step, count = step + part, count - part
     return np.concatenate(rows)

@@ -136,7 +136,7 @@ def test_a_long_run_is_looked_at_from_its_end(long_run, tmp_path):
         patch.setattr(metrics_log, "parse_line", lambda line: parsed.append(line) or parse(line))
         assert recorder.mean_loss(9_991) == sum(1 / step for step in range(9_991, 10_001)) / 10
     assert len(parsed) == 12  # Those ten, the evaluation, and the step before.
-    assert recorder.examples_per_second() == 5_050
+    assert recorder.speeds() == {"examples_per_second": 5_050}
     recorder.close()
 
 

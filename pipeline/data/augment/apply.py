@@ -6,10 +6,12 @@ import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.kernels import change_some, on_gpu, take
+from pipeline.data.augment.kernels import change_some, on_gpu, take, to_uint8
 from pipeline.data.augment.mixing import of_pairs
+from pipeline.data.augment.resized_crop import resized_crop
 from pipeline.data.stateless_random import example_seeds, fold_in, uniform
 from pipeline.errors import UsageError
+from pipeline.preprocessing import RESIZED_CROP
 from pipeline.registration import format_location, raise_with_location
 from pipeline.registry import RegistryEntry
 
@@ -17,8 +19,8 @@ _PART_BYTES = 640_000  # Of images computed together on a CPU: with their copies
 _SWITCH = 2**32 - 1  # Folded in for the choice among those that mix: no place in a list.
 
 
-def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation], first: int = 0
-          ) -> tuple[Any, Any]:
+def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmentation], first: int = 0,
+          image_size: int | None = None) -> tuple[Any, Any]:
     """Applies augmentations in order; of several that mix each pair of images gets one, drawn uniformly.
 
     Args:
@@ -27,10 +29,12 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
       seed: the run's seed.
       augmentations: a strength of None takes its default.
       first: index of the first one to apply; those before have been applied while decoding.
+      image_size: height and width that images are resized to before, or by resized_crop where it is the first; None:
+        as they are.
 
     Returns:
-      (images, mix): uint8 [B, H, W, C], and float32 [B] in [0, 1], the share of the own image in each row, the rest
-      being the neighbour's; None without mixing.
+      (images, mix): uint8 [B, H, W, C] or [B, image_size, image_size, C], and float32 [B] in [0, 1], the share of the
+      own image in each row, the rest being the neighbour's; None without mixing.
 
     Raises:
       UsageError: an unknown name, or a user's augmentation that fails or is no function of (seed, position).
@@ -41,14 +45,15 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
     mixes = any(augmentation.mixes for augmentation in augmentations)
     size = images.shape[0] if on_gpu() else _part_size(images.shape, 2 if mixes else 1)
     if size == images.shape[0]:
-        images, mix = _apply_to_part(images, seeds, augmentations)
+        images, mix = _apply_to_part(images, seeds, augmentations, image_size)
     else:
         def apply_to(row):
             part, own_seeds = (tf.ensure_shape(value[row:row + size], [size, *value.shape[1:]])
                                for value in (images, seeds))
-            return _apply_to_part(part, own_seeds, augmentations)
+            return _apply_to_part(part, own_seeds, augmentations, image_size)
 
-        signature = (tf.TensorSpec([size, *images.shape[1:]], tf.uint8), tf.TensorSpec([size], tf.float32))
+        shape = (image_size, image_size, images.shape[-1]) if image_size else images.shape[1:]
+        signature = (tf.TensorSpec([size, *shape], tf.uint8), tf.TensorSpec([size], tf.float32))
         found = tf.map_fn(apply_to, tf.range(0, images.shape[0], size), fn_output_signature=signature)
         images, mix = (tf.reshape(value, [-1, *value.shape[2:]]) for value in found)
     return images, mix if mixes else None
@@ -64,11 +69,29 @@ def draw_mixing(seeds: tf.Tensor, count: int) -> tf.Tensor:
     return tf.cast(uniform(of_pairs(seeds), 0) * count, tf.int32)
 
 
-def _apply_to_part(images, seeds, augmentations):
+def _resized(images, seeds, augmentations, image_size):
+    """Returns images of a size, None for their own, and how many augmentations that applied: resized_crop, or none.
+
+    A part is drawn from the whole image as it was: of a smaller one it would have fewer pixels.
+    """
+    if image_size is None:
+        return images, 0
+    size = image_size, image_size
+    if [augmentation.name for augmentation in augmentations[:1]] == [RESIZED_CROP]:
+        strength = augmentations[0].strength
+        least_area = AUGMENTATIONS.find(RESIZED_CROP).row.default if strength is None else strength
+        return resized_crop(images, seeds[:, 0], least_area, size), 1
+    if tuple(images.shape[1:3]) == size:
+        return images, 0
+    return to_uint8(tf.raw_ops.ResizeBilinear(images=images, size=tf.constant(size), half_pixel_centers=True)), 0
+
+
+def _apply_to_part(images, seeds, augmentations, image_size):
     """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int32 [B, augmentations + 1, 2]."""
+    images, done = _resized(images, seeds, augmentations, image_size)
     mix, mixing = tf.ones(images.shape[:1]), [a.mixes for a in augmentations]
     chosen = draw_mixing(seeds[:, -1], sum(mixing)) if sum(mixing) > 1 else None
-    for place, augmentation in enumerate(augmentations):
+    for place, augmentation in list(enumerate(augmentations))[done:]:
         entry, strength = AUGMENTATIONS.find(augmentation.name), augmentation.strength
         if strength is None:
             strength = entry.row.default_for(images.shape[1])

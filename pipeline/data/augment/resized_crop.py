@@ -19,18 +19,25 @@ _KNOTS = 1024
 
 
 @AUGMENTATIONS.built_in("resized_crop", unit="least part of the image's area", low=0.01, high=1.0, default=0.08)
-def resized_crop(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
-    """Crops and resizes images in memory, bilinear; between the border pixel's centre and the border it repeats it."""
-    batch, height, width, _ = images.shape
+def resized_crop(images: tf.Tensor, seeds: tf.Tensor, strength: float, to_size: tuple[int, int] | None = None
+                 ) -> tf.Tensor:
+    """Crops and resizes images in memory, bilinear; between the border pixel's centre and the border it repeats it.
+
+    `to_size`: (height, width) of the result; default those of the images.
+    """
+    batch, height, width, channels = images.shape
+    to_height, to_width = to_size or (height, width)
     size = tf.fill([batch], height), tf.fill([batch], width)
     top, left, tall, wide = tf.unstack(tf.cast(boxes(*size, seeds, strength), tf.float32), axis=1)
-    zero, across, down = tf.zeros_like(top), wide / width, tall / height
+    zero, across, down = tf.zeros_like(top), wide / to_width, tall / to_height
+    if to_size:  # In a step's graph TensorFlow turns a division by a constant into this, in a stream's it does not.
+        across, down = wide * (1 / to_width), tall * (1 / to_height)
     # From the centre of a pixel of the result to that of the image.
     transforms = tf.stack([across, zero, left + (across - 1) / 2, zero, down, top + (down - 1) / 2, zero, zero], axis=1)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32), transforms=transforms, output_shape=tf.constant([height, width]),
+        images=tf.cast(images, tf.float32), transforms=transforms, output_shape=tf.constant([to_height, to_width]),
         interpolation="BILINEAR", fill_mode="NEAREST", fill_value=0.0)
-    return tf.ensure_shape(to_uint8(moved), images.shape)
+    return tf.ensure_shape(to_uint8(moved), [batch, to_height, to_width, channels])
 
 
 @dataclasses.dataclass(frozen=True)

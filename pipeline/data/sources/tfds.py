@@ -51,6 +51,10 @@ class ExampleFormat:
         """Whether each file has one image, which may be kept in memory."""
         return self.training == self.evaluation and not self.crops
 
+    def sized(self, size: int) -> "ExampleFormat":
+        """Returns it with training images of size x size."""
+        return dataclasses.replace(self, training=self.training.sized(size), resized=True)
+
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Parses serialized examples, string [n], to encoded images, string [n], and labels, int32 [n]."""
         features = tf.io.parse_example(records, {self.image_key: tf.io.FixedLenFeature([], tf.string),
