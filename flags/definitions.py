@@ -46,7 +46,7 @@ def define_options(flag_values: flags.FlagValues, groups: Sequence[str] = (), on
             # No bounds here: pipeline.config checks the range, with the same words on the command line and in Python.
             define: Any = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[kind]
             define(name, default, meta["help"], flag_values=flag_values)
-        flag_values[name].is_option = True  # A command may have a flag of its own with the name of an option.
+        cast(Any, flag_values[name]).is_option = True  # A command may have a flag of its own of that name.
 
 
 def is_option(flag_values: flags.FlagValues, name: str) -> bool:

@@ -233,7 +233,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", with_last_size(self.data))
         object.__setattr__(self, "optimizer", with_one_clip(with_momentum(with_scaled_rate(
-            self.optimizer, self.training.batch_size, options()["learning_rate"].default))))
+            self.optimizer, self.training.batch_size, OptimizerConfig.learning_rate))))
         for group in self.groups():
             for field in dataclasses.fields(group):
                 check_option(field, getattr(group, field.name))

@@ -36,7 +36,7 @@ from pipeline.run_directory import evaluates_average
 from pipeline.training import cadence
 from pipeline.training.inference import Outputs
 from pipeline.training.optimizer import add_l2, check_reduced_once, create_optimizer
-from pipeline.training.phase import Phase
+from pipeline.training.phase import RunPhase
 from pipeline.training.schedule import learning_rate_schedule
 from pipeline.training.self_test import check_reduction
 from pipeline.training.settings import step_settings
@@ -83,7 +83,7 @@ class Experiment(Streams):
         """Which weights are frozen at each step."""
         return self.trained.freezing
 
-    def enter_phase(self, step: int) -> Phase:
+    def enter_phase(self, step: int) -> RunPhase:
         """Freezes what the step after `step` steps does not train, and sets the size of its images; returns both.
 
         What uses the step's functions at a step calls this first: they are traced again where either has changed.
@@ -93,7 +93,7 @@ class Experiment(Streams):
             self.state.hold(self.freezing.frozen.held)
             self.steps.image_size = size
             self.steps.trace()
-        return Phase(self.freezing.frozen, size)
+        return RunPhase(self.freezing.frozen, size)
 
     def departures(self) -> list[tuple[str, str]]:
         """Lists why N replicas would not compute the same as one, once all is unfrozen; see model_checks.departures."""

@@ -5,7 +5,7 @@ from pipeline.models.freezing import Frozen
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class RunPhase:
     """Steps that one trace of the step computes.
 
     Attributes:
@@ -16,7 +16,7 @@ class Phase:
     frozen: Frozen
     image_size: int | None = None
 
-    def change(self, last: "Phase | None", step: int) -> str:
+    def change(self, last: "RunPhase | None", step: int) -> str:
         """Returns a line for each difference to the phase before, which ended after `step` steps; "" without one."""
         found = []
         if last and last.frozen is not self.frozen:

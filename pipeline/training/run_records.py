@@ -57,8 +57,8 @@ def report_setup(experiment: Experiment, directory: RunDirectory, console: Conso
     sizes = ", ".join(f"{split.num_examples:,} {name}" for name, split in splits.items() if split)
     console.info(f"data    {source.name}: {shape}, {counted(source.num_classes, 'class', 'classes')}, {sizes} examples")
     if plan.image_sizes:
-        sizes = [f"{size}x{size}" + f" after step {step}" * (step > 0) for step, size in plan.image_sizes]
-        console.info(f"images  {', '.join(sizes)}; evaluations at {source.preprocessing.image_shape[0]}")
+        each = [f"{size}x{size}" + f" after step {step}" * (step > 0) for step, size in plan.image_sizes]
+        console.info(f"images  {', '.join(each)}; evaluations at {source.preprocessing.image_shape[0]}")
     for note in source.notes:
         console.info(f"        {note}")
     warn_unused(config.data, source, console)

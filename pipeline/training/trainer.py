@@ -25,7 +25,7 @@ from pipeline.training.cadence import StepsPerLoopController
 from pipeline.training.divergence import DivergenceGuard
 from pipeline.training.experiment import Experiment
 from pipeline.training.multi_worker_checkpoint import create_store
-from pipeline.training.phase import Phase
+from pipeline.training.phase import RunPhase
 from pipeline.training.preemption import StopRequest, in_main_thread
 from pipeline.training.restore import restore_checkpoint, roll_back
 from pipeline.training.run_records import RunResult, describe_result, record_start
@@ -65,7 +65,7 @@ class Trainer:
         self.stop_request, self.skipped = StopRequest(), SkippedFiles(experiment, self.launches)
         self.callbacks: tuple[Callback, ...] = (self.progress, *callbacks)  # The others are created by `_restore`.
         self._user_callbacks = callbacks
-        self._phase: Phase | None = None  # Of the window before.
+        self._phase: RunPhase | None = None  # Of the window before.
 
     def run(self) -> tuple[RunResult, dict]:
         """Trains to the end of the plan, or until asked to stop, and writes the result.
