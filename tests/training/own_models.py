@@ -41,7 +41,20 @@ class Nested(Classifier):
         return x
 
 
+class Pooled(Classifier):
+    """Takes images of any size."""
+
+    def __init__(self, num_classes: int = 10, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.convolution, self.norm = keras.layers.Conv2D(8, 3, strides=2, activation="relu"), BatchNormalization()
+        self.pool, self.classifier = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)
+
+    def call(self, x, training=False):
+        return self.classifier(self.pool(self.norm(self.convolution(x), training=training)))
+
+
 def offer(monkeypatch):
-    """Adds them to the table of models as penalized and nested."""
-    for name, model_class in (("penalized", Penalized), ("nested", Nested)):
+    """Adds them to the table of models as penalized, nested and pooled."""
+    for name, model_class in (("penalized", Penalized), ("nested", Nested), ("pooled", Pooled)):
         monkeypatch.setitem(registry.MODELS.registered, name, RegistryEntry(model_class, None, ModelRow()))

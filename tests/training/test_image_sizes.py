@@ -18,26 +18,34 @@ from pipeline.errors import UsageError
 from tests.commands import kill_at_step, result, start, succeed
 from tests.parity_cells import EVERYTHING
 from tests.selection import quick
+from tests.training.own_models import offer
 from tests.training.small import build, distance, run, weights
 
-SIZES = dict(model="three_apis", image_sizes=("20@0", "24@0.25", "28@0.7"), steps=8, batch_size=12,
+SIZES = dict(model="pooled", image_sizes=("10@0", "12@0.25", "16@0.7"), steps=8, batch_size=12,
              augment=("flip", "crop"))
+
+
+@pytest.fixture(autouse=True)
+def pooled(monkeypatch):
+    """Offers the model."""
+    offer(monkeypatch)
 
 
 def test_the_plan_has_the_size_of_each_step(strategy):
     experiment = build(strategy(1), **SIZES)
-    assert [experiment.plan.image_size(step) for step in range(9)] == [20, 20, 24, 24, 24, 24, 28, 28, 28]
+    assert [experiment.plan.image_size(step) for step in range(9)] == [10, 10, 12, 12, 12, 12, 16, 16, 16]
     assert [experiment.plan.steps_to_boundary(step) for step in range(8)] == [2, 1, 4, 3, 2, 1, 2, 1]
     assert [experiment.train_batch(step)["image"].shape[1] for step in range(8)] == [
-        20, 20, 24, 24, 24, 24, 28, 28]
-    assert experiment.source.image_shape == (28, 28, 1) == experiment.source.preprocessing.image_shape
+        10, 10, 12, 12, 12, 12, 16, 16]
+    assert experiment.source.image_shape == (16, 16, 1) == experiment.source.preprocessing.image_shape
     # Where a run has fewer steps than sizes, its last has the last.
-    assert build(strategy(1), **{**SIZES, "steps": 1}).plan.image_sizes == ((0, 28),)
+    assert build(strategy(1), **{**SIZES, "steps": 1}).plan.image_sizes == ((0, 16),)
 
 
 # Batches made outside of the step, inside of it, and of data on the devices: the same bits, through any checkpoint.
 @pytest.mark.parametrize("replicas, options", quick([
-    (2, {}), (1, dict(augment=("resized_crop", "flip"))), (1, {}), (2, dict(augment=(), model="resnet_like"))], 1))
+    (2, {}), (1, dict(augment=("resized_crop", "flip"))), (1, {}),
+    (2, dict(augment=(), model="resnet_like", image_sizes=("20@0", "28@0.5")))], 1))
 def test_a_run_is_the_same_from_any_checkpoint_and_from_any_place_of_the_data(strategy, tmp_path, replicas, options):
     options = {**SIZES, "precision": "float32", **options}
     whole = build(strategy(replicas), **options)
@@ -131,7 +139,7 @@ def test_a_step_is_traced_once_for_each_size(strategy):
     traced, trace = [], experiment.steps.trace
     experiment.steps.trace = lambda: (traced.append(experiment.steps.image_size), trace())
     run(experiment, 8)
-    assert traced == [24, 28] and experiment.steps.train_steps.experimental_get_tracing_count() == 1
+    assert traced == [12, 16] and experiment.steps.train_steps.experimental_get_tracing_count() == 1
     assert experiment.evaluate(experiment.source.test).figures["examples"] == 360
 
 
@@ -151,7 +159,7 @@ def test_what_contradicts_sizes_is_refused(strategy):
         ExperimentConfig.from_flat({"image_sizes": ("8@0", "12@0.5"), "image_size": 8})
     config = ExperimentConfig.from_flat({"image_sizes": ("8@0", "12@0.5")})
     assert config.data.image_size == 12 and config.replace(image_sizes=()).data.image_size is None
-    with pytest.raises(UsageError, match="--image_sizes=20: model mlp takes images of one size alone"):
+    with pytest.raises(UsageError, match="--image_sizes=10: model mlp takes images of one size alone"):
         build(strategy(1), **{**SIZES, "model": "mlp"})
     with pytest.raises(UsageError, match="model three_apis needs images of at least 19x19; found 16x16x3"):
-        build(strategy(1), **{**SIZES, "image_sizes": ("16@0", "28@0.5")})
+        build(strategy(1), **{**SIZES, "model": "three_apis", "image_sizes": ("16@0", "28@0.5")})
