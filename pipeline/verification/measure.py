@@ -118,7 +118,7 @@ def bad_gradients(experiment: Any) -> list[Comparison]:
     replicas = experiment.strategy.num_replicas_in_sync
     cases = [(value, replica) for value in (math.inf, math.nan) for replica in range(replicas)]
     steps = StepFunctions(experiment.strategy, experiment.state, experiment.steps.schedule, experiment.settings,
-                          fault=lambda grads, replica, step: poison(grads, replica, step, cases))
+                          lambda grads, replica, step: poison(grads, replica, step, cases), experiment.steps.image_size)
     iterator, one = experiment.train_iterator(0), tf.constant(1)
     changed: list[tuple[float, str]] = []
     wrong: list[str] = []
