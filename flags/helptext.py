@@ -52,7 +52,8 @@ def command_help(command: str, summary: str, flag_values: flags.FlagValues, widt
         for group, fields in config.GROUPS.items()]
     for title, names in sections:
         if names:
-            blocks.append("\n".join([title, *(_entry(flag_values[name], options.get(name), width) for name in names)]))
+            known = {name: options[name] for name in names if is_option(flag_values, name)}
+            blocks.append("\n".join([title, *(_entry(flag_values[name], known.get(name), width) for name in names)]))
     blocks.append("\n".join(["General", *(_row(name, text, width) for name, text in _general_rows(flag_values))]))
     return "\n\n".join(blocks)
 
