@@ -24,7 +24,8 @@ OTHER_NAMES = {"lr": "learning_rate", "base_lr": "learning_rate", "wd": "weight_
 # {flag: (the flag that it stands for, its value)}.
 SHORTHANDS = {"quiet": ("verbosity", "quiet")}
 # Those of one command, where the same words are options of others.
-OF_COMMANDS = {"learning_rate": ("find", "learning_rate"), "batch_size": ("find", "batch_size")}
+OF_COMMANDS = {"learning_rate": ("find", "learning_rate"), "batch_size": ("find", "batch_size"),
+               "batch_size=auto": ("auto_batch_size", "true")}
 # Options that set the same thing in two ways: one that the user gives replaces the other one of a recipe.
 EXCLUSIVE = (("epochs", "steps"), ("learning_rate", "base_learning_rate"), ("clip", "clip_norm"),
              ("image_size", "image_sizes"))
@@ -151,7 +152,7 @@ def _written_out(arguments, flag_values):
 def _unknown_flag(name, flag_values, command):
     wanted = name.replace("-", "_")
     negations = [f"no{known}" for known in flag_values if flag_values[known].boolean]
-    known = [*flag_values, *negations, *shorthands(flag_values), "flagfile", "recipe"]
+    known = [*flag_values, *negations, *(n for n in shorthands(flag_values) if "=" not in n), "flagfile", "recipe"]
     guess = wanted if wanted in known else OTHER_NAMES.get(wanted.lower())
     guess = guess if guess in known else nearest(wanted, known)
     suggestion = f"did you mean --{guess}? " if guess else ""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline import arithmetic, extension, onednn, run_directory
+from pipeline import arithmetic, extension, full_memory, onednn, run_directory
 from pipeline.activity import activity
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
@@ -65,8 +65,8 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
 
     Raises:
       UsageError: wrong options, or a directory with another run; nothing was changed.
-      RunFailure: training diverged, every checkpoint is damaged, or the last one could not be written. PeerLost, a
-        subclass, if another worker is missing or lost; this process is then of no more use.
+      RunFailure: training diverged, every checkpoint is damaged, the last one could not be written, or memory is full.
+        PeerLost, a subclass, if another worker is missing or lost; this process is then of no more use.
     """
     config, cluster = resolve(config), Cluster.of(os.environ)
     settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(str(config.runtime.workdir))
@@ -94,7 +94,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     strategy, source = start(arithmetic.same_threads(config, stored, console), console, cluster, settings, stored)
     replicas = strategy.num_replicas_in_sync
     begins = latest_saved(shared.file("launches.jsonl")) is None and not stored_checkpoints(shared.file("checkpoints"))
-    with lost_peers(cluster):
+    with lost_peers(cluster), full_memory.in_words(config):
         directory.check(config, source.fingerprint_as, replicas)
         with activity("building the model", console):
             experiment = compose(config, source, strategy, directory.config, begins, begun_with)

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 import flags
-from pipeline import onednn, quantities, runs
+from pipeline import full_memory, onednn, quantities, runs
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.config import ExperimentConfig
 from pipeline.config_checks import check_optimizer
@@ -27,6 +27,7 @@ SETTINGS = ("learning_rate", "batch_size")
 MARGIN = 0.95  # Share of the main memory that is free of which a batch may use all.
 OF_OTHERS = {"learning_rate": ("memory_limit", "longest_step"),
              "batch_size": ("lowest", "highest", "find_steps", "plot")}
+LONGEST_STEP = 10.0  # Seconds.
 FEWEST_STEPS, MOST_STEPS = 20, 10_000
 
 
@@ -43,7 +44,7 @@ def define(flag_values: absl_flags.FlagValues) -> None:
                       flag_values)
     absl_flags.DEFINE_integer("memory_limit", 0, "main memory that a batch may use; 0: on CPUs 95% of what is free "
                               "(MiB)", lower_bound=0, flag_values=flag_values)
-    absl_flags.DEFINE_float("longest_step", 10.0, "no batch whose step would take longer is tried (seconds)",
+    absl_flags.DEFINE_float("longest_step", LONGEST_STEP, "no batch whose step would take longer is tried (seconds)",
                             lower_bound=0.001, flag_values=flag_values)
 
 
@@ -68,13 +69,18 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
 
 def check_training(config: ExperimentConfig) -> None:
     """Raises UsageError for options that a new training would refuse, or for the directory of a run."""
-    check_strengths(config.data.augment)
-    check_place(config.data)
-    check_optimizer(config.optimizer)
+    check_options(config)
     if config.runtime.workdir and RunDirectory(config.runtime.workdir).config:
         raise UsageError(f"--workdir={config.runtime.workdir} holds a run, which is left alone: find begins as a new "
                          f"training does; leave --workdir out, or begin from the weights of the run with "
                          f"--initialize_from={config.runtime.workdir}")
+
+
+def check_options(config: ExperimentConfig) -> None:
+    """Raises UsageError for options that a new training would refuse."""
+    check_strengths(config.data.augment)
+    check_place(config.data)
+    check_optimizer(config.optimizer)
 
 
 def find_learning_rate(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
@@ -95,7 +101,7 @@ def find_learning_rate(config: ExperimentConfig, flag_values: absl_flags.FlagVal
     console.info(f"find    learning rate: {lowest:g} to {highest:g} in {steps} steps of "
                  f"{counted(config.training.batch_size, 'example')}, {config.optimizer.optimizer}, "
                  f"{counted(experiment.strategy.num_replicas_in_sync, 'replica')}")
-    with activity("the range test", console, steps) as doing:
+    with full_memory.in_words(config), activity("the range test", console, steps) as doing:
         curve = range_test(experiment, lowest, highest, steps, lambda done: doing.advance())
     suggested = suggest(curve)
     if plot and len(curve.losses):

@@ -176,6 +176,9 @@ def train_config(command: Sequence[str]) -> ExperimentConfig:
                          "launch --workers=2 -- train --model=mlp")
     flag_values = train_flags()
     flags.parse(command[1:], flag_values, LAUNCHED)
+    if flag_values.auto_batch_size:
+        raise UsageError("--batch_size=auto tries batches in one process, not with workers: find a number with "
+                         "'mirrorline find --batch_size' and give it")
     return runs.resolve(flags.config_from_flags(flag_values))
 
 

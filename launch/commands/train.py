@@ -4,16 +4,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from absl.flags import FlagValues
+from absl.flags import DEFINE_boolean, FlagValues
 
+from flags import given_options
 from launch.cluster.adapters import engine_variable, from_environment, is_slurm_shell
+from launch.commands.find import LONGEST_STEP, check_options, search_batch
 from pipeline import runs
 from pipeline.config import MOVING_AVERAGE, ExperimentConfig
+from pipeline.console import Console
 from pipeline.distributed.cluster import Cluster
 from pipeline.distributed.peer_failure import PEER_LOST
 from pipeline.distributed.rendezvous import PeerLost
 from pipeline.errors import UsageError
 from pipeline.quantities import counted, rate
+from pipeline.run_directory import RunDirectory
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
@@ -24,7 +28,9 @@ EXIT_PREEMPTED = 75
 
 
 def define(flag_values: FlagValues) -> None:
-    """Defines no flags beyond those of the configuration."""
+    """Defines the flag of this command alone."""
+    DEFINE_boolean("auto_batch_size", False, "a new run begins with the batch size that 'mirrorline find --batch_size' "
+                   "suggests, and keeps it; --batch_size=auto is short for it", flag_values=flag_values)
 
 
 def run(config: ExperimentConfig, flag_values: FlagValues) -> int:
@@ -36,6 +42,8 @@ def run(config: ExperimentConfig, flag_values: FlagValues) -> int:
     console = runs.console_for(config.replace(verbosity="quiet") if cluster and cluster.rank else config)
     if line:
         console.info(line)
+    if flag_values.auto_batch_size:
+        config = with_batch_size(config, given_options(flag_values), cluster is None, console)
     try:
         trained = runs.train(config, console)
     except PeerLost as error:
@@ -43,6 +51,46 @@ def run(config: ExperimentConfig, flag_values: FlagValues) -> int:
         sys.stdout.flush()
         os._exit(PEER_LOST)  # At the exit of a process TensorFlow waits for the other workers.
     return _report_result(trained, console) if trained.ended else _report_finished(trained, config, console)
+
+
+def with_batch_size(config: ExperimentConfig, given: Mapping[str, Any], alone: bool, console: Console
+                    ) -> ExperimentConfig:
+    """Returns the configuration for --batch_size=auto: with the batch size of the run, or for a new run the fastest.
+
+    The learning rate follows from that batch size, unless it was given without one.
+
+    Args:
+      config: with the batch size that the learning rate is for.
+      given: {option name: value} given by the user.
+      alone: whether this is no run of several workers.
+      console: for messages.
+
+    Raises:
+      UsageError: options or a directory that training would refuse too, or a new run of several workers.
+    """
+    from pipeline.finding.batch_size import scaled_rate
+    resolved = runs.resolve(config)
+    directory = RunDirectory(resolved.runtime.workdir or "")
+    stored = directory.config
+    if stored:
+        batch_size, why = int(stored["config"]["batch_size"]), "as the run began"
+    else:
+        check_options(config)
+        directory.check(resolved)  # Before minutes are spent.
+        if not alone:
+            raise UsageError("--batch_size=auto tries batches in one process, not with several workers: run "
+                             "'mirrorline find --batch_size' with the replicas of one worker, and give --batch_size "
+                             "its number times the workers")
+        _, found = search_batch(resolved, 0, LONGEST_STEP, console)
+        batch_size, why = found.fastest.batch_size, f"the fastest; the largest is {found.largest.batch_size}"
+    if "learning_rate" in given and "batch_size" not in given:
+        values, rule = {}, "as given"
+    else:
+        scaled, rule = scaled_rate(config, batch_size)
+        values = {} if config.optimizer.base_learning_rate is not None else {"learning_rate": scaled}
+    chosen = config.replace(batch_size=batch_size, **values)
+    console.info(f"batch   {batch_size}, {why}; learning rate {chosen.optimizer.learning_rate:g}, {rule}")
+    return chosen
 
 
 def find_workers(environment: Mapping[str, str]) -> tuple[Cluster | None, str | None]:
@@ -104,7 +152,6 @@ def _final_figures(result: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def _report_result(trained, console):
     """Reports the end of a training and where its results are; returns the exit code."""
     from pipeline.monitoring.recorder import tensorboard_command
-    from pipeline.run_directory import RunDirectory
     ended, result = trained.ended, trained.result
     if trained.status == "preempted":
         saved = "saved" if ended.saved_step == ended.step else (

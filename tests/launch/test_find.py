@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.commands import answers, with_forked_children
+from tests.commands import answers, mirrorline, with_forked_children
 
 SMALL = ("--model=mlp", "--augment=", "--batch_size=32")
 LEARNING_RATE = ("find", "--learning_rate", *SMALL, "--find_steps=40")
@@ -102,3 +102,41 @@ def test_the_batch_sizes_that_were_tried_and_the_flags_to_use(tmp_path):
         "gradient (adam)"]
     assert lines[-3].startswith("fastest   16: ") and lines[-1] == "use       --batch_size=16 --learning_rate=0.0141"
     assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import resource, sys
+from launch.__main__ import main
+resource.setrlimit(resource.RLIMIT_DATA, (1200 * 2**20,) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_out_of_memory_names_what_would_fit(tmp_path):
+    (tmp_path / "limited.py").write_text(LIMITED)
+    done = mirrorline("train", "--dataset=synthetic:64x64x3", "--model=mlp", "--optimizer=sgd", "--batch_size=16384",
+                      "--tensorboard=scalars", "--workdir=run", cwd=tmp_path, module="limited")
+    assert done.returncode == 1, done.stderr
+    assert "out of memory with --batch_size=16384: --accumulate_steps=2 computes the same step in parts of 8192; " \
+        "'mirrorline find --batch_size'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_automatic_batch_size_is_kept_by_the_run(tmp_path, monkeypatch):
+    automatic = ("train", "--model=mlp", "--augment=", "--optimizer=sgd", "--subset=1", "--batch_size=32",
+                 "--batch_size=auto", "--workdir=run", "--tensorboard=scalars")
+    begun = with_forked_children(*automatic, "--steps=2", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    # Of a batch of 32 the default rate of digits is 5e-4.
+    assert (config["batch_size"], config["learning_rate"]) == (16, 0.00025)
+    assert "batch   16, the fastest; the largest is 16; learning rate 0.00025, in proportion" in begun.stdout
+    again = with_forked_children(*automatic, "--steps=2", cwd=tmp_path)
+    assert again.returncode == 0 and "batch   16, as the run began" in again.stdout and "trying" not in again.stdout
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
+                                                "task": {"type": "worker", "index": 1}}))
+    [several, launched] = answers([[*automatic, "--workdir=other"], ["launch", "--workers=2", "--", *automatic]],
+                                  tmp_path)
+    assert several[0] == launched[0] == 2
+    assert "with several workers" in several[2] and "not with workers" in launched[2]
+    assert not (tmp_path / "other").exists()
