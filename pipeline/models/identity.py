@@ -41,8 +41,9 @@ def weights_sha256(model: keras.Model) -> str:
 def match_variables(stored: Sequence[Sequence[Any]], wanted: Sequence[Sequence[Any]]) -> list[int]:
     """Finds the stored variable of each variable of a model.
 
-    By name; by order where names differ only in the name of the model and in the numbers that Keras gives to unnamed
-    layers, counting through a process.
+    By name; by order where names differ only in the name of the model, in the numbers that Keras gives to unnamed
+    layers, counting through a process, and in the names of the models around a layer, which Keras leaves out of the
+    paths where it makes a model inside of a model from its configuration.
 
     Args:
       stored: [[name, shape, dtype], ...] of a file.
@@ -57,7 +58,7 @@ def match_variables(stored: Sequence[Sequence[Any]], wanted: Sequence[Sequence[A
     theirs, ours = _within_model(stored), _within_model(wanted)
     if set(theirs) == set(ours):
         found = [theirs.index(name) for name in ours]
-    elif without_layer_numbers(theirs) == without_layer_numbers(ours):
+    elif _alike_at_the_end(without_layer_numbers(theirs), without_layer_numbers(ours)):
         found = list(range(len(ours)))
     else:
         raise ValueError(_missing_or_left_over(stored, wanted))
@@ -80,6 +81,12 @@ def _within_model(variables):
 def without_layer_numbers(names: Iterable[str]) -> list[str]:
     """Returns the names of variables without numbers at the end of names of layers."""
     return [re.sub(r"_\d+(?=/|$)", "", name) for name in names]
+
+
+def _alike_at_the_end(theirs, ours):
+    """Tells whether each pair of names is equal but for layers before the first of one of them."""
+    return len(theirs) == len(ours) and all(
+        f"/{a}".endswith(f"/{b}") or f"/{b}".endswith(f"/{a}") for a, b in zip(theirs, ours, strict=True))
 
 
 def _missing_or_left_over(stored, wanted):

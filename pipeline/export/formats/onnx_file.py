@@ -86,10 +86,20 @@ def _convert(frozen: Any, shape: tuple) -> Any:
     image = tf.TensorSpec(shape, tf.float32, name="image")
     with quiet_converter():
         from tf2onnx import convert
-        model, _ = convert.from_function(with_names(frozen, image), [image], opset=OPSET)
+        model, _ = convert.from_function(with_names(frozen, image), [image], opset=OPSET,
+                                         custom_op_handlers={"Erfc": (_write_erfc, [])})
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
+
+
+def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
+    """Writes erfc(x), of TensorFlow's exact GELU, as 1 - erf(x), which ONNX has; see tf2onnx's custom_op_handlers."""
+    shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    graph.remove_node(node.name)
+    one = graph.make_const(f"{node.name}/one", np.ones([], np.float32)).output[0]
+    erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype]).output[0]
+    graph.make_node("Sub", [one, erf], name=node.name, outputs=node.output, shapes=[shape], dtypes=[dtype])
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
