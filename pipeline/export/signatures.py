@@ -47,9 +47,24 @@ def float_function(trained: Any) -> Any:
                        autograph=False)
 
 
-def with_names(frozen: Any, image: tf.TensorSpec) -> Any:
-    """Returns a frozen function as a tf.function with the name of its input, which freezing loses."""
-    return tf.function(lambda image: frozen(image), input_signature=[image], autograph=False)
+def without_compiled_calls(frozen: Any, image: tf.TensorSpec) -> Any:
+    """Returns a frozen function as a tf.function with the name of its input, without calls of what XLA compiles.
+
+    Freezing loses the name. Keras computes convolutions in groups by such calls; now they can be inlined.
+    """
+    graph = frozen.graph.as_graph_def()
+    functions = graph.library.function
+    for marked in (*functions, *graph.node, *(node for function in functions for node in function.node_def)):
+        for mark in ("_XlaMustCompile", "_noinline"):
+            if mark in marked.attr:
+                del marked.attr[mark]
+
+    def call(image):
+        names = {frozen.inputs[0].name: image}, [frozen.outputs[0].name]
+        found, = tf.graph_util.import_graph_def(graph, *names, name="")
+        return {"probabilities": found}
+
+    return tf.function(call, input_signature=[image], autograph=False)
 
 
 class Serving(tf.Module):

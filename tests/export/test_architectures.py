@@ -44,7 +44,7 @@ def test_every_format_computes_what_the_model_does(row, formats, tmp_path):
     wanted = trained.probabilities(images)
     assert np.ptp(wanted, axis=0).max() > 1e-4  # Images count.
     moved = rounding(trained, wanted, images)
-    assert 0 < moved < 3e-4  # With another input range probabilities differ by 0.1.
+    assert 0 < moved < 1e-3  # With another input range probabilities differ by 0.1.
     np.testing.assert_array_equal(trained.probabilities(images), wanted)  # The weights are what they were.
     settings = trained.inference.settings
     about = {"model": name, "model_options": list(options), "batch_norm_momentum": 0.9,

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipeline.choices import EXPORT_FORMATS
 from pipeline.export.export_format import ExportFormat
 from pipeline.export.frozen import cannot_convert, freeze, quiet_converter
-from pipeline.export.signatures import with_names
+from pipeline.export.signatures import without_compiled_calls
 from pipeline.files import plain, write_bytes
 
 # Imports inside functions: each runtime is loaded in a process that needs no other.
@@ -86,7 +86,7 @@ def _convert(frozen: Any, shape: tuple) -> Any:
     image = tf.TensorSpec(shape, tf.float32, name="image")
     with quiet_converter():
         from tf2onnx import convert
-        model, _ = convert.from_function(with_names(frozen, image), [image], opset=OPSET,
+        model, _ = convert.from_function(without_compiled_calls(frozen, image), [image], opset=OPSET,
                                          custom_op_handlers={"Erfc": (_write_erfc, [])})
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
