@@ -51,7 +51,7 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     """
     if not 0 <= flag_values.port < 2**16:
         raise UsageError(f"--port must be from 0 to 65535; found {flag_values.port}")
-    folder = shown_folder(config.runtime.workdir, flag_values)
+    folder = shown_folder(flag_values)
     debug, quiet = config.runtime.verbosity == "debug", config.runtime.verbosity == "quiet"
     # Blocked in every thread and in the process that reads the files, which would otherwise end before this one.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -70,12 +70,13 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     return 0
 
 
-def shown_folder(workdir: str | None, flag_values: absl_flags.FlagValues) -> str:
+def shown_folder(flag_values: absl_flags.FlagValues) -> str:
     """Returns the folder for TensorBoard.
 
     Raises:
       UsageError: it does not exist, or contains no run.
     """
+    workdir = flag_values.workdir
     if workdir:
         if not flag_values["logdir"].using_default_value:
             raise UsageError(f"--logdir={flag_values.logdir} and --workdir={workdir} are both given: give one")
