@@ -30,11 +30,17 @@ PATHS = {
 CASES = [(command, flag) for command, names in PATHS.items() for flag in names]
 
 
+def defined(module):
+    """Returns the flags of a command."""
+    values = absl_flags.FlagValues()
+    flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()), getattr(module, "WITHOUT", ()))
+    module.define(values)
+    return values
+
+
 def value(command, flag, text):
     """Returns the parsed value of a flag."""
-    module, values = COMMANDS[command], absl_flags.FlagValues()
-    flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
-    module.define(values)
+    values = defined(COMMANDS[command])
     flags.parse([f"--{flag}={'folder:' if flag == 'dataset' else ''}{text}"], values, command)
     if flag in options() and command != "tensorboard":
         return flags.config_from_flags(values).flat()[flag].removeprefix("folder:")
@@ -63,9 +69,7 @@ def test_every_path_flag(home, command, flag):
 def test_no_path_flag_is_left_out():
     """Flags that take a path are found by one of these words in their help."""
     for name, module in COMMANDS.items():
-        values = absl_flags.FlagValues()
-        flags.define_options(values, module.GROUPS, getattr(module, "ONLY", ()))
-        module.define(values)
+        values = defined(module)
         known = {*PATHS[name], *PATHS["train"], "report", "extension", "resize"}  # The last three take no path.
         asks = {flag for flag in values if isinstance(values[flag].default, str | None)
                     and not isinstance(values[flag].parser, absl_flags.EnumParser)
