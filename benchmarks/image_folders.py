@@ -34,8 +34,8 @@ def write_split(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray, si
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         path = folder / CLASSES[label] / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(image)
-        (picture if size == len(image) else picture.resize((size, size), Image.Resampling.BICUBIC)).save(path)
+        found = Image.fromarray(image)
+        (found if size == len(image) else found.resize((size, size), Image.Resampling.BICUBIC)).save(path)
 
 
 def read_split(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import flags
+from flags.definitions import is_option
 from launch import __main__ as command_line
 from launch.commands import benchmark, evaluate, export, find, inspect, predict, sweep, tensorboard, train, verify
-from pipeline.config import DataConfig, ExperimentConfig, options
+from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.errors import UsageError
 from pipeline.evaluation.prediction import find_files
 from pipeline.extension import absolute
@@ -42,7 +43,7 @@ def value(command, flag, text):
     """Returns the parsed value of a flag."""
     values = defined(COMMANDS[command])
     flags.parse([f"--{flag}={'folder:' if flag == 'dataset' else ''}{text}"], values, command)
-    if flag in options() and command != "tensorboard":
+    if is_option(values, flag):
         return flags.config_from_flags(values).flat()[flag].removeprefix("folder:")
     found = values[flag].value
     return found[0] if isinstance(found, list) else found

@@ -1,4 +1,4 @@
-"""The curve of a learning-rate range test, as a table for the terminal and as a picture drawn with matplotlib."""
+"""The curve of a learning-rate range test, as a table for the terminal and as a figure of matplotlib."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +40,7 @@ def draw(curve: RangeCurve, suggested: Mapping[str, int], title: str, path: str)
     Args:
       curve: of at least one step.
       suggested: see suggestions.suggest.
-      title: of the picture.
+      title: of the figure.
       path: file to write, .png, .pdf or .svg.
 
     Raises:

@@ -32,7 +32,7 @@ def done(tmp_path_factory):
         "two": ["find", "--learning_rate", "--batch_size", *SMALL],
         "stray": ["find", "--batch_size", *SMALL, "--lowest=1e-6"],
         "order": [*LEARNING_RATE, "--lowest=1", "--highest=0.1"],
-        "no picture": [*LEARNING_RATE, "--plot=curve.txt"],
+        "no image format": [*LEARNING_RATE, "--plot=curve.txt"],
         "too few": ["find", "--learning_rate", "--find_steps=2"],
         "option": [*LEARNING_RATE, "--optimizer=adam", "--nesterov"]}
     found = dict(zip(lines, answers(lines.values(), folder), strict=True))
@@ -49,8 +49,8 @@ def test_the_curve_its_suggestions_and_the_flag_to_use(done):
     assert 1e-4 < rate < 1
     assert [line for line in lines if line.startswith("valley ")][0].split()[1] == f"{rate:g}"
     assert {"valley", "steepest", "lowest"} <= {word for line in lines if "e-" in line for word in line.split()}
-    with Image.open(done["folder"] / "curve.png") as picture:
-        assert picture.width > 800 and len(set(picture.convert("RGB").get_flattened_data())) > 20
+    with Image.open(done["folder"] / "curve.png") as image:
+        assert image.width > 800 and len(set(image.convert("RGB").get_flattened_data())) > 20
 
 
 def test_quiet_prints_json_and_a_recipe_may_have_a_rate(done):
@@ -81,7 +81,7 @@ def test_without_a_suggestion_it_says_why_and_fails(done):
 @pytest.mark.parametrize("name, words", [
     ("no setting", ["--learning_rate", "found none"]), ("two", ["found --learning_rate and --batch_size"]),
     ("stray", ["--lowest", "--batch_size"]), ("order", ["--lowest=1 --highest=0.1"]),
-    ("no picture", ["curve.txt", ".png"]), ("too few", ["--find_steps", "20", "2"]), ("option", ["--nesterov"])])
+    ("no image format", ["curve.txt", ".png"]), ("too few", ["--find_steps", "20", "2"]), ("option", ["--nesterov"])])
 def test_wrong_use_is_one_line(done, name, words):
     code, output, errors = done[name]
     assert (code, output, len(errors.splitlines())) == (2, "", 1)
