@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from pipeline.errors import UsageError
-from pipeline.finding.suggestions import MEANINGS, RangeCurve
+from pipeline.finding.suggestions import RangeCurve
 from pipeline.pages.own_style import own_style
 
 COLUMNS = ("learning rate", "loss", "smoothed", "")
@@ -62,7 +62,7 @@ def draw(curve: RangeCurve, suggested: Mapping[str, int], title: str, path: str)
         low, high = _limits(curve, smoothed)
         axes.set(xlabel="learning rate (log scale)", ylabel="training loss", title=title, ylim=(low, high))
         axes.grid(True)
-        figure.legend(loc="outside lower center", ncols=len(MEANINGS) + 2, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         try:
             figure.savefig(path, dpi=150)
         except OSError as error:

@@ -17,7 +17,7 @@ EDGE = 0.1  # Share of the fall at its beginning and at its end that the valley 
 FEWEST = 8  # Steps of a curve that has a slope.
 MEANINGS = {"valley": "the middle of the fall, on the logarithmic scale: safe, also without warm-up",
             "steepest": "where the loss falls fastest: the usual peak rate of a schedule with warm-up",
-            "lowest": "where the loss is lowest: above it the loss rises, so no peak rate should be higher"}
+            "lowest": "where the smoothed loss is lowest: a peak rate far beyond it diverges"}
 
 
 @dataclasses.dataclass(frozen=True)
