@@ -108,23 +108,23 @@ def test_each_policy_gives_a_turned_file_the_image_of_the_upright_one():
 
 
 def test_policies_keep_or_change_the_aspect_ratio():
-    pixels = np.zeros((100, 300, 3), np.uint8)
-    pixels[30:70, 130:170] = 255  # A square in the middle of a wide image.
+    pixels = np.zeros((100, 400, 3), np.uint8)
+    pixels[25:75, 180:220] = 255  # In the middle of a wide image.
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
 
-    def extent(resize):
-        image = decode([file.getvalue()], (60, 60, 3), resize=resize)[0, ..., 0] > 127
+    def extent(resize, shape):
+        image = decode([file.getvalue()], shape, resize=resize)[0, ..., 0] > 127
         return int(image.any(axis=1).sum()), int(image.any(axis=0).sum())
 
-    assert extent("stretch") == (24, 8) and extent("pad") == (8, 8)
-    assert extent("crop:1") == (24, 24) and extent("crop:0.8") == (30, 30)
+    assert extent("stretch", (40, 40, 3)) == (20, 4) and extent("pad", (24, 64, 3)) == (8, 6)
+    assert extent("crop:0.8", (300, 200, 3)) == (188, 151)  # Of 80x53 pixels.
 
 
 def test_bicubic_overshoots_are_clipped():
     file = io.BytesIO()
     Image.fromarray(np.kron(np.indices((5, 5)).sum(0) % 2, np.full((4, 4), 255)).astype(np.uint8)).save(file, "PNG")
-    smooth, sharp = (decode([file.getvalue()], (33, 33, 1), interpolation=name)[0].astype(int)
+    smooth, sharp = (decode([file.getvalue()], (40, 40, 3), interpolation=name)[0].astype(int)
                      for name in ("bilinear", "bicubic"))
     assert sharp.min() == 0 and sharp.max() == 255 and 0 < np.abs(sharp - smooth).max() < 60
 

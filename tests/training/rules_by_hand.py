@@ -108,9 +108,10 @@ class Muon(by_hand.AdamW):
         self.moved = MOMENTUM * self.moved + gradient
         update = (gradient + MOMENTUM * self.moved).reshape(-1, weight.shape[-1])
         update = update / (np.linalg.norm(update) + NORM)
-        for _ in range(5):  # On the singular values alone.
-            u, s, v = np.linalg.svd(update, full_matrices=False)
-            update = u * (3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5) @ v
+        u, s, v = np.linalg.svd(update, full_matrices=False)
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        update = u * s @ v
         return weight - rate * 0.2 * np.sqrt(max(update.shape)) * update.reshape(weight.shape)
 
 

@@ -15,6 +15,7 @@ from pipeline.data.load import load
 from pipeline.data.stateless_random import example_seeds, fold_in
 from pipeline.data.stream import BatchLayout, eval_batches, train_stream
 from pipeline.errors import UsageError
+from pipeline.training.cadence import plan
 from tests.commands import kill_at_step, result, start, succeed
 from tests.parity_cells import EVERYTHING
 from tests.selection import quick
@@ -31,15 +32,19 @@ def pooled(monkeypatch):
     offer(monkeypatch)
 
 
-def test_the_plan_has_the_size_of_each_step(strategy):
-    experiment = build(strategy(1), **SIZES)
+def test_the_plan_has_the_size_of_each_step_which_is_traced_once_for_each(strategy):
+    experiment = build(strategy(1), **{**SIZES, "augment": ()})
     assert [experiment.plan.image_size(step) for step in range(9)] == [10, 10, 12, 12, 12, 12, 16, 16, 16]
     assert [experiment.plan.steps_to_boundary(step) for step in range(8)] == [2, 1, 4, 3, 2, 1, 2, 1]
-    assert [experiment.train_batch(step)["image"].shape[1] for step in range(8)] == [
-        10, 10, 12, 12, 12, 12, 16, 16]
+    assert [experiment.train_batch(step)["image"].shape[1] for step in (1, 2, 6)] == [10, 12, 16]
     assert experiment.source.image_shape == (16, 16, 1) == experiment.source.preprocessing.image_shape
     # Where a run has fewer steps than sizes, its last has the last.
-    assert build(strategy(1), **{**SIZES, "steps": 1}).plan.image_sizes == ((0, 16),)
+    assert plan(experiment.config.replace(steps=1), 1437).image_sizes == ((0, 16),)
+    traced, trace = [], experiment.steps.trace
+    experiment.steps.trace = lambda: (traced.append(experiment.steps.image_size), trace())
+    run(experiment, 8)
+    assert traced == [12, 16] and experiment.steps.train_steps.experimental_get_tracing_count() == 1
+    assert experiment.evaluate(experiment.source.test).figures["examples"] == 360
 
 
 # Batches made outside of the step, inside of it, and of data on the devices: the same bits, through any checkpoint.
@@ -49,10 +54,11 @@ def test_the_plan_has_the_size_of_each_step(strategy):
 def test_a_run_is_the_same_from_any_checkpoint_and_from_any_place_of_the_data(strategy, tmp_path, replicas, options):
     options = {**SIZES, "precision": "float32", **options}
     whole = build(strategy(replicas), **options)
-    saved, rows = [], []
-    for step in range(8):
-        saved.append(whole.state.checkpoint().write(str(tmp_path / str(step))))
-        rows.append(run(whole, 1, start=step)[0, 0])
+    saved, parts = {}, []
+    for step, end in ((0, 2), (2, 5), (5, 8)):
+        saved[step] = whole.state.checkpoint().write(str(tmp_path / str(step)))
+        parts.append(run(whole, end - step, start=step)[:, 0])
+    rows = np.concatenate(parts)
     assert len(set(rows)) == 8
     for place, cut in (({"augment_on": "device"}, 5), ({"cache": "device"}, 2)):
         resumed = build(strategy(replicas), **options, **place)
@@ -76,15 +82,14 @@ def test_files_are_decoded_to_the_size(tmp_path, options):
         return load(config, 8, Console(quiet=True)), augmentations(config)
 
     whole, chain = source(image_sizes=("24@0", "32@0.5"))
-    for size in (24, 32):
-        alone, _ = source(image_size=size)
-        streams = [train_stream(s.train, BatchLayout(8), 3, 5, chain, image_size=wanted)
-                   for s, wanted in ((whole, size), (alone, None))]
-        batches = [next(stream.as_numpy_iterator())["image"] for stream in streams]
-        assert batches[0].shape == (8, size, size, 3)
-        np.testing.assert_array_equal(*batches)
-    tested = next(eval_batches(whole.test, BatchLayout(8)).as_numpy_iterator())["image"]
-    np.testing.assert_array_equal(tested, next(eval_batches(alone.test, BatchLayout(8)).as_numpy_iterator())["image"])
+    streams = [train_stream(s.train, BatchLayout(8), 3, 5, chain, image_size=wanted)
+               for s, wanted in ((whole, 24), (source(image_size=24)[0], None))]
+    batches = [next(stream.as_numpy_iterator())["image"] for stream in streams]
+    assert batches[0].shape == (8, 24, 24, 3)
+    np.testing.assert_array_equal(*batches)
+    tested = [next(eval_batches(s.test, BatchLayout(8)).as_numpy_iterator())["image"]
+              for s in (whole, source(image_size=32)[0])]
+    np.testing.assert_array_equal(*tested)
 
 
 @pytest.mark.acceptance
@@ -132,15 +137,6 @@ def test_images_in_memory_are_resized_before_and_parts_are_drawn_of_the_whole():
         assert abs(part.mean() - cut.mean()) < 0.1 * cut.std() + 2
         pooled = whole_part.reshape(8, 2, 8, 2, 3).mean(axis=(1, 3))
         assert np.corrcoef(pooled.ravel(), part.ravel())[0, 1] > 0.9
-
-
-def test_a_step_is_traced_once_for_each_size(strategy):
-    experiment = build(strategy(1), **{**SIZES, "augment": ()})
-    traced, trace = [], experiment.steps.trace
-    experiment.steps.trace = lambda: (traced.append(experiment.steps.image_size), trace())
-    run(experiment, 8)
-    assert traced == [12, 16] and experiment.steps.train_steps.experimental_get_tracing_count() == 1
-    assert experiment.evaluate(experiment.source.test).figures["examples"] == 360
 
 
 @pytest.mark.parametrize("texts, says", [
