@@ -1,4 +1,5 @@
 """Exports of the standard architectures: every format computes what the trained model does, its input range inside."""
+import gc
 import os
 
 import numpy as np
@@ -32,6 +33,13 @@ def settle(trained):
     trained.model(preprocess(pixels(trained, 8), trained.inference.settings), training=True)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
+
+
+@pytest.fixture(autouse=True)
+def no_model_of_the_row_before():
+    """Frees what a row made: its model, graphs and exports are gigabytes, and refer to themselves."""
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize("row, formats", quick([(ROWS[0], ("keras",)), *((row, FORMATS) for row in ROWS)], 0),
