@@ -115,7 +115,8 @@ class _Replacement:
             return Dropout(self.rates[layer.name], noise_shape=(None, 1, 1, 1), name=layer.name)
         if layer.name == self.own_dropout:
             return Dropout(self.dropout, name=layer.name)
-        if layer.name in self.bias_before.values():
+        if type(layer) is keras.layers.Conv2D and (
+                layer.kernel_size == (1, 1) or layer.name in self.bias_before.values()):
             return Convolution.from_config(layer.get_config())
         if layer.name in self.after and layer.dtype_policy.name != logits_dtype(layer.dtype_policy):
             # In mixed precision logits are float32, from the classifier on.

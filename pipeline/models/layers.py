@@ -1,5 +1,5 @@
-"""Basic layers: a dense layer, a rectifier, and a convolution that can skip its bias."""
-from collections.abc import Sequence
+"""Basic layers: a dense layer, a rectifier, and a convolution with cheaper gradients that can skip its bias."""
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -49,9 +49,32 @@ class ReLU(keras.layers.Layer):
         return tf.nn.relu(x)
 
 
+@tf.custom_gradient
+def pointwise_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Convolves with a kernel of 1x1, stride 1; its gradients are products of matrices.
+
+    On a CPU these take 0.4 to 1.0 of the time of TensorFlow's kernels for gradients of convolutions, which rearrange
+    their arguments first; the least on small maps (docs/measurements.md).
+
+    Args:
+      x: [batch, height, width, channels] float32.
+      kernel: [1, 1, channels, filters] float32.
+
+    Returns:
+      [batch, height, width, filters] float32, the bits of tf.nn.conv2d.
+    """
+    def gradient(dy):
+        channels, filters = kernel.shape[2:]
+        rows = tf.reshape(dy, [-1, filters])
+        dx = tf.matmul(rows, tf.reshape(kernel, [channels, filters]), transpose_b=True)
+        dkernel = tf.matmul(tf.reshape(x, [-1, channels]), rows, transpose_a=True)
+        return tf.reshape(dx, tf.shape(x)), tf.reshape(dkernel, kernel.shape)
+    return tf.nn.conv2d(x, kernel, 1, "VALID"), gradient
+
+
 @registered
 class Convolution(keras.layers.Conv2D):
-    """keras.layers.Conv2D that can leave its bias to the following normalization.
+    """keras.layers.Conv2D with cheaper gradients on a CPU, that can leave its bias to the following normalization.
 
     Attributes:
       normalization: weak reference to the BatchNormalization that alone follows, and has this layer as its
@@ -64,4 +87,13 @@ class Convolution(keras.layers.Conv2D):
         """Convolves x [batch, height, width, channels]; without bias and activation if with_bias is False."""
         if training and self.normalization is not None and self.normalization().trainable:
             with_bias = False
+        if training and self._is_pointwise(x):
+            y = pointwise_convolution(x, tf.convert_to_tensor(self.kernel))
+            y = y + tf.convert_to_tensor(self.bias) if with_bias and self.use_bias else y
+            return self.activation(y) if with_bias and self.activation is not None else y
         return super().call(x) if with_bias else self.convolution_op(x, self.kernel)
+
+    def _is_pointwise(self, x):
+        """Returns whether its gradients are products of matrices, and these are faster."""
+        return (self.kernel_size == self.strides == (1, 1) and self.groups == 1 and x.dtype == tf.float32
+                and not tf.config.list_logical_devices("GPU"))

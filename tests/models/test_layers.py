@@ -42,6 +42,33 @@ def test_convolution_leaves_out_its_bias_only_when_asked():
     np.testing.assert_allclose(layer(x), layer(x, with_bias=False) + [5.0, -5.0], atol=1e-5)
 
 
+def gradients_of(layer, x, upstream):
+    """Returns (outputs, gradients of the weights and of x, kinds of the operations), in training."""
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, [*(w.value for w in layer.trainable_weights), x], upstream)
+    function = tf.function(step, autograph=False).get_concrete_function()
+    return *step(), {op.type for op in function.graph.get_operations()}
+
+
+@pytest.mark.parametrize("kernel_size, use_bias", [(1, True), (1, False), (3, True)])
+def test_gradients_of_a_convolution_are_those_of_keras_and_of_1x1_products_of_matrices(kernel_size, use_bias):
+    options = {"filters": 6, "kernel_size": kernel_size, "use_bias": use_bias, "activation": "swish"}
+    ours, theirs = Convolution(**options), keras.layers.Conv2D(**options)
+    x, upstream = (tf.random.stateless_normal((3, size, size, channels), (0, channels)) for size, channels in (
+        (5, 4), (6 - kernel_size, 6)))
+    ours(x), theirs(x)
+    theirs.set_weights(ours.get_weights())
+    y, found, kinds = gradients_of(ours, x, upstream)
+    expected, wanted, _ = gradients_of(theirs, x, upstream)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
+    for gradient, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-5)
+    assert ("Conv2DBackpropFilter" in kinds) == ("Conv2DBackpropInput" in kinds) == (kernel_size == 3)
+
+
 def test_a_conv_block_has_six_weights_four_of_them_trainable():
     block = ConvBlock(96, 3, strides=1)
     assert block(tf.ones((2, 32, 32, 3))).shape == (2, 32, 32, 96)
