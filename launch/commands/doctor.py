@@ -1,4 +1,4 @@
-"""mirrorline doctor: checks whether training would work on this machine, and what is missing otherwise."""
+"""mirrorline doctor: whether training would work on this machine, what is missing otherwise, and what runs on GPUs."""
 import importlib.metadata
 import os
 import platform
@@ -19,24 +19,32 @@ from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 
 # Imports inside functions: `--help` and wrong usage answer without TensorFlow.
 
-SUMMARY = "check whether training would work on this machine, and report what is missing"
+SUMMARY = "check whether training would work on this machine, and report what is missing; what GPUs would copy"
 PLACE = 100
-GROUPS = ()
+GROUPS = ("data", "model", "optimizer", "training", "runtime")
 OF_INPUT = ("image_size", "resize", "interpolation", "validation_split", "subset", "augment", "augment_on",
             "memory_budget", "skip_unreadable", "cache_dir", "batch_size", "seed", "extension")
-ONLY = ("dataset", "data_dir", *OF_INPUT, "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
+OF_MACHINE = ("dataset", "data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 
 COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}
 WIDTH, INDENT = 100, 22  # Columns of a line, and those before its text.
 
 
 def define(flag_values: absl_flags.FlagValues) -> None:
-    """The doctor has no flags of its own."""
+    """Defines the flag of this command alone."""
+    absl_flags.DEFINE_boolean(
+        "placement", False, "list what the step and the evaluation of a training with these flags would copy between a "
+        "GPU and its host, and which operations have no GPU kernel; works without a GPU", flag_values=flag_values)
 
 
 def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     """Prints the findings; returns 0 where training would work and 1 where it would not."""
     given = given_options(flag_values)
+    if flag_values.placement:
+        return show_placement(config)
+    for name in given:
+        if name not in OF_MACHINE and name not in OF_INPUT:
+            raise UsageError(f"--{name} belongs to what a GPU would copy: give --placement too, or leave it out")
     if "dataset" not in given:
         stray = [name for name in OF_INPUT if name in given]
         if stray:
@@ -44,6 +52,17 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     findings = examine(config, "dataset" in given)
     print_report(findings)
     return 1 if any(finding.state == PROBLEM for finding in findings) else 0
+
+
+def show_placement(config: ExperimentConfig) -> int:
+    """Prints what a training would copy between a GPU and its host; returns 1 where data is, or XLA lacks a kernel."""
+    from pipeline.runs import console_for
+    from pipeline.verification import gpu_step
+    found = gpu_step.findings(gpu_step.trace(config, console_for(config)), config.runtime.xla == "on")
+    problems = sum(finding.state == PROBLEM for finding in found)
+    print_lines(found, f"On GPUs {counted(problems, 'problem')} to solve." if problems else
+                "On GPUs nothing but numbers would be copied beside the batches.", bool(problems))
+    return 1 if problems else 0
 
 
 def examine(config: ExperimentConfig, measures_input: bool = False) -> list[Finding]:
@@ -75,10 +94,14 @@ def examine(config: ExperimentConfig, measures_input: bool = False) -> list[Find
 
 
 def print_report(findings: Sequence[Finding]) -> None:
-    """Prints the findings, aligned; in colour on a terminal."""
+    """Prints the findings about this machine."""
     problems = sum(finding.state == PROBLEM for finding in findings)
-    end = f"Training will not work here: {counted(problems, 'problem')} to solve." if problems else \
-        "Training will work here."
+    print_lines(findings, f"Training will not work here: {counted(problems, 'problem')} to solve." if problems else
+                "Training will work here.", bool(problems))
+
+
+def print_lines(findings: Sequence[Finding], end: str, ill: bool) -> None:
+    """Prints findings, aligned, and a last line, of a problem or not; in colour on a terminal."""
     lines = [(line, finding.state) for finding in findings for line in report_lines(finding)]
     if not sys.stdout.isatty():
         print("\n".join([*(line for line, _ in lines), end]))
@@ -91,7 +114,7 @@ def print_report(findings: Sequence[Finding]) -> None:
         text = Text(line)
         text.stylize(COLORS[state], 0, 8)
         console.print(text, soft_wrap=True)
-    console.print(end, style=COLORS[PROBLEM if problems else OK])
+    console.print(end, style=COLORS[PROBLEM if ill else OK])
 
 
 def report_lines(finding: Finding) -> list[str]:

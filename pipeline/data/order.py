@@ -22,7 +22,7 @@ def permute(places: tf.Tensor, size: int | tf.Tensor, *keys: int | tf.Tensor) ->
       int64 [n], in [0, size).
     """
     places = tf.cast(places, tf.int64)
-    seeds = tf.broadcast_to(hashes(3, *keys), [tf.size(places), 3])
+    seeds = tf.broadcast_to(tf.cast(hashes(3, *keys), tf.int32), [tf.size(places), 3])
     return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=tf.cast(size, tf.int64) - 1,
                                          rounds=_ROUNDS)
 

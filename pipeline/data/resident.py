@@ -1,10 +1,12 @@
 """Splits in device memory: each replica gathers and augments its own rows of a batch inside the step.
 
-Only the number of the step is sent to a device. The examples are those of pipeline.data.stream: the same functions of
-(seed, position).
+Only the positions and numbers of the examples are sent to a device; the host, which has the only kernel for their
+order, counts the batches. The examples are those of pipeline.data.stream: the same functions of (seed, position).
 """
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
@@ -13,7 +15,10 @@ from pipeline.data.memory import InMemory
 from pipeline.data.order import example_index
 from pipeline.data.source import Split
 from pipeline.data.stream import BatchLayout
+from pipeline.device_scope import on_host
 from pipeline.errors import UsageError
+
+_WORD = 4  # Bytes.
 
 
 class ResidentSplit:
@@ -37,13 +42,14 @@ class ResidentSplit:
             raise UsageError(f"--cache=device: the {split.name} split streams from disk, as it is larger than "
                              "--memory_budget, or as a file has several images (--augment=resized_crop, "
                              "--eval_image_size); take --cache=host")
-        self.num_examples = split.num_examples
+        self.num_examples, self._copied = split.num_examples, copy
         self._images, self._labels = split.reader.tensors
+        self._shape = self._images.shape[1:]
         if copy:
             try:
                 # Variables, since host tensors would be sent to each GPU at every call; int64, since int32 variables
                 # stay on the host.
-                self._images = tf.Variable(self._images, trainable=False, name=f"{split.name}_images")
+                self._images = tf.Variable(_words(split.reader.images), trainable=False, name=f"{split.name}_images")
                 self._labels = tf.Variable(tf.cast(self._labels, tf.int64), trainable=False,
                                            name=f"{split.name}_labels")
             except tf.errors.ResourceExhaustedError:
@@ -53,7 +59,18 @@ class ResidentSplit:
 
     def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns images uint8 [n, H, W, C] and labels int32 [n] of the examples index, int64 [n]."""
-        return tf.gather(self._images, index), tf.cast(tf.gather(self._labels, index), tf.int32)
+        images = tf.gather(self._images, index)
+        if self._copied:
+            values = tf.reshape(tf.bitcast(images, tf.uint8), [-1, images.shape[1] * _WORD])
+            images = tf.reshape(values[:, :math.prod(self._shape)], [-1, *self._shape])
+        return images, tf.cast(tf.gather(self._labels, index), tf.int32)
+
+
+def _words(images):
+    """Returns uint8 images [N, H, W, C] as float32 words [N, words], padded: GPUs have no kernel that gathers uint8."""
+    values = images.reshape(len(images), -1)
+    missing = -values.shape[1] % _WORD
+    return (np.pad(values, [(0, 0), (0, missing)]) if missing else values).view(np.float32)
 
 
 class ResidentBatch:
@@ -70,14 +87,13 @@ class ResidentBatch:
 class ResidentIterator:
     """Iterates over the batches of a split on the devices.
 
-    A compiled step belongs to one iterator, so an iterator is made once, in the scope of the strategy, and opened at
-    any position.
+    A compiled step belongs to one iterator, so an iterator is made once and opened at any position.
     """
 
     def __init__(self, split: ResidentSplit, layout: BatchLayout):
         self._split, self._layout = split, layout
-        self._next = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_batch",
-                                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        with tf.device("CPU:0"):
+            self._next = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_batch")
 
     def open(self, number: int) -> "ResidentIterator":
         """Goes to a batch by its number, and returns the iterator."""
@@ -90,9 +106,10 @@ class ResidentIterator:
 
     def get_next(self) -> ResidentBatch:
         """Returns the next batch; to be called in the cross-replica context."""
-        number = tf.identity(self._next)
-        with tf.control_dependencies([number]):
-            self._next.assign_add(1)
+        with on_host():
+            number = tf.identity(self._next)
+            with tf.control_dependencies([number]):
+                self._next.assign_add(1)
         return ResidentBatch(self, number)
 
     def _row_numbers(self, replica):
@@ -114,8 +131,10 @@ class TrainIterator(ResidentIterator):
         self._seed, self._augmentations, self._size = seed, augmentations, image_size
 
     def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
-        positions = number * self._layout.batch_size + self._row_numbers(replica)
-        images, labels = self._split.gather(example_index(positions, self._split.num_examples, self._seed))
+        with on_host():
+            positions = number * self._layout.batch_size + self._row_numbers(replica)
+            index = example_index(positions, self._split.num_examples, self._seed)
+        images, labels = self._split.gather(index)
         batch = {"image": images, "label": labels, "weight": tf.ones(labels.shape)}
         if self._augmentations or self._size:
             batch["image"], mix = augment.apply(images, positions, self._seed, self._augmentations, 0, self._size)
@@ -128,7 +147,8 @@ class EvaluationIterator(ResidentIterator):
     """One pass over a split in its own order: the batches of pipeline.data.stream.eval_batches."""
 
     def rows(self, number: tf.Tensor, replica: tf.Tensor) -> dict[str, tf.Tensor]:
-        index = number * self._layout.batch_size + self._row_numbers(replica)
+        with on_host():
+            index = number * self._layout.batch_size + self._row_numbers(replica)
         there = index < self._split.num_examples
         images, labels = self._split.gather(tf.where(there, index, 0))
         return {"image": tf.where(there[:, None, None, None], images, tf.zeros([], tf.uint8)),

@@ -1,5 +1,7 @@
 """Random numbers as a function of integers: no state, the same on every device and in batches of any size.
 
+Seeds are int64, although 31 bits of each are used: kernels of GPUs read int32 in host memory, as if it were sizes.
+
 The hash is "lowbias32" by Chris Wellons (https://nullprogram.com/blog/2018/07/31/), computed on the low 32 bits of
 int64. Constants above 2^31 are replaced by their negative equals modulo 2^32, so that no product overflows int64.
 """
@@ -46,11 +48,11 @@ def hashes(count: int, *words: int | tf.Tensor) -> tf.Tensor:
       *words: integers or integer tensors [n].
 
     Returns:
-      int32 [n, count] in [0, 2^31), or [1, count] where every word is a scalar.
+      int64 [n, count] in [0, 2^31), or [1, count] where every word is a scalar.
     """
     columns = [tf.reshape(tf.cast(word, tf.int64), [-1, 1]) for word in words]
     found = combine(*columns, tf.range(count, dtype=tf.int64)[None])
-    return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
+    return tf.bitwise.right_shift(found, tf.constant(1, tf.int64))
 
 
 def example_seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
@@ -61,7 +63,7 @@ def example_seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
       positions: int64 [n], positions in the stream.
 
     Returns:
-      int32 [n, 2]; row i is a function of (seed, positions[i]) alone.
+      int64 [n, 2]; row i is a function of (seed, positions[i]) alone.
     """
     positions = tf.cast(positions, tf.int64)
     return hashes(2, seed, positions, tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)))
@@ -71,24 +73,24 @@ def fold_in(seeds: tf.Tensor, tag: int | Sequence[int]) -> tf.Tensor:
     """Returns new seeds for the same examples: one set for each tag, as jax.random.fold_in does.
 
     Args:
-      seeds: int32 [n, 2].
+      seeds: int64 [n, 2].
       tag: an integer, or several.
 
     Returns:
-      int32 [n, 2], or [n, tags, 2].
+      int64 [n, 2], or [n, tags, 2].
     """
     if isinstance(tag, int):
         return hashes(2, seeds[:, 0], seeds[:, 1], tag)
     first, second = (tf.reshape(seeds[:, column], [-1, 1, 1]) for column in (0, 1))
     found = combine(first, second, tf.constant([*tag], tf.int64)[:, None], tf.range(2, dtype=tf.int64))
-    return tf.cast(tf.bitwise.right_shift(found, tf.constant(1, tf.int64)), tf.int32)
+    return tf.bitwise.right_shift(found, tf.constant(1, tf.int64))
 
 
 def uniform(seeds: tf.Tensor, draw: int | Sequence[int]) -> tf.Tensor:
     """Draws one number for each example, or several: fewer operations than several calls.
 
     Args:
-      seeds: int32 [n, 2].
+      seeds: int64 or int32 [n, 2].
       draw: index of the draw among those of an example, or indices.
 
     Returns:

@@ -18,6 +18,7 @@ from keras.src.saving import saving_lib
 from keras.src.utils import file_utils
 
 from pipeline.console import STANDARD
+from pipeline.device_scope import on_gpu
 from pipeline.errors import RunFailure
 
 IMAGENET_STD = efficientnet.IMAGENET_STDDEV_RGB  # Of the channels of images in [0, 1].
@@ -187,7 +188,7 @@ FUSED_ELEMENTS = 2**16
 
 def pays(variable: keras.Variable) -> bool:
     """Tells whether one fused kernel updates a variable faster than Keras's chain of operations."""
-    return variable.value.shape.num_elements() >= FUSED_ELEMENTS or "GPU" in variable.value.device
+    return variable.value.shape.num_elements() >= FUSED_ELEMENTS or on_gpu()
 
 
 class Fused:

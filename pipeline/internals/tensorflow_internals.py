@@ -135,3 +135,9 @@ def connecting_without_gil() -> Iterator[None]:
         yield
     finally:
         pywrap_tfe.TFE_EnableCollectiveOps = original
+
+
+def registered_kernels(operation: str) -> list[Any]:
+    """Returns the KernelDefs of a type of operation, of all devices for which this TensorFlow is built."""
+    from tensorflow.python.framework import kernels
+    return list(kernels.get_registered_kernels_for_op(operation).kernel)

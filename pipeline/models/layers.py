@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pipeline.device_scope import on_gpu
 from pipeline.models.serialization import KeepsArguments, registered
 
 
@@ -96,4 +97,4 @@ class Convolution(keras.layers.Conv2D):
     def _is_pointwise(self, x):
         """Returns whether its gradients are products of matrices, and these are faster."""
         return (self.kernel_size == self.strides == (1, 1) and self.groups == 1 and x.dtype == tf.float32
-                and not tf.config.list_logical_devices("GPU"))
+                and not on_gpu())

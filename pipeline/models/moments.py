@@ -3,6 +3,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from pipeline.device_scope import on_gpu
+
 REGISTER = 16  # Most float32 values that TensorFlow's reductions process at a time.
 SUMMED = 1024  # Most values that are summed in float32, unless one row of an image has more.
 CANCELLATION = 1000.0  # Largest ratio of a sum of squares to that of differences: 3e-7 of rounding becomes 3e-4.
@@ -26,6 +28,8 @@ def quick_squares(x: tf.Tensor, means: tf.Tensor) -> tf.Tensor:
     Returns:
       [batch, channels] float64, without a gradient.
     """
+    if on_gpu():  # The host would wait for the GPU at each layer, to see whether anything cancels.
+        return centred_squares(x, means)
     squares = tf.square(tf.cast(tf.math.reduce_euclidean_norm(x, axis=1), tf.float64))
     rest = squares - tf.cast(tf.shape(x)[1], tf.float64) * tf.square(tf.cast(means, tf.float64))
     cancelled = tf.math.is_inf(squares) | (squares > CANCELLATION * rest)

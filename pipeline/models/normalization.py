@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pipeline.device_scope import on_gpu
 from pipeline.models import context as step
 from pipeline.models.moments import batch_moments
 from pipeline.models.serialization import KeepsArguments, registered
@@ -101,7 +102,7 @@ def _synchronized(ctx, dtype):
     """
     return ctx is not None and ctx.synchronize and (
         ctx.num_replicas > 1 or dtype == tf.float64
-        or (dtype == tf.float32 and not tf.config.list_logical_devices("GPU")))
+        or (dtype == tf.float32 and not on_gpu()))
 
 
 @registered

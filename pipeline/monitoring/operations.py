@@ -56,7 +56,7 @@ def _count_operation(op: Any, graph: Any, known: dict[str, int]) -> int:
         return 2 * _size(op.inputs[2]) * _each_output(_shape(op.inputs[1]), op.type)
     if op.type in BACKPROP_FILTER:  # (input, sizes of the filter, gradient of the output)
         return 2 * _size(op.inputs[2]) * _each_output(_shape(op.outputs[0]), op.type)
-    counted = [0, *(_count_function(name, graph, known) for name in _functions(op))]
+    counted = [0, *(_count_function(name, graph, known) for name in called_functions(op))]
     return max(counted) if op.type in BRANCHES else sum(counted)
 
 
@@ -65,7 +65,7 @@ def _each_output(kernel: Sequence[int], kind: str) -> int:
     return math.prod(kernel[:2]) * (1 if kind.startswith("Depthwise") else kernel[2])
 
 
-def _functions(op: Any) -> list[str]:
+def called_functions(op: Any) -> list[str]:
     """Returns the names of the functions that an operation calls."""
     if op.type not in _CALLING:
         _CALLING[op.type] = [attribute.name for attribute in op.op_def.attr if attribute.type in FUNCTION_TYPES]

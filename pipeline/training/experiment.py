@@ -206,7 +206,7 @@ class Experiment(Streams):
 
 
 def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Strategy, stored: Mapping | None = None,
-          begins: bool | None = None) -> Experiment:
+          begins: bool | None = None, tries_reduction: bool = True) -> Experiment:
     """Composes an experiment with a freshly initialized state; no run directory is read or written.
 
     Args:
@@ -214,6 +214,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
       strategy: tf.distribute.MirroredStrategy, created before any other TensorFlow operation.
       stored: config.json of an existing run, or None.
       begins: whether --initialize_from is read, as no checkpoint will be restored; default: without `stored`.
+      tries_reduction: whether the reduction is tried first; not where the devices are not there.
 
     Raises:
       UsageError: model, data, options or the weights to start from do not fit each other.
@@ -242,7 +243,7 @@ def build(config: ExperimentConfig, source: Source, strategy: tf.distribute.Stra
         add_l2(model, trained.freezing.since, config.optimizer.l2)
         state = TrainState(model, optimizer, with_ema=keeps_average(config.optimizer), scale_loss=settings.scale_loss,
                            held=trained.freezing.frozen.held, unclipped=trained.head)
-    if strategy.num_replicas_in_sync > 1:
+    if strategy.num_replicas_in_sync > 1 and tries_reduction:
         check_reduction(strategy, settings.compute_dtype)
         check_reduced_once(run_once, strategy)
     schedule = learning_rate_schedule(config.optimizer, plan.total_steps, plan.warmup_steps, plan.unfreeze_at,

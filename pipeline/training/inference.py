@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.choices import METRICS, example_function
+from pipeline.choices import METRICS
 from pipeline.distributed.input_distribution import InputDistributor
 from pipeline.metrics.evaluation import EXAMPLE_COLUMNS
 from pipeline.models.recording import record_last_input
-from pipeline.training.losses import find_loss, is_correct, masked
+from pipeline.training.losses import find_loss, is_correct, masked, of_user, with_wide_labels
 from pipeline.training.settings import StepSettings, preprocess
 
 EVALUATION_SUMS = ("loss", "correct", "examples")
@@ -38,7 +38,7 @@ class Inference:
         """
         self.strategy, self.model, self.settings = strategy, model, settings
         self._loss = find_loss(settings.loss)
-        self._metrics = [example_function(f"metric {name}", METRICS.find(name)) for name in settings.metrics]
+        self._metrics = [of_user(f"metric {name}", METRICS.find(name)) for name in settings.metrics]
         self.input_distributor = input_distributor or InputDistributor(strategy)
         # Without AutoGraph: it writes what it generates into the folder for temporary files, which may be full.
         self.evaluate_steps, self.logits_of_batch, self.outputs_of_batch = (
@@ -61,7 +61,7 @@ class Inference:
 
         Padding does not count in the sums; its rows are included.
         """
-        batch = self.input_distributor.rows(batch)
+        batch = with_wide_labels(self.input_distributor.rows(batch))
         logits, label = self._logits(batch["image"]), batch["label"]
         losses = self._loss(logits, label)
         counted = (losses, is_correct(logits, label), *(metric(logits, label) for metric in self._metrics))
@@ -180,7 +180,7 @@ def _example_columns(logits, label, losses):
     behind = tf.range(tf.shape(logits)[-1], dtype=label.dtype)[None] >= label[:, None]
     # Of equal logits the first class is predicted; NaN never ranks behind.
     smaller = (logits < own) | ((logits == own) & behind)
-    return label, predicted, confidence, losses, tf.reduce_sum(tf.cast(~smaller, tf.int32), axis=-1)
+    return label, predicted, confidence, losses, tf.reduce_sum(tf.cast(~smaller, tf.int64), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from pipeline.choices import LossRow, example_function, parse_loss
+from pipeline.device_scope import on_gpu
+from pipeline.registry import RegistryEntry
 
 TOP = 5
 LEAST_REST = 1e-7  # 1 - p where focal's factor (1 - p)^gamma would have no finite gradient.
@@ -27,8 +29,14 @@ class Loss:
     smooths: bool
 
     def __call__(self, logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-        """Returns the losses [B] of logits [B, classes] with labels, int32 [B], as evaluations report them."""
+        """Returns the losses [B] of logits [B, classes] with labels, int32 or int64 [B], as evaluations report them."""
         return self.function(logits, tf.one_hot(label, logits.shape[-1], dtype=logits.dtype) if self.soft else label)
+
+
+def of_user(what: str, entry: RegistryEntry) -> Callable:
+    """Returns a user's function of logits and labels as example_function does; it gets labels of any type as int32."""
+    function = example_function(what, entry)
+    return lambda logits, label: function(logits, tf.cast(label, tf.int32))
 
 
 def find_loss(text: str) -> Loss:
@@ -39,7 +47,7 @@ def find_loss(text: str) -> Loss:
     """
     row, numbers = parse_loss(text)
     if not isinstance(row, LossRow):
-        return Loss(example_function(f"loss {text}", row), soft=False, smooths=False)
+        return Loss(of_user(f"loss {text}", row), soft=False, smooths=False)
     module, name = row.function.split(":")
     function = getattr(importlib.import_module(module), name)
     return Loss(functools.partial(function, **numbers) if numbers else function, row.soft, smooths=True)
@@ -52,13 +60,16 @@ def cross_entropy(logits: tf.Tensor, label: tf.Tensor, label_smoothing: float = 
 
     Args:
       logits: [B, classes] float32 or float64.
-      label: [B] int32 in [0, classes).
+      label: [B] int32 or int64 in [0, classes).
       label_smoothing: share of the label spread over all classes, in [0, 1).
 
     Returns:
       [B] losses in nats, of the dtype of the logits.
     """
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+    if logits.dtype == tf.float64 and on_gpu():  # For which GPUs have no kernel.
+        loss = -tf.gather(tf.nn.log_softmax(logits), label, batch_dims=1)
+    else:
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
     if not label_smoothing:
         return loss
     uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
@@ -102,10 +113,18 @@ def focal(logits: tf.Tensor, target: tf.Tensor, gamma: float = 2.0) -> tf.Tensor
     return -tf.reduce_sum(target * factor * log, axis=-1)
 
 
+def with_wide_labels(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns a batch whose "label", int32 [B], is int64.
+
+    Kernels of GPUs read int32 in host memory, as if it were sizes: labels would be copied to the host and back for each
+    comparison, and the host wait for the GPU.
+    """
+    return {**batch, "label": tf.cast(batch["label"], tf.int64)}
+
+
 def neighbour(values: tf.Tensor) -> tf.Tensor:
     """Swaps rows 2i and 2i+1 of [B, ...], B even."""
-    pairs = tf.reshape(values, tf.concat([[-1, 2], tf.shape(values)[1:]], 0))
-    return tf.reshape(tf.reverse(pairs, axis=[1]), tf.shape(values))
+    return tf.gather(values, tf.bitwise.bitwise_xor(tf.range(values.shape[0]), 1))
 
 
 def is_correct(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
@@ -120,7 +139,7 @@ def is_top5_correct(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
     """
     if logits.shape[-1] <= TOP:
         return tf.fill(tf.shape(label), tf.constant(math.nan, logits.dtype))
-    largest = tf.math.top_k(logits, TOP, sorted=False, index_type=label.dtype).indices
+    largest = tf.cast(tf.math.top_k(logits, TOP, sorted=False).indices, label.dtype)
     return tf.cast(tf.reduce_any(largest == label[:, None], axis=-1), logits.dtype)
 
 
@@ -130,7 +149,7 @@ def training_losses(logits: tf.Tensor, batch: Mapping[str, tf.Tensor], label_smo
 
     Args:
       logits: [B, classes] float.
-      batch: {"label": int32 [B], "weight": float32 [B], optionally "mix": float32 [B], the share of the example's own
+      batch: {"label": int64 [B], "weight": float32 [B], optionally "mix": float32 [B], the share of the example's own
         image; the rest is that of its neighbour (2i and 2i+1)}.
       label_smoothing: share of the label spread over all classes, in [0, 1).
       class_weights: [classes] factors of the loss, or None.

@@ -21,7 +21,7 @@ from pipeline.models.context import StepContext, step_context
 from pipeline.training import averages
 from pipeline.training.gradients import clip, clip_units, is_finite, unscale
 from pipeline.training.inference import Inference
-from pipeline.training.losses import training_losses
+from pipeline.training.losses import training_losses, with_wide_labels
 from pipeline.training.settings import StepSettings, augment_batch, preprocess
 from pipeline.training.state import LOSS_SCALE_GROWTH_STEPS, TrainState
 
@@ -75,7 +75,7 @@ class StepFunctions:
 
         Args:
           params, state: lists of tensors in the order of the model's trainable and non-trainable variables.
-          batch: {"image": uint8 [b, H, W, C], "label": int32 [b], "weight": float32 [b], optionally "mix"}.
+          batch: {"image": uint8 [b, H, W, C], "label": int64 [b], "weight": float32 [b], optionally "mix"}.
           draw_index, first_row, statistics_updates: int64 scalars, see StepContext.
           loss_scale: float scalar.
 
@@ -126,7 +126,7 @@ class StepFunctions:
         """
         rows, model = self.settings.batch_size // self.num_replicas, self.state.model
         batch = {key: tf.ensure_shape(value, [rows, *value.shape[1:]])
-                 for key, value in self.input_distributor.rows(batch).items()}
+                 for key, value in with_wide_labels(self.input_distributor.rows(batch)).items()}
         if "position" in batch:
             batch = augment_batch(batch, batch.pop("position"), self.settings, self.image_size)
         params = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]

@@ -97,10 +97,10 @@ class Streams:
         with self.strategy.scope():
             if split not in self._splits:
                 self._splits[split] = resident.ResidentSplit(split, copy=self.steps.input_distributor.distributes), {}
-            data, iterators = self._splits[split]
-            key = kind, arguments[3:]  # Of training there is one for each size of images.
-            if key not in iterators:
-                iterators[key] = kind(data, *arguments)
+        data, iterators = self._splits[split]
+        key = kind, arguments[3:]  # Of training there is one for each size of images.
+        if key not in iterators:
+            iterators[key] = kind(data, *arguments)
         return iterators[key]
 
     def evaluation_layout(self) -> BatchLayout:

@@ -60,7 +60,7 @@ WRONG = {
                                                          "export, find, inspect, launch, predict, recipes, "
                                                          "sweep, tensorboard, train, verify"),
     "flag": (["train", "--epoch=3"], "mirrorline train: unknown flag '--epoch': did you mean --epochs?"),
-    "flag of another command": (["doctor", "--epochs=3"], "mirrorline doctor: unknown flag '--epochs': "),
+    "flag of another command": (["tensorboard", "--epochs=3"], "mirrorline tensorboard: unknown flag '--epochs': "),
     "stray argument": (["train", "mnist"], "mirrorline train: unexpected argument 'mnist'"),
     "type": (["train", "--epochs=abc"], "mirrorline train: --epochs must be a number > 0 (epochs); found 'abc'"),
     "negative epochs": (["train", "--epochs=-1"], "mirrorline train: --epochs must be > 0 epochs; found -1"),

@@ -255,7 +255,10 @@ def test_a_test_of_the_reduction_that_fails_otherwise_is_a_problem(strategy, mon
 ])
 def test_the_exit_code_says_whether_training_would_work(state, code, end, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda config, measures: [Finding("disk", state, "4 GiB", "free some")])
-    assert doctor.run(ExperimentConfig(), flags.FlagValues()) == code
+    values = flags.FlagValues()
+    doctor.define(values)
+    values(["doctor"])
+    assert doctor.run(ExperimentConfig(), values) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"{state:<8}disk          4 GiB", " " * 22 + "remedy: free some", end]
 

@@ -1,6 +1,7 @@
 """Augmentations: pure functions of a batch of uint8 images and a seed for each image.
 
-Each is a function (images uint8 [B, H, W, C], seeds int32 [B, 2], strength) -> uint8 [B, H, W, C], declared with its
+Each is a function (images uint8 [B, H, W, C], seeds int64 [B, 2], strength) -> uint8 [B, H, W, C] (a user's gets the
+seeds as int32), declared with its
 options by `@AUGMENTATIONS.built_in` on a top-level function, with literal values, since the source is read and not run
 to list them, and used as --augment=NAME or NAME:STRENGTH. It runs on decoded images: in tf.data
 for a data set that streams or lies in host memory, on the device within the step with --cache=device. One that mixes

@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from pipeline.augmentation import Augmentation
 from pipeline.choices import AUGMENTATIONS
-from pipeline.data.augment.kernels import change_some, on_gpu, take, to_uint8
+from pipeline.data.augment.kernels import change_some, take, to_uint8
 from pipeline.data.augment.mixing import of_pairs
 from pipeline.data.augment.resized_crop import resized_crop
 from pipeline.data.stateless_random import example_seeds, fold_in, uniform
+from pipeline.device_scope import on_gpu
 from pipeline.errors import UsageError
 from pipeline.preprocessing import RESIZED_CROP
 from pipeline.registration import format_location, raise_with_location
@@ -60,13 +61,13 @@ def apply(images: Any, positions: Any, seed: int, augmentations: Sequence[Augmen
 
 
 def draw_mixing(seeds: tf.Tensor, count: int) -> tf.Tensor:
-    """Draws which of several augmentations mixes the rows 2i and 2i + 1: int32 [B] in [0, count), equal in a pair.
+    """Draws which of several augmentations mixes the rows 2i and 2i + 1: int64 [B] in [0, count), equal in a pair.
 
     Args:
-      seeds: int32 [B, 2]; draw 0 of the even rows is used.
+      seeds: int64 [B, 2]; draw 0 of the even rows is used.
       count: how many there are, each drawn with the same probability.
     """
-    return tf.cast(uniform(of_pairs(seeds), 0) * count, tf.int32)
+    return tf.cast(uniform(of_pairs(seeds), 0) * count, tf.int64)
 
 
 def _resized(images, seeds, augmentations, image_size):
@@ -87,7 +88,7 @@ def _resized(images, seeds, augmentations, image_size):
 
 
 def _apply_to_part(images, seeds, augmentations, image_size):
-    """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int32 [B, augmentations + 1, 2]."""
+    """Returns (images, mix) as `apply` does, mix of ones without mixing; seeds are int64 [B, augmentations + 1, 2]."""
     images, done = _resized(images, seeds, augmentations, image_size)
     mix, mixing = tf.ones(images.shape[:1]), [a.mixes for a in augmentations]
     chosen = draw_mixing(seeds[:, -1], sum(mixing)) if sum(mixing) > 1 else None
@@ -121,6 +122,7 @@ def _part_size(shape, multiple):
 def _checked(what: str, entry: RegistryEntry) -> Any:
     """Wraps a user's function: its errors, and what is no augmentation, become one line with its location."""
     def checked(images, seeds, strength):
+        seeds = tf.cast(seeds, tf.int32)
         where = f"{what} ({format_location(entry.location)})"
         with raise_with_location(what, entry.location):
             with tf.Graph().as_default() as graph:

@@ -25,7 +25,8 @@ def blur(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
 
     def blur_some(some, rows):
         # A convolution without channels is refused.
-        return tf.cond(tf.size(rows) > 0, lambda: _blur(some, tf.gather(sigmas, rows), radius), lambda: some)
+        own = tf.gather(sigmas, rows)
+        return tf.cond(tf.size(own) > 0, lambda: _blur(some, own, radius), lambda: some)
 
     return change_some(images, tf.where(uniform(seeds, 0) < strength, 0, -1), [blur_some]) if radius else images
 

@@ -40,7 +40,7 @@ def draw_rectangles(seeds: tf.Tensor, height: int, width: int) -> tf.Tensor:
     is lower and narrower than the image is taken, at a uniform place.
 
     Args:
-      seeds: int32 [B, 2]; draws 1 to 22 are used.
+      seeds: int64 [B, 2]; draws 1 to 22 are used.
       height, width: of the images.
 
     Returns:

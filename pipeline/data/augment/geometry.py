@@ -22,7 +22,7 @@ def flip(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tensor:
 
 
 def mirrored(seeds: tf.Tensor, strength: float) -> tf.Tensor:
-    """Draws which images are mirrored with the probability `strength`: bool [n] of seeds int32 [n, 2]."""
+    """Draws which images are mirrored with the probability `strength`: bool [n] of seeds int64 [n, 2]."""
     return uniform(seeds, 0) < strength
 
 
@@ -59,7 +59,7 @@ def box(seeds: tf.Tensor, height: int, width: int, tall: tf.Tensor, wide: tf.Ten
     """Draws a box whose centre is uniform in the image.
 
     Args:
-      seeds: int32 [B, 2]; draws 0 and 1 are used.
+      seeds: int64 [B, 2]; draws 0 and 1 are used.
       height, width: of the image.
       tall, wide: float32 [B], of the box in pixels; it is clipped at the border of the image.
 

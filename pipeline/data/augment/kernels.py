@@ -1,19 +1,17 @@
 """Building blocks of augmentations: parts of a batch, shifts and tables of uint8 images.
 
 On CPUs each is a copy of whole rows or images, or a pass over pixels. GPUs have no uint8 kernels of GatherV2,
-DynamicStitch, Pack, Tile and TensorListSplit: there images are gathered as int32 words, looked up in int32 tables, and
-shifted by ImageProjectiveTransformV3. A test looks up the kernel of every operation.
+DynamicStitch, Pack, Tile and TensorListSplit, and read much of int32 in host memory: there images are gathered as
+float32 words, looked up in float32 tables at int64 places, and shifted by ImageProjectiveTransformV3.
+`mirrorline doctor --placement` shows what is copied to the host.
 """
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from pipeline.device_scope import on_gpu, on_host
+
 _PACKET = 64  # A multiple of the values that a kernel computes at once.
-
-
-def on_gpu() -> bool:
-    """Returns whether the operations that are made now are placed on a GPU."""
-    return "GPU" in tf.zeros([]).device
 
 
 def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable]) -> tf.Tensor:
@@ -21,17 +19,27 @@ def change_some(images: tf.Tensor, chosen: tf.Tensor, changes: Sequence[Callable
 
     Args:
       images: uint8 [B, H, W, C].
-      chosen: int32 [B], index into `changes`; images with -1 stay as they are.
+      chosen: int32 or int64 [B], index into `changes`; images with -1 stay as they are.
       changes: functions of (uint8 [n, H, W, C], int32 [n], the rows that these are) to uint8 [n, H, W, C]; n may be 0.
 
     Returns:
       uint8 [B, H, W, C].
     """
-    rows = tf.dynamic_partition(tf.range(tf.size(chosen)), chosen + 1, len(changes) + 1)
+    part_of = tf.cast(tf.cast(chosen, tf.int64) + 1, tf.int32)
+    rows = tf.dynamic_partition(tf.range(tf.size(chosen)), part_of, len(changes) + 1)
     changed = [change(take(images, own), own) for own, change in zip(rows[1:], changes, strict=True)]
     parts = [take(images, rows[0]), *changed]
-    stitched = tf.dynamic_stitch(rows, [_to_words(part) for part in parts])
+    stitched = _stitch(rows, [_to_words(part) for part in parts], images.shape[0])
     return tf.ensure_shape(_from_words(stitched, images.shape), images.shape)
+
+
+def _stitch(rows, parts, count):
+    """Puts rows back where they were: row rows[i][j] of the result, of `count`, is row j of parts[i]."""
+    if not on_gpu():
+        return tf.dynamic_stitch(rows, parts)
+    order = tf.concat([tf.cast(own, tf.int64) for own in rows], axis=0)
+    place = tf.scatter_nd(order[:, None], tf.range(count, dtype=tf.int64), tf.constant([count], tf.int64))
+    return tf.gather(tf.concat(parts, axis=0), place)
 
 
 def select(box: tuple[tf.Tensor, tf.Tensor], inside: tf.Tensor, outside: tf.Tensor) -> tf.Tensor:
@@ -106,22 +114,29 @@ def look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     Returns:
       uint8 [n, H, W, C].
     """
-    channels = images.shape[-1]
-    rows = tf.reshape(tf.range(tf.shape(images)[0] * channels), [-1, 1, 1, channels]) * 256
-    places, tables = tf.cast(images, tf.int32) + rows, tf.reshape(tables, [-1])
+    places, tables = _in_own_table(images), tf.reshape(tables, [-1])
     if on_gpu():
-        return tf.cast(tf.gather(tf.cast(tables, tf.int32), places), tf.uint8)
+        return tf.cast(tf.gather(tf.cast(tables, tf.float32), places), tf.uint8)
     return tf.gather(tables, places)
 
 
 def histograms(images: tf.Tensor) -> tf.Tensor:
-    """Returns how often each value is in each channel of uint8 images [n, H, W, C]: int32 [n, C, 256]."""
-    channels = images.shape[-1]
+    """Returns how often each value is in each channel of uint8 images [n, H, W, C]: int64 [n, C, 256]."""
+    channels, places = images.shape[-1], tf.reshape(_in_own_table(images), [-1])
+    size = tf.shape(images)[0] * channels * 256
+    with on_host():  # Where the kernel wants it.
+        size = tf.cast(size, places.dtype)
+    found = tf.raw_ops.DenseBincount(input=places, size=size, weights=tf.constant([], tf.int32))
+    return tf.reshape(tf.cast(found, tf.int64), [-1, channels, 256])
+
+
+def _in_own_table(images):
+    """Returns for each value its place in a list of 256 values for each channel of each image: [n, H, W, C]."""
+    dtype, channels = tf.int64 if on_gpu() else tf.int32, images.shape[-1]
     count = tf.shape(images)[0] * channels
-    rows = tf.reshape(tf.range(count), [-1, 1, 1, channels]) * 256
-    found = tf.raw_ops.DenseBincount(input=tf.reshape(tf.cast(images, tf.int32) + rows, [-1]), size=count * 256,
-                                     weights=tf.constant([], tf.int32))
-    return tf.reshape(found, [-1, channels, 256])
+    with on_host():  # A number is nearer to there than to a GPU.
+        first = tf.range(tf.cast(count, dtype)) * 256
+    return tf.cast(images, dtype) + tf.reshape(first, [-1, 1, 1, channels])
 
 
 def by_value(function: Callable, values: tf.Tensor) -> tf.Tensor:
@@ -149,13 +164,13 @@ def take(images: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
 
 
 def _to_words(images):
-    """Returns images [n, H, W, C] as words [n, words], int32 of four values each; of one where 4 does not divide."""
+    """Returns images [n, H, W, C] as words [n, words] of four values each; of one where 4 does not divide."""
     height, width, channels = images.shape[1:]
     size = height * width * channels
     if size % 4 == 0:
-        return tf.bitcast(tf.reshape(images, [-1, size // 4, 4]), tf.int32)
+        return tf.bitcast(tf.reshape(images, [-1, size // 4, 4]), tf.float32 if on_gpu() else tf.int32)
     images = tf.reshape(images, [-1, size])
-    return tf.cast(images, tf.int32) if on_gpu() else images
+    return tf.cast(images, tf.float32) if on_gpu() else images
 
 
 def _from_words(words, shape):

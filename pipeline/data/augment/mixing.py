@@ -54,7 +54,7 @@ def beta(seeds: tf.Tensor, draw: int, concentration: float) -> tf.Tensor:
     """
     table = tf.constant(_beta_quantiles(float(concentration)))
     place = uniform(seeds, draw) * (_QUANTILES - 1)
-    below = tf.cast(tf.floor(place), tf.int32)
+    below = tf.cast(tf.floor(place), tf.int64)
     part = place - tf.floor(place)
     return tf.gather(table, below) * (1 - part) + tf.gather(table, below + 1) * part
 
@@ -66,7 +66,7 @@ def _beta_quantiles(concentration):
 
 
 def of_pairs(seeds: tf.Tensor) -> tf.Tensor:
-    """Returns seeds, int32 [B, 2], with each odd row's replaced by those of the even row before it."""
+    """Returns seeds, int64 [B, 2], with each odd row's replaced by those of the even row before it."""
     return tf.repeat(seeds[::2], 2, axis=0)
 
 

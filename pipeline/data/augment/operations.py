@@ -49,7 +49,7 @@ def operate(images: tf.Tensor, chosen: tf.Tensor, magnitudes: Magnitudes) -> tf.
 
     Args:
       images: uint8 [B, H, W, C].
-      chosen: int32 [B], index into OPERATIONS. Saturation leaves images alone unless they have three channels.
+      chosen: int64 [B], index into OPERATIONS. Saturation leaves images alone unless they have three channels.
       magnitudes: of each image.
 
     Returns:
@@ -59,7 +59,7 @@ def operate(images: tf.Tensor, chosen: tf.Tensor, magnitudes: Magnitudes) -> tf.
         return lambda part, rows: change(part, tf.gather(chosen, rows), magnitudes.of(rows))
 
     kinds = [next((kind for kind, (names, _) in enumerate(_KINDS) if name in names), -1) for name in OPERATIONS]
-    return change_some(images, tf.gather(tf.constant(kinds), chosen), [some(change) for _, change in _KINDS])
+    return change_some(images, tf.gather(tf.constant(kinds, tf.int64), chosen), [some(change) for _, change in _KINDS])
 
 
 def _is(chosen, name):
@@ -106,7 +106,7 @@ def _change_bits(images, chosen, magnitudes):
 
 def _spread_values(images, chosen, magnitudes):
     """Spreads the values of each channel: autocontrast or equalize."""
-    values, counts = tf.range(256, dtype=tf.float32)[None, None], tf.cast(histograms(images), tf.int64)
+    values, counts = tf.range(256, dtype=tf.float32)[None, None], histograms(images)
     table = tf.where(_is(chosen, "equalize")[:, None, None], _equalize(counts, values), _stretch(counts, values))
     return look_up(images, to_uint8(table))
 

@@ -20,9 +20,9 @@ def randaugment(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.Tens
 
 
 def draw_operations(seeds: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Returns (operation int32 [B], index into OPERATIONS; sign float32 [B], 1 or -1) of each layer."""
+    """Returns (operation int64 [B], index into OPERATIONS; sign float32 [B], 1 or -1) of each layer."""
     draws = tf.unstack(uniform(seeds, range(2 * LAYERS)), axis=1)
-    return [(tf.cast(draws[2 * layer] * len(OPERATIONS), tf.int32), tf.where(draws[2 * layer + 1] < 0.5, 1.0, -1.0))
+    return [(tf.cast(draws[2 * layer] * len(OPERATIONS), tf.int64), tf.where(draws[2 * layer + 1] < 0.5, 1.0, -1.0))
             for layer in range(LAYERS)]
 
 

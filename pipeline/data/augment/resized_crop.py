@@ -77,7 +77,7 @@ def boxes(height: tf.Tensor, width: tf.Tensor, seeds: tf.Tensor, least_area: flo
 
     Args:
       height, width: int32 [n], of the images.
-      seeds: int32 [n, 2]; draws 0 to 21 are used.
+      seeds: int64 [n, 2]; draws 0 to 21 are used.
       least_area: in (0, 1].
 
     Returns:
@@ -109,5 +109,5 @@ def _ratio(numbers):
     table = tf.constant([math.exp(low + (high - low) * knot / _KNOTS) for knot in range(_KNOTS + 1)])
     place = numbers * _KNOTS
     below = tf.floor(place)
-    index, part = tf.cast(below, tf.int32), place - below
+    index, part = tf.cast(below, tf.int64), place - below
     return tf.gather(table, index) * (1 - part) + tf.gather(table, index + 1) * part

@@ -20,9 +20,9 @@ def trivialaugment(images: tf.Tensor, seeds: tf.Tensor, strength: float) -> tf.T
 
 
 def draw_operation(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns (operation int32 [B], index into OPERATIONS; level float32 [B], 0 to 30; sign float32 [B], 1 or -1)."""
+    """Returns (operation int64 [B], index into OPERATIONS; level float32 [B], 0 to 30; sign float32 [B], 1 or -1)."""
     operation, level, sign = tf.unstack(uniform(seeds, range(3)), axis=1)
-    return (tf.cast(operation * len(OPERATIONS), tf.int32), tf.floor(level * LEVELS),
+    return (tf.cast(operation * len(OPERATIONS), tf.int64), tf.floor(level * LEVELS),
             tf.where(sign < 0.5, 1.0, -1.0))
 
 
