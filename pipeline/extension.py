@@ -4,6 +4,7 @@ They are identified by their content: a run stores the SHA-256 of the files of i
 changed code is noticed. Standard library only.
 """
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -42,12 +43,14 @@ class Extension:
 
     def collect(self) -> "Extension":
         """Adds the parts that were imported since the last call; parts without a file are left out."""
+        alone, inside = os.path.basename(self.root) in INSTALLED, os.path.join(self.root, "")
         for name, module in list(sys.modules.items()):
             path = _file_of(module)
+            # Few of thousands of modules pass the first of these.
+            if not path.startswith(inside) or not path.endswith(".py") or alone or name == "__main__":
+                continue
             part = os.path.relpath(path, self.root)
-            alone = os.path.basename(self.root) in INSTALLED
-            if path.endswith(".py") and is_below(path, self.root) and not alone and part not in self.files and (
-                    name != "__main__"):
+            if part not in self.files and is_below(path, self.root):
                 self.files[part] = digest(path)
         return self
 
@@ -215,7 +218,13 @@ def _load_module(kind: str, name: str, load_function: Callable[[], Callable[[], 
 
 def _file_of(module: types.ModuleType) -> str:
     """Returns the path of a module's file, "/" without one."""
-    return os.path.realpath(getattr(module, "__file__", None) or os.sep)
+    return _real(getattr(module, "__file__", None) or os.sep)
+
+
+@functools.cache
+def _real(path: str) -> str:
+    """Returns the path without links that a module was imported from; there are thousands of them, and they stay."""
+    return os.path.realpath(path)
 
 
 def _origin(name: str) -> str:
