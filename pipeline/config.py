@@ -4,6 +4,7 @@ Every field is a flag of the same name (flags/ builds the command line from this
 needs: default, help, unit, range, choices, and whether a run may be resumed with another value.
 """
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -297,9 +298,10 @@ def _as_kept(field: dataclasses.Field, value: Any) -> Any:
     return str(value) if number and value_type(field) is str else value
 
 
-def options() -> dict[str, dataclasses.Field]:
+@functools.cache  # Every command asks hundreds of times.
+def options() -> Mapping[str, dataclasses.Field]:
     """Returns {option name: dataclasses.Field} over all groups, in order."""
-    return {f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)}
+    return types.MappingProxyType({f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)})
 
 
 def defaults() -> dict[str, Any]:
@@ -309,10 +311,17 @@ def defaults() -> dict[str, Any]:
 
 def value_type(field: dataclasses.Field) -> Any:
     """Returns the Python type of an option: str, int, float, bool, or tuple for a list."""
-    hint = typing.get_type_hints(next(g for g in GROUPS.values() if field in dataclasses.fields(g)))[field.name]
+    hint = _hints()[field]
     if isinstance(hint, types.UnionType):  # Of a type with None.
         hint, _ = typing.get_args(hint)
     return typing.get_origin(hint) or hint
+
+
+@functools.cache
+def _hints() -> dict[dataclasses.Field, Any]:
+    """Returns {field of an option: its annotation, evaluated}."""
+    return {field: hints[field.name] for group in GROUPS.values() for hints in [typing.get_type_hints(group)]
+            for field in dataclasses.fields(group)}
 
 
 def keeps_average(optimizer: OptimizerConfig) -> bool:
