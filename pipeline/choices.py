@@ -42,7 +42,7 @@ OPTIMIZERS = Registry("optimizer", {
                         "FusedMomentum", "momentum", linear=True),
     "adam": OptimizerRow("keras.optimizers:Adam", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
     "adamw": OptimizerRow("keras.optimizers:AdamW", _adam(0.9, 0.999, 1e-7), "FusedAdam"),
-    "lamb": OptimizerRow("keras.optimizers:Lamb", _adam(0.9, 0.999, 1e-7)),
+    "lamb": OptimizerRow("pipeline.training.update_rules:Lamb", _adam(0.9, 0.999, 1e-7)),
     "lion": OptimizerRow("keras.optimizers:Lion", _adam(0.9, 0.99)),
     "rmsprop": OptimizerRow("pipeline.training.update_rules:RMSprop", {
         "beta2": ("rho", 0.9), "epsilon": ("epsilon", 1e-3), "momentum": ("momentum", 0.9)}),

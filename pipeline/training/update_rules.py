@@ -67,6 +67,31 @@ class Lars(DecaysInside, keras.optimizers.Optimizer):
         self.assign_sub(variable, moved)
 
 
+class Lamb(DecaysInside, keras.optimizers.Lamb):
+    """LAMB (You et al., arXiv:1904.00962): Adam, with updates of a matrix as long as the matrix times the rate.
+
+    Weight decay is part of the update whose length counts, as in the paper; Keras's own decays beside it. Vectors have
+    the plain rate, as in the authors' code.
+    """
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Updates one variable."""
+        dtype, index = variable.dtype, self._get_variable_index(variable)
+        weight, rate, step = tf.convert_to_tensor(variable), tf.cast(learning_rate, dtype), self.iterations.value + 1
+        first, second, epsilon = (tf.constant(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
+        momentum, velocity, step = self._momentums[index], self._velocities[index], tf.cast(step, dtype)
+        mean = momentum.value + (gradient - momentum.value) * (1 - first)
+        square = velocity.value + (tf.square(gradient) - velocity.value) * (1 - second)
+        self.assign(momentum, mean)
+        self.assign(velocity, square)
+        update = mean / (1 - first ** step) / (tf.sqrt(square / (1 - second ** step)) + epsilon)
+        update += tf.constant(self.decay_of(variable), dtype) * weight
+        if len(variable.shape) > 1:
+            lengths = tf.norm(weight), tf.norm(update)
+            rate *= tf.where((lengths[0] > 0) & (lengths[1] > 0), lengths[0] / lengths[1], tf.ones([], dtype))
+        self.assign_sub(variable, rate * update)
+
+
 class Adafactor(keras.optimizers.Optimizer):
     """Adafactor (Shazeer and Stern, arXiv:1804.04235, algorithms 4 and 5) with the learning rate of the schedule.
 

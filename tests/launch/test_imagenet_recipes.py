@@ -41,12 +41,25 @@ def automl(step):
     return 0.256 * (step / warmup if step < warmup else 0.97 ** math.floor(step / (2.4 * epoch)))
 
 
+def strikes_back(step):
+    """Table 2 of arXiv:2110.00476: 5 epochs of warm-up, then half a cosine from 8e-3 to 1e-6."""
+    epoch = EXAMPLES / 2048
+    total, warmup = math.ceil(100 * epoch), math.ceil(5 * epoch)
+    share = (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+    return 8e-3 * step / warmup if step < warmup else 1e-6 + (8e-3 - 1e-6) * share
+
+
 # {recipe: (rate of a step, images, steps, what more its source gives)}.
 SOURCES = {
     "imagenet-resnet50-90": (model_garden, EXAMPLES, 56_160, {
         "model": "resnet50", "image_size": 224, "augment": ("resized_crop", "flip"), "optimizer": "sgd",
         "momentum": 0.9, "nesterov": False, "batch_size": 2048, "l2": 1e-4 / 2, "weight_decay": 0.0,
         "label_smoothing": 0.1, "loss": "cross_entropy", "batch_norm_momentum": 0.9}),
+    "imagenet-resnet50-a3": (strikes_back, EXAMPLES, None, {
+        "model": "resnet50", "image_size": 160, "eval_image_size": 224, "resize": "crop:0.95", "optimizer": "lamb",
+        "augment": ("resized_crop", "flip", "randaugment:6", "mixup:0.1", "cutmix:1"), "clip_norm": 1.0,
+        "loss": "binary_cross_entropy:0.2", "label_smoothing": 0.0, "weight_decay": 0.02, "decay_all": False,
+        "batch_size": 2048, "epochs": 100.0, "epsilon": 1e-6, "beta1": 0.9, "beta2": 0.999, "ema_decay": 0.0}),
     "imagenet-vit_s16-90": (big_vision, EXAMPLES - round(EXAMPLES * 0.01), None, {
         "model": "vit_s16", "image_size": 224, "augment": ("resized_crop:0.05", "flip", "randaugment:10", "mixup:0.2"),
         "optimizer": "adamw", "batch_size": 1024, "epochs": 90.0, "weight_decay": 1e-4 / 1e-3, "decay_all": False,

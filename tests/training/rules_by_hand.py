@@ -15,18 +15,17 @@ class Adam(by_hand.AdamW):
 
 
 class Lamb(by_hand.AdamW):
-    """LAMB (You et al., arXiv:1904.00962) without decay in its update, as Keras has it: decay is decoupled."""
+    """LAMB (You et al., arXiv:1904.00962), algorithm 2; vectors at the plain rate."""
 
     def step(self, weight, gradient, rate, decays):
-        weight = weight - weight * DECAY * rate * decays
         self.updates += 1
         first, second = BETAS
         self.first = first * self.first + (1 - first) * gradient
         self.second = second * self.second + (1 - second) * gradient**2
         update = self.first / (1 - first**self.updates) / (
-            np.sqrt(self.second / (1 - second**self.updates)) + EPSILON)
+            np.sqrt(self.second / (1 - second**self.updates)) + EPSILON) + DECAY * decays * weight
         lengths = np.linalg.norm(weight), np.linalg.norm(update)
-        return weight - rate * update * (lengths[0] / lengths[1] if min(lengths) > 0 else 1)
+        return weight - rate * update * (lengths[0] / lengths[1] if weight.ndim > 1 and min(lengths) > 0 else 1)
 
 
 class Lion:
