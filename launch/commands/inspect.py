@@ -23,7 +23,8 @@ GROUPS = ("model",)
 OF_DATA = ("dataset", "data_dir", "image_size", "resize", "interpolation", "validation_split", "subset", "augment",
            "memory_budget", "skip_unreadable", "cache_dir", "seed")
 OF_RATES = ("freeze", "unfreeze_at", "layer_decay", "lr_multipliers")
-ONLY = ("extension", "layer_decay", "lr_multipliers", *OF_DATA)
+OF_CORES = ("precision", "batch_size")  # Tensor Cores.
+ONLY = ("extension", "layer_decay", "lr_multipliers", *OF_CORES, *OF_DATA)
 COLUMNS = ("model", "parameters (M)", "multiply-adds (M)", "images", "classes", "input range", "ImageNet top-1")
 WIDTH = 120  # Of the table of models, where it is not for a terminal.
 OF_MODEL = ("depth", "input_shape", "classes")
@@ -86,8 +87,12 @@ def list_models(config: ExperimentConfig, flag_values: flags.FlagValues, given: 
 
 def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     """Prints the table of the configured model and draws its graph into --plot; returns the exit code."""
-    from pipeline.models import registry, table
+    from pipeline.models import registry, table, tensor_cores
     from pipeline.models.trained_weights import trained_weights
+    half, size = config.runtime.precision in tensor_cores.HALF, config.training.batch_size
+    if "batch_size" in given_options(flag_values) and not half:
+        raise UsageError("--batch_size is checked for half precision: give --precision=mixed_bfloat16 too, or leave it "
+                         "out")
     extension.load(config.data.extension)
     input_shape = parse_shape(flag_values.input_shape) if flag_values.input_shape else (
         registry.MODELS.find(config.model.model).row.example_shape)
@@ -100,7 +105,10 @@ def show_model(config: ExperimentConfig, flag_values: flags.FlagValues) -> int:
     points = enumerate(UnfreezePoint.parse(config.model.unfreeze_at), 1)
     trained = trained_weights(model, config, input_shape, [(number, point.patterns) for number, point in points])
     factors = trained.factors if any(name in given_options(flag_values) for name in OF_RATES) else None
-    table.show(table.layer_table(model, input_shape, flag_values.depth, factors), sys.stdout)
+    table.show(table.layer_table(model, input_shape, flag_values.depth, factors, half), sys.stdout)
+    if half:
+        print(f"batch: {size} examples, {'no' if size % tensor_cores.MULTIPLE else 'a'} multiple of "
+              f"{tensor_cores.MULTIPLE}, which Tensor Cores want of channels, units and the examples of each GPU")
     if plot:
         drawing.draw(drawing.record_calls(model, input_shape), plot)
         print(f"graph: {plot}")
@@ -130,6 +138,6 @@ def _check_sheet(flag_values, given):
     if not flag_values.plot:
         raise UsageError("--augment draws a sheet of images: give the file, --plot=sheet.png")
     stray = [name for name in (*given, *(n for n in OF_MODEL if not flag_values[n].using_default_value))
-             if name not in ONLY]
+             if name not in ONLY or name in OF_CORES]
     if stray:
         raise UsageError(f"--augment draws images and shows no model: leave out --{stray[0]}, or --augment")

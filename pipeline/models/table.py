@@ -7,14 +7,19 @@ import keras
 
 from pipeline.console_table import open_console, print_rows
 from pipeline.models.recording import Call, record_calls
+from pipeline.models.tensor_cores import MULTIPLE, misses
 from pipeline.models.weight_names import named
 
 COLUMNS = ("layer", "class", "output shape", "parameters")
+MISSES = f"no multiple of {MULTIPLE}"
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer: name, class, output shape without the batch, parameters, depth from 1, learning rate as text."""
+    """One layer: name, class, output shape without the batch, parameters, depth from 1.
+
+    As text, or None for a table without them: its learning rate, and the sizes that keep it off Tensor Cores.
+    """
 
     name: str
     class_name: str
@@ -22,12 +27,13 @@ class LayerRow:
     parameters: int
     depth: int
     rate: str | None = None
+    misses: str | None = None
 
     def cells(self) -> tuple[str, ...]:
         """Returns the texts of the row."""
         shape = "x".join("?" if n is None else str(n) for n in self.output_shape)
-        rate = () if self.rate is None else (self.rate,)
-        return "  " * (self.depth - 1) + self.name, self.class_name, shape, *rate, f"{self.parameters:,}"
+        more = [text for text in (self.rate, self.misses) if text is not None]
+        return "  " * (self.depth - 1) + self.name, self.class_name, shape, *more, f"{self.parameters:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,9 @@ class LayerTable:
     @property
     def columns(self) -> tuple[str, ...]:
         """The headings of the cells of its rows."""
-        return COLUMNS if any(row.rate is None for row in self.rows) else (*COLUMNS[:-1], "learning rate", COLUMNS[-1])
+        more = [name for name, column in (("learning rate", "rate"), (MISSES, "misses"))
+                if all(getattr(row, column) is not None for row in self.rows)]
+        return *COLUMNS[:-1], *more, COLUMNS[-1]
 
     @property
     def non_trainable(self) -> int:
@@ -50,7 +58,7 @@ class LayerTable:
 
 
 def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2,
-                factors: Mapping[str, float] | None = None) -> LayerTable:
+                factors: Mapping[str, float] | None = None, checks_tensor_cores: bool = False) -> LayerTable:
     """Returns the table of a model.
 
     Args:
@@ -58,13 +66,20 @@ def layer_table(model: keras.Model, input_shape: Sequence[int], depth: int = 2,
       input_shape: (height, width, channels).
       depth: 1 shows the layers that the model calls, 2 also those that they call, and so on.
       factors: {name: factor of the learning rate} of its weights, for one more column; None: without it.
+      checks_tensor_cores: whether one more column has the sizes that keep a layer off Tensor Cores in half precision.
     """
     rates = {} if factors is None else {id(v): factors.get(name) for name, v in named(model).items()}
     rows = tuple(LayerRow(call.name, call.class_name, call.output_shape[1:], call.parameters, len(call.path),
-                          None if factors is None else _rate(call, rates))
+                          None if factors is None else _rate(call, rates),
+                          _misses(call, len(call.path) == depth) if checks_tensor_cores else None)
                  for call in record_calls(model, input_shape).calls if len(call.path) <= depth)
     trainable = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     return LayerTable(model.name, rows, model.count_params(), trainable)
+
+
+def _misses(call: Call, inside: bool) -> str:
+    """Returns the sizes that keep a layer, or with `inside` what it calls too, off Tensor Cores."""
+    return misses(call.layer, inside) if call.layer else ""
 
 
 def _rate(call: Call, rates: Mapping[int, float | None]) -> str:

@@ -14,6 +14,7 @@ from pipeline.models import registry
 from pipeline.models.drawing import draw, record_calls
 from pipeline.models.layout import NODE_HEIGHT, NODE_WIDTH, place
 from pipeline.models.table import layer_table, show
+from pipeline.models.tensor_cores import misses
 from tests.selection import quick
 
 MINI_INCEPTION = """\
@@ -162,6 +163,23 @@ def command(*arguments, **options):
 def test_command_prints_the_table_of_the_documented_input(capsys):
     assert command("--depth=1", model="mini_inception") == 0
     assert capsys.readouterr().out == MINI_INCEPTION + "\n"
+
+
+def test_half_precision_marks_what_tensor_cores_pad(capsys):
+    assert command("--depth=1", model="mini_inception", precision="mixed_bfloat16", batch_size=30) == 0
+    lines = capsys.readouterr().out.splitlines()
+    marked = {line.split()[0]: line.split()[3:-1] for line in lines[2:-2] if len(line.split()) > 4}
+    assert lines[1].split("  ")[-2].strip() == "no multiple of 8"
+    assert marked == {"conv": ["convolution", "in", "3"], "classifier": ["out", "10"]}
+    assert lines[-1].startswith("batch: 30 examples, no multiple of 8,")
+    # One layer of each kind with sizes that miss: channels of a group, of a separable convolution, heads together.
+    layers = {"conv": (keras.layers.Conv2D(24, 3, groups=2), (8, 8, 16), "out 12"),
+              "separable": (keras.layers.SeparableConv2D(5, 3), (8, 8, 8), "out 5"),
+              "depthwise": (keras.layers.DepthwiseConv2D(3), (8, 8, 9), ""),
+              "einsum": (keras.layers.EinsumDense("abc,cde->abde", (None, 3, 4)), (5, 7), "in 7, out 12")}
+    for layer, shape, text in layers.values():
+        layer.build((None, *shape))
+        assert misses(layer, inside=True) == text
 
 
 def test_command_lists_all_models_without_building_one(capsys):
