@@ -19,7 +19,7 @@ from pipeline.errors import unknown_name
 from pipeline.options import FREE, NEVER, Options, check_option, option
 
 DEFAULT_EPOCHS = 10.0
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
+PRECISIONS, AUTO = ("float32", "mixed_float16", "mixed_bfloat16", "float64"), "auto"
 # The weights that evaluations, the best checkpoint and the final metrics of a run use.
 AS_TRAINED, MOVING_AVERAGE = "as trained", "moving average of the weights"
 
@@ -184,7 +184,11 @@ class RuntimeConfig(Options):
     """Hardware, output and logging."""
 
     workdir: str | None = option(None, "directory of the run; default runs/<dataset>-<model>", resume=FREE, path=True)
-    precision: str = option("float32", "arithmetic; float64 is for tests", choices=PRECISIONS)
+    precision: str = option("float32", "arithmetic; float64 is for tests; auto: as the run began, at first "
+                                       "mixed_bfloat16 on GPUs of compute capability 8.0 and later, mixed_float16 on "
+                                       "7.0 and 7.5, else float32", choices=(*PRECISIONS, AUTO))
+    tf32: bool = option(True, "float32 products and convolutions in TensorFloat-32 on GPUs of compute capability 8.0 "
+                              "and later: faster, with 10 bits of 23; on, as TensorFlow's default")
     replicas: int = option(0, "replicas; 0: every GPU, or one CPU", low=0, high=64, unit="replicas", resume=FREE)
     threads: int = option(0, "threads of an operation on the CPU: the same number gives the same bits; 0: as the run "
                              "began, at first the cores of this process",
@@ -207,6 +211,11 @@ class RuntimeConfig(Options):
     start_timeout: float = option(600.0, "several workers: without all others for this long a worker gives up (exit "
                                          "code 76) and names the missing ones; 0: never", unit="seconds",
                                   low=0.0, resume=FREE)
+    gpu_thread_mode: str = option("global", "threads that start the operations of GPUs: TensorFlow's common ones "
+                                            "(global), some of each GPU's own (private) or some for all GPUs (shared)",
+                                  choices=("global", "private", "shared"), resume=FREE)
+    prefetch_to_device: int = option(1, "batches that are sent to each GPU ahead", unit="batches", low=1, high=1000,
+                                     resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPUs they always are)", resume=FREE)
     xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
     profile: str | None = option(None, "range of steps to profile, from:to (100:120): a trace for TensorBoard's "

@@ -10,11 +10,12 @@ from pipeline import arithmetic, extension, full_memory, onednn, run_directory
 from pipeline.activity import activity
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
-from pipeline.config import ExperimentConfig
+from pipeline.config import AUTO, ExperimentConfig
 from pipeline.config_checks import check_optimizer
 from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.dataset_name import located
+from pipeline.distributed import auto_precision
 from pipeline.distributed.cluster import Cluster
 from pipeline.errors import UsageError
 from pipeline.evaluation.selection import StoredRun, WeightSelection, open_runs
@@ -68,12 +69,14 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
       RunFailure: training diverged, every checkpoint is damaged, the last one could not be written, or memory is full.
         PeerLost, a subclass, if another worker is missing or lost; this process is then of no more use.
     """
-    config, cluster = resolve(config), Cluster.of(os.environ)
+    given, config, cluster = config.runtime.precision, resolve(config), Cluster.of(os.environ)
     settings, shared = json.dumps(config.flat(), sort_keys=True), RunDirectory(str(config.runtime.workdir))
     if cluster and cluster.rank:  # Only the chief prints.
         config, console = config.replace(verbosity="quiet", tensorboard="scalars"), None
     console = console or console_for(config)
     stored = shared.config
+    if given == AUTO:
+        console.info("precision {}, {}".format(*auto_precision.choose(config, (stored or {}).get("config", {}))))
     begun_with = tuple(stored["config"].get("augment", ())) if stored else ()
     check_strengths(config.data.augment, begun_with=begun_with)
     if not stored:
@@ -120,7 +123,7 @@ def console_for(config: ExperimentConfig) -> Console:
 
 
 def resolve(config: ExperimentConfig) -> ExperimentConfig:
-    """Fills in options that follow from others: the directory, the split of early stopping, paths.
+    """Fills in options that follow from others: the directory, the split of early stopping, paths, the precision.
 
     A run that continues has the extensions with which it was started if none are given.
     """
@@ -128,7 +131,8 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     stored = (directory.config or {}).get("config", {})
     names = config.data.extension or tuple(stored.get("extension", ()))
     values: dict[str, Any] = {"workdir": directory.path, "extension": extension.absolute(names),
-              "dataset": located(config.data.dataset, bool(names))}
+              "dataset": located(config.data.dataset, bool(names)),
+              "precision": auto_precision.resolved(config, stored)}
     if config.training.early_stopping_patience and not config.data.validation_split:
         values["validation_split"] = HELD_OUT
     return config.replace(**values)

@@ -9,7 +9,7 @@ import flags
 from pipeline import onednn
 from pipeline.augmentation import check_strengths, smallest_part
 from pipeline.config import ExperimentConfig
-from pipeline.distributed import cuda
+from pipeline.distributed import auto_precision, cuda
 from pipeline.errors import RunFailure, UsageError, unknown_name
 from pipeline.files import write_json
 from pipeline.finetuning import UnfreezePoint
@@ -95,7 +95,8 @@ def shortened(config: ExperimentConfig, steps: int, replicas: int) -> Experiment
     batches = max(2, steps // 2)
     subset = min(config.data.subset or batches, batches)
     return config.replace(subset=subset, steps=steps, epochs=None, replicas=replicas, early_stopping_patience=0,
-                          workdir=None, allow=(), unfreeze_at=moved(config.model.unfreeze_at, steps))
+                          workdir=None, allow=(), precision=auto_precision.resolved(config),
+                          unfreeze_at=moved(config.model.unfreeze_at, steps))
 
 
 def moved(unfreeze_at: Sequence[str], steps: int) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """NVIDIA's hardware, driver and libraries on this machine: which GPUs TensorFlow can use, and why it uses none."""
 import ctypes
+import functools
 import glob
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -32,20 +34,34 @@ def hardware(root: str | os.PathLike = "/") -> str | None:
     return f"{len(displays)} on the PCI bus" if displays else None
 
 
-def count_gpus() -> int:
-    """Returns how many GPUs TensorFlow can use; loads it, in another process, only where the machine has one.
+_CAPABILITIES = """
+import json, tensorflow as tf
+gpus = tf.config.list_physical_devices("GPU")
+print(json.dumps([tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]))
+"""
+
+
+@functools.cache
+def compute_capabilities() -> tuple[tuple[int, int], ...]:
+    """Returns the compute capability (major, minor) of each GPU that TensorFlow can use, in its order; 0.0: unknown.
+
+    TensorFlow is loaded in another process, and only where the machine has a GPU.
 
     Raises:
       RunFailure: TensorFlow cannot be loaded.
     """
     if not hardware():
-        return 0
-    asked = subprocess.run([sys.executable, "-c", "import tensorflow as tf\n"
-                            "print(len(tf.config.list_physical_devices('GPU')))"], capture_output=True,
-                           encoding="utf-8", errors="replace", env={**os.environ, "KERAS_HOME": os.devnull})
+        return ()
+    asked = subprocess.run([sys.executable, "-c", _CAPABILITIES], capture_output=True, encoding="utf-8",
+                           errors="replace", env={**os.environ, "KERAS_HOME": os.devnull})
     if asked.returncode:
         raise RunFailure("TensorFlow cannot be loaded; run 'mirrorline doctor' to see what is missing")
-    return int(asked.stdout.split()[-1])
+    return tuple((major, minor) for major, minor in json.loads(asked.stdout.splitlines()[-1]))
+
+
+def count_gpus() -> int:
+    """Returns how many GPUs TensorFlow can use, as `compute_capabilities` finds them."""
+    return len(compute_capabilities())
 
 
 def driver_version(root: str | os.PathLike = "/") -> str | None:

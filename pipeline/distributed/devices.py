@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from pipeline import arithmetic, keras_import
-from pipeline.config import OptimizerConfig, RuntimeConfig, TrainingConfig
+from pipeline.config import AUTO, OptimizerConfig, RuntimeConfig, TrainingConfig
 from pipeline.console import STANDARD, Console
 from pipeline.distributed import multi_worker_strategy
 from pipeline.distributed.cluster import Cluster
@@ -50,6 +50,9 @@ def start(runtime: RuntimeConfig, training: TrainingConfig, optimizer: Optimizer
     import tensorflow as tf
 
     keras_import.set_defaults()
+    if runtime.gpu_thread_mode != "global":  # Read when the first GPU is used.
+        os.environ["TF_GPU_THREAD_MODE"] = f"gpu_{runtime.gpu_thread_mode}"
+    tf.config.experimental.enable_tensor_float_32_execution(runtime.tf32)
     from pipeline.data.stream import check_batch_size
 
     if not arithmetic.set_threads(runtime.threads):
@@ -210,14 +213,18 @@ def check_precision(precision: str, kind: str, force: bool, features: Collection
     """Returns a warning about a precision that is slow on this hardware, or None.
 
     Args:
-      precision: one of pipeline.config.PRECISIONS.
+      precision: one of pipeline.config.PRECISIONS, or AUTO.
       kind: "GPU" or "CPU".
       force: accept a precision that is far too slow.
       features: of `cpu_features`.
 
     Raises:
-      UsageError: float16 on a CPU without `force`; half precision where `limits_onednn`.
+      UsageError: float16 on a CPU without `force`; half precision where `limits_onednn`; AUTO, which only a training
+        has resolved.
     """
+    if precision == AUTO:
+        raise UsageError("--precision=auto is chosen by a training, which keeps it: give float32, mixed_bfloat16 or "
+                         "mixed_float16 here")
     if kind == "GPU":
         return None
     if limits_onednn(precision, features):

@@ -26,15 +26,24 @@ class InputDistributor:
         each has only its own rows, which the strategy would divide once more.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy, ahead: int = 1):
+        """
+        Args:
+          ahead: batches that wait on each GPU where the strategy prefetches them.
+        """
+        self._strategy, self._ahead = strategy, ahead
         self.rank, self.workers = worker_of(strategy)
         self.replicas = strategy.num_replicas_in_sync // self.workers
         self.distributes = uses_gpus(strategy) and self.workers == 1
 
     def iterator(self, dataset: tf.data.Dataset) -> Iterator:
         """Opens an iterator over a dataset of this worker's batches."""
-        return iter(self._strategy.experimental_distribute_dataset(dataset) if self.distributes else dataset)
+        if not self.distributes:
+            return iter(dataset)
+        # Without options TensorFlow sends one batch ahead.
+        options = None if self._ahead == 1 else tf.distribute.InputOptions(
+            experimental_per_replica_buffer_size=self._ahead)
+        return iter(self._strategy.experimental_distribute_dataset(dataset, options))
 
     def rows(self, batch: "Mapping[str, tf.Tensor] | ResidentBatch") -> Mapping[str, tf.Tensor]:
         """Returns the rows of the calling replica, of static shape, from an element of an iterator."""

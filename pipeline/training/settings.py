@@ -42,6 +42,7 @@ class StepSettings:
       metrics: names of the metrics that evaluations compute in addition to loss and accuracy.
       augmentations: those of the run, applied to batches that come with their positions.
       augmented: how many of them come with the images already.
+      batches_ahead: batches that wait on each GPU.
     """
 
     batch_size: int
@@ -67,6 +68,7 @@ class StepSettings:
     metrics: Sequence[str] = ()
     augmentations: Sequence[Augmentation] = ()
     augmented: int = 0
+    batches_ahead: int = 1
 
 
 def step_settings(config: ExperimentConfig, source: Source, image_channels: int, replicas: int,
@@ -107,7 +109,8 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
         synchronize=synchronize and not compiled, xla=compiled,
         earlier_updates=EARLIER_UPDATES if config.training.initialize_from else 0,
         bucket_bytes=int(config.runtime.reduction_bucket_mb * 2**20), loss=optimizer.loss,
-        metrics=config.training.metrics, augmentations=chain, augmented=decoded_crop(source.train, chain)[1])
+        metrics=config.training.metrics, augmentations=chain, augmented=decoded_crop(source.train, chain)[1],
+        batches_ahead=config.runtime.prefetch_to_device)
 
 
 def _mean_and_std(config, source, stored):

@@ -55,7 +55,7 @@ class StepFunctions:
         self.strategy, self.state, self.schedule, self.settings = strategy, state, schedule, settings
         self._fault, self.image_size = fault, image_size
         self.num_replicas = strategy.num_replicas_in_sync
-        self.input_distributor = InputDistributor(strategy)
+        self.input_distributor = InputDistributor(strategy, settings.batches_ahead)
         self.micro_batch_size = settings.batch_size // (self.num_replicas * settings.micro_batches)
         self.inference = Inference(strategy, state.model, settings, self.input_distributor)
         self.trace()

@@ -11,7 +11,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.data.stream import check_batch_size
-from pipeline.distributed import devices
+from pipeline.distributed import auto_precision, devices
 from pipeline.errors import UsageError
 from pipeline.quantities import counted
 from pipeline.training.experiment import Experiment, build
@@ -60,7 +60,7 @@ def trace(config: ExperimentConfig, console: Console) -> list[PlacedFunction]:
     replicas = config.runtime.replicas or 1
     check_batch_size(config.training.batch_size, replicas, config.optimizer.accumulate_steps)
     there = len(tf.config.list_physical_devices("GPU")) >= replicas
-    config = config.replace(force=True, replicas=replicas if there else 1)
+    config = config.replace(force=True, replicas=replicas if there else 1, precision=auto_precision.resolved(config))
     strategy = devices.start(config.runtime, config.training, config.optimizer, console)
     source = load(config.data, config.training.batch_size, console)
     if not there:  # TensorFlow computes on the CPU what is to be placed on a GPU that is not there.

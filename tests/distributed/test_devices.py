@@ -128,7 +128,10 @@ for wrong in (dict(batch_size=7, replicas=2), dict(precision="mixed_float16"), d
     except UsageError:
         pass
 print(keras.config.floatx(), keras.config.dtype_policy().name, said)
-strategy = start(replicas=2, precision="float64", seed=7, cross_device_reduction="tree")
+tf32 = tf.config.experimental.tensor_float_32_execution_enabled
+before = tf32()
+strategy = start(replicas=2, tf32=False, gpu_thread_mode="private", precision="float64", seed=7,
+                 cross_device_reduction="tree")
 from pipeline.training.self_test import reduction_name
 print(reduction_name(strategy))
 print(type(strategy).__name__, strategy.num_replicas_in_sync, len(tf.config.list_logical_devices("CPU")))
@@ -136,6 +139,7 @@ print(keras.config.floatx(), keras.config.dtype_policy().name, said)
 first = keras.random.normal((3,)).numpy().tolist()
 keras.utils.set_random_seed(7)
 print(first == keras.random.normal((3,)).numpy().tolist())
+print(before, tf32(), os.environ["TF_GPU_THREAD_MODE"])
 """
 
 
@@ -147,4 +151,4 @@ def test_start_validates_before_it_changes_anything(tmp_path):
         "ReductionToOneDevice over 2 CPU replicas",
         "MirroredStrategy 2 2",
         "float64 float64 ['2 replicas share one CPU: for trial, not for speed']",
-        "True"], done.stderr
+        "True", "True False gpu_private"], done.stderr
