@@ -4,6 +4,7 @@ They are imported inside the functions, so that a run loads none that it does no
 """
 import contextlib
 import ctypes
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,21 @@ def take_writer_error(checkpoint: tf.train.Checkpoint) -> Exception | None:
     if writer is not None and error is not None:
         writer._async_error = None
     return error
+
+
+def trace_copies(checkpoint: tf.train.Checkpoint, wanted: bool) -> None:
+    """Chooses how asynchronous saves after the first copy the variables: by a traced function, or one by one.
+
+    TensorFlow traces at the second save, which takes as long as ten to a hundred copies one by one.
+    """
+    writer = getattr(checkpoint, "_async_checkpointer_impl", None)
+    traced = getattr(type(writer), "_copy_to_cpu", None)
+    if not hasattr(traced, "python_function"):
+        return
+    if wanted:
+        vars(writer).pop("_copy_to_cpu", None)
+    else:
+        writer._copy_to_cpu = functools.partial(traced.python_function, writer)
 
 
 def cross_device_ops(strategy: tf.distribute.Strategy) -> tf.distribute.CrossDeviceOps:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from pipeline.console import STANDARD, Console
 from pipeline.errors import RunFailure, UsageError
 from pipeline.files import no_room, sync
-from pipeline.internals.tensorflow_internals import take_writer_error
+from pipeline.internals.tensorflow_internals import take_writer_error, trace_copies
 from pipeline.monitoring.full_disk import FullDisk
 from pipeline.paths import literal
 from pipeline.stored_checkpoint import (
@@ -31,6 +31,8 @@ from pipeline.stored_checkpoint import (
 )
 from pipeline.training.best_checkpoint import BestCheckpoint
 from pipeline.training.state import TrainState
+
+UNTRACED_SAVES = 8  # Of a process; only runs that save more often gain by what tracing the copy takes.
 
 
 class CheckpointStore:
@@ -67,6 +69,7 @@ class CheckpointStore:
         self._saving: int | None = None
         self._wanted: int | None = None
         self._removed = False
+        self._saves = 0
 
     def restore(self, known: int | None = None) -> int:
         """Restores the latest good checkpoint and removes damaged and unfinished ones.
@@ -169,6 +172,8 @@ class CheckpointStore:
             enable_async=True, experimental_write_callbacks=[lambda _: self._finish(step, specs, best)])
         try:
             self._opened_manager().save(checkpoint_number=step, options=options)
+            self._saves += 1
+            trace_copies(self._checkpoint, self._saves > UNTRACED_SAVES)
         except (OSError, tf.errors.OpError) as error:
             if not no_room(error):
                 raise self._failure(error) from error

@@ -38,6 +38,18 @@ def test_async_checkpointer_impl_keeps_the_error_of_a_save(tmp_path):
     assert internals.take_writer_error(checkpoint) is None
 
 
+def test_copy_to_cpu_copies_one_by_one_or_by_a_traced_function(tmp_path):
+    checkpoint = tf.train.Checkpoint(value=tf.Variable(0.0))
+    for number, traced in enumerate((False, False, True, True)):
+        checkpoint.value.assign(number)
+        path = checkpoint.save(str(tmp_path / "ckpt"), options=tf.train.CheckpointOptions(enable_async=True))
+        checkpoint.value.assign(-1.0)  # The copy is what is written.
+        checkpoint.sync()
+        assert tf.train.load_variable(path, "value/.ATTRIBUTES/VARIABLE_VALUE") == number
+        internals.trace_copies(checkpoint, traced)
+        assert hasattr(checkpoint._async_checkpointer_impl._copy_to_cpu, "python_function") == traced
+
+
 def test_extended_cross_device_ops_of_a_strategy(strategy):
     assert isinstance(internals.cross_device_ops(strategy(2)), tf.distribute.CrossDeviceOps)
 
