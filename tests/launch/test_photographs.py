@@ -38,27 +38,35 @@ def place(tmp_path_factory):
     return folder
 
 
+def cut(place, whole, name, step):
+    """Copies a run as it was before its end: without its result, and with no checkpoint after `step`."""
+    shutil.copytree(place / "runs" / whole, place / "runs" / name)
+    (place / "runs" / name / "result.json").unlink()
+    for path in (place / "runs" / name / "checkpoints").rglob("ckpt-*"):
+        if path.name.partition(".")[0] != f"ckpt-{step}":
+            path.unlink()
+    return place / "runs" / name
+
+
 @pytest.mark.parametrize("replicas", quick([1, 2], 0))
 def test_the_host_the_step_and_a_resume_compute_the_same(place, replicas):
-    """One run changes where it augments when it goes on."""
+    """A run that lost its end goes on where it augments on the host."""
     line = (*TRAIN, "--steps=6", f"--replicas={replicas}", "--evaluate_every=6")
-    resumed, whole = (f"runs/{name}-{replicas}" for name in ("resumed", "uninterrupted"))
-    found = answers([
-        (*line, f"--workdir={resumed}", "--steps=4", "--evaluate_every=4", "--augment_on=device"),
-        (*line, f"--workdir={resumed}", "--augment_on=host", "--allow=steps,evaluate_every"),
-        (*line, f"--workdir={whole}", "--augment_on=device")], place)
-    assert [code for code, *_ in found] == [0, 0, 0], found
-    assert "resume" in found[1][1]
-    assert result(place / resumed)["weights_sha256"] == result(place / whole)["weights_sha256"]
+    succeed(*line, f"--workdir=runs/uninterrupted-{replicas}", "--augment_on=device", cwd=place)
+    resumed = cut(place, f"uninterrupted-{replicas}", f"resumed-{replicas}", 3)
+    done = succeed(*line, f"--workdir={resumed}", "--augment_on=host", cwd=place)
+    assert "resume  from the checkpoint of step 3" in done.stdout
+    assert result(resumed)["weights_sha256"] == result(place / "runs" / f"uninterrupted-{replicas}")["weights_sha256"]
+    assert json.loads((resumed / "config.json").read_text())["preprocessing"]["version"] == 2
 
 
-PLAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=6",
-         "--evaluate_every=6")
+PLAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=8",
+         "--checkpoint_every=6", "--evaluate_every=8")
 
 
 @pytest.fixture(scope="module")
 def decoded(place):
-    """What the evaluations of runs/padded and of runs/stretched print, which have six steps: [text, text]."""
+    """What the evaluations of runs/padded and of runs/stretched print, which have eight steps: [text, text]."""
     evaluate = ("evaluate", "--split=train", "--noreport")
     found = answers([(*PLAIN, "--workdir=runs/stretched"), (*PLAIN, "--resize=pad", "--workdir=runs/padded"),
                      (*evaluate, "--workdir=runs/padded"),
@@ -69,23 +77,19 @@ def decoded(place):
 
 def test_a_run_goes_on_with_the_decoding_it_began_with(place, decoded):
     """config.json of runs begun before there was a choice has no `preprocessing`: Pillow resizes for them."""
-    for name in ("now", "before"):
-        shutil.copytree(place / "runs" / "stretched", place / "runs" / name)
-    path = place / "runs" / "before" / "config.json"
+    path = cut(place, "stretched", "before", 6) / "config.json"
     stored = json.loads(path.read_text())
     assert stored.pop("preprocessing")["version"] == 2
     path.write_text(json.dumps(stored))
     refused = ("--resize=pad", "--augment=resized_crop", "--interpolation=bicubic")
     found = answers([
-        *((*PLAIN, "--steps=8", f"--workdir=runs/{name}", "--allow=steps") for name in ("now", "before")),
+        (*PLAIN, "--workdir=runs/before"),
         *((*PLAIN, "--steps=10", "--workdir=runs/before", option, "--allow=steps,resize,augment,interpolation")
           for option in refused)], place)
-    assert [code for code, *_ in found] == [0, 0, 2, 2, 2], found
-    versions = {name: json.loads((place / "runs" / name / "config.json").read_text())["preprocessing"]["version"]
-                for name in ("now", "before")}
-    assert versions == {"now": 2, "before": 1}
-    assert result(place / "runs" / "now")["weights_sha256"] != result(place / "runs" / "before")["weights_sha256"]
-    for option, (_, _, errors) in zip(refused, found[2:], strict=True):
+    assert [code for code, *_ in found] == [0, 2, 2, 2], found
+    assert json.loads(path.read_text())["preprocessing"]["version"] == 1
+    assert result(place / "runs" / "before")["weights_sha256"] != result(place / "runs" / "stretched")["weights_sha256"]
+    for option, (_, _, errors) in zip(refused, found[1:], strict=True):
         assert errors.startswith(f"mirrorline train: {option}: this run decodes its images as"), errors
 
 
