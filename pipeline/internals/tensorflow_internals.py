@@ -48,7 +48,7 @@ def trace_copies(checkpoint: tf.train.Checkpoint, wanted: bool) -> None:
     """
     writer = getattr(checkpoint, "_async_checkpointer_impl", None)
     traced = getattr(type(writer), "_copy_to_cpu", None)
-    if not hasattr(traced, "python_function"):
+    if writer is None or traced is None or not hasattr(traced, "python_function"):
         return
     if wanted:
         vars(writer).pop("_copy_to_cpu", None)
