@@ -4,8 +4,10 @@ from typing import Any
 
 from pipeline.callbacks import Callback
 from pipeline.console import Console
+from pipeline.distributed.input_distribution import uses_gpus
 from pipeline.monitoring.alerts import AlertContext, Alerts
 from pipeline.monitoring.goodput import GoodputTracker
+from pipeline.monitoring.gpu_metrics import create_gpu_metrics
 from pipeline.monitoring.launches import Launches
 from pipeline.monitoring.live_progress import LiveProgress
 from pipeline.monitoring.profile import create_profile
@@ -36,5 +38,7 @@ def create_callbacks(experiment: Any, directory: RunDirectory, step: int, record
     optional: list[Callback] = [] if profile is None else [profile]
     if experiment.config.runtime.tensorboard != "scalars":
         optional.append(TensorBoardWriter(experiment, directory, recorder))
-    return (create_system_metrics(experiment, tracker, launches.path), recorder, progress,
+    gpus = create_gpu_metrics("GPU" if uses_gpus(experiment.strategy) else "CPU", recorder.path, progress.info,
+                              progress.warning)
+    return (create_system_metrics(experiment, tracker, launches.path), *gpus, recorder, progress,
             Alerts(AlertContext.of(experiment), progress.warning), *optional)

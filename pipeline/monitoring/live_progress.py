@@ -19,6 +19,7 @@ REFRESHES = 2  # A second; drawing takes processor time from the training.
 TWO_COLUMNS = 80  # Columns of a terminal from which on two items share a line.
 GAP, MARGIN = 3, 3  # Columns; the margin leaves room for the ^C that the terminal shows.
 SHORTEST_BAR = 5
+GPU_FIGURES = {"gpu_utilization": "{:.0%}", "gpu_temperature": "{:.0f} °C", "gpu_power_watts": "{:,.0f} W"}
 
 
 class LiveProgress(PlainProgress):
@@ -60,7 +61,7 @@ class LiveProgress(PlainProgress):
         self._time_left.window(window.step, window.system.get("examples_per_second"))
         self._step, self._activity = window.step, None
         self._figures = dict(zip(("loss", "accuracy"), means(window), strict=True))
-        shown = ("examples_per_second", "ceiling_share")
+        shown = ("examples_per_second", "ceiling_share", *GPU_FIGURES)
         self._system.update({name: window.system[name] for name in shown if name in window.system})
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
@@ -101,7 +102,7 @@ class LiveProgress(PlainProgress):
         cells = [self._epoch_bar(each, options.ascii_only), self._run_bar(each, options.ascii_only), *(
             fitting(variants, each) for variants in (
                 self._figure("loss", "{:.4f}"), self._figure("accuracy", "{:.2%}"), self._speed(),
-                self._last_checkpoint()))]
+                self._last_checkpoint(), *self._gpus()))]
         lines = [cells[i:i + columns] for i in range(0, len(cells), columns)]
         lines = lines[:max(1, console.height - 1)]
         for line in lines:
@@ -147,6 +148,11 @@ class LiveProgress(PlainProgress):
         share = f"{self._system['ceiling_share']:.0%}"
         return [f"{speed}, {share} of the machine's ceiling", f"{speed}, {share} of the ceiling",
                 f"{speed}, {share} of ceiling", speed]
+
+    def _gpus(self) -> list[list[str]]:
+        """Returns the load of the GPUs, in no item where it is not known."""
+        known = [form.format(self._system[name]) for name, form in GPU_FIGURES.items() if name in self._system]
+        return [[f"GPU {', '.join(known[:count])}" for count in range(len(known), 0, -1)]] if known else []
 
     def _last_checkpoint(self) -> list[str]:
         if self._checkpoint is None:

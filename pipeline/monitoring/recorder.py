@@ -25,6 +25,8 @@ MEASURED_AT_TIMES = ("weight_norm", "update_ratio", "top5_accuracy")  # NaN in s
 SECTIONS = {"optimization": ("gradient_norm", "weight_norm", "update_ratio", "loss_scale", "skipped_steps"),
             "speed": ("examples_per_second", "examples_per_second_per_replica", "ceiling_share", "input_wait",
                       "goodput"),
+            "gpu": ("gpu_utilization", "gpu_memory_mib", "gpu_power_watts", "gpu_temperature", "gpu_clock_mhz",
+                    "gpu_clock_share", "gpu_slowed", "gpu_power_capped", "gpu_ecc_errors", "gpu_energy_joules"),
             "memory": ("host_memory_mib", "host_memory_share", "host_memory_full", "device_memory_mib",
                        "device_memory_full")}
 TAGS = {name: f"{section}/{name}" for section, names in SECTIONS.items() for name in names}
