@@ -164,7 +164,7 @@ def answered(tmp_path_factory):
         "short": (*COSINE, "--steps=20"), "refused": (*COSINE, "--steps=40"),
         "longer": (*COSINE, "--steps=40", "--allow=steps"),
         "diverged": ("train", "--model=mlp", "--steps=6", "--schedule=constant", "--learning_rate=1e30",
-                     "--optimizer=sgd", "--workdir=diverged", CURVES)}
+                     "--optimizer=sgd", "--augment=", "--workdir=diverged", CURVES)}
     return folder, dict(zip(lines, answers(lines.values(), folder), strict=True))
 
 

@@ -78,7 +78,12 @@ def test_every_format_gives_the_weights_of_its_model(trained, form):
     assert len(found.sha256) == 64
     for name, value in arrays(model).items():
         np.testing.assert_array_equal(value, values[name], err_msg=name)
-    again = fresh(classes=4)  # A head for other classes is fresh, all of it.
+
+
+@pytest.mark.parametrize("form", quick(list(FILES), 1, 4))  # The first four are matched alike.
+def test_a_head_for_other_classes_is_fresh(trained, form):
+    folder, values = trained
+    again = fresh(classes=4)
     before = arrays(again)
     found = initialize(again, str(folder / FILES[form]), dataclasses.replace(PLAIN, num_classes=4), find)
     assert found.fresh == ("network/classifier/kernel", "network/classifier/bias")

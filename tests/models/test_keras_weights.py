@@ -108,7 +108,7 @@ def test_outputs_equal_those_of_keras_with_the_same_file(family, file):
 
 
 @pytest.mark.parametrize("file", quick(["trained.weights.h5", "trained.h5", "keras2.weights.h5", "tf213.weights.h5",
-                                        "nested.weights.h5", "nested.h5"], 1, 2, 3, 4))
+                                        "nested.weights.h5", "nested.h5"], 2, 3, 4))
 def test_optimizers_other_names_and_models_around_do_not_matter(mobilenet, file):
     model, found = mobilenet.load(file)
     mobilenet.assert_equal(model, file.partition(".")[0])
@@ -124,13 +124,11 @@ def test_half_precision_is_widened(mobilenet, file):
 
 
 def test_images_of_another_size_take_all_of_a_convolutional_model(mobilenet):
-    model, found = mobilenet.load("larger.weights.h5")
-    assert not found.fresh
-    values = [keras.ops.convert_to_numpy(v) for v in named(model).values()]
+    written = find(str(mobilenet.folder / "larger.weights.h5"), mobilenet.plain()).read()
     other, found = mobilenet.load("larger.weights.h5", shape=(48, 64, 3))
-    assert not found.fresh
-    for value, variable in zip(values, named(other).values(), strict=True):
-        np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
+    assert not found.fresh and found.loaded == len(written)
+    for name, variable in named(other).items():
+        np.testing.assert_array_equal(written[name], keras.ops.convert_to_numpy(variable), err_msg=name)
 
 
 @pytest.mark.acceptance

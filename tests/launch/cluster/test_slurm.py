@@ -18,6 +18,7 @@ from launch.cluster.ports import derived_ports
 from pipeline.errors import UsageError
 from tests.commands import REPOSITORY, environment, mirrorline
 from tests.launch.cluster.supervised import MARK, Supervised, records, wait_for
+from tests.selection import quick
 
 SCRIPT = {"name": "digits", "least": 2, "most": 2, "command": ["train", "--model=mlp"], "workdir": "/shared/a run",
           "mirrorline": ["mirrorline"], "limits": ["--max_restarts=3"], "notice": 75.0, "options": []}
@@ -256,7 +257,7 @@ def test_wrong_flags_are_not_retried(tmp_path):
 
 
 # A worker other than the chief may be done when the signal reaches it, and end by it: the chief still saves.
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", quick([False, True], 1))
 def test_stop_request_to_every_process_saves(tmp_path, interrupted):
     run = Allocation(tmp_path, steps=100_000, save_seconds=0.5, interrupted=interrupted)
     wait_for(lambda: any(r["step"] >= 5 for r in records(run.workdir / "metrics.jsonl")), PATIENCE)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.launch.cluster.supervised import Supervised, records
+from tests.selection import quick
 
 KILL, STOP = int(signal.SIGKILL), int(signal.SIGSTOP)
 
@@ -122,7 +123,7 @@ def test_wrong_use_is_reported_in_one_line_and_not_restarted(tmp_path):
     assert "1 attempt, 1 failure" in out and len(records(tmp_path / "attempts.jsonl")) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", quick([signal.SIGTERM, signal.SIGINT], 0))
 def test_stop_request_saves_at_one_step_and_the_run_continues_later(tmp_path, number):
     run = Supervised(tmp_path, steps=400)
     run.until_step(3)
