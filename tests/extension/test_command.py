@@ -8,7 +8,7 @@ import pytest
 from pipeline.extension import digest
 from tests.commands import REPOSITORY, answers, mirrorline, result
 
-TRAIN = ("train", "--dataset=shapes", "--model=small_net", "--model_options=width=4", "--batch_size=50",
+TRAIN = ("train", "--dataset=shapes", "--model=small_net", "--model_options=width=4", "--batch_size=50", "--augment=",
          "--schedule=constant", "--workdir=run", "--verbosity=quiet")
 
 

@@ -113,7 +113,7 @@ def test_a_corrupt_image(tmp_path):
     _images(tmp_path / "mine")
     (tmp_path / "mine" / "train" / "cat" / "1.png").write_bytes(b"no image at all")
     refuse(tmp_path, "--dataset=folder:mine", "--model=mlp", says=["1.png", "--skip_unreadable"])
-    done = mirrorline("train", "--dataset=folder:mine", "--model=mlp", "--steps=2", "--batch_size=2",
+    done = mirrorline("train", "--dataset=folder:mine", "--model=mlp", "--augment=", "--steps=2", "--batch_size=2",
                       "--skip_unreadable", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 unreadable" in done.stdout and "5 training" in done.stdout

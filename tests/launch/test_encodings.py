@@ -14,7 +14,7 @@ from tests.test_structure import SOURCES
 ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 NAMES = ("Kätzchen", "犬")
 SHOWN = (r"K\xe4tzchen", r"\u72ac")
-QUICK = ("--steps=1", "--batch_size=4", "--model=mlp", "--tensorboard=scalars")
+QUICK = ("--steps=1", "--batch_size=4", "--model=mlp", "--augment=", "--tensorboard=scalars")
 
 
 @pytest.fixture(scope="module")

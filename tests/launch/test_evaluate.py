@@ -14,7 +14,7 @@ TRAIN = ("train", "--model=mlp", "--batch_size=60", "--steps=12", "--checkpoint_
          "--schedule=constant", "--learning_rate=3e-3", "--augment=flip")
 
 
-DIVERGED = ("train", "--model=mlp", "--steps=3", "--subset=20", "--optimizer=sgd", "--learning_rate=1e30",
+DIVERGED = ("train", "--model=mlp", "--steps=3", "--subset=20", "--augment=", "--optimizer=sgd", "--learning_rate=1e30",
             "--schedule=constant", "--on_divergence=ignore")
 
 

@@ -61,7 +61,7 @@ def test_the_host_the_step_and_a_resume_compute_the_same(place, replicas):
 
 
 PLAIN = ("train", "--dataset=folder:photographs", "--model=mlp", "--image_size=12", "--batch_size=8", "--steps=8",
-         "--checkpoint_every=6", "--evaluate_every=8")
+         "--augment=", "--checkpoint_every=6", "--evaluate_every=8")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_a_working_directory_that_is_gone(command, tmp_path, monkeypatch, capsys
 
 
 def test_a_run_whose_directory_is_moved_ends_and_says_so(tmp_path):
-    process = start("train", "--dataset=digits", "--model=mlp", "--steps=1000000", "--steps_per_loop=10",
+    process = start("train", "--dataset=digits", "--model=mlp", "--augment=", "--steps=1000000", "--steps_per_loop=10",
                     "--checkpoint_every=20", "--evaluate_every=500000", "--tensorboard=scalars", "--workdir=run",
                     cwd=tmp_path)
     deadline = time.monotonic() + 300

@@ -6,7 +6,7 @@ import pytest
 from tests.commands import answers, metrics, result, succeed
 from tests.data.test_folder import save
 
-TRAIN = ("train", "--dataset=folder:photos", "--model=mlp", "--batch_size=4", "--steps=4", "--evaluate_every=2",
+TRAIN = ("train", "--dataset=folder:photos", "--model=mlp", "--batch_size=4", "--augment=", "--steps=4", "--evaluate_every=2",
          "--tensorboard=scalars")
 
 
