@@ -47,8 +47,8 @@ def trained(tmp_path_factory):
                 suffix = {0: "webp", 1: "tif", 2: "bmp"}.get(i, "png")
                 Image.fromarray(noise(label, first + 2 * i + label)).save(target / f"{i}.{suffix}", lossless=True)
     done = mirrorline("train", "--dataset=folder:corners", f"--image_size={SIZE}", "--model=mlp", "--steps=90",
-                      "--batch_size=16", "--augment=", "--checkpoint_every=30", "--ema_decay=0.9", "--workdir=runs/corners-mlp",
-                      cwd=folder)
+                      "--batch_size=16", "--augment=", "--checkpoint_every=30", "--ema_decay=0.9",
+                      "--workdir=runs/corners-mlp", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 

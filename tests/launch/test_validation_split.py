@@ -6,8 +6,8 @@ import pytest
 from tests.commands import answers, metrics, result, succeed
 from tests.data.test_folder import save
 
-TRAIN = ("train", "--dataset=folder:photos", "--model=mlp", "--batch_size=4", "--augment=", "--steps=4", "--evaluate_every=2",
-         "--tensorboard=scalars")
+TRAIN = ("train", "--dataset=folder:photos", "--model=mlp", "--batch_size=4", "--augment=", "--steps=4",
+         "--evaluate_every=2", "--tensorboard=scalars")
 
 
 def add(folder, split, count):
