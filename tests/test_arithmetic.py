@@ -10,7 +10,7 @@ from pipeline.run_directory import evaluation_config
 from tests.commands import answers, result, start
 from tests.selection import quick
 
-RUN = ("train", "--dataset=digits", "--batch_size=100", "--subset=4", "--schedule=constant",
+RUN = ("train", "--dataset=digits", "--batch_size=100", "--subset=4", "--schedule=constant", "--augment=",
        "--tensorboard=scalars")
 
 

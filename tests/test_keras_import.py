@@ -13,7 +13,8 @@ from pipeline.console import Console
 from pipeline.errors import UsageError
 from tests.commands import environment, mirrorline, result, start
 
-RUN = ("--dataset=digits", "--model=mlp", "--batch_size=100", "--steps=3", "--subset=2", "--tensorboard=scalars")
+RUN = ("--dataset=digits", "--model=mlp", "--batch_size=100", "--steps=3", "--subset=2", "--augment=",
+       "--tensorboard=scalars")
 NOTEBOOK = "module://matplotlib_inline_of_elsewhere.backend_inline"
 FILES = [
     {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1, "backend": "torch",

@@ -12,7 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("flags", "launch", "pipeline", "recipes")
 STEP = ("pipeline/training/step.py", "pipeline/training/inference.py", "pipeline/export/signatures.py",
         "pipeline/distributed/agreement.py", "pipeline/data/encoded_header.py", "pipeline/data/encoded_images.py",
-        "pipeline/data/image_reader.py", "pipeline/data/record_stream.py", "pipeline/verification/gpu_kernels.py")
+        "pipeline/data/image_reader.py", "pipeline/verification/gpu_kernels.py")
 WITHOUT_TENSORFLOW = ("flags/", "recipes/", "launch/__init__.py", "launch/__main__.py", "pipeline/silence.py",
                       "launch/commands/launch.py", "launch/cluster/", "pipeline/distributed/cluster.py",
                       "pipeline/distributed/rendezvous.py", "pipeline/distributed/peer_failure.py",

@@ -196,22 +196,35 @@ class Records:
 
     def find_damage(self) -> UsageError | None:
         """Returns the error about the first record that cannot be decoded; None if none is found in a minute."""
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])  # Traced once for all files.
+        @tf.autograph.experimental.do_not_convert
         def example(record):
             return self._example(record, self.format.evaluation)
 
-        began = time.monotonic()
-        for file in self.table.files:
-            number = 0
-            try:
-                for _ in record_dataset(file).map(example, num_parallel_calls=2, deterministic=True):
-                    number += 1
-                    if time.monotonic() - began > _LONGEST_LOOK:
-                        return None
-            except tf.errors.OpError as error:
-                return UsageError(f"cannot decode record {number} of {file}: {first_line(error)}; prepare the data set "
-                                  "again")
+        began, number = time.monotonic(), 0
+        try:
+            for _ in record_dataset(*self.table.files).map(example, num_parallel_calls=2, deterministic=True):
+                number += 1
+                if time.monotonic() - began > _LONGEST_LOOK:
+                    return None
+        except tf.errors.OpError as error:
+            number, file = self._place_in_file(number)
+            return UsageError(f"cannot decode record {number} of {file}: {first_line(error)}; prepare the data set "
+                              "again")
         return None
+
+    def _place_in_file(self, number):
+        """Returns (number in its file, file) of a record by its number in all files."""
+        for file in self.table.files:
+            place = 0
+            try:
+                for _ in record_dataset(file):
+                    if place == number:
+                        return place, file
+                    place += 1
+            except tf.errors.OpError:  # It cannot even be read.
+                return place, file
+            number -= place
+        return number, self.table.files[-1]
 
 
 def record_dataset(*files: str) -> tf.data.Dataset:

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks import image_folders, learning
 from benchmarks.processes import REPOSITORY
+from tests.selection import quick
 
 
-@pytest.mark.parametrize("name, options", [("vit_ti16", {"patch_size": 16}), ("wrn16_8", {})])
+@pytest.mark.parametrize("name, options", quick([("vit_ti16", {"patch_size": 16}), ("wrn16_8", {})], 1))
 def test_networks_of_keras_layers_compute_the_same(name, options):
     from benchmarks import keras_architectures
     from pipeline.models import registry

@@ -1,6 +1,7 @@
 """Data sets of TensorFlow Datasets: found, not found, read into memory, streamed."""
 import io
 import os
+import re
 import shutil
 import stat
 
@@ -12,6 +13,7 @@ from pipeline.config import DataConfig
 from pipeline.console import Console
 from pipeline.data import damage
 from pipeline.data.load import load
+from pipeline.data.record_stream import record_dataset
 from pipeline.data.records import read_table
 from pipeline.data.sources.tfds_prepare import prepared
 from pipeline.data.stream import BatchLayout, eval_batches, train_stream
@@ -61,15 +63,15 @@ def test_image_size_resizes(load_numbered):
 
 
 def test_the_fingerprint_changes_with_one_byte_and_with_one_label(numbered_dir, load_numbered, tmp_path):
-    before = load_numbered().fingerprint
+    before = load_numbered(memory_budget=0).fingerprint
     tables = [prepare(tmp_path / str(label), label_of=lambda number, label=label: label if number == 2 else number % 3,
                       train=20) for label in (2, 0)]
-    assert len({load_numbered(data_dir=folder).fingerprint for folder in tables}) == 2
+    assert len({load_numbered(memory_budget=0, data_dir=folder).fingerprint for folder in tables}) == 2
     copy = shutil.copytree(numbered_dir, tmp_path / "copy")
-    assert load_numbered(data_dir=str(copy)).fingerprint == before
+    assert load_numbered(memory_budget=0, data_dir=str(copy)).fingerprint == before
     names = copy / "numbered" / "1.0.0" / "label.labels.txt"
     names.write_text(names.read_text().replace("ant", "ape"))
-    assert load_numbered(data_dir=str(copy)).fingerprint != before
+    assert load_numbered(memory_budget=0, data_dir=str(copy)).fingerprint != before
 
 
 @pytest.mark.parametrize("memory_budget, share", quick([(100, 0.1), (0, 0.25)], 1))
@@ -192,7 +194,7 @@ def test_images_of_several_sizes_need_image_size(numbered_dir, load_numbered, tm
     features.write_text(features.read_text().replace('"4"', '"-1"'))
     with pytest.raises(UsageError, match="images of several sizes: give --image_size"):
         load_numbered(data_dir=str(copy))
-    assert load_numbered(data_dir=str(copy), image_size=9).image_shape == (9, 9, 3)
+    assert load_numbered(data_dir=str(copy), image_size=9, memory_budget=0).image_shape == (9, 9, 3)
 
 
 def test_without_a_test_split_validation_is_final_or_a_part_of_training_is_test(numbered_dir, load_numbered, tmp_path):
@@ -233,12 +235,14 @@ def test_a_record_that_cannot_be_decoded_is_named(load_numbered, tmp_path, image
     with pytest.raises(UsageError, match=f"cannot decode train of .*{reason}"):
         load_numbered(data_dir=folder, image_size=image_size)
     source = load_numbered(data_dir=folder, image_size=image_size, memory_budget=0)
-    line = r"^cannot decode record \d+ of .*-train\.tfrecord-.*; prepare the data set again$"
+    line = r"^cannot decode record (\d+) of (.*-train\.tfrecord-[^:]*): .*; prepare the data set again$"
     layout = BatchLayout(10)
     for batches in (eval_batches(source.train, layout), train_stream(source.train, layout, 0, 0).take(4)):
         with pytest.raises(UsageError, match=line) as error, damage.in_words():
             list(batches)
         assert "\n" not in str(error.value)
+        number, file = re.match(line, str(error.value)).groups()
+        assert image in list(record_dataset(file))[int(number)].numpy()
 
 
 @pytest.mark.acceptance

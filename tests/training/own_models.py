@@ -47,8 +47,9 @@ class Pooled(Classifier):
     def __init__(self, num_classes: int = 10, **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        self.convolution, self.norm = keras.layers.Conv2D(8, 3, strides=2, activation="relu"), BatchNormalization()
-        self.pool, self.classifier = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)
+        self.convolution = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="convolution")
+        self.norm, self.pool = BatchNormalization(name="norm"), keras.layers.GlobalAveragePooling2D()
+        self.classifier = keras.layers.Dense(num_classes, name="classifier")
 
     def call(self, x, training=False):
         return self.classifier(self.pool(self.norm(self.convolution(x), training=training)))

@@ -68,7 +68,7 @@ class Broken(Callback):
             raise ValueError("no more\\nwindows")
 """
 RUN = ("train", "--dataset=digits", "--model=mlp", "--batch_size=50", "--subset=4", "--steps=8", "--steps_per_loop=1",
-       "--schedule=constant", "--evaluate_every=3", "--checkpoint_every=2", "--tensorboard=scalars",
+       "--schedule=constant", "--evaluate_every=3", "--checkpoint_every=2", "--augment=", "--tensorboard=scalars",
        "--extension=diary.py", "--workdir=run")
 
 

@@ -8,6 +8,7 @@ from pipeline.training.step import TRAIN_COLUMNS
 from tests.models.test_freezing import assert_frozen, values
 from tests.selection import quick
 from tests.training import by_hand
+from tests.training.own_models import offer
 from tests.training.small import build, distance, run, weights
 from tests.training.test_unfreezing import operations
 
@@ -67,14 +68,15 @@ def test_a_rate_of_zero_freezes_and_one_changes_nothing(strategy):
 
 
 @pytest.mark.parametrize("batch_norm, updates", quick([("inference", False), ("train", True)], 1))
-def test_frozen_batch_normalization(strategy, batch_norm, updates):
+def test_frozen_batch_normalization(strategy, monkeypatch, batch_norm, updates):
     """`train` uses the statistics of the batch and updates the moving ones; its scale and offset stay."""
-    experiment = build(strategy(1), model="cnn", image_size=8, freeze=("backbone",), frozen_batch_norm=batch_norm)
+    offer(monkeypatch)
+    experiment = build(strategy(1), model="pooled", image_size=8, freeze=("backbone",), frozen_batch_norm=batch_norm)
     before = values(experiment)
     loss = run(experiment, 1)[0, 0]
     assert_frozen(before, values(experiment), lambda name: not name.startswith("classifier/")
                   and not (updates and "/moving_" in name))
-    other = build(strategy(1), model="cnn", image_size=8)
+    other = build(strategy(1), model="pooled", image_size=8)
     # With the statistics of the batch, as where everything trains.
     assert (abs(loss - run(other, 1)[0, 0]) < 1e-12) == updates
 

@@ -18,7 +18,7 @@ from tests.consoles import RecordingConsole
 from tests.selection import quick
 
 RUN = ("train", "--dataset=digits", "--model=mlp", "--steps=1000000", "--steps_per_loop=10",
-       "--checkpoint_every=500000", "--evaluate_every=500000", "--tensorboard=scalars", "--workdir=run")
+       "--checkpoint_every=500000", "--evaluate_every=500000", "--augment=", "--tensorboard=scalars", "--workdir=run")
 SAVED = 75
 
 
@@ -91,8 +91,9 @@ def test_a_second_order_ends_at_once_a_second_notice_does_not(monkeypatch):
 
 def test_training_in_another_thread_reports_that_signals_do_not_save_it(tmp_path):
     output, found = [], []
-    config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "tensorboard": "scalars",
-                                         "workdir": str(tmp_path / "run"), "verbosity": "quiet"})
+    config = ExperimentConfig.from_flat({"dataset": "digits", "model": "mlp", "steps": 2, "subset": 2,
+                                         "tensorboard": "scalars", "workdir": str(tmp_path / "run"),
+                                         "verbosity": "quiet"})
     thread = threading.Thread(target=lambda: found.append(runs.train(config, RecordingConsole(output))))
     thread.start()
     thread.join()
