@@ -217,7 +217,8 @@ class RuntimeConfig(Options):
     prefetch_to_device: int = option(1, "batches that are sent to each GPU ahead", unit="batches", low=1, high=1000,
                                      resume=FREE)
     deterministic: bool = option(False, "deterministic operations on GPUs (on CPUs they always are)", resume=FREE)
-    xla: str = option("auto", "compile the step's core with XLA; auto: off", choices=("auto", "on", "off"))
+    xla: str = option("auto", "compile the step's core with XLA; auto: as the run began, at first on GPUs where it "
+                              "is faster (measured), on CPUs off", choices=("auto", "on", "off"))
     profile: str | None = option(None, "range of steps to profile, from:to (100:120): a trace for TensorBoard's "
                                        "profiler and a table of the most expensive operations", resume=FREE)
     histograms_every: str = option("0", "interval of histograms of weights and gradients for TensorBoard: 100 (steps), "

@@ -10,7 +10,7 @@ from pipeline import arithmetic, extension, full_memory, onednn, run_directory
 from pipeline.activity import activity
 from pipeline.augmentation import check_place, check_strengths
 from pipeline.callbacks import UserCallback
-from pipeline.config import AUTO, ExperimentConfig
+from pipeline.config import ExperimentConfig
 from pipeline.config_checks import check_optimizer
 from pipeline.console import Console
 from pipeline.data import damage
@@ -75,8 +75,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
         config, console = config.replace(verbosity="quiet", tensorboard="scalars"), None
     console = console or console_for(config)
     stored = shared.config
-    if given == AUTO:
-        console.info("precision {}, {}".format(*auto_precision.choose(config, (stored or {}).get("config", {}))))
+    auto_precision.report(given, config, (stored or {}).get("config", {}), console)
     begun_with = tuple(stored["config"].get("augment", ())) if stored else ()
     check_strengths(config.data.augment, begun_with=begun_with)
     if not stored:
@@ -89,6 +88,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
     onednn.choose(config.runtime.onednn, console, stored, cluster is None, config.data.cache_dir)
     from pipeline.distributed.agreement import lost_peers  # These import TensorFlow.
     from pipeline.stored_checkpoint import stored_checkpoints
+    from pipeline.training import compilation
     from pipeline.training.experiment import compose, start
     from pipeline.training.multi_worker_checkpoint import open_directory
     from pipeline.training.run_records import report_setup
@@ -109,6 +109,7 @@ def train(config: ExperimentConfig, console: Console | None = None) -> Outcome:
             if done:
                 return done
             report_setup(experiment, directory, console)
+            compilation.choose(experiment, directory.config, console)
             callbacks = [UserCallback(name, experiment, directory.path) for name in config.training.callbacks]
             trainer = Trainer(experiment, directory, accepted, console, callbacks)
             for what, instead in found if replicas > 1 else ():

@@ -90,12 +90,14 @@ def choose_replicas(config: ExperimentConfig) -> tuple[str, int]:
 def shortened(config: ExperimentConfig, steps: int, replicas: int) -> ExperimentConfig:
     """Returns the configuration of a run of a few steps that reaches the end of an epoch.
 
-    Points of --unfreeze_at are moved into it, at even distances.
+    Points of --unfreeze_at are moved into it, at even distances. Two runs that are compared do not measure --xla=auto,
+    which might come out differently.
     """
     batches = max(2, steps // 2)
     subset = min(config.data.subset or batches, batches)
     return config.replace(subset=subset, steps=steps, epochs=None, replicas=replicas, early_stopping_patience=0,
                           workdir=None, allow=(), precision=auto_precision.resolved(config),
+                          xla="on" if config.runtime.xla == "on" else "off",
                           unfreeze_at=moved(config.model.unfreeze_at, steps))
 
 

@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config import AUTO, ExperimentConfig
+from pipeline.console import Console
 from pipeline.distributed import cuda
 
 # By NVIDIA's CUDA C++ Programming Guide, "Compute Capabilities": bfloat16 from 8.0 (Ampere) on; float16 on 7.0 (Volta)
@@ -27,6 +28,12 @@ def choose(config: ExperimentConfig, stored: Mapping[str, Any]) -> tuple[str, st
     found = cuda.compute_capabilities()
     chosen = [found[int(index)] for index in config.runtime.devices if int(index) < len(found)]
     return for_gpus(chosen or found[:config.runtime.replicas or None])
+
+
+def report(given: str, config: ExperimentConfig, stored: Mapping[str, Any], console: Console) -> None:
+    """Says in one line what --precision=auto, if that was `given`, has become; other arguments as of `choose`."""
+    if given == AUTO:
+        console.info("precision {}, {}".format(*choose(config, stored)))
 
 
 def for_gpus(capabilities: Sequence[tuple[int, int]]) -> tuple[str, str]:

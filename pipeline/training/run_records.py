@@ -140,7 +140,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "evaluated_weights": _evaluated_weights(experiment),
         "preprocessing": dataclasses.replace(source.preprocessing, input_range=settings.input_range).stored(),
         "normalization": normalization,
-        "num_replicas": replicas, "num_workers": experiment.workers.count,
+        "compiled": settings.xla, "num_replicas": replicas, "num_workers": experiment.workers.count,
         "device": {"kind": "GPU" if uses_gpus(experiment.strategy) else "CPU", "count": replicas,
                    "cores": len(os.sched_getaffinity(0)), **arithmetic.describe(cpu_features())},
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "python": sys.version.split()[0]},

@@ -86,6 +86,8 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
       UsageError: options that contradict each other.
     """
     synchronize, compiled = config.model.sync_batch_norm, config.runtime.xla == "on"
+    if config.runtime.xla == "auto" and stored:  # As it was measured when the run began, see compilation.choose.
+        compiled = stored.get("compiled", False) and not (synchronize and replicas > 1)
     if synchronize and compiled and replicas > 1:
         raise UsageError(f"--xla=on with {replicas} replicas needs --nosync_batch_norm: batch statistics over replicas "
                          "are a collective, which cannot be part of compiled code")

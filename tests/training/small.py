@@ -13,10 +13,11 @@ DIGITS = {}
 TRIED = set()  # (replicas, precision): what the self-test of the reduction has passed in this process.
 
 
-def build(strategy, **options):
+def build(strategy, stored=None, **options):
     """Returns an Experiment on digits with quick defaults for other options; sets the dtype policy.
 
-    The self-test of the reduction, a third of a second, runs once for each number of replicas and precision.
+    The self-test of the reduction, a third of a second, runs once for each number of replicas and precision. `stored`:
+    config.json of a run that is continued, or None.
     """
     options = {"model": "mlp", "batch_size": 16, "steps": 20, "precision": "float64", "seed": 3, **options}
     config = ExperimentConfig.from_flat(options)
@@ -32,7 +33,7 @@ def build(strategy, **options):
         if tried in TRIED:
             patch.setattr(experiments, "check_reduction", lambda *arguments: None)
         TRIED.add(tried)
-        return experiments.build(config, DIGITS[key], strategy)
+        return experiments.build(config, DIGITS[key], strategy, stored)
 
 
 def run(experiment, steps, start=0):
