@@ -32,6 +32,10 @@ class DataConfig(Options):
                                     "of an --extension", added=DATASETS, path=True)
     data_dir: str | None = option(None, "folder of prepared TensorFlow Datasets; default ~/tensorflow_datasets",
                            resume=FREE, path=True)
+    columns: tuple[str, ...] = option((), "columns of a table, where they have none of their usual names: "
+                                          "path:COLUMN,label:COLUMN,split:COLUMN,group:COLUMN", many=True)
+    image_root: str | None = option(None, "folder that the paths in a table are relative to; default the table's own",
+                                    resume=FREE, path=True)
     image_size: int | None = option(None, "height and width that images are resized to; needed where they differ in "
                                           "size", unit="pixels", low=1)
     image_sizes: tuple[str, ...] = option((), "sizes of training images, each from a part of the run on, ascending: "

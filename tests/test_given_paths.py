@@ -22,9 +22,10 @@ from tests.commands import answers, environment, start
 
 COMMANDS = {command.__name__.split(".")[-1]: command for command in (
     train, evaluate, predict, export, tensorboard, sweep, verify, benchmark, inspect, find)}
-# Every flag that takes a path, by command; --dataset takes one after `folder:`.
+# Every flag that takes a path, by command; --dataset takes one after `folder:` and `table:`.
 PATHS = {
-    "train": ["dataset", "data_dir", "cache_dir", "initialize_from", "workdir"], "evaluate": ["checkpoint", "compare"],
+    "train": ["dataset", "data_dir", "cache_dir", "image_root", "initialize_from", "workdir"],
+    "evaluate": ["checkpoint", "compare"],
     "predict": ["checkpoint", "output", "figure", "explain_dir"], "export": ["checkpoint", "output"],
     "tensorboard": ["logdir", "workdir"], "sweep": ["output"], "verify": ["output"],
     "benchmark": ["output", "compare"], "inspect": ["plot"], "find": ["plot"]}

@@ -13,7 +13,7 @@ from PIL import Image
 from launch import __main__ as command_line
 from tests.commands import REPOSITORY, answers, mirrorline, succeed
 
-PAGES = ["data", "models", "finetuning", "training", "evaluation", "benchmark", "workers", "export"]
+PAGES = ["data", "tables", "models", "finetuning", "training", "evaluation", "benchmark", "workers", "export"]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -31,7 +31,7 @@ def commands(text):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with images as a user has them: flowers/ with two classes and two splits, photo.jpg, more/."""
+    """A folder with images as a user has them: flowers/ of two classes and splits, its table, photo.jpg, more/."""
     rng = np.random.default_rng(0)
     for name in ("photo.jpg", "more/1.jpg", "more/2.jpg",
                  *(f"flowers/{split}/{kind}/{i}.jpg" for split in ("train", "test") for kind in ("rose", "tulip")
@@ -39,6 +39,8 @@ def folder(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(path)
+    (tmp_path / "flowers.csv").write_text("image,species,split\n" + "".join(
+        f"{path.relative_to(tmp_path)},{path.parts[-2]},{path.parts[-3]}\n" for path in tmp_path.glob("flowers/*/*/*")))
     return tmp_path
 
 

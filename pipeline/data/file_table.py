@@ -3,13 +3,14 @@ import dataclasses
 import functools
 import json
 import os
+import stat
 from collections.abc import Sequence
 
 import numpy as np
 import PIL
 
 from pipeline.data import array_cache
-from pipeline.data.image_search import files_below
+from pipeline.data.image_search import MISSING, NO_FILE, files_below
 
 UNKNOWN, IMAGE, OTHER, UNREADABLE = range(4)  # Kinds of files; OTHER: no image.
 NEVER = np.iinfo(np.int64).min  # In place of the time of a file that has to be read at every start.
@@ -85,6 +86,27 @@ def list_files(root: str, folders: Sequence[str]) -> FileTable:
     return FileTable(tuple(folders), first, b"".join(pieces), np.cumsum([0, *map(len, pieces)]), facts)
 
 
+def list_named(root: str, names: Sequence[str]) -> FileTable:
+    """Returns the table of files that are known by name, in the one folder ""; no file is read.
+
+    Args:
+      root: the folder that the names are relative to.
+      names: ascending.
+    """
+    facts = np.zeros(len(names), FACTS)
+    for i, name in enumerate(names):
+        try:
+            status = os.stat(os.path.join(root, name))
+        except OSError:
+            facts["size"][i] = MISSING
+            continue
+        is_file = stat.S_ISREG(status.st_mode)
+        facts[i]["size"], facts[i]["time"], facts[i]["change"] = (
+            status.st_size if is_file else NO_FILE, status.st_mtime_ns, status.st_ctime_ns)
+    packed = b"".join(os.fsencode(name) + b"\0" for name in names)
+    return FileTable(("",), np.array([0, len(names)]), packed, np.array([0, len(packed)]), facts)
+
+
 def with_known_facts(table: FileTable, before: FileTable) -> FileTable:
     """Returns a table with what was saved of the files that have the same name, size and times."""
     rows = _rows(table, before)
@@ -117,12 +139,12 @@ def _rows(table, before):
     return rows
 
 
-def load_table(root: str, cache_dir: str | None) -> FileTable | None:
-    """Returns the table that `save_table` saved for a data set's folder, None without a usable one.
+def load_table(key: str, cache_dir: str | None) -> FileTable | None:
+    """Returns the table that `save_table` saved under a key, the path of a data set, None without a usable one.
 
     Files that were unreadable for another version of Pillow are UNKNOWN again.
     """
-    found = array_cache.load_arrays(_key(root), cache_dir)
+    found = array_cache.load_arrays(_key(key), cache_dir)
     if found is None:
         return None
     try:
@@ -146,13 +168,13 @@ def load_table(root: str, cache_dir: str | None) -> FileTable | None:
         return None
 
 
-def save_table(table: FileTable, root: str, cache_dir: str | None) -> None:
+def save_table(table: FileTable, key: str, cache_dir: str | None) -> None:
     """Saves a table, unless the folder of indexes cannot be written."""
     about = {"version": _VERSION, "pillow": PIL.__version__, "folders": table.folders, "reasons": table.reasons}
-    array_cache.save_arrays(_key(root), {
+    array_cache.save_arrays(_key(key), {
         "about": np.frombuffer(json.dumps(about).encode(), np.uint8), "names": np.frombuffer(table.names, np.uint8),
         "first": table.first, "bounds": table.bounds, "facts": table.facts}, cache_dir)
 
 
-def _key(root):
-    return "images", root
+def _key(path):
+    return "images", path

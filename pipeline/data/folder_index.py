@@ -1,4 +1,4 @@
-"""The index of a folder of images: read once, kept in --cache_dir, and read again only where files have changed."""
+"""The index of images in a folder or a table: kept in --cache_dir, and read again only where files have changed."""
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pipeline.data.file_table import (
     UNREADABLE,
     FileTable,
     list_files,
+    list_named,
     load_table,
     save_table,
     with_known_facts,
@@ -45,13 +46,30 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
     Raises:
       UsageError: a folder cannot be read, or a class folder has no image.
     """
+    return _open(lambda: list_files(root, folders), root, root, cache_dir, console, _check_folders)
+
+
+def open_files(table: str, root: str, names: Sequence[str], cache_dir: str | None, console: Console) -> FileTable:
+    """Returns the facts about the files that a table names, as `open_index`; there is one folder, "".
+
+    Args:
+      table: absolute path of the table, by which the index is found again.
+      root: absolute path of the folder that the names are relative to.
+      names: of the files, ascending.
+      cache_dir, console: as of open_index.
+    """
+    return _open(lambda: list_named(root, names), root, table, cache_dir, console, lambda table, root: None)
+
+
+def _open(listing, root, key, cache_dir, console, check):
+    """Returns the FileTable of `listing()` with facts, those of an earlier start from the index saved under `key`."""
     with activity("looking for images", console):
-        table, before = list_files(root, folders), load_table(root, cache_dir)
+        table, before = listing(), load_table(key, cache_dir)
         is_kept = before is not None and (table.folders, table.names) == (before.folders, before.names) and not (
             before.facts["change"] == NEVER).any()
         if before is not None:
             table = with_known_facts(table, before)
-        _check_folders(table, root)
+        check(table, root)
     unknown = np.flatnonzero(table.facts["kind"] == UNKNOWN)
     lost: list[int] = []
     try:
@@ -65,7 +83,7 @@ def open_index(root: str, folders: Sequence[str], cache_dir: str | None, console
         if len(unknown) > len(lost) or not is_kept:
             times = table.facts["time"].copy()
             table.facts["time"][unread] = table.facts["time"][lost] = NEVER
-            save_table(table, root, cache_dir)
+            save_table(table, key, cache_dir)
             table.facts["time"] = times
     return table
 

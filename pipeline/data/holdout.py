@@ -1,6 +1,7 @@
 """Parts of a data set that do not depend on the seed of a run."""
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,8 +39,33 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
+def whole_groups(labels: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+    """Chooses whole groups that have about a share of the examples, and of each class.
+
+    Args:
+      labels: int [N].
+      groups: int [N].
+      share: in (0, 1); rounded to one of 2, 3, 4, ... equal parts.
+
+    Returns:
+      int64 [n], ascending: the indices chosen, a function of the arguments alone.
+
+    Raises:
+      UsageError: fewer groups than parts.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # Half a second, for data sets with groups alone.
+    parts, known = max(2, round(1 / share)), len(np.unique(groups))
+    if known < parts:
+        raise UsageError(f"--validation_split={share:g} holds out whole groups, one of {parts} equal parts, and there "
+                         f"are only {counted(known, 'group')}: hold out a larger part, or give a split column")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Of a class with fewer examples than parts.
+        divided = StratifiedGroupKFold(parts, shuffle=True, random_state=_KEY).split(labels, labels, groups)
+        return next(iter(divided))[1]
+
+
 def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
-    """Holds out a stratified share of a split.
+    """Holds out a stratified share of a split, of whole groups where it has groups.
 
     Returns:
       (rest, held_out), the second called `name`.
@@ -52,10 +78,10 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
     if not 0 < count < split.num_examples:
         raise UsageError(f"--validation_split={share:g} holds out {count} of "
                          f"{counted(split.num_examples, 'example')} of {split.name}: neither part may be empty")
-    held_out = stratified(labels, count)
+    held_out = stratified(labels, count) if split.groups is None else whole_groups(labels, split.groups, share)
     rest = np.setdiff1d(np.arange(split.num_examples), held_out, assume_unique=True)
     if not np.isin(labels[held_out], labels[rest]).any():
-        raise UsageError(f"--validation_split={share:g} holds out {count} of {split.num_examples} examples of "
+        raise UsageError(f"--validation_split={share:g} holds out {len(held_out)} of {split.num_examples} examples of "
                          f"{split.name}, each the only one of its class: nothing would be trained that is asked for; "
                          "at least two examples of a class are needed")
     split = dataclasses.replace(split, labels=labels)

@@ -53,6 +53,7 @@ class Split:
       reader: reads them.
       labels: int32 [num_examples], or None where only `reader.read_labels()` knows them, by reading the whole split.
       files: names of the image files, one an example; None where examples are no files.
+      groups: int64 [num_examples], of examples that belong together (a patient's) and are never divided; None without.
     """
 
     name: str
@@ -60,13 +61,15 @@ class Split:
     reader: Reader
     labels: np.ndarray | None = None
     files: Sequence[str] | None = None
+    groups: np.ndarray | None = None
 
     def select(self, index: np.ndarray, name: str | None = None) -> "Split":
         """Returns the split of the examples `index`, int64 [n] ascending, called `name`; None: as before."""
         index = np.asarray(index, np.int64)
         labels = None if self.labels is None else self.labels[index]
         files = None if self.files is None else _Chosen(self.files, index)
-        return Split(name or self.name, len(index), self.reader.select(index), labels, files)
+        groups = None if self.groups is None else self.groups[index]
+        return Split(name or self.name, len(index), self.reader.select(index), labels, files, groups)
 
 
 class _Chosen(Sequence[str]):

@@ -9,10 +9,10 @@ from pipeline.console import Console
 from pipeline.data.source import Source
 from pipeline.data.stream import decoded_crop
 
-FOLDER, TFDS = "folder:PATH", "TensorFlow Datasets"
+FOLDER, TABLE, TFDS = "folder:PATH", "table:PATH", "TensorFlow Datasets"
 # Options that some kinds of data sets read. Others apply to all, or are refused in pipeline.data.load.
-READ_BY = {"data_dir": (TFDS,), "memory_budget": (FOLDER, TFDS), "cache_dir": (FOLDER, TFDS),
-           "skip_unreadable": (FOLDER,)}
+READ_BY = {"data_dir": (TFDS,), "memory_budget": (FOLDER, TABLE, TFDS), "cache_dir": (FOLDER, TABLE, TFDS),
+           "skip_unreadable": (FOLDER, TABLE), "columns": (TABLE,), "image_root": (TABLE,)}
 
 
 def warn_unused(config: DataConfig, source: Source, console: Console) -> None:
@@ -35,8 +35,8 @@ def _of_kind(config):
     entry = DATASETS.get(kind)
     if entry is None or (argument and not entry.row.argument):
         read = [name for name, kinds in READ_BY.items() if TFDS in kinds]
-    elif kind == "folder":
-        read = [name for name, kinds in READ_BY.items() if FOLDER in kinds]
+    elif kind in ("folder", "table"):
+        read = [name for name, kinds in READ_BY.items() if f"{kind}:PATH" in kinds]
     else:
         read = list(inspect.signature(entry.load()).parameters)
         read = list(READ_BY) if "config" in read else read

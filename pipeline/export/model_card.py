@@ -5,6 +5,7 @@ import numpy as np
 from markupsafe import Markup
 from sklearn.metrics import confusion_matrix
 
+from pipeline import dataset_name as names_of_data
 from pipeline.config import options
 from pipeline.export.export_format import ExportFormat
 from pipeline.metrics import classification, intervals
@@ -73,7 +74,8 @@ def _imports(export_format: ExportFormat, extensions: Sequence[str]) -> str:
 
 def dataset_name(metadata: dict) -> str:
     """Returns the name of the data set without its kind."""
-    return metadata["data"]["name"].removeprefix("folder:")
+    name = metadata["data"]["name"]
+    return names_of_data.split(name)[1] if names_of_data.has_path(name) else name
 
 
 def settings(metadata: dict) -> dict[str, str]:

@@ -34,12 +34,13 @@ def warned(capfd, dataset, **options):
     return capfd.readouterr().err.splitlines()
 
 
-ELSEWHERE = {"data_dir": "/nowhere", "memory_budget": 0, "cache_dir": "/dev/null/cache", "skip_unreadable": True}
+ELSEWHERE = {"data_dir": "/nowhere", "memory_budget": 0, "cache_dir": "/dev/null/cache", "skip_unreadable": True,
+             "columns": ("label:x",), "image_root": "/nowhere"}
 
 
 @pytest.mark.parametrize("kind, unused", [
-    ("digits", {*READ_BY}), ("synthetic:8x8x1", {*READ_BY}), ("folder", {"data_dir"}),
-    ("numbered", {"skip_unreadable"})])
+    ("digits", {*READ_BY}), ("synthetic:8x8x1", {*READ_BY}), ("folder", {"data_dir", "columns", "image_root"}),
+    ("numbered", {"skip_unreadable", "columns", "image_root"})])
 def test_options_that_a_kind_of_data_set_does_not_read(kind, unused, folder, tmp_path, capfd):
     options = dict(ELSEWHERE)
     if kind == "numbered":
