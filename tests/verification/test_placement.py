@@ -2,6 +2,7 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -9,6 +10,7 @@ from pipeline.choices import AUGMENTATIONS, OPTIMIZERS
 from pipeline.config import PRECISIONS, ExperimentConfig
 from pipeline.console import Console
 from pipeline.errors import UsageError
+from pipeline.training.losses import cross_entropy
 from pipeline.verification import gpu_kernels, gpu_step
 from pipeline.verification.placement import Crossing, placement
 from tests.commands import answers
@@ -45,8 +47,8 @@ def test_a_step_has_one_transfer_in_and_one_out_a_window():
 
 
 def test_data_on_two_gpus_stay_there():
-    step, evaluation = traced(model="cnn", cache="device", augment=("crop", "randaugment", "cutmix"), replicas=2,
-                              dataset="synthetic:9x9x3", precision="float64")
+    step, evaluation = traced(model="cnn", cache="device", augment=("trivialaugment", "cutmix"), replicas=2,
+                              dataset="synthetic:9x9x3", precision="float32")
     assert step.placement.fed == evaluation.placement.fed == []
     assert copies(step) == DECISIONS | TABLES | ORDER
     assert copies(evaluation) == {("AddV2", "int64", False)}
@@ -56,6 +58,16 @@ def test_data_on_two_gpus_stay_there():
 def of(function, *specs):
     """Returns what a function of tensors copies."""
     return placement(tf.function(function, autograph=False).get_concrete_function(*specs), True)
+
+
+def test_the_loss_in_float64_has_a_kernel():
+    def loss(logits, label):
+        with tf.device("GPU:0"):
+            return cross_entropy(logits, label)
+    logits, label = tf.random.stateless_normal([4, 3], (1, 2), dtype=tf.float64), tf.constant([0, 2, 1, 1], tf.int64)
+    assert of(loss, logits, label).crossings == []
+    found = tf.function(loss, autograph=False)(logits, label)  # Without a GPU it is computed on the CPU.
+    np.testing.assert_allclose(found, cross_entropy(logits, label), rtol=1e-13)
 
 
 def test_what_has_no_kernel_and_what_wants_host_memory_is_found():
