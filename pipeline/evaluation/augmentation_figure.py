@@ -108,6 +108,8 @@ def draw_sheet(path: str | pathlib.Path, source: Source, augmentations: Sequence
     size = (len(sheet[0]) * pitch[0] - GAP + 2 * MARGIN, head + len(sheet) * pitch[1] + MARGIN)
     with own_style(STYLE):
         figure = Figure(figsize=size, facecolor="white")
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # In inches; one for all images.
+        axes.set_axis_off()
 
         def write(left, top, text, **options):
             figure.text(left / size[0], 1 - top / size[1], text, va="baseline", **options)
@@ -121,8 +123,7 @@ def draw_sheet(path: str | pathlib.Path, source: Source, augmentations: Sequence
         for number, row in enumerate(sheet):
             for column, drawn in enumerate(row):
                 left, top = MARGIN + column * pitch[0], head + number * pitch[1]
-                axes = figure.add_axes((left / size[0], 1 - (top + tall) / size[1], CELL / size[0], tall / size[1]))
-                _show(axes, drawn.image)
+                _show(axes, drawn.image, (left, top, CELL, tall))
                 for line, text in enumerate(drawn.caption):
                     text = printable(text)
                     write(left, top + tall + (line + 0.85) * LINE, color=FAINT,
@@ -142,9 +143,14 @@ def _names(augmentations, height):
         yield f"{augmentation.name}:{strength:g} ({row.unit})"
 
 
-def _show(axes, image):
-    """Draws an image of any number of channels, see pipeline.monitoring.tensorboard.canvas.visible."""
-    axes.set_axis_off()
+def _show(axes, image, box):
+    """Draws an image of any number of channels into (left, top, width, height) of the axes, as large as it fits.
+
+    Of channels, see pipeline.monitoring.tensorboard.canvas.visible.
+    """
     pixels = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255,
+    scale = min(box[2] / pixels.shape[1], box[3] / pixels.shape[0])
+    width, height = pixels.shape[1] * scale, pixels.shape[0] * scale
+    left, top = box[0] + (box[2] - width) / 2, box[1] + (box[3] - height) / 2
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(left, left + width, top + height, top), aspect="auto",
                 interpolation="nearest" if max(pixels.shape[:2]) <= SMALL else "antialiased")
