@@ -57,8 +57,8 @@ class DataConfig(Options):
                              choices=("auto", "host", "device"), resume=FREE)
     normalize: str = option("none", "images in [0, 1] (none), or normalized by the training split's mean and std "
                                     "(per_channel)", choices=("none", "per_channel"))
-    class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency",
-                               choices=("none", "balanced"))
+    class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency; "
+                                       "balanced:POWER: that to a power below 1, between both")
     memory_budget: int = option(2048, "data sets up to this size are kept in memory, larger ones are streamed",
                                 unit="MiB", low=0)
     skip_unreadable: bool = option(False, "continue without unreadable images, and report how many", resume=FREE)

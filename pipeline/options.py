@@ -124,6 +124,25 @@ def parse_clip(text: str) -> tuple[str, float]:
     return kind, limit
 
 
+def parse_class_weight(text: str) -> float | None:
+    """Reads --class_weight=none as None, balanced as 1 and balanced:0.5 as 0.5: the power of the weights.
+
+    Raises:
+      UsageError: another form.
+    """
+    name, colon, number = text.strip().partition(":")
+    if (name, colon) == ("none", ""):
+        return None
+    try:
+        power = float(number) if colon else 1.0
+    except ValueError:
+        power = 0.0
+    if name != "balanced" or not 0 < power <= 1:
+        raise UsageError(f"--class_weight={text}: give none, balanced (inverse to the frequency of the class), or "
+                         "balanced:0.5, to the power of a number above 0 and up to 1")
+    return power
+
+
 def profiled_steps(text: str | None) -> tuple[int, int] | None:
     """Reads --profile=100:120 as (100, 120): the 20 steps after step 100; None for None.
 

@@ -14,7 +14,7 @@ from pipeline.data.stream import decoded_crop
 from pipeline.errors import UsageError
 from pipeline.models.initialization import EARLIER_UPDATES
 from pipeline.models.pixels import normalize
-from pipeline.options import parse_clip
+from pipeline.options import parse_class_weight, parse_clip
 from pipeline.preprocessing import UNIT, Preprocessing, check_normalize
 
 
@@ -96,9 +96,10 @@ def step_settings(config: ExperimentConfig, source: Source, image_channels: int,
     check_normalize(model, input_range, config.data.normalize)
     mean, std = _mean_and_std(config, source, stored)
     optimizer, weights, chain = config.optimizer, None, augmentations(config.data)
-    if config.data.class_weight == "balanced":  # N / (classes * count), as scikit-learn's "balanced".
+    power = parse_class_weight(config.data.class_weight)
+    if power is not None:  # N / (classes * count), as scikit-learn's "balanced", to a power.
         counts, examples = class_counts(source.train, source.num_classes), source.train.num_examples
-        weights = tuple(float(examples / (source.num_classes * c)) if c else 0.0 for c in counts)
+        weights = tuple(float(examples / (source.num_classes * c)) ** power if c else 0.0 for c in counts)
     return StepSettings(
         batch_size=config.training.batch_size, micro_batches=optimizer.accumulate_steps, seed=config.training.seed,
         compute_dtype="float64" if config.runtime.precision == "float64" else "float32",

@@ -6,8 +6,11 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from pipeline.config import ExperimentConfig, OptimizerConfig
+from pipeline.data.memory import InMemory
+from pipeline.data.source import Source, Split
 from pipeline.errors import UsageError
 from pipeline.training.losses import cross_entropy, find_loss, masked, neighbour, training_losses
+from pipeline.training.settings import step_settings
 
 RANDOM = np.random.RandomState(0)
 LOGITS = RANDOM.randn(6, 5)
@@ -106,3 +109,19 @@ def test_class_weights_multiply_the_loss():
     plain, *_ = training_losses(tf.constant(LOGITS), batch, 0.0, None)
     weighted, *_ = training_losses(tf.constant(LOGITS), batch, 0.0, (1.0, 2.0, 3.0, 4.0, 5.0))
     np.testing.assert_allclose(weighted, plain * (LABELS + 1.0))
+
+
+@pytest.mark.parametrize("text, power", [("balanced", 1), ("balanced:0.5", 0.5), ("none", None)])
+def test_class_weights_are_the_inverse_frequencies_to_a_power(text, power):
+    labels = np.repeat([0, 1, 3], [6, 3, 3]).astype(np.int32)
+    split = Split("train", 12, InMemory(np.zeros((12, 4, 4, 1), np.uint8), labels), labels)
+    source = Source("made", tuple("abcd"), (4, 4, 1), split, split, None, "")
+    found = step_settings(ExperimentConfig.from_flat({"class_weight": text}), source, 1, 1).class_weights
+    expected = power and np.array([12 / 4 / 6, 1, 0, 1]) ** power
+    assert (found is None and power is None) or found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["balance", "balanced:", "balanced:0", "balanced:1.5", "none:1", "balanced:x"])
+def test_another_class_weight_is_one_line(text):
+    with pytest.raises(UsageError, match=f"--class_weight={text}: give none, balanced"):
+        ExperimentConfig.from_flat({"class_weight": text})
