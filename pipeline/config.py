@@ -16,7 +16,7 @@ from pipeline.choices import AUGMENTATIONS, DATASETS, LOSSES, METRICS, MODELS, O
 from pipeline.config_checks import check_names, check_together
 from pipeline.derived_options import default_momentum, with_last_size, with_momentum, with_one_clip, with_scaled_rate
 from pipeline.errors import unknown_name
-from pipeline.options import FREE, NEVER, Options, check_option, option
+from pipeline.options import FREE, NEVER, Options, check_option, option, parse_fold
 
 DEFAULT_EPOCHS = 10.0
 PRECISIONS, AUTO = ("float32", "mixed_float16", "mixed_bfloat16", "float64"), "auto"
@@ -49,6 +49,7 @@ class DataConfig(Options):
     validation_split: float = option(0.0, "part of the training split held out to select the checkpoint, if the "
                                           "data set has no validation split of its own",
                                      low=0.0, below=1.0)
+    fold: str | None = option(None, "hold out one of equal parts of training instead: 2/5, the second of five")
     subset: int = option(0, "use only this many batches of each split, to try a run; 0: all", unit="batches", low=0)
     augment: tuple[str, ...] = option((), "augmentations in order of application, each name or name:strength (crop:3)",
                                       added=AUGMENTATIONS, many=True)
@@ -57,8 +58,7 @@ class DataConfig(Options):
                              choices=("auto", "host", "device"), resume=FREE)
     normalize: str = option("none", "images in [0, 1] (none), or normalized by the training split's mean and std "
                                     "(per_channel)", choices=("none", "per_channel"))
-    class_weight: str = option("none", "weight of each class in the loss; balanced: inverse to its frequency; "
-                                       "balanced:POWER: that to a power below 1, between both")
+    class_weight: str = option("none", "weight of each class in the loss; balanced[:POWER]: inverse to its frequency")
     memory_budget: int = option(2048, "data sets up to this size are kept in memory, larger ones are streamed",
                                 unit="MiB", low=0)
     skip_unreadable: bool = option(False, "continue without unreadable images, and report how many", resume=FREE)
@@ -68,6 +68,11 @@ class DataConfig(Options):
                                    path=True)
     extension: tuple[str, ...] = option((), "Python files (my_models.py) or modules that register your own models, "
                                             "data sets and more; a run stores their checksums", many=True, resume=FREE)
+
+    @property
+    def held_out(self) -> float | tuple[int, int]:
+        """What is held out of the training split: a share of it, 0 for nothing, or (number, parts) of a fold."""
+        return parse_fold(self.fold) if self.fold else self.validation_split
 
 
 @dataclasses.dataclass(frozen=True)

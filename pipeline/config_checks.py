@@ -11,7 +11,7 @@ from pipeline.augmentation import Augmentation, augmentations
 from pipeline.choices import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, LossRow, OptimizerRow, parse_loss
 from pipeline.errors import UsageError
 from pipeline.finetuning import check_finetuning
-from pipeline.options import Interval, parse_class_weight, profiled_steps
+from pipeline.options import Interval, parse_class_weight, parse_fold, profiled_steps
 from pipeline.preprocessing import RESIZED_CROP, check_normalize, check_resize
 from pipeline.registry import Registry
 
@@ -55,6 +55,9 @@ def check_together(config: Any) -> None:
     _check_schedule(config.optimizer)
     _check_images(config.data)
     parse_class_weight(config.data.class_weight)
+    if config.data.fold and parse_fold(config.data.fold) and config.data.validation_split:
+        raise UsageError(f"--fold={config.data.fold} and --validation_split={config.data.validation_split:g} both hold "
+                         "out a part of training: give one")
     model = MODELS.get(config.model.model)
     if model and not model.location:  # A user's may have declared another range when the run began.
         check_normalize(config.model.model, model.row.input_range, config.data.normalize)

@@ -124,6 +124,19 @@ def parse_clip(text: str) -> tuple[str, float]:
     return kind, limit
 
 
+def parse_fold(text: str) -> tuple[int, int]:
+    """Reads --fold=2/5 as (2, 5): the second of five parts.
+
+    Raises:
+      UsageError: another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    number, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (1 <= number <= parts and parts > 1):
+        raise UsageError(f"--fold={text}: give NUMBER/PARTS, such as 2/5 for the second of five parts")
+    return number, parts
+
+
 def parse_class_weight(text: str) -> float | None:
     """Reads --class_weight=none as None, balanced as 1 and balanced:0.5 as 0.5: the power of the weights.
 

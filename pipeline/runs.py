@@ -134,7 +134,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     values: dict[str, Any] = {"workdir": directory.path, "extension": extension.absolute(names),
               "dataset": located(config.data.dataset, bool(names)),
               "precision": auto_precision.resolved(config, stored)}
-    if config.training.early_stopping_patience and not config.data.validation_split:
+    if config.training.early_stopping_patience and not config.data.held_out:
         values["validation_split"] = HELD_OUT
     return config.replace(**values)
 

@@ -22,8 +22,8 @@ from pipeline.verification.installation import OK, PROBLEM, WARNING, Finding
 SUMMARY = "check whether training would work on this machine, and report what is missing; what GPUs would copy"
 PLACE = 100
 GROUPS = ("data", "model", "optimizer", "training", "runtime")
-OF_INPUT = ("image_size", "resize", "interpolation", "validation_split", "subset", "augment", "augment_on",
-            "memory_budget", "skip_unreadable", "cache_dir", "batch_size", "seed", "extension")
+OF_INPUT = ("columns", "image_root", "image_size", "resize", "interpolation", "validation_split", "fold", "subset",
+            "augment", "augment_on", "memory_budget", "skip_unreadable", "cache_dir", "batch_size", "seed", "extension")
 OF_MACHINE = ("dataset", "data_dir", "workdir", "replicas", "devices", "cross_device_reduction", "verbosity")
 
 COLORS = {OK: "green", WARNING: "yellow", PROBLEM: "bold red"}

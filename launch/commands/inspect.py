@@ -20,8 +20,8 @@ from pipeline.finetuning import UnfreezePoint
 SUMMARY = "list the models, show a model's layers, shapes and parameters, draw its graph, or draw augmented images"
 PLACE = 110
 GROUPS = ("model",)
-OF_DATA = ("dataset", "data_dir", "image_size", "resize", "interpolation", "validation_split", "subset", "augment",
-           "memory_budget", "skip_unreadable", "cache_dir", "seed")
+OF_DATA = ("dataset", "data_dir", "columns", "image_root", "image_size", "resize", "interpolation", "validation_split",
+           "fold", "subset", "augment", "memory_budget", "skip_unreadable", "cache_dir", "seed")
 OF_RATES = ("freeze", "unfreeze_at", "layer_decay", "lr_multipliers")
 OF_CORES = ("precision", "batch_size")  # Tensor Cores.
 ONLY = ("extension", "layer_decay", "lr_multipliers", *OF_CORES, *OF_DATA)

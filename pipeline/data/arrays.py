@@ -43,12 +43,12 @@ def from_arrays(what: str, made: Any, config: DataConfig) -> Source:
                              "all must be alike")
     splits = {split: Split(split, len(labels), InMemory(images, labels), labels)
               for split, (images, labels) in arrays.items()}
-    if len(splits) == 1 and not config.validation_split:
+    if len(splits) == 1 and not config.held_out:
         raise UsageError(f"{what} has no test split: give --validation_split=0.2 to hold a part out for testing")
     parts = [config.dataset, names, *(array for pair in arrays.values() for array in pair)]
     if "validation" in splits:  # Its arrays alone could be those of test.
         parts.append("validation")
-    return source_of(config.dataset, names, shape, splits, parts, config.validation_split)
+    return source_of(config.dataset, names, shape, splits, parts, config.held_out)
 
 
 def _checked(what, split, pair, classes):

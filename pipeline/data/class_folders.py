@@ -2,6 +2,7 @@
 import dataclasses
 import os
 import unicodedata
+from typing import Any
 
 from pipeline.data.image_index import readable
 from pipeline.data.image_search import is_hidden, is_image
@@ -24,25 +25,25 @@ class ClassFolders:
     notes: list[str]
 
 
-def find_class_folders(path: str, validation_split: float, own_validation: bool) -> ClassFolders:
+def find_class_folders(path: str, held_out: Any, own_validation: bool) -> ClassFolders:
     """Finds the class folders of a data set's folder, see sources.folder.load_folder.
 
     Args:
       path: absolute.
-      validation_split: share to hold out for testing where there is no other split.
+      held_out: what is held out for testing where there is no other split, see DataConfig.
       own_validation: see splits.choose_splits.
 
     Raises:
       UsageError: no such folder, fewer than two classes, classes that differ between splits, no test split.
     """
-    folders, notes = _split_folders(path, validation_split, own_validation)
+    folders, notes = _split_folders(path, held_out, own_validation)
     names = _class_folders(folders)
     class_names = tuple(readable(name) for name in names["train"])
     return ClassFolders(class_names, {split: [os.path.join(folders[split], name) for name in names[split]]
                                       for split in names}, [*notes, *_alike(class_names)])
 
 
-def _split_folders(path, validation_split, own_validation):
+def _split_folders(path, held_out, own_validation):
     """Returns ({"train": folder, "validation": folder, "test": folder}, those that exist; lines for the user)."""
     if not os.path.isdir(path):
         raise UsageError(f"--dataset=folder:{path}: there is no such folder; where it was moved, give its new path")
@@ -56,7 +57,7 @@ def _split_folders(path, validation_split, own_validation):
         if others:
             lines.append(f"not read, since they are next to '{own}': {', '.join(others[:5])}"
                          f"{', ...' if len(others) > 5 else ''}")
-    if not found and not validation_split:
+    if not found and not held_out:
         raise UsageError(f"--dataset=folder:{path} has no folder 'test' or 'val' next to 'train': make "
                          f"{path}/train/<class>/ and {path}/test/<class>/, or give --validation_split=0.2 to hold a "
                          "part out for testing")

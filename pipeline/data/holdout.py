@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocessing import Preprocessing
 from pipeline.quantities import counted
 
+Part = float | tuple[int, int]  # Of a split: a share, or (number, parts), one of equal parts.
 _KEY = 20_240_229  # Fixed: the same examples are held out in every run, whatever its seed.
 
 
@@ -39,49 +40,55 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def whole_groups(labels: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
-    """Chooses whole groups that have about a share of the examples, and of each class.
+def folds(labels: np.ndarray, groups: np.ndarray | None, parts: int) -> list[np.ndarray]:
+    """Divides examples into parts of about the same size, with about the same share of each class.
 
     Args:
       labels: int [N].
-      groups: int [N].
-      share: in (0, 1); rounded to one of 2, 3, 4, ... equal parts.
+      groups: int [N], of examples that stay together, or None.
+      parts: at most as many as there are examples, or groups.
 
     Returns:
-      int64 [n], ascending: the indices chosen, a function of the arguments alone.
-
-    Raises:
-      UsageError: fewer groups than parts.
+      [parts] arrays, int64 [n] ascending: the indices of each part, a function of the arguments alone.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # Half a second, for data sets with groups alone.
-    parts, known = max(2, round(1 / share)), len(np.unique(groups))
-    if known < parts:
-        raise UsageError(f"--validation_split={share:g} holds out whole groups, one of {parts} equal parts, and there "
-                         f"are only {counted(known, 'group')}: hold out a larger part, or give a split column")
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # Half a second, for this alone.
+    way = (StratifiedKFold if groups is None else StratifiedGroupKFold)(parts, shuffle=True, random_state=_KEY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Of a class with fewer examples than parts.
-        divided = StratifiedGroupKFold(parts, shuffle=True, random_state=_KEY).split(labels, labels, groups)
-        return next(iter(divided))[1]
+        return [held_out for _, held_out in way.split(labels, labels, groups)]
 
 
-def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
-    """Holds out a stratified share of a split, of whole groups where it has groups.
+def divide(split: Split, part: Part, name: str) -> tuple[Split, Split]:
+    """Holds out a part of a split with the same shares of the classes, and of whole groups where it has groups.
+
+    Args:
+      split: it.
+      part: see Part. A share of a split with groups is one of 2, 3, 4, ... equal parts, the nearest.
+      name: of what is held out.
 
     Returns:
       (rest, held_out), the second called `name`.
 
     Raises:
-      UsageError: one of the two would be empty, or no class would be in both.
+      UsageError: one of the two would be empty, there are too few groups, or no class would be in both.
     """
-    labels = split.reader.read_labels() if split.labels is None else split.labels
-    count = round(split.num_examples * share)
-    if not 0 < count < split.num_examples:
-        raise UsageError(f"--validation_split={share:g} holds out {count} of "
-                         f"{counted(split.num_examples, 'example')} of {split.name}: neither part may be empty")
-    held_out = stratified(labels, count) if split.groups is None else whole_groups(labels, split.groups, share)
+    labels, groups = split.reader.read_labels() if split.labels is None else split.labels, split.groups
+    flag = f"--fold={part[0]}/{part[1]}" if isinstance(part, tuple) else f"--validation_split={part:g}"
+    if isinstance(part, tuple) or groups is not None:
+        number, parts = part if isinstance(part, tuple) else (1, max(2, round(1 / part)))
+        what, known = ("example", len(labels)) if groups is None else ("group", len(np.unique(groups)))
+        if known < parts:
+            raise UsageError(f"{flag} holds out {'whole groups, ' * (what == 'group')}one of {parts} equal parts, and "
+                             f"there are only {counted(known, what)} in {split.name}: take fewer parts")
+        held_out = folds(labels, groups, parts)[number - 1]
+    else:
+        held_out = stratified(labels, round(split.num_examples * part))
+    if not 0 < len(held_out) < split.num_examples:
+        raise UsageError(f"{flag} holds out {len(held_out)} of {counted(split.num_examples, 'example')} of "
+                         f"{split.name}: neither part may be empty")
     rest = np.setdiff1d(np.arange(split.num_examples), held_out, assume_unique=True)
     if not np.isin(labels[held_out], labels[rest]).any():
-        raise UsageError(f"--validation_split={share:g} holds out {len(held_out)} of {split.num_examples} examples of "
+        raise UsageError(f"{flag} holds out {len(held_out)} of {split.num_examples} examples of "
                          f"{split.name}, each the only one of its class: nothing would be trained that is asked for; "
                          "at least two examples of a class are needed")
     split = dataclasses.replace(split, labels=labels)
@@ -89,15 +96,15 @@ def divide(split: Split, share: float, name: str) -> tuple[Split, Split]:
 
 
 def source_of(name: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], splits: dict[str, Split],
-              parts: list[Any], share: float, notes: Sequence[str] = (),
+              parts: list[Any], share: Part, notes: Sequence[str] = (),
               earlier: Callable[[], list[Any]] | None = None, evaluation: Preprocessing | None = None) -> Source:
-    """Makes a Source; without a test or validation split, a share of training is held out as the test split.
+    """Makes a Source; without a test or validation split, a part of training is held out as the test split.
 
     Args:
       name, class_names, image_shape, notes: see Source.
       splits: {"train", "validation", "test": split}, those that exist.
       parts: contents of the fingerprint.
-      share: --validation_split.
+      share: DataConfig.held_out.
       earlier: returns the contents of the fingerprint that earlier versions stored, where it was another.
       evaluation: see Source.
     """
@@ -126,8 +133,8 @@ def untrained_classes(source: Source) -> list[str]:
     return lines
 
 
-def hold_out_validation(source: Source, share: float) -> Source:
-    """Returns the source with a share of its training split held out as `validation`."""
+def hold_out_validation(source: Source, share: Part) -> Source:
+    """Returns the source with a part of its training split held out as `validation`."""
     rest, held_out = divide(source.train, share, "validation")
     return source.derived("validation", share, train=rest, validation=held_out, validation_from=TRAINING)
 

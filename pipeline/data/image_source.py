@@ -99,7 +99,7 @@ def image_source(facts: ImageFacts, config: DataConfig, console: Console, before
                              None if facts.groups is None else facts.groups[images])
     parts = [facts.class_names, shape, *fingerprint(table, files)]
     before_parts = earlier and earlier(path, table, files, console)
-    source = source_of(facts.name, facts.class_names, shape, splits, parts, config.validation_split,
+    source = source_of(facts.name, facts.class_names, shape, splits, parts, config.held_out,
                        [*facts.notes, *_notes(path, table, bad, in_memory)],
                        before_parts and (lambda: [facts.class_names, shape, *before_parts()]), evaluation)
     return dataclasses.replace(source, unreadable=skips, resized=resized)

@@ -53,7 +53,7 @@ def load(config: DataConfig, batch_size: int, console: Console = STANDARD, own_v
         if before:  # Files that are predicted become images as they did when the run began.
             source = dataclasses.replace(source, evaluation=dataclasses.replace(
                 before, image_shape=source.image_shape))
-    source = _with_validation(source, config.validation_split, own_validation)
+    source = _with_validation(source, config.held_out, own_validation)
     untrained = untrained_classes(source)
     source = dataclasses.replace(source, notes=(*source.notes, *untrained)) if untrained else source
     return keep_only(source, config.subset * batch_size) if config.subset else source
@@ -94,8 +94,11 @@ def _load_registered(entry, argument, given):
 
 
 def _with_validation(source, share, own_validation):
-    """Returns the source with what selects the checkpoint: its own validation split, or else a share of training."""
+    """Returns the source with what selects the checkpoint: its own validation split, or else a part of training."""
     if source.validation is not None and (own_validation or not share):
+        if isinstance(share, tuple):
+            raise UsageError(f"--fold={share[0]}/{share[1]}: data set {source.name} has a validation split of its own, "
+                             "which selects the checkpoint; leave it out of the data set, or --fold")
         note = ("its own validation split selects the checkpoint; nothing is held out of training",) if share else ()
         return dataclasses.replace(source, validation_from=DATA_SET, notes=(*source.notes, *note))
     # A data set without a test split has given the share away as that already.

@@ -66,6 +66,9 @@ def fixed_options(given: Mapping[str, Any], space: Space) -> dict[str, Any]:
                          "have the same examples; give one of them")
     if "workdir" in given:
         raise UsageError("--workdir is that of one run: give the folder of all trials with --output")
+    if "fold" in given:
+        raise UsageError(f"--fold={given['fold']}: trials are compared on one part of training, --validation_split; "
+                         "train the best of them with --fold")
     held_out = given.get("validation_split", HELD_OUT)
     if not held_out:
         raise UsageError("--validation_split=0: trials are compared on a validation split, never on the test "

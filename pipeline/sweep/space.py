@@ -16,7 +16,7 @@ RANGE = re.compile(r"(?P<int>int:)?(?P<log>log:)?(?P<low>[^:|]+?)\.\.(?P<high>[^
 TRUTH = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 # Options that would make trials incomparable, or that do not change what is learned (see also FREE).
 UNCOMPARABLE = {
-    **dict.fromkeys(("dataset", "subset", "validation_split", "skip_unreadable"),
+    **dict.fromkeys(("dataset", "subset", "validation_split", "fold", "skip_unreadable"),
                     "trials are compared on the same held-out examples"),
     "best_metric": "trials are compared by it", "evaluate_every": "trials are compared at their evaluations",
     "memory_budget": "it is about this machine, not about what is learned"}

@@ -26,7 +26,7 @@ from pipeline.training.experiment import Experiment
 if TYPE_CHECKING:
     from pipeline.training.trainer import Trainer
 
-INCOMPARABLE = {"best_metric", "validation_split"}  # Options whose change makes the best so far meaningless.
+INCOMPARABLE = {"best_metric", "validation_split", "fold"}  # Options whose change makes the best so far meaningless.
 
 
 @dataclasses.dataclass(frozen=True)

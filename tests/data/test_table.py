@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.console import Console
 from pipeline.data.load import load
 from pipeline.errors import UsageError
@@ -97,6 +97,38 @@ def test_without_a_test_split_whole_groups_are_held_out_with_every_class(photogr
     assert shown(loaded(path, validation_split=0.3)) == shown(source)
     with pytest.raises(UsageError, match="holds out whole groups, one of 10 equal parts, and there are only 6 groups"):
         loaded(path, validation_split=0.1)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_each_fold_is_a_part_of_one_division(photographs, grouped):
+    unused = ("split",) if grouped else ("split", "patient_id")
+    path = write(photographs / f"folds{grouped}.csv", [{k: v for k, v in row.items() if k not in unused}
+                                                      for row in rows()])
+    sources = [loaded(path, fold=f"{number}/3") for number in (1, 2, 3)]
+    parts = [shown(source) for source in sources]
+    held_out = [example for part in parts for example in part["test"]]
+    assert sorted(held_out) == [(i, LABELS[i % 2]) for i in range(24)]
+    for part in parts:
+        assert sorted(part["train"] + part["test"]) == sorted(held_out)
+        assert sum(label == "cat" for _, label in part["test"]) == 4
+        assert not grouped or {i // 4 for i, _ in part["test"]}.isdisjoint(i // 4 for i, _ in part["train"])
+    assert len({source.fingerprint for source in sources}) == 3
+    assert shown(loaded(path, fold="2/3")) == parts[1]
+    with pytest.raises(UsageError, match=f"--fold=1/30 holds out .*only {'6 groups' if grouped else '24 examples'} in"):
+        loaded(path, fold="1/30")
+
+
+def test_a_fold_of_a_data_set_with_splits_selects_the_checkpoint_unless_another_does(photographs):
+    found = [{**row, "split": "test" if i >= 20 else "train"} for i, row in enumerate(rows())]
+    source = loaded(write(photographs / "tested.csv", found), fold="2/5")
+    assert (source.train.num_examples, source.validation.num_examples, source.test.num_examples) == (16, 4, 4)
+    with pytest.raises(UsageError, match="--fold=2/5: data set .* has a validation split of its own"):
+        loaded(write(photographs / "whole.csv", rows()), fold="2/5")
+    for text in ("0/5", "6/5", "2", "1/1", "a/b"):
+        with pytest.raises(UsageError, match=f"--fold={text}: give NUMBER/PARTS"):
+            ExperimentConfig.from_flat({"fold": text})
+    with pytest.raises(UsageError, match="--fold=1/5 and --validation_split=0.1 both hold out"):
+        ExperimentConfig.from_flat({"fold": "1/5", "validation_split": 0.1})
 
 
 def test_rows_without_a_group_are_divided_one_by_one_and_classes_that_are_numbers_are_in_order(photographs):

@@ -41,7 +41,7 @@ def load_folder(path: str, config: DataConfig, console: Console = STANDARD, own_
         image without --skip_unreadable, sizes that differ without --image_size, no way to get a test split.
     """
     path = os.path.abspath(path)
-    found = find_class_folders(path, config.validation_split, own_validation)
+    found = find_class_folders(path, config.held_out, own_validation)
     inside = [os.path.relpath(folder, path) for folders in found.folders.values() for folder in folders]
     table = open_index(path, inside, config.cache_dir, console)
     labels = np.repeat(np.arange(len(inside)) % len(found.class_names), np.diff(table.first)).astype(np.int32)

@@ -10,6 +10,7 @@ from pipeline.console import STANDARD, Console
 from pipeline.data.file_table import IMAGE, OTHER, UNREADABLE
 from pipeline.data.folder_fingerprint import fingerprint_parts
 from pipeline.data.folder_index import open_files
+from pipeline.data.holdout import Part
 from pipeline.data.image_index import readable
 from pipeline.data.image_source import ImageFacts, image_source
 from pipeline.data.source import Source
@@ -50,7 +51,7 @@ def load_table(path: str, config: DataConfig, console: Console = STANDARD, own_v
     _check_classes(path, rows)
     _check_groups(path, rows)
     class_names = _class_names(found.rows)
-    splits = _splits(path, found, rows, config.validation_split)
+    splits = _splits(path, found, rows, config.held_out)
     table = open_files(path, root, names, config.cache_dir, console)
     for i in np.flatnonzero(table.facts["kind"] == OTHER).tolist():
         table.facts["kind"][i], table.reasons[i] = UNREADABLE, NO_IMAGE
@@ -113,7 +114,7 @@ def _class_names(rows: list[Row]) -> tuple[str, ...]:
     return tuple(sorted(labels, key=(lambda label: (int(label), label)) if are_numbers else None))
 
 
-def _splits(path: str, found: Table, rows: dict[str, Row], share: float) -> dict[str, np.ndarray]:
+def _splits(path: str, found: Table, rows: dict[str, Row], share: Part) -> dict[str, np.ndarray]:
     """Returns {split: int64 [n], the numbers of its rows}, train first."""
     of = np.array([row.split or "train" for row in rows.values()])
     splits = {name: np.flatnonzero(of == name) for name in ("train", "validation", "test") if (of == name).any()}

@@ -132,7 +132,7 @@ def load_tfds(config: DataConfig, console: Console = STANDARD, own_validation: b
     notes = () if in_memory else (
         f"{reason}: streaming from {counted(len(tables['train'].files), 'shard')}, shuffled by blocks of {BLOCK} "
         f"consecutive records and within groups of {BLOCK * GROUP:,} examples",)
-    source = source_of(config.dataset, class_names, shape, splits, parts, config.validation_split, (*lines, *notes),
+    source = source_of(config.dataset, class_names, shape, splits, parts, config.held_out, (*lines, *notes),
                        evaluation=form.evaluation)
     return dataclasses.replace(source, resized=form.size != shape[:2])
 
@@ -174,7 +174,7 @@ def _choose_splits(info, config, own_validation):
     if "train" not in has:
         raise UsageError(f"--dataset={config.dataset} has no training split: it has {', '.join(has) or 'none'}")
     found, unused = choose_splits(f"--dataset={config.dataset}", has, own_validation, ("test", "validation"))
-    if not found and not config.validation_split:
+    if not found and not config.held_out:
         raise UsageError(f"--dataset={config.dataset} has neither a test nor a validation split (it has "
                          f"{', '.join(has)}): give --validation_split=0.2 to hold a part out for testing")
     return {"train": "train", **found}, unused_validation(unused, unused == found.get("test"))
