@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pipeline.device_scope import on_gpu
 from pipeline.models import context as step
 from pipeline.models.serialization import KeepsArguments, registered
 
@@ -30,27 +31,28 @@ def uniform_rows(seed: int, draw_index: Any, layer_index: int, first_row: Any, r
       width: numbers of a row.
     """
     counts_per_row = -(-width // WORDS_PER_COUNT)
-    key, start = scramble(tf.constant(seed * MAX_LAYERS + layer_index, tf.int64), tf.cast(draw_index, tf.int64))
+    words = tf.constant(seed * MAX_LAYERS + layer_index, tf.int64), tf.cast(draw_index, tf.int64)
+    key, counter = scramble(*words) if on_gpu() else tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.stack(words))
     offset = tf.cast(tf.cast(first_row, tf.int64) * counts_per_row, tf.uint64)
     # Integers, since XLA converts Philox's words to floats differently from TensorFlow's kernels.
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=tf.stack([rows, counts_per_row * WORDS_PER_COUNT]), key=key[None],
-        counter=tf.stack([offset, start]), alg=PHILOX, dtype=tf.uint32)
+        shape=tf.stack([rows, counts_per_row * WORDS_PER_COUNT]), key=key,
+        counter=tf.stack([offset, counter[1]]), alg=PHILOX, dtype=tf.uint32)
     return tf.cast(words[:, :width], tf.float32) * 2.0**-32
 
 
 def scramble(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns what tf.raw_ops.StatelessRandomGetKeyCounter does for two int64 scalars, computed on the device.
 
-    Its own kernel is computed on the host, which at each layer would wait for the GPU.
+    Its own kernel, which is faster on a CPU, is computed on the host: at each layer that would wait for the GPU.
 
     Returns:
-      (key, second word of the counter), uint64 scalars; the first word is 0.
+      (key uint64 [1], counter uint64 [2]), of which the first word is 0.
     """
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.constant([2]), key=tf.constant([SCRAMBLING_KEY], tf.uint64),
         counter=tf.bitcast(tf.stack([first, second]), tf.uint64), alg=PHILOX, dtype=tf.uint64)
-    return words[0], words[1]
+    return words[:1], tf.stack([tf.constant(0, tf.uint64), words[1]])
 
 
 @registered

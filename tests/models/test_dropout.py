@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.models import context as step
-from pipeline.models.dropout import Dropout, uniform_rows
+from pipeline.models.dropout import Dropout, scramble, uniform_rows
 from pipeline.models.serialization import PACKAGE
 
 
@@ -97,3 +97,19 @@ def test_contexts_are_a_stack_each_thread_its_own():
     assert seen == [None] and step.current() is None
     with pytest.raises(RuntimeError):
         step.next_layer_index()
+
+
+def test_seeds_are_scrambled_on_gpus_as_by_the_kernel_of_the_host():
+    words = np.random.default_rng(0).integers(-2**62, 2**62, (50, 2)).tolist()
+    for first, second in [(0, 0), (1, -1), (2**51, 7), *words]:
+        pair = tf.constant(first, tf.int64), tf.constant(second, tf.int64)
+        wanted = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.stack(pair))
+        np.testing.assert_array_equal(tf.concat(scramble(*pair), axis=0), tf.concat(wanted, axis=0))
+
+    def rows():
+        return uniform_rows(3, tf.constant(5, tf.int64), 2, tf.constant(8, tf.int64), 4, 6)
+
+    def rows_on_gpu():
+        with tf.device("GPU:0"):
+            return rows()
+    np.testing.assert_array_equal(tf.function(rows_on_gpu, autograph=False)(), rows())
