@@ -1,6 +1,7 @@
 """The rows of a table of images: where each image is, its label, and what it belongs to."""
 import csv
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,8 +66,10 @@ def read_table(path: str, chosen: Sequence[str] = ()) -> Table:
         raise UsageError(f"--dataset=table:{path}: a table ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     try:
         names, values = _READERS[suffix](path)
+        if not names:
+            raise UsageError(f"{path} is empty: a table has a header and a row for each image")
         columns = choose_columns(path, names, chosen)
-        rows = [_row(path, number, {part: _text(cells.get(name)) for part, name in columns.items()})
+        rows = [_row(path, number, {part: _text(path, number, name, cells.get(name)) for part, name in columns.items()})
                 for number, cells in values]
     except OSError as error:
         raise UsageError(f"cannot read --dataset=table:{path}: {(error.strerror or str(error)).lower()}") from error
@@ -117,6 +120,11 @@ def _row(path, number, cells):
     for part in REQUIRED:
         if not cells[part]:
             raise UsageError(f"{path}, line {number}: no {part}")
+    if "\0" in cells["path"]:
+        raise UsageError(f"{path}, line {number}: the path has a zero byte in it: save the table as UTF-8")
+    if "://" in cells["path"]:
+        raise UsageError(f"{path}, line {number}: {cells['path'][:80]} is an address: download the images, and give "
+                         "the paths of the files")
     split = cells.get("split", "")
     if "split" in cells:
         names = [name for name, known in SPLITS.items() if split.lower() in known]
@@ -126,8 +134,10 @@ def _row(path, number, cells):
     return Row(number, cells["path"], cells["label"], split, cells.get("group", ""))
 
 
-def _text(value: Any) -> str:
+def _text(path, number, name, value: Any) -> str:
     """Returns a cell as text: 3.0 of a column of numbers with empty cells is 3."""
+    if isinstance(value, list | dict | bytes):
+        raise UsageError(f"{path}, line {number}: {name} is {repr(value)[:60]}; wanted text or a number")
     if value is None or value != value:
         return ""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
@@ -136,23 +146,32 @@ def _text(value: Any) -> str:
 def _delimited(path):
     """Returns (names of the columns, iterator of (line, {name: cell})) of a file with a header."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        delimiter = "\t" if path.lower().endswith(".tsv") else max(",;\t", key=header.count)
-        file.seek(0)
-        before, csv_lines = csv.field_size_limit(_LARGEST_FIELD), csv.DictReader(file, delimiter=delimiter)
-        try:
-            names = [name.strip() for name in csv_lines.fieldnames or ()]
-            csv_lines.fieldnames = names
-            rows = []
-            for cells in csv_lines:
-                if None in cells:
-                    raise UsageError(f"{path}, line {csv_lines.line_num}: {len(names) + len(cells[None])} cells, and "
-                                     f"the header has {len(names)}: put a cell with a '{delimiter}' in it in quotes")
-                rows.append((csv_lines.line_num, cells))
-        finally:
-            csv.field_size_limit(before)
+        text = file.read()
+    above, header, rest = _parted(text)
+    delimiter = "\t" if path.lower().endswith(".tsv") else max(",;\t", key=header.count)
+    before, lines = csv.field_size_limit(_LARGEST_FIELD), csv.reader(io.StringIO(header + rest), delimiter=delimiter)
+    try:
+        names = [name.strip() for name in next(lines, [])]
+        while names and not names[-1]:  # Of empty columns that a spreadsheet saved.
+            names.pop()
+        rows = []
+        for cells in lines:
+            if any(cells[len(names):]):
+                raise UsageError(f"{path}, line {above + lines.line_num}: {len(cells)} cells, and the header has "
+                                 f"{len(names)}: put a cell with a '{delimiter}' in it in quotes")
+            if any(cells):
+                rows.append((above + lines.line_num, dict(zip(names, cells, strict=False))))
+    finally:
+        csv.field_size_limit(before)
     _check_names(path, names)
     return names, rows
+
+
+def _parted(text):
+    """Returns (lines before the header, header, the rest); a spreadsheet may save `sep=;` first."""
+    lines = text.splitlines(keepends=True)
+    above = 1 if lines and lines[0].startswith("sep=") else 0
+    return above, "".join(lines[above:above + 1]), "".join(lines[above + 1:])
 
 
 def _json(path):

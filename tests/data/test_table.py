@@ -78,6 +78,17 @@ def test_every_form_of_table_gives_its_rows(photographs, tmp_path, suffix, delim
     assert source.train.files[0] == "images/00.png"
 
 
+def test_what_spreadsheets_add_is_no_part_of_the_table(photographs, tmp_path):
+    wanted = shown(loaded(write(tmp_path / "plain.csv", rows()), image_root=str(photographs)))
+    text = (tmp_path / "plain.csv").read_text(encoding="utf-8-sig").replace("images/", "images\\")
+    lines = ["sep=,", *(line + ",," for line in text.splitlines()), "", ",,,,,,"]
+    (tmp_path / "saved.csv").write_text("\r\n".join(lines), encoding="utf-8")
+    assert shown(loaded(tmp_path / "saved.csv", image_root=str(photographs))) == wanted
+    (tmp_path / "saved.csv").write_text("\r\n".join(lines).replace("15.png,dog", "15.png,"), encoding="utf-8")
+    with pytest.raises(UsageError, match="saved.csv, line 18: no label"):
+        loaded(tmp_path / "saved.csv", image_root=str(photographs))
+
+
 def test_rows_in_another_order_are_the_same_data_and_another_label_is_not(photographs):
     found = rows()
     first = loaded(write(photographs / "a.csv", found))
@@ -157,6 +168,8 @@ BROKEN = [
     (altered(3, **{"Image Path": "notes.txt"}), "line 5: cannot read .*notes.txt: it is no image"),
     (altered(3, **{"Image Path": "broken.png"}), "line 5: cannot read .*broken.png: "),
     (altered(3, **{"Image Path": "images"}), "line 5: cannot read .*images: it is no image"),
+    (altered(3, **{"Image Path": "https://a.b/c.png"}), "line 5: https://a.b/c.png is an address: download"),
+    (altered(3, **{"Image Path": "a\0b.png"}), "line 5: the path has a zero byte in it"),
     (altered(3, **{"Image Path": " "}), "line 5: no path"), (altered(3, Diagnosis=""), "line 5: no label"),
     (altered(3, split="holdout"), "line 5: the split is 'holdout'; known: train, validation, test"),
     (altered(3, split=""), "line 5: the split is ''"),
@@ -181,12 +194,14 @@ def test_what_is_wrong_in_a_table_is_named_by_its_line(photographs, found, messa
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.csv", "path,label\n", "has no rows below its header"), ("a.csv", "", "has no column for the path"),
+    ("a.csv", "path,label\n", "has no rows below its header"), ("a.csv", "", "is empty: a table has a"),
+    ("a.csv", "images/00.png,cat\n", "has no column for the path"), ("a.json", "[]", "is empty: a table has a header"),
     ("a.csv", "path,label\nimages/00.png,a,b\n", "line 2: 3 cells, and the header has 2: put a cell with a ','"),
     ("a.csv", "path,label,label\nx,y,z\n", "has 2 columns called 'label': rename one"),
     ("a.csv", b"path,label\n\xff,a\n", "is not UTF-8 at byte 11: save it as UTF-8"),
     ("a.jsonl", '{"path": "x", "label": 1}\n[3]\n', r"line 2: found \[3\]; wanted an object"),
     ("a.jsonl", '{"path": "x", "label": 1}\n{"path"\n', "line 2: no JSON: "),
+    ("a.jsonl", '{"path": ["x"], "label": 1}', r"line 1: path is \['x'\]; wanted text or a number"),
     ("a.parquet", "no", "cannot be read as Parquet: "), ("a.xlsx", "", "a table ends in .csv, .tsv, .json, .jsonl or "),
     ("none.csv", None, "cannot read --dataset=table:.*none.csv: no such file or directory")])
 def test_what_is_no_table_is_one_line(tmp_path, name, content, message):

@@ -77,6 +77,8 @@ def _by_name(path: str, rows: list[Row], root: str) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for row in rows:
         name = os.path.relpath(os.path.join(root, row.path), root)
+        if "\\" in name and not os.path.exists(os.path.join(root, name)):  # A table made on Windows.
+            name = os.path.relpath(os.path.join(root, row.path.replace("\\", "/")), root)
         other = found.setdefault(name, row)
         if other is not row:
             where = "" if other.split == row.split else f", there in split {other.split}, here in {row.split}"
