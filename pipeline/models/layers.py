@@ -54,7 +54,7 @@ class ReLU(keras.layers.Layer):
 def pointwise_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Convolves with a kernel of 1x1, stride 1; its gradients are products of matrices.
 
-    On a CPU these take 0.4 to 1.0 of the time of TensorFlow's kernels for gradients of convolutions, which rearrange
+    On a CPU these take 0.45 to 0.9 of the time of TensorFlow's kernels for gradients of convolutions, which rearrange
     their arguments first; the least on small maps (docs/measurements.md).
 
     Args:
