@@ -23,7 +23,8 @@ def run(config: ExperimentConfig, flag_values: absl_flags.FlagValues) -> int:
     for name in recipes.names():
         print(described(recipes.read(name), width), end="\n\n")
     print(textwrap.fill("Train one with 'mirrorline train --recipe=NAME'; flags that are given with it win. Their "
-                        f"files are in {recipes.FOLDER}.", width, break_on_hyphens=False, break_long_words=False))
+                        "files are in", width, break_on_hyphens=False))
+    print(recipes.FOLDER)  # Whole, to be copied.
     return 0
 
 
