@@ -14,6 +14,7 @@ from pipeline.training.losses import cross_entropy
 from pipeline.verification import gpu_kernels, gpu_step
 from pipeline.verification.placement import Crossing, placement
 from tests.commands import answers
+from tests.selection import half_precision
 
 # What the host decides and measures: whether the step is applied, whether weights are measured, when the batch came.
 DECISIONS, CLOCK = {("If", "bool", True)}, {("Timestamp", "float64", False)}
@@ -32,6 +33,7 @@ def copies(placed):
     return {(one.operation, one.dtype, one.to_host) for one in placed.placement.crossings}
 
 
+@half_precision
 def test_a_step_has_one_transfer_in_and_one_out_a_window():
     step, evaluation = traced(model="three_apis", precision="mixed_bfloat16", xla="on", augment=("crop", "flip"))
     batch = [("uint8", (8, 32, 32, 3)), ("int32", (8,)), ("float32", (8,))]
