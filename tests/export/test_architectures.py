@@ -25,14 +25,21 @@ ROWS = [("mobilenet", 32, "alpha=0.25"), ("resnet50", 32), ("resnet50_v2", 32), 
 
 
 def settle(trained):
-    """Gives the normalizations the statistics of a batch: with others, nothing of an image is left behind 50 layers."""
+    """Gives the normalizations the statistics of a batch: with others, nothing of an image is left behind 50 layers.
+
+    Then scales the last layer so that logits differ by about 1: of larger ones the softmax would keep one class.
+    """
     norms = [layer for layer in layers_of(trained.model) if isinstance(layer, BatchNormalization)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    trained.model(preprocess(pixels(trained, 8), trained.inference.settings), training=True)
+    images = preprocess(pixels(trained, 8), trained.inference.settings)
+    trained.model(images, training=True)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
+    scale = 1 / np.std(trained.model(images, training=False))
+    for variable in layers_of(trained.model)[-1].trainable_variables:
+        variable.assign(variable * scale)
 
 
 @pytest.fixture(autouse=True)
