@@ -28,9 +28,9 @@ def traced(**options):
     return gpu_step.trace(ExperimentConfig.from_flat(config), Console(quiet=True))
 
 
-def copies(placed):
+def copies(found):
     """Returns {(operation, dtype, to the host)} of what a function copies beside its batches."""
-    return {(one.operation, one.dtype, one.to_host) for one in placed.placement.crossings}
+    return {(one.operation, one.dtype, one.to_host) for one in found.placement.crossings}
 
 
 @half_precision
